@@ -1,0 +1,42 @@
+// Package hint attaches to an error what its reader can do about it.
+//
+// The error says what failed; the hint says what to do next. They are kept
+// apart so that a log line can carry them as two fields and the command line
+// can print the hint on a line of its own.
+package hint
+
+import (
+	"errors"
+	"fmt"
+)
+
+type hinted struct {
+	err  error
+	hint string
+}
+
+func (h *hinted) Error() string { return h.err.Error() }
+func (h *hinted) Unwrap() error { return h.err }
+
+// Wrap returns err carrying hint. A nil err stays nil; an empty hint leaves err
+// as it is.
+func Wrap(err error, hint string) error {
+	if err == nil || hint == "" {
+		return err
+	}
+	return &hinted{err: err, hint: hint}
+}
+
+// Errorf formats an error as fmt.Errorf does and attaches hint to it.
+func Errorf(hint, format string, args ...any) error {
+	return Wrap(fmt.Errorf(format, args...), hint)
+}
+
+// Of returns the outermost hint in err's chain, or "" if it carries none.
+func Of(err error) string {
+	var h *hinted
+	if errors.As(err, &h) {
+		return h.hint
+	}
+	return ""
+}

@@ -1,0 +1,31 @@
+package hint
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+)
+
+func TestHint(t *testing.T) {
+	inner := Errorf("start the agent", "ask %s: %w", "consul", io.EOF)
+	outer := fmt.Errorf("resolve redis: %w", inner)
+	if got := outer.Error(); got != "resolve redis: ask consul: EOF" {
+		t.Errorf("the text is %q; want it without the hint", got)
+	}
+	if got := Of(outer); got != "start the agent" {
+		t.Errorf("Of = %q; want the hint through the wrapping", got)
+	}
+	if !errors.Is(outer, io.EOF) {
+		t.Error("the cause is lost")
+	}
+	if got := Of(Wrap(outer, "look at the log")); got != "look at the log" {
+		t.Errorf("Of = %q; want the outermost hint", got)
+	}
+	if Wrap(nil, "x") != nil || Wrap(io.EOF, "") != io.EOF { //nolint:errorlint // identity is what is tested
+		t.Error("Wrap of nothing, or with nothing, must give its argument back")
+	}
+	if Of(io.EOF) != "" || Of(nil) != "" {
+		t.Error("Of must be empty where there is no hint")
+	}
+}
