@@ -1,0 +1,40 @@
+//go:build integration
+
+package dockertest_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/ambassadord/ambassadord/internal/dockertest"
+)
+
+func TestContainerIsRemovedWithItsTest(t *testing.T) {
+	var id, network string
+	t.Run("inner", func(t *testing.T) {
+		network = dockertest.Network(t)
+		id = dockertest.Run(t, "--network", network, dockertest.Image(t))
+		out, err := dockertest.Exec(t, id, "echo", "hello")
+		if err != nil || out != "hello\n" {
+			t.Fatalf("exec: %q, %v", out, err)
+		}
+		if _, err := dockertest.Exec(t, id, "cat", "/nowhere"); err == nil || !strings.Contains(err.Error(), "No such file") {
+			t.Errorf("a failing exec: %v, want its standard error", err)
+		}
+	})
+	if left := dockertest.Docker(t, "ps", "-aq", "--no-trunc", "--filter", "id="+id); left != "" {
+		t.Errorf("container %s is still there", left)
+	}
+	if left := dockertest.Docker(t, "network", "ls", "-q", "--filter", "name="+network); left != "" {
+		t.Errorf("network %s is still there", left)
+	}
+}
+
+func TestImageHasTheApplets(t *testing.T) {
+	id := dockertest.Run(t, dockertest.Image(t))
+	for _, applet := range []string{"sh", "nc", "wget", "httpd", "sleep", "cat", "ip", "nslookup"} {
+		if out, err := dockertest.Exec(t, id, "ls", "/bin/"+applet); err != nil {
+			t.Errorf("%s: %v %s", applet, err, out)
+		}
+	}
+}
