@@ -1,0 +1,38 @@
+package dns
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	mdns "github.com/miekg/dns"
+)
+
+// ServerStatus says whether one DNS server answers.
+type ServerStatus struct {
+	// Server is its HOST:PORT.
+	Server string
+	// Err is nil when it answered anything, if only that it refuses.
+	Err error
+}
+
+// Probe asks every server once for the name servers of the root, all at the same
+// time, and returns what became of each, in resolv.conf's order. The error is
+// that of reading resolv.conf.
+func (c *Client) Probe(ctx context.Context) ([]ServerStatus, error) {
+	conf, err := c.resolvConf.load()
+	if err != nil {
+		return nil, fmt.Errorf("find the DNS servers: %w", err)
+	}
+	servers := c.servers(conf)
+	statuses := make([]ServerStatus, len(servers))
+	var asking sync.WaitGroup
+	for i, server := range servers {
+		asking.Go(func() {
+			_, err := c.try(ctx, server, question{name: ".", qtype: mdns.TypeNS})
+			statuses[i] = ServerStatus{Server: server, Err: err}
+		})
+	}
+	asking.Wait()
+	return statuses, nil
+}

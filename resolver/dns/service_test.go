@@ -1,0 +1,185 @@
+package dns
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	mdns "github.com/miekg/dns"
+
+	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/internal/answer"
+	"github.com/ambassadord/ambassadord/resolver/sourcetest"
+)
+
+func TestServicesConformance(t *testing.T) {
+	server := newTestServer(t, "redis.test. 0 SRV 1 10 6379 r1.test.", "redis.test. 0 SRV 1 10 6380 r2.test.")
+	config := testConfig(t, "", "", server)
+	sourcetest.Run(t, sourcetest.Case{
+		New:         func(testing.TB) (resolver.Source, func()) { return New(config).Services(), nil },
+		Query:       serviceQuery("redis.test"),
+		Want:        []string{"r1.test.:6379", "r2.test.:6380"},
+		Change:      func(t testing.TB) { server.serve(t, "redis.test. 0 SRV 1 10 7000 r3.test.") },
+		WantChanged: []string{"r3.test.:7000"},
+	})
+}
+
+func TestParseService(t *testing.T) {
+	tests := map[string]struct {
+		answer, extra []string
+		want          []resolver.Endpoint
+		note          string
+		ttl           time.Duration
+	}{
+		"glue goes by name, not by place": {
+			answer: []string{"s.test. 30 SRV 2 10 80 b.test.", "s.test. 30 SRV 1 20 81 A.test."},
+			extra:  []string{"a.test. 9 A 10.0.0.1", "s.test. 1 TXT x", "other.test. 1 A 10.9.9.9", "b.TEST. 20 AAAA 2001:db8::2"},
+			want: []resolver.Endpoint{
+				{Addr: netip.MustParseAddrPort("10.0.0.1:81"), Name: "a.test", Priority: 1, Weight: 20},
+				{Addr: netip.MustParseAddrPort("[2001:db8::2]:80"), Name: "b.test", Priority: 2, Weight: 10},
+			},
+			ttl: 9 * time.Second,
+		},
+		"glue through an alias": {
+			answer: []string{"s.test. 30 SRV 0 0 80 a.test."},
+			extra:  []string{"real.test. 30 A 10.0.0.1", "a.test. 4 CNAME real.test."},
+			want:   []resolver.Endpoint{{Addr: netip.MustParseAddrPort("10.0.0.1:80"), Name: "a.test"}},
+			ttl:    4 * time.Second,
+		},
+		"a target without glue stays a name": {
+			answer: []string{"s.test. 30 SRV 0 1 80 a.test.", "s.test. 30 SRV 0 1 80 b.test."},
+			extra:  []string{"b.test. 30 A 10.0.0.2"},
+			want: []resolver.Endpoint{
+				{Host: "a.test.", Port: 80, Name: "a.test", Weight: 1},
+				{Addr: netip.MustParseAddrPort("10.0.0.2:80"), Name: "b.test", Weight: 1},
+			},
+			ttl: 30 * time.Second,
+		},
+		"a target with two addresses": {
+			answer: []string{"s.test. 30 SRV 0 1 80 a.test."},
+			extra:  []string{"a.test. 30 AAAA 2001:db8::1", "a.test. 30 A 10.0.0.1"},
+			want: []resolver.Endpoint{
+				{Addr: netip.MustParseAddrPort("10.0.0.1:80"), Name: "a.test", Weight: 1},
+				{Addr: netip.MustParseAddrPort("[2001:db8::1]:80"), Name: "a.test", Weight: 1},
+			},
+			ttl: 30 * time.Second,
+		},
+		"an address as target": {
+			answer: []string{"s.test. 30 SRV 0 1 80 10.0.0.7."},
+			want:   []resolver.Endpoint{{Addr: netip.MustParseAddrPort("10.0.0.7:80"), Name: "10.0.0.7", Weight: 1}},
+			ttl:    30 * time.Second,
+		},
+		"the service's name is an alias": {
+			answer: []string{"real.test. 30 SRV 0 1 80 a.test.", "s.test. 5 CNAME real.test.", "not.test. 1 SRV 0 1 80 b.test."},
+			want:   []resolver.Endpoint{{Host: "a.test.", Port: 80, Name: "a.test", Weight: 1}},
+			ttl:    5 * time.Second,
+		},
+		"twice the same": {
+			answer: []string{"s.test. 30 SRV 0 1 80 a.test.", "s.test. 30 SRV 0 1 80 a.test."},
+			want:   []resolver.Endpoint{{Host: "a.test.", Port: 80, Name: "a.test", Weight: 1}},
+			ttl:    30 * time.Second,
+		},
+		"no such service": {
+			answer: []string{"s.test. 30 SRV 0 0 0 ."},
+			note:   `the service is not offered (its SRV target is ".")`,
+			ttl:    30 * time.Second,
+		},
+		"port 0": {
+			answer: []string{"s.test. 30 SRV 0 0 0 a.test.", "s.test. 30 SRV 0 0 80 b.test."},
+			want:   []resolver.Endpoint{{Host: "b.test.", Port: 80, Name: "b.test"}},
+			note:   `SRV target "a.test." left out: its port is 0`,
+			ttl:    30 * time.Second,
+		},
+		"a target that is no host name": {
+			answer: []string{`s.test. 30 SRV 0 0 80 \027[31m.test.`},
+			note:   `SRV target "\\027[31m.test." left out: it is not a host name`,
+			ttl:    30 * time.Second,
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			m := &mdns.Msg{Answer: parseRecords(t, tt.answer...), Extra: parseRecords(t, tt.extra...)}
+			got := parseService(m, "s.test.")
+			if !slices.Equal(got.endpoints, tt.want) {
+				t.Errorf("endpoints %+v\nwant %+v", got.endpoints, tt.want)
+			}
+			if got.note() != tt.note {
+				t.Errorf("note %q, want %q", got.note(), tt.note)
+			}
+			if got.ttl != tt.ttl {
+				t.Errorf("TTL %v, want %v", got.ttl, tt.ttl)
+			}
+		})
+	}
+}
+
+func TestServiceAbsence(t *testing.T) {
+	server := newTestServer(t, "host.test. 0 A 10.0.0.1", "dot.test. 0 SRV 0 0 0 .")
+	source := New(testConfig(t, "search other.test", "", server)).Services()
+	for name, note := range map[string]string{
+		"host.test": "the name host.test has no SRV records",
+		"none.test": "the name none.test does not exist",
+		"dot.test":  "the service is not offered",
+	} {
+		w := sourcetest.Watch(t, source, serviceQuery(name))
+		if a := w.Await(t); !strings.Contains(a.Note, note) {
+			t.Errorf("%s: note %q, want %q", name, a.Note, note)
+		}
+		w.Stop(t)
+	}
+}
+
+func TestServiceIsBounded(t *testing.T) {
+	var records []string
+	for i := range answer.MaxEndpoints + 5 {
+		records = append(records, fmt.Sprintf("s.test. 0 SRV 0 1 %d t.test.", i+1))
+	}
+	server := newTestServer(t)
+	zone := parseRecords(t, records...)
+	server.handle(func(request *mdns.Msg, tcp bool) *mdns.Msg {
+		m := zoneReply(request, zone)
+		m.Compress = true
+		if !tcp {
+			m.Truncate(udpSize)
+		}
+		return m
+	})
+	w := sourcetest.Watch(t, New(testConfig(t, "", "", server)).Services(), serviceQuery("s.test"))
+	a := w.Next(t)
+	if len(a.Endpoints) != answer.MaxEndpoints || !strings.Contains(a.Note, "only the first 1000 of 1005") {
+		t.Errorf("%d endpoints, note %q", len(a.Endpoints), a.Note)
+	}
+	w.Stop(t)
+}
+
+func TestHowLongAnswersHold(t *testing.T) {
+	client := New(Config{})
+	for ttl, want := range map[time.Duration]time.Duration{
+		0: time.Second, 5 * time.Second: 5 * time.Second, time.Hour: time.Minute, longest: time.Minute,
+	} {
+		if got := client.holds(ttl); got != want {
+			t.Errorf("TTL %v holds for %v, want %v", ttl, got, want)
+		}
+	}
+	for ttl, want := range map[time.Duration]time.Duration{
+		0: time.Second, 5 * time.Second: 5 * time.Second, time.Hour: 10 * time.Second, longest: 10 * time.Second,
+	} {
+		if got := client.absence(ttl, "none").holds; got != want {
+			t.Errorf("negative TTL %v holds for %v, want %v", ttl, got, want)
+		}
+	}
+	if got := ttl(&mdns.RR_Header{Ttl: math.MaxInt32 + 1}); got != 0 {
+		t.Errorf("a TTL with its highest bit set is %v, want 0", got)
+	}
+	soa := parseRecords(t, "test. 30 SOA ns.test. root.test. 1 2 3 4 7")
+	if got := negativeTTL(&mdns.Msg{Ns: soa}); got != 7*time.Second {
+		t.Errorf("negative TTL %v, want the SOA's 7s", got)
+	}
+	if got := negativeTTL(&mdns.Msg{}); got != longest {
+		t.Errorf("negative TTL without SOA: %v", got)
+	}
+}

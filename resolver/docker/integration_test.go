@@ -1,0 +1,88 @@
+//go:build integration
+
+package docker
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/dockertest"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// TestEngine follows backends of the machine's engine: one starts, falls ill,
+// recovers and stops.
+func TestEngine(t *testing.T) {
+	watcher, err := dockerd.New(dockerd.Config{ResyncInterval: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 2)
+	go func() { ended <- watcher.Run(ctx) }()
+	answers := make(chan resolver.Answer, 100)
+	key := dockertest.Name(t)
+	go func() {
+		q := parseQuery(t, "?label="+key+"=web&port=80")
+		ended <- New(watcher, Options{}).Watch(ctx, q, func(a resolver.Answer) { answers <- a })
+	}()
+	defer func() {
+		cancel()
+		for range 2 {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	await := func(what string, names ...string) resolver.Answer {
+		t.Helper()
+		deadline := time.After(20 * time.Second)
+		for {
+			select {
+			case a := <-answers:
+				var got []string
+				for _, e := range a.Endpoints {
+					got = append(got, e.Name)
+				}
+				if slices.Equal(got, names) {
+					return a
+				}
+			case <-deadline:
+				t.Fatalf("timed out waiting for %q: %s", names, what)
+			}
+		}
+	}
+	await("nothing runs yet")
+
+	name := dockertest.Name(t)
+	id := dockertest.Run(t, "--name", name, "--label", key+"=web",
+		"--health-cmd", "test ! -e /tmp/ill", "--health-interval", "200ms", "--health-retries", "1", dockertest.Image(t))
+	a := await("started", name)
+	want := dockertest.Docker(t, "inspect", "-f", "{{.NetworkSettings.Networks.bridge.IPAddress}}", id) + ":80"
+	if got := a.Endpoints[0].Addr.String(); got != want {
+		t.Errorf("address %s, want %s", got, want)
+	}
+
+	if _, err := dockertest.Exec(t, id, "touch", "/tmp/ill"); err != nil {
+		t.Fatal(err)
+	}
+	if a := await("unhealthy"); a.Note != "1 left out: "+name+" is unhealthy" {
+		t.Errorf("note: %q", a.Note)
+	}
+	if _, err := dockertest.Exec(t, id, "rm", "/tmp/ill"); err != nil {
+		t.Fatal(err)
+	}
+	await("healthy again", name)
+
+	dockertest.Docker(t, "kill", id)
+	if a := await("stopped"); a.Note != "1 left out: "+name+" is not running" {
+		t.Errorf("note: %q", a.Note)
+	}
+	dockertest.Docker(t, "rm", id)
+	if a := await("removed"); a.Note != "no container on this host has the label "+key+"=web" {
+		t.Errorf("note: %q", a.Note)
+	}
+}

@@ -1,0 +1,113 @@
+package docker
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/suggest"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// Scheme is the scheme of the targets that this package answers.
+const Scheme = "docker"
+
+const (
+	paramLabel = "label"
+	paramPort  = "port"
+
+	formHint = "write docker://NAME:PORT or docker://?label=KEY=VALUE&port=PORT"
+)
+
+// query is what a target asks for.
+type query struct {
+	name   string // "" for any
+	labels []label
+	port   uint16
+}
+
+// label is one that a container must have; with any value if it has none here.
+type label struct {
+	key, value string
+	anyValue   bool
+}
+
+func (l label) String() string {
+	if l.anyValue {
+		return l.key
+	}
+	return l.key + "=" + l.value
+}
+
+func (l label) matches(c *dockerd.Container) bool {
+	v, ok := c.Labels[l.key]
+	return ok && (l.anyValue || v == l.value)
+}
+
+// parse reads a query. Its error carries a hint.
+func parse(q resolver.Query) (query, error) {
+	parsed := query{name: q.Host, port: q.Port}
+	if q.Path != "" {
+		return query{}, hint.Errorf(formHint, "docker target has a path, %q", "/"+q.Path)
+	}
+	values := q.Values()
+	for _, key := range sortedKeys(values) {
+		switch key {
+		case paramLabel:
+			for _, text := range values[key] {
+				k, v, hasValue := strings.Cut(text, "=")
+				if k == "" {
+					return query{}, hint.Errorf("write label=KEY=VALUE, or label=KEY for any value", "docker target: label %q has no key", text)
+				}
+				parsed.labels = append(parsed.labels, label{key: k, value: v, anyValue: !hasValue})
+			}
+		case paramPort:
+			if q.Port != 0 || len(values[key]) != 1 {
+				return query{}, hint.Errorf(formHint, "docker target has more than one port")
+			}
+			n, err := strconv.ParseUint(values[key][0], 10, 16)
+			if err != nil || n == 0 {
+				return query{}, hint.Errorf("a port is a number from 1 to 65535", "docker target: %q is not a port", values[key][0])
+			}
+			parsed.port = uint16(n)
+		default:
+			known := []string{paramLabel, paramPort}
+			advice := "known parameters are " + strings.Join(known, " and ")
+			if near := suggest.Closest(key, known); near != "" {
+				advice = fmt.Sprintf("did you mean %q?", near)
+			}
+			return query{}, hint.Errorf(advice, "docker target has an unknown parameter %q", key)
+		}
+	}
+	if parsed.name == "" && len(parsed.labels) == 0 {
+		return query{}, hint.Errorf(formHint, "docker target names no container")
+	}
+	if parsed.port == 0 {
+		return query{}, hint.Errorf(formHint, "docker target has no port")
+	}
+	return parsed, nil
+}
+
+func sortedKeys(values map[string][]string) []string {
+	keys := make([]string, 0, len(values))
+	for k := range values {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// labelText names the labels asked for, in a note.
+func (q query) labelText() string {
+	texts := make([]string, len(q.labels))
+	for i, l := range q.labels {
+		texts[i] = l.String()
+	}
+	if len(texts) == 1 {
+		return "label " + texts[0]
+	}
+	return "labels " + strings.Join(texts, " and ")
+}

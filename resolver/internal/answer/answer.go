@@ -1,0 +1,60 @@
+// Package answer holds what all sources do with an answer on its way out: bound
+// it, and publish it only when it says something new.
+package answer
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// MaxEndpoints is the most endpoints of one answer. A registry that names more
+// is wrong or hostile; either way the daemon's memory and its status page stay
+// bounded.
+const MaxEndpoints = 1000
+
+// New makes an answer of at most MaxEndpoints endpoints; what it leaves out is
+// said in the note. Empty notes are skipped, the others joined.
+func New(endpoints []resolver.Endpoint, notes ...string) resolver.Answer {
+	if n := len(endpoints); n > MaxEndpoints {
+		endpoints = endpoints[:MaxEndpoints:MaxEndpoints]
+		notes = append(slices.Clip(notes), fmt.Sprintf("only the first %d of %d endpoints are used", MaxEndpoints, n))
+	}
+	notes = slices.DeleteFunc(slices.Clone(notes), func(s string) bool { return s == "" })
+	return resolver.Answer{Endpoints: endpoints, Note: strings.Join(notes, "; ")}
+}
+
+// OnChange returns a publish that passes on the first answer, even an empty one,
+// and after it only answers with other endpoints, in whatever order, or another
+// note.
+func OnChange(publish func(resolver.Answer)) func(resolver.Answer) {
+	var (
+		last      []resolver.Endpoint
+		lastNote  string
+		published bool
+	)
+	return func(a resolver.Answer) {
+		sorted := slices.SortedFunc(slices.Values(a.Endpoints), Compare)
+		if published && a.Note == lastNote && slices.Equal(sorted, last) {
+			return
+		}
+		last, lastNote, published = sorted, a.Note, true
+		publish(a)
+	}
+}
+
+// Compare is a total order of endpoints: by priority, then address, name and
+// weight.
+func Compare(a, b resolver.Endpoint) int {
+	return cmp.Or(
+		cmp.Compare(a.Priority, b.Priority),
+		a.Addr.Compare(b.Addr),
+		cmp.Compare(a.Host, b.Host),
+		cmp.Compare(a.Port, b.Port),
+		cmp.Compare(a.Name, b.Name),
+		cmp.Compare(a.Weight, b.Weight),
+	)
+}

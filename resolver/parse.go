@@ -1,0 +1,236 @@
+package resolver
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+// Bounds on what one declaration may ask for; far above any real use.
+const (
+	maxTargetBytes = 4096
+	maxListItems   = 256
+)
+
+// SyntaxError is a target that does not parse, and where.
+type SyntaxError struct {
+	// Text is the whole target as it was written.
+	Text string
+	// Column is where the trouble starts, counted in bytes from 1.
+	Column int
+	// Msg says what is wrong there.
+	Msg string
+}
+
+func (e *SyntaxError) Error() string {
+	return fmt.Sprintf("target %q, column %d: %s", e.Text, e.Column, e.Msg)
+}
+
+func syntaxError(text string, offset int, fix, format string, args ...any) error {
+	return hint.Wrap(&SyntaxError{Text: text, Column: offset + 1, Msg: fmt.Sprintf(format, args...)}, fix)
+}
+
+const (
+	hostPortHint = "write HOST:PORT, for example redis.example.com:6379 or [2001:db8::7]:6379"
+	targetHint   = "write HOST:PORT, a list a:6379,b:6379, a service's DNS name, or SCHEME://…"
+)
+
+// Parse reads the grammar of targets:
+//
+//	192.168.1.100:8080, [2001:db8::7]:8080   one address
+//	redis.example.com:6379                   every A and AAAA record
+//	a:6379,b:6379                            each of the list
+//	redis.service.consul                     SRV records
+//	SCHEME://HOST:PORT/PATH?PARAMS           whatever the scheme's source reads
+//
+// It knows the forms, not the schemes: Resolver.Parse also asks the source
+// whether the query makes sense. A mistake is a *SyntaxError with a hint.
+func Parse(text string) (Target, error) {
+	switch {
+	case strings.TrimSpace(text) == "":
+		return Target{}, syntaxError(text, 0, targetHint, "nothing to connect to")
+	case len(text) > maxTargetBytes:
+		return Target{}, syntaxError(text[:32]+"…", maxTargetBytes, "shorten it, or keep the list in a registry",
+			"longer than %d bytes", maxTargetBytes)
+	}
+	if i := strings.Index(text, "://"); i >= 0 {
+		q, err := parseURL(text, i)
+		return Target{Queries: []Query{q}}, err
+	}
+	if !strings.Contains(text, ",") {
+		q, err := parseOne(text)
+		return Target{Queries: []Query{q}}, err
+	}
+	return parseList(text)
+}
+
+// parseOne reads a target without a scheme that is no list.
+func parseOne(text string) (Query, error) {
+	name := strings.TrimSpace(text)
+	if strings.Contains(name, ":") {
+		return hostPort(text, 0, text)
+	}
+	lead := strings.Index(text, name)
+	if _, err := netip.ParseAddr(name); err == nil {
+		return Query{}, syntaxError(text, lead+len(name), hostPortHint, "an address needs a port")
+	}
+	if err := checkHostname(text, lead, name); err != nil {
+		return Query{}, err
+	}
+	return Query{Scheme: SchemeSRV, Host: strings.ToLower(name)}, nil
+}
+
+func parseList(text string) (Target, error) {
+	items := strings.Split(text, ",")
+	if len(items) > maxListItems {
+		return Target{}, syntaxError(text[:32]+"…", 0, "keep a list this long in a registry",
+			"%d items; the most is %d", len(items), maxListItems)
+	}
+	t := Target{Queries: make([]Query, 0, len(items))}
+	offset := 0
+	for _, item := range items {
+		q, err := hostPort(text, offset, item)
+		if err != nil {
+			return Target{}, err
+		}
+		t.Queries = append(t.Queries, q)
+		offset += len(item) + 1
+	}
+	return t, nil
+}
+
+// ParseHostPort reads one item of a host:port list: a static query for an IP
+// address, a DNS query for a name. Sources that find such lists in a registry
+// read them with it too.
+func ParseHostPort(text string) (Query, error) {
+	return hostPort(text, 0, text)
+}
+
+// hostPort reads item, which starts at offset of text.
+func hostPort(text string, offset int, item string) (Query, error) {
+	trimmed := strings.TrimSpace(item)
+	offset += strings.Index(item, trimmed)
+	colon := strings.LastIndexByte(trimmed, ':')
+	switch {
+	case trimmed == "":
+		return Query{}, syntaxError(text, offset, "remove the extra comma, or "+hostPortHint, "an empty item")
+	case colon < 0:
+		return Query{}, syntaxError(text, offset+len(trimmed), hostPortHint, "%q has no port", trimmed)
+	case colon == 0:
+		return Query{}, syntaxError(text, offset, hostPortHint, "no host before the port")
+	}
+	host, portText := trimmed[:colon], trimmed[colon+1:]
+	port, ok := parsePort(portText)
+	if !ok {
+		return Query{}, syntaxError(text, offset+colon+1, "a port is a number from 1 to 65535",
+			"%q is not a port", portText)
+	}
+	if bare, ok := strings.CutPrefix(host, "["); ok {
+		ip, err := netip.ParseAddr(strings.TrimSuffix(bare, "]"))
+		if err != nil || !strings.HasSuffix(host, "]") || !ip.Is6() {
+			return Query{}, syntaxError(text, offset, hostPortHint, "%q is not an IPv6 address in brackets", host)
+		}
+		return Query{Scheme: SchemeStatic, Host: ip.String(), Port: port}, nil
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		if ip.Is6() {
+			return Query{}, syntaxError(text, offset, "write ["+host+"]:"+portText,
+				"an IPv6 address needs brackets before its port")
+		}
+		return Query{Scheme: SchemeStatic, Host: ip.String(), Port: port}, nil
+	}
+	if strings.Contains(host, ":") {
+		return Query{}, syntaxError(text, offset, hostPortHint, "%q is neither a name nor an address", host)
+	}
+	if err := checkHostname(text, offset, host); err != nil {
+		return Query{}, err
+	}
+	return Query{Scheme: SchemeDNS, Host: strings.ToLower(host), Port: port}, nil
+}
+
+// parsePort reads a port as people write it: digits alone, 1 to 65535.
+func parsePort(text string) (uint16, bool) {
+	for _, c := range []byte(text) {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	return uint16(n), err == nil && n != 0
+}
+
+// checkHostname accepts what DNS can carry (RFC 1035, with the underscore that
+// SRV names and container names use) and refuses numbers that were meant to be
+// an IPv4 address.
+func checkHostname(text string, offset int, name string) error {
+	const fix = "a name has letters, digits, '-', '_' and '.', at most 63 to a label and 253 in all"
+	dotless := strings.TrimSuffix(name, ".")
+	if dotless == "" || len(dotless) > 253 {
+		return syntaxError(text, offset, fix, "a name of %d characters", len(dotless))
+	}
+	start := 0
+	var label string
+	for label = range strings.SplitSeq(dotless, ".") {
+		if label == "" || len(label) > 63 {
+			return syntaxError(text, offset+start, fix, "a label of %d characters in the name %q", len(label), name)
+		}
+		for i, c := range []byte(label) {
+			if !hostnameByte(c) {
+				return syntaxError(text, offset+start+i, fix, "%q cannot stand in a name", c)
+			}
+		}
+		start += len(label) + 1
+	}
+	if strings.Trim(label, "0123456789") == "" {
+		return syntaxError(text, offset, targetHint, "%q is neither an IPv4 address nor a name", name)
+	}
+	return nil
+}
+
+func hostnameByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
+}
+
+// parseURL reads SCHEME://HOST:PORT/PATH?PARAMS; the "://" stands at i.
+func parseURL(text string, i int) (Query, error) {
+	u, err := url.Parse(strings.TrimSpace(text))
+	if err != nil {
+		cause := err
+		if inner, ok := err.(*url.Error); ok { //nolint:errorlint // url.Parse documents this type, unwrapped
+			cause = inner.Err
+		}
+		return Query{}, syntaxError(text, i+3, "write "+text[:i]+"://HOST:PORT/PATH?PARAM=VALUE", "%v", cause)
+	}
+	if u.Scheme == "" || u.Opaque != "" {
+		return Query{}, syntaxError(text, 0, "write SCHEME://…, for example docker://web:80", "no scheme before ://")
+	}
+	if u.User != nil {
+		return Query{}, syntaxError(text, i+3, "give credentials to the daemon, not in a target", "a user name in a target")
+	}
+	if u.Fragment != "" {
+		return Query{}, syntaxError(text, strings.IndexByte(text, '#'), "write %23 for a literal #", "a fragment has no meaning here")
+	}
+	params, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return Query{}, syntaxError(text, strings.IndexByte(text, '?')+1, "write ?NAME=VALUE&NAME=VALUE", "%v", err)
+	}
+	q := Query{
+		Scheme: u.Scheme,
+		Host:   u.Hostname(),
+		Path:   strings.TrimPrefix(u.Path, "/"),
+		Params: params.Encode(),
+	}
+	if portText := u.Port(); portText != "" {
+		port, ok := parsePort(portText)
+		if !ok {
+			return Query{}, syntaxError(text, strings.LastIndex(text, portText), "a port is a number from 1 to 65535",
+				"%q is not a port", portText)
+		}
+		q.Port = port
+	}
+	return q, nil
+}

@@ -1,0 +1,135 @@
+package resolver
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+func TestParse(t *testing.T) {
+	static := func(host string, port uint16) Query { return Query{Scheme: SchemeStatic, Host: host, Port: port} }
+	name := func(host string, port uint16) Query { return Query{Scheme: SchemeDNS, Host: host, Port: port} }
+	for _, test := range []struct {
+		text string
+		want []Query
+	}{
+		{"192.168.1.100:8080", []Query{static("192.168.1.100", 8080)}},
+		{"[2001:db8::7]:8080", []Query{static("2001:db8::7", 8080)}},
+		{"[2001:DB8:0::7]:8080", []Query{static("2001:db8::7", 8080)}},
+		{" 192.168.1.100:8080\t", []Query{static("192.168.1.100", 8080)}},
+		{"redis.example.com:6379", []Query{name("redis.example.com", 6379)}},
+		{"Redis.Example.COM:6379", []Query{name("redis.example.com", 6379)}},
+		{"my_redis-1:6379", []Query{name("my_redis-1", 6379)}},
+		{"localhost:1", []Query{name("localhost", 1)}},
+		{"a:6379,b:6380", []Query{name("a", 6379), name("b", 6380)}},
+		{"a:6379, 10.0.0.1:6379 ,[::1]:6379", []Query{name("a", 6379), static("10.0.0.1", 6379), static("::1", 6379)}},
+		{"redis.service.consul", []Query{{Scheme: SchemeSRV, Host: "redis.service.consul"}}},
+		{"_redis._tcp.example.com.", []Query{{Scheme: SchemeSRV, Host: "_redis._tcp.example.com."}}},
+		{"redis", []Query{{Scheme: SchemeSRV, Host: "redis"}}},
+		{"consul://127.0.0.1:8500/path/to/nodes", []Query{{Scheme: "consul", Host: "127.0.0.1", Port: 8500, Path: "path/to/nodes"}}},
+		{"consul:///path", []Query{{Scheme: "consul", Path: "path"}}},
+		{"CONSUL://h:1/p", []Query{{Scheme: "consul", Host: "h", Port: 1, Path: "p"}}},
+		{"docker://web_1:80", []Query{{Scheme: "docker", Host: "web_1", Port: 80}}},
+		{"docker://?label=app=redis&port=6379", []Query{{Scheme: "docker", Params: "label=app%3Dredis&port=6379"}}},
+		{"docker://?port=6379&label=app=redis", []Query{{Scheme: "docker", Params: "label=app%3Dredis&port=6379"}}},
+		{"consul-service://redis?tag=a&tag=b&dc=dc2", []Query{{Scheme: "consul-service", Host: "redis", Params: "dc=dc2&tag=a&tag=b"}}},
+	} {
+		got, err := Parse(test.text)
+		if err != nil {
+			t.Errorf("Parse(%q): %v", test.text, err)
+			continue
+		}
+		if diff := cmp.Diff(test.want, got.Queries); diff != "" {
+			t.Errorf("Parse(%q) (-want +got):\n%s", test.text, diff)
+		}
+		again, err := Parse(got.String())
+		if err != nil || cmp.Diff(got, again) != "" {
+			t.Errorf("Parse(%q) of %q's canonical form = %v, %v; want the same target", got.String(), test.text, again, err)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, test := range []struct {
+		text   string
+		column int
+		msg    string
+	}{
+		{"", 1, "nothing to connect to"},
+		{"  ", 1, "nothing to connect to"},
+		{"192.168.1.100", 14, "an address needs a port"},
+		{"2001:db8::7:8080", 1, "an IPv6 address needs brackets before its port"},
+		{"[10.0.0.1]:80", 1, `"[10.0.0.1]" is not an IPv6 address in brackets`},
+		{"[::1:80", 1, `"[::1" is not an IPv6 address in brackets`},
+		{"redis:", 7, `"" is not a port`},
+		{"redis:0", 7, `"0" is not a port`},
+		{"redis:65536", 7, `"65536" is not a port`},
+		{"redis:+1", 7, `"+1" is not a port`},
+		{"redis:http", 7, `"http" is not a port`},
+		{":6379", 1, "no host before the port"},
+		{"a:1,,b:2", 5, "an empty item"},
+		{"a:1,", 5, "an empty item"},
+		{"a:1, b", 7, `"b" has no port`},
+		{"a:1,b:x", 7, `"x" is not a port`},
+		{"a:1,b!c:2", 6, `'!' cannot stand in a name`},
+		{"re dis:1", 3, `' ' cannot stand in a name`},
+		{"redis..consul", 7, `a label of 0 characters in the name "redis..consul"`},
+		{"10.0.0.256:80", 1, `"10.0.0.256" is neither an IPv4 address nor a name`},
+		{"6379", 1, `"6379" is neither an IPv4 address nor a name`},
+		{strings.Repeat("a", 64) + ":1", 1, "a label of 64 characters in the name"},
+		{strings.Repeat("a.", 127) + "a:1", 1, "a name of 255 characters"},
+		{"docker://web:0", 14, `"0" is not a port`},
+		{"docker://u:p@web:80", 10, "a user name in a target"},
+		{"docker://web:80#x", 16, "a fragment has no meaning here"},
+		{"docker://?a=%zz", 11, `invalid URL escape "%zz"`},
+		{"consul://h:99999999/p", 12, `"99999999" is not a port`},
+		{strings.Repeat("a:1,", 256) + "a:1", 1, "257 items; the most is 256"},
+		{strings.Repeat("a", 5000), 4097, "longer than 4096 bytes"},
+	} {
+		_, err := Parse(test.text)
+		var syntax *SyntaxError
+		if !errors.As(err, &syntax) {
+			t.Errorf("Parse(%.40q) = %v; want a SyntaxError", test.text, err)
+			continue
+		}
+		if syntax.Column != test.column || !strings.Contains(syntax.Msg, test.msg) {
+			t.Errorf("Parse(%.40q): column %d: %s; want column %d: %s", test.text, syntax.Column, syntax.Msg, test.column, test.msg)
+		}
+		if hint.Of(err) == "" {
+			t.Errorf("Parse(%.40q): %v carries no hint", test.text, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{
+		"192.168.1.100:8080", "[2001:db8::7]:8080", "redis.example.com:6379", "a:6379,b:6379", "redis.service.consul",
+		"consul://127.0.0.1:8500/path", "docker://?label=app=redis&port=6379", "consul-service://r?tag=a", "://", "a:1,", "[::%25eth0]:1",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		target, err := Parse(text)
+		if err != nil {
+			var syntax *SyntaxError
+			if !errors.As(err, &syntax) {
+				t.Fatalf("Parse(%q): %v is no SyntaxError", text, err)
+			}
+			if syntax.Column < 1 || syntax.Column > len(text)+1 {
+				t.Fatalf("Parse(%q): column %d lies outside of the text", text, syntax.Column)
+			}
+			return
+		}
+		again, err := Parse(target.String())
+		if err != nil {
+			t.Fatalf("Parse(%q) gives %q, which does not parse: %v", text, target, err)
+		}
+		if diff := cmp.Diff(target, again); diff != "" {
+			t.Fatalf("%q changes when it is parsed again (-first +second):\n%s", target, diff)
+		}
+	})
+}

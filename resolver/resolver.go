@@ -1,0 +1,285 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/suggest"
+)
+
+// Options tune a Resolver. The zero value of each field means its default.
+type Options struct {
+	// Timeout bounds how long Resolve waits for a first answer. Default 5 s.
+	Timeout time.Duration
+	// Grace is how much longer Resolve waits for the rest of a list once one
+	// item has endpoints. Default 100 ms.
+	Grace time.Duration
+	// IdleAfter stops a watch that nobody asked for so long and that no
+	// declaration keeps. Default 10 min.
+	IdleAfter time.Duration
+	// BackoffMin and BackoffMax bound the pause before a failed source is asked
+	// again; it doubles from one to the other, with jitter. Defaults 250 ms, 30 s.
+	BackoffMin, BackoffMax time.Duration
+	// NegativeFor is how long a failure is the answer before a new connection
+	// makes the source be asked again at once. Default 1 s.
+	NegativeFor time.Duration
+	// Log is told when a source fails and when it is well again. Default: nobody.
+	Log *slog.Logger
+}
+
+func (o *Options) setDefaults() {
+	setDefault(&o.Timeout, 5*time.Second)
+	setDefault(&o.Grace, 100*time.Millisecond)
+	setDefault(&o.IdleAfter, 10*time.Minute)
+	setDefault(&o.BackoffMin, 250*time.Millisecond)
+	setDefault(&o.BackoffMax, 30*time.Second)
+	setDefault(&o.NegativeFor, time.Second)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+func setDefault(d *time.Duration, value time.Duration) {
+	if *d == 0 {
+		*d = value
+	}
+}
+
+// Resolver owns the shared watches. Make one with New and run it with Run; its
+// other methods may be called from any goroutine and wait for Run to start.
+type Resolver struct {
+	sources map[string]Source
+	options Options
+
+	running chan struct{} // closed once Run has set ctx
+	ctx     context.Context
+	watches sync.Map // Query → *watch
+	mu      sync.Mutex
+	wg      sync.WaitGroup
+	kept    atomic.Pointer[map[Query]struct{}]
+}
+
+// New makes a Resolver over sources, by the scheme each of them answers.
+func New(sources map[string]Source, options Options) *Resolver {
+	options.setDefaults()
+	r := &Resolver{sources: sources, options: options, running: make(chan struct{})}
+	r.kept.Store(&map[Query]struct{}{})
+	return r
+}
+
+// Run lets watches run until ctx ends, then waits for all of them. It is called
+// once.
+func (r *Resolver) Run(ctx context.Context) error {
+	r.ctx = ctx
+	close(r.running)
+	ticker := time.NewTicker(r.options.IdleAfter)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			r.stopIdle(now)
+		case <-ctx.Done():
+			r.mu.Lock() // no watch starts after this: watch looks at ctx under mu
+			defer r.mu.Unlock()
+			r.wg.Wait()
+			return nil
+		}
+	}
+}
+
+// stopIdle stops the watches that nobody asked for lately and no declaration
+// keeps.
+func (r *Resolver) stopIdle(now time.Time) {
+	kept := *r.kept.Load()
+	r.watches.Range(func(_, value any) bool {
+		w := value.(*watch)
+		if _, ok := kept[w.query]; !ok && now.Sub(w.usedAt()) >= r.options.IdleAfter {
+			r.watches.Delete(w.query)
+			w.stop()
+			s := w.state.Load()
+			w.replace(s.answer, s.err) // whoever waits on it looks again, at a new watch
+		}
+		return true
+	})
+}
+
+// Parse reads a target and asks the source of each of its queries whether it
+// makes sense. It does no I/O.
+func (r *Resolver) Parse(text string) (Target, error) {
+	t, err := Parse(text)
+	if err != nil {
+		return Target{}, err
+	}
+	for _, q := range t.Queries {
+		source, ok := r.sources[q.Scheme]
+		if !ok {
+			return Target{}, r.unknownScheme(text, q.Scheme)
+		}
+		if err := source.Check(q); err != nil {
+			return Target{}, fmt.Errorf("target %q: %w", text, err)
+		}
+	}
+	return t, nil
+}
+
+func (r *Resolver) unknownScheme(text, scheme string) error {
+	var known []string
+	for s := range maps.Keys(r.sources) {
+		switch s {
+		case SchemeStatic, SchemeDNS, SchemeSRV: // these are written without a scheme
+		default:
+			known = append(known, s)
+		}
+	}
+	slices.Sort(known)
+	fix := fmt.Sprintf("the schemes are %v", known)
+	if s := suggest.Closest(scheme, known); s != "" {
+		fix = fmt.Sprintf("did you mean %s://?", s)
+	}
+	return syntaxError(text, 0, fix, "unknown scheme %q", scheme)
+}
+
+// Keep says which targets are declared now: their watches start at once, so
+// that a first connection finds an answer, and do not stop for idleness.
+func (r *Resolver) Keep(targets []Target) {
+	kept := make(map[Query]struct{}, len(targets))
+	for _, t := range targets {
+		for _, q := range t.Queries {
+			kept[q] = struct{}{}
+		}
+	}
+	r.kept.Store(&kept)
+	<-r.running
+	for q := range kept {
+		r.watch(q)
+	}
+}
+
+// NoEndpointsError says that every source is well and none knows an endpoint.
+type NoEndpointsError struct {
+	Target Target
+	// Notes are what the sources said about it, for people.
+	Notes []string
+}
+
+func (e *NoEndpointsError) Error() string {
+	if len(e.Notes) == 0 {
+		return fmt.Sprintf("%s has no endpoints", e.Target)
+	}
+	return fmt.Sprintf("%s has no endpoints: %s", e.Target, e.Notes[0])
+}
+
+// Resolve returns the endpoints of t in the order in which to try them: by
+// priority, in random order among equals. It waits for a first answer, at most
+// Options.Timeout or until ctx ends. An error is a *NoEndpointsError, or says
+// which source could not be asked and why.
+func (r *Resolver) Resolve(ctx context.Context, t Target) ([]Endpoint, error) {
+	if err := r.started(ctx); err != nil {
+		return nil, err
+	}
+	v := r.view(t)
+	if len(v.pending) > 0 {
+		v = r.settle(ctx, t)
+	}
+	if len(v.endpoints) == 0 {
+		return nil, v.failure(t)
+	}
+	order(v.endpoints)
+	return v.endpoints, nil
+}
+
+// Watch calls report with the endpoints of t, sorted, now and after every
+// change, until ctx ends; while there are none, with the error that Resolve
+// would return.
+func (r *Resolver) Watch(ctx context.Context, t Target, report func([]Endpoint, error)) error {
+	if err := r.started(ctx); err != nil {
+		return err
+	}
+	var last []Endpoint
+	var lastErr error
+	for first := true; ; first = false {
+		v := r.settle(ctx, t)
+		if ctx.Err() != nil {
+			return nil
+		}
+		endpoints, err := v.endpoints, error(nil)
+		slices.SortFunc(endpoints, compare)
+		if len(endpoints) == 0 {
+			err = v.failure(t)
+		}
+		if first || !slices.Equal(endpoints, last) || (err == nil) != (lastErr == nil) {
+			report(endpoints, err)
+		}
+		last, lastErr = endpoints, err
+		v.wait(ctx, v.watched, nil)
+	}
+}
+
+func (r *Resolver) started(ctx context.Context) error {
+	select {
+	case <-r.running:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// settle waits until every query of t has answered or failed; once one of them
+// has endpoints, for Grace at most.
+func (r *Resolver) settle(ctx context.Context, t Target) view {
+	ctx, cancel := context.WithTimeout(ctx, r.options.Timeout)
+	defer cancel()
+	var grace <-chan time.Time
+	for {
+		v := r.view(t)
+		if len(v.pending) == 0 {
+			return v
+		}
+		if len(v.endpoints) > 0 && grace == nil {
+			timer := time.NewTimer(r.options.Grace)
+			defer timer.Stop()
+			grace = timer.C
+		}
+		if !v.wait(ctx, v.pending, grace) {
+			if ctx.Err() != nil && len(v.errs) == 0 {
+				v.errs = append(v.errs, v.overdue(r.options.Timeout))
+			}
+			return v
+		}
+	}
+}
+
+// watch returns the running watch of q, and starts it if there is none.
+func (r *Resolver) watch(q Query) *watch {
+	if w, ok := r.watches.Load(q); ok {
+		return w.(*watch)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w, ok := r.watches.Load(q); ok {
+		return w.(*watch)
+	}
+	w := newWatch(q)
+	source, ok := r.sources[q.Scheme]
+	switch {
+	case !ok:
+		w.fail(hint.Errorf("this is a defect; please report it", "no source for scheme %q", q.Scheme))
+		return w
+	case r.ctx.Err() != nil:
+		w.fail(errors.New("the resolver has stopped"))
+		return w
+	}
+	var ctx context.Context
+	ctx, w.stop = context.WithCancel(r.ctx)
+	r.watches.Store(q, w)
+	r.wg.Go(func() { r.runWatch(ctx, w, source) })
+	return w
+}

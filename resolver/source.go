@@ -1,0 +1,60 @@
+package resolver
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strconv"
+)
+
+// Endpoint is one place that can serve a target now. A source that learns an
+// address sets Addr; one that learns only a name (an SRV record without glue, a
+// host:port in a KV store) sets Host and Port instead, and the Resolver looks
+// the name up through DNS, at the name's own TTL.
+type Endpoint struct {
+	// Addr is where to connect. It is invalid while only Host is known.
+	Addr netip.AddrPort
+	// Host is a DNS name still to be looked up; used when Addr is not valid.
+	Host string
+	// Port goes with Host.
+	Port uint16
+	// Name says who this is in the source's own words, for people: a container's
+	// name, a Consul service ID, an SRV target.
+	Name string
+	// Priority orders endpoints: the lowest is tried first (RFC 2782).
+	Priority uint16
+	// Weight is the share among endpoints of one priority (RFC 2782). Zero is
+	// the least share, not none.
+	Weight uint16
+}
+
+// String is the endpoint's address, or host:port while it has none.
+func (e Endpoint) String() string {
+	if e.Addr.IsValid() {
+		return e.Addr.String()
+	}
+	return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port)))
+}
+
+// Answer is what a source knows of a query at one moment. No endpoints is an
+// answer too: the source is well and says that nobody serves this now.
+type Answer struct {
+	Endpoints []Endpoint
+	// Note says, for people, what the endpoints do not: why there are none, or
+	// which instances were left out and why. It may be empty.
+	Note string
+}
+
+// Source answers queries of one scheme.
+type Source interface {
+	// Check reports what is wrong with q, without any I/O: a parameter this
+	// source does not know, a part that is missing. The error names the part and
+	// carries a hint.
+	Check(q Query) error
+
+	// Watch asks q and hands every new answer to publish until ctx ends, then
+	// returns nil. It returns an error when the source cannot be asked; the
+	// caller keeps the last answer and calls Watch again after a backoff, so
+	// Watch itself never retries. An answer must not be changed once published.
+	Watch(ctx context.Context, q Query, publish func(Answer)) error
+}

@@ -1,0 +1,95 @@
+package resolver
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// Schemes of the forms that have none in their text.
+const (
+	SchemeStatic = "static" // ip:port
+	SchemeDNS    = "dns"    // host:port
+	SchemeSRV    = "srv"    // a bare name
+)
+
+// Target is what a client wants to reach: one query, or for a list form
+// (a:6379,b:6379) several whose endpoints are taken together. Parse makes it.
+type Target struct {
+	Queries []Query
+}
+
+// String is the target in canonical form.
+func (t Target) String() string {
+	parts := make([]string, len(t.Queries))
+	for i, q := range t.Queries {
+		parts[i] = q.String()
+	}
+	return strings.Join(parts, ",")
+}
+
+// Query is one question to one source. It is comparable: equal queries share
+// one watch.
+type Query struct {
+	// Scheme names the source.
+	Scheme string
+	// Host is the name or IP address that is asked for; of consul://HOST:PORT/path,
+	// the agent's host. It may be empty.
+	Host string
+	// Port goes with Host; 0 when the text has none.
+	Port uint16
+	// Path is what follows the authority, without its leading slash.
+	Path string
+	// Params is the query string in canonical form (sorted by key).
+	Params string
+}
+
+// Values are the query's parameters.
+func (q Query) Values() url.Values {
+	v, err := url.ParseQuery(q.Params)
+	if err != nil { // Params is written by url.Values.Encode alone
+		return url.Values{}
+	}
+	return v
+}
+
+// HostPort is Host and Port joined, or Host alone when there is no port.
+func (q Query) HostPort() string {
+	if q.Port == 0 {
+		return q.Host
+	}
+	return net.JoinHostPort(q.Host, strconv.Itoa(int(q.Port)))
+}
+
+// String is the query as it would be written in a target.
+func (q Query) String() string {
+	switch q.Scheme {
+	case SchemeStatic, SchemeDNS, SchemeSRV:
+		return q.HostPort()
+	}
+	var b strings.Builder
+	b.WriteString(q.Scheme)
+	b.WriteString("://")
+	b.WriteString(q.HostPort())
+	if q.Path != "" {
+		b.WriteByte('/')
+		b.WriteString(q.Path)
+	}
+	if q.Params != "" {
+		b.WriteByte('?')
+		b.WriteString(q.Params)
+	}
+	return b.String()
+}
+
+// AddrPort is Host and Port as an address, for static queries; for any other it
+// is not valid.
+func (q Query) AddrPort() netip.AddrPort {
+	ip, err := netip.ParseAddr(q.Host)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(ip, q.Port)
+}
