@@ -1,0 +1,70 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Reason is why a connection failed: the same word in the log, in metrics and
+// in the documentation.
+type Reason string
+
+// The closed set of reasons.
+const (
+	// UnknownClient: the source address is not surely one container's.
+	UnknownClient Reason = "unknown_client"
+	// NoBinding: the client declared nothing for the port, or nothing that parses.
+	NoBinding Reason = "no_binding"
+	// Denied: the source address is a container's, but another container could
+	// have forged it.
+	Denied Reason = "denied"
+	// ResolveFailed: the source of the target could not be asked.
+	ResolveFailed Reason = "resolve_failed"
+	// NoEndpoints: the source is well and knows nobody who serves the target.
+	NoEndpoints Reason = "no_endpoints"
+	// DialFailed: there are endpoints and none of them answered in time.
+	DialFailed Reason = "dial_failed"
+	// ClientGone: the client reset the connection or vanished.
+	ClientGone Reason = "client_gone"
+	// EndpointGone: the endpoint reset the connection or vanished after it had
+	// answered the dial.
+	EndpointGone Reason = "endpoint_gone"
+	// DrainTimeout: the daemon stopped and could wait no longer.
+	DrainTimeout Reason = "drain_timeout"
+)
+
+// Reasons lists every Reason, for documentation and metrics.
+func Reasons() []Reason {
+	return []Reason{
+		UnknownClient, NoBinding, Denied, ResolveFailed, NoEndpoints, DialFailed, ClientGone, EndpointGone, DrainTimeout,
+	}
+}
+
+// Failure is an error with its Reason.
+type Failure struct {
+	Reason Reason
+	Err    error
+}
+
+func (f *Failure) Error() string { return fmt.Sprintf("%s: %v", f.Reason, f.Err) }
+
+// Unwrap gives the error behind the reason.
+func (f *Failure) Unwrap() error { return f.Err }
+
+// Fail makes a Failure; a nil err stays nil.
+func Fail(reason Reason, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Failure{Reason: reason, Err: err}
+}
+
+// ReasonOf returns the Reason in err's chain, "" for nil or an error without
+// one.
+func ReasonOf(err error) Reason {
+	var f *Failure
+	if errors.As(err, &f) {
+		return f.Reason
+	}
+	return ""
+}
