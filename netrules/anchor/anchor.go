@@ -1,0 +1,84 @@
+// Package anchor keeps connection tracking on in a network namespace.
+//
+// The kernel tracks, and so translates, a namespace's connections only while some
+// rule there asks for it. In a container our REDIRECT rules are often the only
+// ones: when somebody flushes the nat table, every connection that came through
+// them is reset at its next packet, long before the rules are repaired. The anchor
+// is a rule that asks and does nothing else, in an nftables table of our own that
+// no iptables command sees, in a chain without a hook, so that no packet ever
+// passes it.
+//
+// It is a comfort: where the kernel has no nftables, everything works but that.
+package anchor
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/netrules/netns"
+)
+
+// Table is the name of our table, of the family inet.
+const Table = "ambassadord"
+
+// ErrUnsupported says that this kernel has no nftables, or none that we may use.
+var ErrUnsupported = errors.New("no nftables here")
+
+// Set puts the anchor into ns. It may be called again and again.
+func Set(ns *netns.Namespace) error {
+	err := ns.Do(func() error {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := conn.AddTable(&nftables.Table{Name: Table, Family: nftables.TableFamilyINet})
+		chain := conn.AddChain(&nftables.Chain{Name: "keep-tracking", Table: table})
+		conn.FlushChain(chain)
+		// Loading the state of a connection is all it takes: the expression holds
+		// connection tracking as long as the rule exists.
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+			&expr.Ct{Key: expr.CtKeySTATE, Register: unix.NFT_REG_1},
+		}})
+		return conn.Flush()
+	})
+	return explain("set", ns, err)
+}
+
+// Drop takes the anchor out of ns. That there is none is no error.
+func Drop(ns *netns.Namespace) error {
+	err := ns.Do(func() error {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
+		if err != nil {
+			return err
+		}
+		for _, t := range tables {
+			if t.Name == Table {
+				conn.DelTable(t)
+			}
+		}
+		if err := conn.Flush(); !errors.Is(err, unix.ENOENT) { // gone since we looked
+			return err
+		}
+		return nil
+	})
+	return explain("drop", ns, err)
+}
+
+func explain(operation string, ns *netns.Namespace, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EAFNOSUPPORT),
+		errors.Is(err, unix.EINVAL):
+		err = fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	return fmt.Errorf("%s the anchor in %s: %w", operation, ns.Path(), err)
+}

@@ -1,0 +1,145 @@
+//go:build integration
+
+package iptables
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ambassadord/ambassadord/internal/netlab"
+	"github.com/ambassadord/ambassadord/netrules"
+)
+
+const docsHead = `# The rules
+
+What ambassadord puts into the kernel, where, and why. This page is made from the
+plan that the daemon applies and from a live run of it, by
+` + "`go test -tags integration ./netrules/iptables -run TestDocs -update`" + `; the same test
+fails when the page and the program differ.
+
+- These rules are in chains whose names start with AMBASSADORD, in the table nat;
+  every one says in a comment whose it is. In a chain of the kernel's own there is
+  one rule of ours, the jump.
+- A chain and its jump are put there, and removed, by one transaction of
+  iptables-restore each: whenever either is interrupted, all of it is there or none.
+- What is there already is left alone; what differs is set right again. A jump that
+  our hook has to a chain of an earlier daemon goes.
+- No chain that is not ours is ever flushed, and no rule of others changed or moved.
+- The packet filter is the one that Docker uses on this host, nf_tables or legacy.
+  What an earlier daemon left of ours in the other one is removed.
+
+| command | does |
+| --- | --- |
+| ` + "`ambassadord rules plan`" + ` | prints the rules with what would change: + to add, - to remove |
+| ` + "`ambassadord rules show`" + ` | prints the rules that are there, with packet counters, whose and why; and what dead daemons left |
+| ` + "`ambassadord rules apply --listen-port PORT`" + ` | sets them once, for another process that listens at PORT |
+| ` + "`ambassadord rules remove`" + ` | removes all of them, in every network namespace and both packet filters |
+`
+
+// docsModes are the chains that the page explains.
+func docsModes(f netrules.Family) []struct {
+	title, where string
+	chain        netrules.Chain
+} {
+	addr := netip.MustParseAddr("169.254.7.7")
+	if f == netrules.IPv6 {
+		addr = netip.MustParseAddr("fd00:7::7")
+	}
+	return []struct {
+		title, where string
+		chain        netrules.Chain
+	}{
+		{
+			"Mode redirect", "In the network namespace of each container that declares a port, here 6379, with our socket on port 61000:",
+			netrules.Redirect(f, 61000, []netrules.Port{{Number: 6379, Comment: "web (3f2a5c0e9b1d) label connect.6379"}}),
+		},
+		{"Mode link", "In the daemon's own network namespace, with its listener on port 10000:", netrules.Link(f, 10000)},
+		{"Mode host", fmt.Sprintf("In the host's network namespace, with the listener on %s:", netip.AddrPortFrom(addr, 10000)), netrules.Host(f, addr, 10000)},
+	}
+}
+
+// TestDocs keeps docs/rules.md in step with the plan and with a live run.
+func TestDocs(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(docsHead)
+	four, six := docsModes(netrules.IPv4), docsModes(netrules.IPv6)
+	for i, mode := range four {
+		fmt.Fprintf(&b, "\n## %s\n", mode.title)
+		docsPlan(&b, "IPv4", mode.where, mode.chain)
+		docsPlan(&b, "IPv6", "", six[i].chain)
+	}
+	b.WriteString(`
+## Live
+
+A network namespace in which nothing is set up yet. The chain of mode redirect is
+applied, and three connections are made to 127.0.0.1:6379. The rules are then, with
+the packets that each has matched, which are the first of every connection:
+
+`)
+	live := map[Variant]string{}
+	eachVariant(t, func(t *testing.T, r *Rules) { live[r.Variant()] = docsLive(t, r) })
+	if diff := cmp.Diff(live[NFT], live[Legacy]); diff != "" {
+		t.Errorf("the page is one for both packet filters: -nft +legacy:\n%s", diff)
+	}
+	b.WriteString(live[NFT])
+	sameAsFile(t, "../../docs/rules.md", b.String())
+}
+
+// docsPlan writes a chain, and for each rule why it is there.
+func docsPlan(b *strings.Builder, family, where string, c netrules.Chain) {
+	fmt.Fprintf(b, "\n%s.", family)
+	if where != "" {
+		fmt.Fprintf(b, " %s", where)
+	}
+	b.WriteString("\n\n```\n")
+	nothing := netrules.State{Family: c.Family, Table: c.Table, Exists: true}
+	state := nothing.After(netrules.Plan(c, nothing))
+	var why strings.Builder
+	for _, chain := range []string{c.Hook, c.Name} {
+		there, _ := state.Chain(chain)
+		for _, args := range there.Rules {
+			b.WriteString(netrules.RuleText(chain, args) + "\n")
+			fmt.Fprintf(&why, "- %s\n", netrules.Explain(chain, args).Why)
+		}
+	}
+	fmt.Fprintf(b, "```\n\n%s", why.String())
+}
+
+// docsLive applies, connects, reads, removes.
+func docsLive(t *testing.T, r *Rules) string {
+	lab := netlab.New(t)
+	chain := docsModes(netrules.IPv4)[0].chain
+	serve(t, lab, "127.0.0.1:61000", "listener")
+	mustApply(t, r, lab, chain)
+	for range 3 {
+		if line, _, _ := greeted(t, lab, "127.0.0.1:6379"); line != "listener 6379\n" {
+			t.Errorf("a connection reached %q", line)
+		}
+	}
+	state, err := r.ReadCounters(t.Context(), lab.NS(), netrules.IPv4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	b.WriteString("```\n")
+	for _, name := range []string{chain.Hook, chain.Name} {
+		c, _ := state.Chain(name)
+		for i, args := range c.Rules {
+			fmt.Fprintf(&b, "[%d] %s\n", c.Counters[i].Packets, netrules.RuleText(name, args))
+		}
+	}
+	b.WriteString("```\n\nOf the rule without a target: ")
+	marker, _ := state.Chain(chain.Name)
+	b.WriteString(netrules.Explain(chain.Name, marker.Rules[0]).Why + ".\n")
+	mustRemove(t, r, lab, netrules.IPv4)
+	mustDrop(t, r, lab, netrules.IPv4)
+	if left := save(t, r, lab, netrules.IPv4); strings.Contains(left, "-A ") || r.Variant() == NFT && left != "" {
+		t.Errorf("left behind:\n%s", left)
+	}
+	b.WriteString("\nOnce removed, nothing is left. With the legacy packet filter the kernel keeps the empty table.\n")
+	return b.String()
+}

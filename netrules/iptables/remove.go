@@ -1,0 +1,127 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	coreos "github.com/coreos/go-iptables/iptables"
+
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+)
+
+// Removed is what a Remove found and took away.
+type Removed struct {
+	// Chains are the names of our chains that were there.
+	Chains []string
+	// MadeTable says that the nat table was made by us and stays behind; DropTable
+	// takes it away. With the chain goes the only mark of it, so only one Remove
+	// reports it.
+	MadeTable bool
+}
+
+// Unhook takes every jump to a chain of ours out of the nat table of a namespace
+// and returns what it changed. New connections no longer come our way; those
+// already translated go on until Remove. Apply hooks the chain again.
+//
+// To stop without breaking connections: Unhook, let them drain, Remove, DropTable.
+func (r *Rules) Unhook(ctx context.Context, ns *netns.Namespace, f netrules.Family) ([]netrules.Change, error) {
+	t, err := r.tool(f)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := within(ns, func() ([]netrules.Change, error) {
+		state, err := t.read(ctx)
+		if err != nil {
+			return nil, err
+		}
+		changes := netrules.PlanUnhook(state)
+		return changes, t.unhook(ctx, changes)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("unhook %s rules in %s: %w", f, where(ns), err)
+	}
+	return changes, nil
+}
+
+// Remove takes every chain of ours, and every jump to one, out of the nat table
+// of a namespace; all jumps go before any chain does. It needs no knowledge of
+// what was applied, so it also cleans up after a daemon that was killed, be it in
+// the packet filter that is not used.
+//
+// Connections that went through our rules may break. The kernel tracks, and so
+// translates, a namespace's connections only while some rule there needs it: a
+// REDIRECT does even in a chain nothing leads to. Docker's DNS rules keep it going
+// on a user network; on the default bridge ours are often the only ones. So Unhook
+// and drain first.
+func (r *Rules) Remove(ctx context.Context, ns *netns.Namespace, f netrules.Family) (Removed, error) {
+	t, err := r.tool(f)
+	if err != nil {
+		return Removed{}, err
+	}
+	removed, err := within(ns, func() (Removed, error) {
+		removed, err := t.remove(ctx)
+		if err != nil {
+			return Removed{}, err
+		}
+		other, err := r.clearOther(ctx, t)
+		removed.Chains = append(removed.Chains, other...)
+		return removed, err
+	})
+	if err != nil {
+		return Removed{}, fmt.Errorf("remove %s rules in %s: %w", f, where(ns), err)
+	}
+	return removed, nil
+}
+
+// remove runs in the namespace.
+func (t *tool) remove(ctx context.Context) (Removed, error) {
+	var tried []netrules.Change
+	var failed error
+	for range tries {
+		state, err := t.read(ctx)
+		if err != nil {
+			return Removed{}, err
+		}
+		changes := netrules.PlanRemove(state)
+		if len(changes) == 0 {
+			return Removed{}, nil
+		}
+		// The transaction fails as a whole if one of our jumps went after we looked:
+		// Docker and firewalld wipe rules too. So what has changed is tried again.
+		if failed != nil && slices.EqualFunc(changes, tried, equalChange) {
+			break
+		}
+		if failed = t.restoreAll(ctx, changes); failed == nil {
+			return Removed{Chains: state.Ours(), MadeTable: state.MadeTable()}, nil
+		}
+		tried = changes
+	}
+	return Removed{}, failed
+}
+
+func equalChange(a, b netrules.Change) bool { return a.String() == b.String() }
+
+// unhook deletes jumps, one after the other.
+func (t *tool) unhook(ctx context.Context, changes []netrules.Change) error {
+	for _, c := range changes {
+		// go-iptables takes no context; each of its programs is bounded by the wait
+		// for the lock, and no further one is started.
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := t.step(t.path); err != nil {
+			return err
+		}
+		err := t.ipt.Delete(c.Table, c.Chain, c.Args...)
+		var status *coreos.Error
+		switch {
+		case errors.As(err, &status) && status.IsNotExist(): // gone already
+		case err != nil:
+			return explain(t.path, err, "")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+)
+
+// natTable is the one table we have chains in.
+const natTable = "nat"
+
+// DropTable deletes the nat table of a family if it holds nothing but built-in
+// chains that are empty and accept; anything else is left as it is. Call it only
+// where Remove reported MadeTable, and only when no connection is left that went
+// through our rules: with the built-in chains the kernel's last hook for
+// translation goes.
+//
+// The kernel keeps a legacy table as long as the namespace, so there DropTable
+// does nothing.
+func (r *Rules) DropTable(ctx context.Context, ns *netns.Namespace, f netrules.Family) error {
+	t, err := r.tool(f)
+	if err != nil {
+		return err
+	}
+	if t.variant == Legacy {
+		return nil
+	}
+	_, err = within(ns, func() (struct{}, error) { return struct{}{}, t.dropTable(ctx) })
+	if err != nil {
+		return fmt.Errorf("drop %s table %s in %s: %w", f, natTable, where(ns), err)
+	}
+	return nil
+}
+
+// legacyTable reports whether the legacy nat table of a family exists in the
+// calling thread's namespace.
+func legacyTable(f netrules.Family) (bool, error) {
+	// thread-self, because self is the process's first thread, in its own namespace.
+	path := "/proc/thread-self/net/ip_tables_names"
+	if f == netrules.IPv6 {
+		path = "/proc/thread-self/net/ip6_tables_names"
+	}
+	names, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // the kernel module is not even loaded
+	}
+	return slices.Contains(strings.Fields(string(names)), natTable), err
+}
+
+// nftTable reports whether the nft nat table of a family exists in the calling
+// thread's namespace.
+func nftTable(f netrules.Family) (bool, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return false, fmt.Errorf("open nftables: %w", err)
+	}
+	tables, err := conn.ListTablesOfFamily(nftFamily(f))
+	if err != nil {
+		return false, fmt.Errorf("list nftables tables: %w", err)
+	}
+	return slices.ContainsFunc(tables, func(table *nftables.Table) bool { return table.Name == natTable }), nil
+}
+
+func nftFamily(f netrules.Family) nftables.TableFamily {
+	if f == netrules.IPv6 {
+		return nftables.TableFamilyIPv6
+	}
+	return nftables.TableFamilyIPv4
+}
+
+// dropTable runs in the namespace.
+func (t *tool) dropTable(ctx context.Context) error {
+	state, err := t.read(ctx)
+	if err != nil {
+		return err
+	}
+	if !state.Exists || !state.Bare() {
+		return nil
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	all, err := conn.ListChainsOfTableFamily(nftFamily(t.family))
+	if err != nil {
+		return fmt.Errorf("list nftables chains: %w", err)
+	}
+	var chains []string
+	for _, c := range all {
+		if c.Table.Name != natTable {
+			continue
+		}
+		if c.Hooknum == nil || c.Policy != nil && *c.Policy != nftables.ChainPolicyAccept {
+			return nil
+		}
+		chains = append(chains, c.Name)
+	}
+	err = t.deleteEmpty(chains)
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOENT) {
+		return nil // in use by somebody, or gone, since we looked
+	}
+	return err
+}
+
+// nonrec is NLM_F_NONREC of linux/netlink.h: do not delete what it contains.
+const nonrec = netlink.HeaderFlags(0x100)
+
+// deleteEmpty deletes the table's chains and the table, in one transaction that
+// fails with EBUSY if there is anything in them or in it besides.
+//
+// google/nftables deletes a table with all it holds by then, so a rule that
+// somebody, such as Docker, adds after we looked would be lost. It cannot be told
+// otherwise, hence these messages of our own.
+func (t *tool) deleteEmpty(chains []string) error {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(execTimeout)); err != nil {
+		return fmt.Errorf("bound netlink: %w", err)
+	}
+
+	family := byte(nftFamily(t.family))
+	// Begin and end name their subsystem in the big-endian resource ID (struct nfgenmsg).
+	bracket := func(kind netlink.HeaderType) netlink.Message {
+		return netlink.Message{
+			Header: netlink.Header{Type: kind, Flags: netlink.Request},
+			Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
+		}
+	}
+	remove := func(kind int, attrs ...netlink.Attribute) (netlink.Message, error) {
+		data, err := netlink.MarshalAttributes(attrs)
+		return netlink.Message{
+			Header: netlink.Header{
+				Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
+				Flags: netlink.Request | netlink.Acknowledge | nonrec,
+			},
+			Data: append([]byte{family, unix.NFNETLINK_V0, 0, 0}, data...),
+		}, err
+	}
+
+	batch := []netlink.Message{bracket(unix.NFNL_MSG_BATCH_BEGIN)}
+	for _, chain := range chains {
+		m, err := remove(unix.NFT_MSG_DELCHAIN,
+			netlink.Attribute{Type: unix.NFTA_CHAIN_TABLE, Data: []byte(natTable + "\x00")},
+			netlink.Attribute{Type: unix.NFTA_CHAIN_NAME, Data: []byte(chain + "\x00")})
+		if err != nil {
+			return err
+		}
+		batch = append(batch, m)
+	}
+	m, err := remove(unix.NFT_MSG_DELTABLE,
+		netlink.Attribute{Type: unix.NFTA_TABLE_NAME, Data: []byte(natTable + "\x00")})
+	if err != nil {
+		return err
+	}
+	batch = append(batch, m, bracket(unix.NFNL_MSG_BATCH_END))
+
+	if _, err := conn.SendMessages(batch); err != nil {
+		return fmt.Errorf("send to nftables: %w", err)
+	}
+	// One answer for each deletion; the first that failed undoes all.
+	for range len(chains) + 1 {
+		if _, err := conn.Receive(); err != nil {
+			return fmt.Errorf("delete nftables table: %w", err)
+		}
+	}
+	return nil
+}

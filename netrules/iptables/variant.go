@@ -1,0 +1,211 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+)
+
+// Choice is which of the kernel's packet filters is used, and what speaks for it.
+type Choice struct {
+	// Variant is the one that is used.
+	Variant Variant
+	// Path is its program for IPv4.
+	Path string
+	// Docker has the variants that hold chains of Docker's in the host's namespace:
+	// none if it makes no rules or the host's namespace is out of our sight.
+	Docker []Variant
+}
+
+// Mixed says what is wrong if this host uses both packet filters: nil if it does
+// not. Rules of the two do not know of each other, and which come first depends on
+// which were made first. The error carries a hint; it is one to show, not to fail
+// with.
+func (c Choice) Mixed() error {
+	switch {
+	case len(c.Docker) > 1:
+		return hint.Errorf("restart the host, or the engine after iptables-legacy -F and -X in the tables nat and filter",
+			"Docker has rules in both packet filters, %s and %s; %s is used for ours", c.Docker[0], c.Docker[1], c.Variant)
+	case len(c.Docker) == 1 && c.Docker[0] != c.Variant:
+		return hint.Errorf("install the iptables programs of that variant (iptables"+c.Docker[0].suffix()+")",
+			"Docker's rules are in the packet filter %s, but %s is of variant %s", c.Docker[0], c.Path, c.Variant)
+	}
+	return nil
+}
+
+// Choice returns which packet filter the programs drive and why.
+func (r *Rules) Choice() Choice { return r.choice }
+
+// Chains returns the names of our chains in a namespace. It costs a few system
+// calls and no process, so it can be asked of all namespaces of a host.
+func (r *Rules) Chains(ns *netns.Namespace, f netrules.Family) ([]string, error) {
+	t, err := r.tool(f)
+	if err != nil {
+		return nil, err
+	}
+	chains, err := within(ns, func() ([]string, error) { return chainsIn(t.variant, f) })
+	if err != nil {
+		return nil, fmt.Errorf("list %s chains in %s: %w", f, where(ns), err)
+	}
+	return ours(chains), nil
+}
+
+// Elsewhere is Chains of the packet filter that is not used: an earlier daemon left
+// them when the host used that one. Apply and Remove take them away.
+func (r *Rules) Elsewhere(ns *netns.Namespace, f netrules.Family) ([]string, error) {
+	t, err := r.tool(f)
+	if err != nil {
+		return nil, err
+	}
+	return within(ns, func() ([]string, error) { return oursIn(t.variant.other(), f), nil })
+}
+
+func (v Variant) other() Variant {
+	if v == Legacy {
+		return NFT
+	}
+	return Legacy
+}
+
+// newToolLike finds the programs of a variant: the plain names' if they are of it,
+// so that a host's own iptables is taken where there is a choice, else those that
+// carry the variant's name. If there are none, the plain ones have to do.
+func newToolLike(ctx context.Context, f netrules.Family, variant Variant, s settings) (*tool, error) {
+	plain, err := newTool(ctx, f, "", s)
+	if err == nil && plain.variant == variant {
+		return plain, nil
+	}
+	if named, err := newTool(ctx, f, variant, s); !errors.Is(err, exec.ErrNotFound) {
+		return named, err
+	}
+	return plain, err
+}
+
+// clearOther removes what is ours from the packet filter that t does not drive, in
+// the calling thread's namespace, and returns the chains that were there: our
+// rules are never in both.
+func (r *Rules) clearOther(ctx context.Context, t *tool) ([]string, error) {
+	variant := t.variant.other()
+	chains := oursIn(variant, t.family)
+	if len(chains) == 0 {
+		return nil, nil
+	}
+	other, err := newTool(ctx, t.family, variant, r.settings)
+	if err != nil {
+		name := t.family.Command() + variant.suffix()
+		return nil, hint.Wrap(fmt.Errorf("rules of ours are in the packet filter %s too: %w", variant, err),
+			"install "+name+", or restart the container whose rules they are")
+	}
+	other.before = t.before
+	removed, err := other.remove(ctx)
+	if err == nil && removed.MadeTable && variant == NFT {
+		err = other.dropTable(ctx)
+	}
+	return removed.Chains, err
+}
+
+// oursIn returns our chains in a packet filter of the calling thread's namespace.
+// One that cannot be asked, because the kernel lacks it, has none.
+func oursIn(v Variant, f netrules.Family) []string {
+	chains, err := chainsIn(v, f)
+	if err != nil {
+		return nil
+	}
+	return ours(chains)
+}
+
+func ours(chains []string) []string {
+	return slices.DeleteFunc(chains, func(name string) bool { return !strings.HasPrefix(name, netrules.ChainPrefix) })
+}
+
+// chainsIn lists the chains of the nat table in a packet filter of the calling
+// thread's namespace. It makes nothing that was not there.
+func chainsIn(v Variant, f netrules.Family) ([]string, error) {
+	if v == Legacy {
+		exists, err := legacyTable(f)
+		if err != nil || !exists {
+			return nil, err
+		}
+		entries, err := legacyEntries(f)
+		if err != nil {
+			return nil, err
+		}
+		return chainNames(entries, layoutOf(f))
+	}
+	all, err := nftChains(f)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, c := range all {
+		if c.Table.Name == natTable {
+			names = append(names, c.Name)
+		}
+	}
+	return names, nil
+}
+
+func nftChains(f netrules.Family) ([]*nftables.Chain, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	chains, err := conn.ListChainsOfTableFamily(nftFamily(f))
+	if err != nil {
+		return nil, fmt.Errorf("list nftables chains: %w", err)
+	}
+	return chains, nil
+}
+
+// dockerVariants returns where Docker's chains are, in the first namespace that
+// has any of what may be the host's: ours, that of process 1, and the one that the
+// engine keeps for containers with the host's network.
+func dockerVariants() []Variant {
+	if found := dockerHere(); len(found) > 0 {
+		return found
+	}
+	for _, path := range []string{"/proc/1/ns/net", "/run/docker/netns/default"} {
+		ns, err := netns.Open(path)
+		if err != nil {
+			continue // not there, or not for our eyes
+		}
+		var found []Variant
+		err = ns.Do(func() error { found = dockerHere(); return nil })
+		_ = ns.Close()
+		if err == nil && len(found) > 0 {
+			return found
+		}
+	}
+	return nil
+}
+
+// dockerHere returns which packet filters of the calling thread's namespace hold
+// chains of Docker's; of what cannot be asked nothing is known.
+func dockerHere() []Variant {
+	var found []Variant
+	if chains, err := nftChains(netrules.IPv4); err == nil && slices.ContainsFunc(chains, dockers) {
+		found = append(found, NFT)
+	}
+	if chains, err := chainsIn(Legacy, netrules.IPv4); err == nil && slices.Contains(chains, dockerChain) {
+		found = append(found, Legacy)
+	}
+	return found
+}
+
+// dockerChain is Docker's chain in the nat table, whatever its version.
+const dockerChain = "DOCKER"
+
+// dockers reports whether a chain is Docker's: made through iptables, or by its
+// nftables backend, which has tables of its own.
+func dockers(c *nftables.Chain) bool {
+	return c.Table.Name == natTable && c.Name == dockerChain || c.Table.Name == "docker-bridges"
+}

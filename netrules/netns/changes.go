@@ -1,0 +1,92 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// groups are what the kernel tells of: changed nftables rules (which the iptables
+// programs of that variant make too, and so do Docker and firewalld), links and
+// addresses. See netlink(7), rtnetlink(7) and linux/netfilter/nfnetlink.h.
+func groups() []struct{ protocol, group int } {
+	return []struct{ protocol, group int }{
+		{unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES},
+		{unix.NETLINK_ROUTE, unix.RTNLGRP_LINK},
+		{unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR},
+		{unix.NETLINK_ROUTE, unix.RTNLGRP_IPV6_IFADDR},
+	}
+}
+
+// Changes returns a channel that holds a token after the rules, links or addresses
+// of the calling thread's network namespace have changed, and a function that
+// ends it and waits until it has ended. What the legacy iptables changes is not
+// told by any kernel.
+func Changes(ctx context.Context) (changed <-chan struct{}, end func(), err error) {
+	token := make(chan struct{}, 1)
+	var sockets []*os.File
+	for _, g := range groups() {
+		socket, err := listenTo(g.protocol, g.group)
+		if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ENOENT) {
+			continue // this kernel has no nftables
+		}
+		if err != nil {
+			closeAll(sockets)
+			return nil, nil, fmt.Errorf("listen to changes of the network: %w", err)
+		}
+		sockets = append(sockets, socket)
+	}
+	done := make(chan struct{}, len(sockets))
+	for _, socket := range sockets {
+		go func() { readChanges(socket, token); done <- struct{}{} }()
+	}
+	stop := context.AfterFunc(ctx, func() { closeAll(sockets) })
+	return token, func() {
+		stop()
+		closeAll(sockets)
+		for range sockets {
+			<-done
+		}
+	}, nil
+}
+
+// listenTo opens a netlink socket that is told of one group.
+func listenTo(protocol, group int) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "netlink"), nil
+}
+
+// readChanges turns whatever socket says into a token, until it is closed. That
+// messages were lost (ENOBUFS) says as much.
+func readChanges(socket *os.File, token chan<- struct{}) {
+	buffer := make([]byte, os.Getpagesize())
+	for {
+		if _, err := socket.Read(buffer); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return
+		}
+		select {
+		case token <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close() // a second time it does nothing
+	}
+}

@@ -1,0 +1,253 @@
+// Package netns holds network namespaces by descriptor and runs code inside them.
+//
+// A network namespace belongs to an OS thread, and Go moves goroutines between
+// threads at will. So code for another namespace runs through [Namespace.Do]: on
+// an OS thread of its own that goes back to where it came from, or dies. Keep
+// such code to the socket call or the exec that needs it: a goroutine started
+// there runs elsewhere. A socket belongs to the namespace it was made in for
+// good, whoever uses it later.
+//
+// A namespace lives as long as somebody holds it: a process, a mount, a socket,
+// or a Namespace of this package that is not closed. See network_namespaces(7).
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"runtime/debug"
+
+	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotNamespace says that a file is not a network namespace. Docker's folder
+// has such files for a moment: each is made first and mounted over next.
+var ErrNotNamespace = errors.New("not a network namespace")
+
+// ID tells network namespaces apart, whatever path they were found by. The
+// kernel may give the ID of a namespace that is gone to a new one; while a
+// Namespace is open, its ID is its own.
+type ID struct {
+	Dev, Inode uint64
+}
+
+// String returns the ID as /proc/PID/ns/net shows it, "net:[INODE]".
+func (id ID) String() string { return fmt.Sprintf("net:[%d]", id.Inode) }
+
+// Namespace is an open network namespace. Its methods may be called concurrently.
+type Namespace struct {
+	file *os.File
+	path string
+	id   ID
+}
+
+// Open opens the network namespace at path, such as /run/docker/netns/NAME or
+// /proc/PID/ns/net. It fails with ErrNotNamespace if the file is something else.
+func Open(path string) (*Namespace, error) {
+	// O_NONBLOCK: the path might be a named pipe, which would hold us up.
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	n := &Namespace{file: file, path: path}
+	if err := n.WithFD(n.identify); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	return n, nil
+}
+
+// Current opens the network namespace of the calling thread. For a goroutine
+// that is not locked to a thread that is the one of the process.
+func Current() (*Namespace, error) { return Open("/proc/thread-self/ns/net") }
+
+func (n *Namespace) identify(fd int) error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return os.NewSyscallError("fstatfs", err)
+	}
+	// Asking a file of another kind for its namespace type could do anything: the
+	// number means something else to it. So the file system comes first.
+	if fs.Type != unix.NSFS_MAGIC {
+		return ErrNotNamespace
+	}
+	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
+	if err != nil {
+		return os.NewSyscallError("ioctl NS_GET_NSTYPE", err)
+	}
+	if kind != unix.CLONE_NEWNET {
+		return ErrNotNamespace
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	n.id = ID{Dev: st.Dev, Inode: st.Ino}
+	return nil
+}
+
+// ID returns the namespace's identity, comparable with ==.
+func (n *Namespace) ID() ID { return n.id }
+
+// Path returns the path the namespace was opened by. It may be gone by now.
+func (n *Namespace) Path() string { return n.path }
+
+// Close lets go of the namespace.
+func (n *Namespace) Close() error { return n.file.Close() }
+
+// WithFD calls fn with the namespace's descriptor, which stays open until fn
+// returns even if the namespace is closed meanwhile.
+func (n *Namespace) WithFD(fn func(fd int) error) error {
+	raw, err := n.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var fnErr error
+	if err := raw.Control(func(fd uintptr) { fnErr = fn(int(fd)) }); err != nil {
+		return os.ErrClosed // the only way for it to fail
+	}
+	return fnErr
+}
+
+// PanicError is what Do panics with when its function did.
+type PanicError struct {
+	Value any    // what the function panicked with
+	Stack []byte // where
+}
+
+// Error returns the value and the stack it came from.
+func (p *PanicError) Error() string { return fmt.Sprintf("%v\n\n%s", p.Value, p.Stack) }
+
+// outcome is how a function run by Do ended.
+type outcome struct {
+	err    error
+	panics *PanicError
+	goexit bool
+}
+
+// Do runs fn inside the namespace, on an OS thread that runs nothing else
+// meanwhile, waits for it and returns its error. A thread that cannot go back to
+// its own namespace afterwards is thrown away.
+//
+// If fn panics, Do panics in the caller's goroutine with a *[PanicError]; if fn
+// calls runtime.Goexit, as a failing test does, so does Do.
+func (n *Namespace) Do(fn func() error) error {
+	done := make(chan outcome, 1)
+	go n.offMain(fn, done)
+	out := <-done
+	if out.panics != nil {
+		panic(out.panics)
+	}
+	if out.goexit {
+		runtime.Goexit()
+	}
+	return out.err
+}
+
+// offMain runs inside on any thread but the process's first. Go cannot end that
+// one, and /proc/self is its view: while it were away, /proc/self/ns/net and
+// /proc/net would be another namespace's for everybody.
+func (n *Namespace) offMain(fn func() error, done chan<- outcome) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		n.inside(fn, done)
+		return
+	}
+	// This goroutine keeps the first thread to itself, so another one gets another.
+	elsewhere := make(chan outcome, 1)
+	go n.inside(fn, elsewhere)
+	done <- <-elsewhere
+}
+
+func (n *Namespace) inside(fn func() error, done chan<- outcome) {
+	var out outcome
+	// Sent last of all: when Do returns, the thread is back home or bound to die.
+	defer func() { done <- out }()
+
+	runtime.LockOSThread()
+	home, err := vnetns.Get()
+	if err != nil {
+		runtime.UnlockOSThread()
+		out.err = fmt.Errorf("note own network namespace: %w", err)
+		return
+	}
+	defer func() { _ = home.Close() }()
+	enter := func(fd int) error { return os.NewSyscallError("setns", vnetns.Set(vnetns.NsHandle(fd))) }
+	if err := n.WithFD(enter); err != nil {
+		runtime.UnlockOSThread()
+		out.err = fmt.Errorf("enter network namespace %s: %w", n.path, err)
+		return
+	}
+	defer func() {
+		// A goroutine that ends locked takes its thread with it.
+		if vnetns.Set(home) == nil {
+			runtime.UnlockOSThread()
+		}
+	}()
+	out.goexit = true // unless what follows gets to the end
+	defer func() {
+		if v := recover(); v != nil {
+			out.goexit = false
+			out.panics = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	out.err = fn()
+	out.goexit = false
+}
+
+// ListenTCP listens on addr inside the namespace. The socket is plain TCP: MPTCP,
+// Go's default, would keep the data path from splicing. The listener keeps the
+// namespace alive until it is closed.
+func (n *Namespace) ListenTCP(addr netip.AddrPort) (*net.TCPListener, error) {
+	// Naming the family keeps package net from probing, once for the whole
+	// process, what this namespace happens to support.
+	network := "tcp6"
+	if addr.Addr().Unmap().Is4() {
+		network, addr = "tcp4", netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	}
+	var listener *net.TCPListener
+	err := n.Do(func() error {
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false)
+		l, err := lc.Listen(context.Background(), network, addr.String())
+		if err != nil {
+			return err
+		}
+		listener = l.(*net.TCPListener)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen in network namespace %s: %w", n.path, err)
+	}
+	return listener, nil
+}
+
+// DialTCP connects to addr from inside the namespace. The socket is plain TCP, as
+// that of ListenTCP, and keeps the namespace alive until it is closed.
+func (n *Namespace) DialTCP(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
+	network := "tcp6"
+	if addr.Addr().Unmap().Is4() {
+		network, addr = "tcp4", netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	}
+	var conn *net.TCPConn
+	err := n.Do(func() error {
+		var d net.Dialer // given one address and no name, it starts no goroutine that makes a socket
+		d.SetMultipathTCP(false)
+		c, err := d.DialContext(ctx, network, addr.String())
+		if err != nil {
+			return err
+		}
+		conn = c.(*net.TCPConn)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dial in network namespace %s: %w", n.path, err)
+	}
+	return conn, nil
+}

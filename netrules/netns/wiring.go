@@ -1,0 +1,93 @@
+package netns
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Wiring is the bridge ports of a namespace as they were at one moment: the veth
+// devices in it that are attached to a bridge, by where their other end is.
+type Wiring struct {
+	ns    *Namespace
+	ports map[end]int
+}
+
+// end is an interface in another namespace, as the kernel names that from here
+// (network namespace ID, IFLA_LINK_NETNSID in rtnetlink(7)).
+type end struct{ namespace, link int }
+
+// ReadWiring reads the bridge ports of a namespace; nil is the process's own. It
+// needs no privilege there.
+func ReadWiring(ns *Namespace) (*Wiring, error) {
+	w := &Wiring{ns: ns, ports: map[end]int{}}
+	err := ns.netlink(func(h *netlink.Handle) error {
+		var links []netlink.Link
+		err := dump(func() (err error) {
+			links, err = h.LinkList()
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		bridges := map[int]bool{}
+		for _, l := range links {
+			bridges[l.Attrs().Index] = l.Type() == "bridge"
+		}
+		for _, l := range links {
+			a := l.Attrs()
+			if l.Type() == "veth" && a.NetNsID >= 0 && bridges[a.MasterIndex] {
+				w.ports[end{a.NetNsID, a.ParentIndex}] = a.Index
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the bridge ports of %s: %w", ns.name(), err)
+	}
+	return w, nil
+}
+
+// Has reports whether port is the interface index of a bridge port.
+func (w *Wiring) Has(port int) bool {
+	for _, p := range w.ports {
+		if p == port {
+			return true
+		}
+	}
+	return false
+}
+
+// Behind returns the addresses in the namespace far that are on the other end of
+// a bridge port, each with that port's interface index. Entering far takes
+// CAP_SYS_ADMIN.
+func (w *Wiring) Behind(far *Namespace) (map[netip.Addr]int, error) {
+	var id int
+	err := far.WithFD(func(fd int) error {
+		return w.ns.netlink(func(h *netlink.Handle) (err error) {
+			id, err = h.GetNetNsIdByFd(fd)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up %s from %s: %w", far.name(), w.ns.name(), err)
+	}
+	found := map[netip.Addr]int{}
+	err = far.netlink(func(h *netlink.Handle) error {
+		return dump(func() error {
+			list, err := h.AddrList(nil, netlink.FAMILY_ALL)
+			for _, a := range list {
+				addr, ok := netip.AddrFromSlice(a.IP)
+				if port := w.ports[end{id, a.LinkIndex}]; ok && port != 0 {
+					found[addr.Unmap()] = port
+				}
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list addresses in %s: %w", far.name(), err)
+	}
+	return found, nil
+}

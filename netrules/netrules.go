@@ -1,0 +1,56 @@
+// Package netrules is the set of packet-filter rules the daemon wants, as data.
+//
+// Everything here is pure: a [Chain] says what should be in the kernel, a
+// [State] says what is there (parsed from the output of `iptables -S`), and
+// [Plan] answers with the [Change] list that leads from one to the other.
+// The same plan serves applying, dry runs, checks and golden tests. Running
+// commands is left to package netrules/iptables, and entering another network
+// namespace to package netrules/netns.
+//
+// Only chains whose name starts with [ChainPrefix], and the jumps to them, are
+// ever planned for. A built-in chain is never flushed: in a container on a user
+// network that would remove Docker's own rules for its DNS server at 127.0.0.11.
+package netrules
+
+import "fmt"
+
+// Family is an IP version; iptables and ip6tables hold separate rules for each.
+type Family uint8
+
+// The two families.
+const (
+	IPv4 Family = 4
+	IPv6 Family = 6
+)
+
+// String returns "ipv4" or "ipv6".
+func (f Family) String() string {
+	switch f {
+	case IPv4:
+		return "ipv4"
+	case IPv6:
+		return "ipv6"
+	}
+	return fmt.Sprintf("family(%d)", uint8(f))
+}
+
+// Command returns the name of the program that holds the family's rules.
+func (f Family) Command() string {
+	if f == IPv6 {
+		return "ip6tables"
+	}
+	return "iptables"
+}
+
+const (
+	// ChainPrefix starts the name of every chain of ours, and of nobody else's.
+	ChainPrefix = "AMBASSADORD"
+
+	// JumpComment is the comment on the rule in a built-in chain that leads to ours.
+	JumpComment = "ambassadord"
+
+	// TableMarker is the comment of a rule without a target that opens our chain
+	// when its table did not exist before us. It lives in the kernel so that
+	// whoever cleans up after a killed daemon still knows.
+	TableMarker = "ambassadord: this nat table was made by us"
+)
