@@ -1,0 +1,73 @@
+// Package binding reads what a container declared: labels and environment in,
+// bindings out.
+//
+//	connect.PORT=TARGET   connect[PORT]=TARGET   labels
+//	connect.PORT.timeout=2s                      an option of that port
+//	CONNECT_PORT=TARGET   BACKEND_PORT=TARGET    environment, in any case
+//
+// A label wins over environment, CONNECT_ over BACKEND_, the dotted label over
+// the bracketed one. A declaration that does not parse quarantines its port: it
+// is still ours to answer, with the reason why not, and nothing else of that
+// container is lost.
+package binding
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// Binding is one accepted or quarantined declaration.
+type Binding struct {
+	// Port is the port that the client dials.
+	Port uint16
+	// Text is the target as it was declared.
+	Text string
+	// Origin says where: "label connect.6379", "environment BACKEND_6379".
+	Origin string
+	// Target is what Text says. It is empty when Problem is set.
+	Target resolver.Target
+	// DialTimeout bounds finding an endpoint that answers; 0 means the default.
+	DialTimeout time.Duration
+	// Problem says why the port is quarantined; nil when it is not.
+	Problem *Problem
+}
+
+// Problem is something wrong with one declaration.
+type Problem struct {
+	// Origin says where: "label connect.6379".
+	Origin string
+	// Err says what is wrong; its hint says what to do.
+	Err error
+}
+
+func (p *Problem) Error() string { return fmt.Sprintf("%s: %v", p.Origin, p.Err) }
+
+// Unwrap gives Err, and with it its hint.
+func (p *Problem) Unwrap() error { return p.Err }
+
+// Set is everything one container declared.
+type Set struct {
+	bindings map[uint16]Binding
+	// Problems lists what was wrong, quarantined or only passed over, in the
+	// order of their origins.
+	Problems []*Problem
+}
+
+// Lookup returns the binding of port, quarantined or not.
+func (s Set) Lookup(port uint16) (Binding, bool) {
+	b, ok := s.bindings[port]
+	return b, ok
+}
+
+// Ports lists the declared ports, quarantined ones included, in order.
+func (s Set) Ports() []uint16 { return slices.Sorted(maps.Keys(s.bindings)) }
+
+// All lists the bindings in order of their ports.
+func (s Set) All() []Binding {
+	return slices.SortedFunc(maps.Values(s.bindings), func(a, b Binding) int { return cmp.Compare(a.Port, b.Port) })
+}

@@ -1,0 +1,93 @@
+package dockerd
+
+import (
+	"net/netip"
+	"time"
+)
+
+const (
+	labelComposeService = "com.docker.compose.service"
+	labelSwarmService   = "com.docker.swarm.service.name"
+
+	shortIDLen = 12 // what docker ps prints
+)
+
+// Container is what the engine said of one container when it was last
+// inspected. It must not be changed: snapshots share it.
+type Container struct {
+	// ID is the full ID, 64 hexadecimal digits.
+	ID string
+	// Name is unique on its host and has no leading slash.
+	Name     string
+	Hostname string
+	// Image is the image as it was named when the container was created.
+	Image  string
+	Labels map[string]string
+	// Env holds KEY=VALUE, in the engine's order.
+	Env []string
+	// Announced says that only its creation's event is known: the ID, the name, the
+	// image and the labels. It is soon inspected.
+	Announced bool
+	// Running is false between two tries of a restart policy too. A paused
+	// container is running.
+	Running bool
+	Paused  bool
+	// Health is "", "starting", "healthy" or "unhealthy"; "" without a health
+	// check. The engine calls a stopped or paused container unhealthy.
+	Health string
+	// PID is the main process in the engine's PID namespace, 0 unless running.
+	PID int
+	// SandboxKey is the path of the network namespace as the engine names it, ""
+	// unless running and for "container:ID", whose owner has it.
+	SandboxKey string
+	// NetworkMode is "bridge", "default" (the same), "none", "host",
+	// "container:ID" or the name of a network.
+	NetworkMode string
+	// Networks are those it is attached to, sorted by name. A container that is
+	// not running has no addresses in them.
+	Networks []Network
+	// Links are the --link of the default bridge; those of other networks are in
+	// Network.Links.
+	Links []Link
+	// ExposedPorts are its TCP ports, sorted.
+	ExposedPorts []uint16
+	// NetRaw says that it was given CAP_NET_RAW, as by default, and so can send
+	// packets with any source address.
+	NetRaw bool
+	// NetAdmin says that it was given CAP_NET_ADMIN, and so can take any address.
+	NetAdmin bool
+	// StartedAt is the engine's clock at the last start, zero if never started.
+	StartedAt time.Time
+}
+
+// Network is a container's end of one network.
+type Network struct {
+	Name string
+	ID   string
+	// IPv4 and IPv6 are not valid while the container has none there.
+	IPv4, IPv6 netip.Addr
+	// Aliases are the names it answers to in Docker's DNS, as the engine gives them.
+	Aliases []string
+	// Links are other containers by the names this one calls them on this network.
+	Links []Link
+}
+
+// Link is another container and what it is called from here.
+type Link struct {
+	// Container is a name or an ID, as it was given.
+	Container string
+	Alias     string
+}
+
+// Service is the container's Compose service, else its Swarm service, else "".
+func (c *Container) Service() string {
+	if s := c.Labels[labelComposeService]; s != "" {
+		return s
+	}
+	return c.Labels[labelSwarmService]
+}
+
+// ShortID is the ID as docker ps prints it.
+func (c *Container) ShortID() string {
+	return c.ID[:min(shortIDLen, len(c.ID))]
+}

@@ -1,0 +1,282 @@
+package dockerd
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	docker "github.com/fsouza/go-dockerclient"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+const (
+	defaultEndpoint = "unix:///var/run/docker.sock"
+
+	// A healthy engine inspects in a millisecond and lists a thousand containers
+	// in a few hundred; one that takes longer than these hangs.
+	inspectTimeout = 5 * time.Second
+	listTimeout    = 10 * time.Second
+
+	// eventOverlap is how far back the event stream starts. It covers what the
+	// engine does between answering the request and subscribing it; an event
+	// seen twice is only one more inspect.
+	eventOverlap = 2 * time.Second
+)
+
+// errNoContainer: the engine has no container of that ID.
+var errNoContainer = errors.New("no such container")
+
+// engine asks the Docker API. Its methods may be called from any goroutine.
+type engine struct {
+	endpoint       string
+	base           string // of request URLs
+	client         *docker.Client
+	transport      *http.Transport
+	inspectTimeout time.Duration
+	listTimeout    time.Duration
+}
+
+// newEngine prepares a client; it connects to nothing.
+func newEngine(endpoint string) (*engine, error) {
+	endpoint = cmp.Or(endpoint, os.Getenv("DOCKER_HOST"), defaultEndpoint)
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Scheme == "" {
+		return nil, badEndpoint(endpoint)
+	}
+	e := &engine{endpoint: endpoint, inspectTimeout: inspectTimeout, listTimeout: listTimeout}
+	e.transport = &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: listTimeout}).DialContext,
+		TLSHandshakeTimeout: listTimeout,
+		MaxIdleConnsPerHost: inspectLimit,
+		IdleConnTimeout:     time.Minute,
+	}
+	switch u.Scheme {
+	case "unix":
+		if u.Path == "" {
+			return nil, badEndpoint(endpoint)
+		}
+		e.base = "http://docker" // no name is looked up: every dial goes to the socket
+		e.transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", u.Path)
+		}
+		e.client, err = docker.NewClient(endpoint)
+	case "tcp", "http", "https":
+		if u.Hostname() == "" || u.Port() == "" {
+			return nil, badEndpoint(endpoint)
+		}
+		e.transport.Proxy = http.ProxyFromEnvironment
+		err = e.useTCP(u)
+	default:
+		return nil, badEndpoint(endpoint)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("docker endpoint %q: %w", endpoint, err)
+	}
+	e.client.HTTPClient.Transport = e.transport
+	return e, nil
+}
+
+func badEndpoint(endpoint string) error {
+	return hint.Errorf("write unix:///var/run/docker.sock or tcp://HOST:PORT; unset DOCKER_HOST for the local engine",
+		"%q is not a Docker endpoint", endpoint)
+}
+
+// useTCP makes a client for a TCP endpoint. As docker itself does, it speaks TLS
+// and verifies the engine when DOCKER_TLS_VERIFY is set, with the certificates
+// in DOCKER_CERT_PATH, by default ~/.docker. All three must be there: the
+// library would take a missing CA to mean that nothing is to be verified.
+func (e *engine) useTCP(u *url.URL) error {
+	var err error
+	if os.Getenv("DOCKER_TLS_VERIFY") == "" {
+		if e.client, err = docker.NewClient(e.endpoint); err != nil {
+			return err
+		}
+		e.base = "http://" + u.Host + strings.TrimSuffix(u.Path, "/")
+		if u.Scheme == "https" {
+			e.base = "https" + strings.TrimPrefix(e.base, "http")
+		}
+		return nil
+	}
+	dir := os.Getenv("DOCKER_CERT_PATH")
+	if dir == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return fmt.Errorf("finding the TLS certificates: %w", err)
+		}
+		dir = filepath.Join(home, ".docker")
+	}
+	var pem [3][]byte
+	for i, name := range []string{"cert.pem", "key.pem", "ca.pem"} {
+		if pem[i], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+			return hint.Wrap(fmt.Errorf("reading the TLS certificates: %w", err),
+				"DOCKER_TLS_VERIFY is set, so DOCKER_CERT_PATH must hold cert.pem, key.pem and ca.pem")
+		}
+	}
+	if e.client, err = docker.NewTLSClientFromBytes(e.endpoint, pem[0], pem[1], pem[2]); err != nil {
+		return err
+	}
+	e.transport.TLSClientConfig = e.client.TLSConfig
+	e.base = "https://" + u.Host + strings.TrimSuffix(u.Path, "/")
+	return nil
+}
+
+// list returns the IDs of all containers, running or not.
+func (e *engine) list(ctx context.Context) ([]string, error) {
+	ctx, cancel := withTimeout(ctx, e.listTimeout)
+	defer cancel()
+	listed, err := e.client.ListContainers(docker.ListContainersOptions{All: true, Context: ctx})
+	if err != nil {
+		return nil, e.explain(ctx, "listing containers", err)
+	}
+	ids := make([]string, len(listed))
+	for i := range listed {
+		ids[i] = listed[i].ID
+	}
+	return ids, nil
+}
+
+// ping asks whether the engine answers at all.
+func (e *engine) ping(ctx context.Context) error {
+	ctx, cancel := withTimeout(ctx, e.listTimeout)
+	defer cancel()
+	if err := e.client.PingWithContext(ctx); err != nil {
+		return e.explain(ctx, "pinging", err)
+	}
+	return nil
+}
+
+// inspect returns one container; the error is errNoContainer when it is gone.
+func (e *engine) inspect(ctx context.Context, id string) (*Container, error) {
+	ctx, cancel := withTimeout(ctx, e.inspectTimeout)
+	defer cancel()
+	body, err := e.get(ctx, "/containers/"+url.PathEscape(id)+"/json")
+	if err != nil {
+		var status *docker.Error
+		if errors.As(err, &status) && status.Status == http.StatusNotFound {
+			return nil, errNoContainer
+		}
+		return nil, e.explain(ctx, "inspecting", err)
+	}
+	defer body.Close()
+	var in inspection
+	if err := json.NewDecoder(body).Decode(&in); err != nil {
+		return nil, e.explain(ctx, "inspecting", err)
+	}
+	return in.container(), nil
+}
+
+// events opens the stream of what happens to containers and their networks. It
+// ends with ctx. The kinds are asked for by name because every health check
+// makes three exec events, which say nothing that a snapshot holds. Podman filters
+// by names of its own for two of them: died, though it reports die, and remove.
+func (e *engine) events(ctx context.Context) (io.ReadCloser, error) {
+	filters, err := json.Marshal(map[string][]string{
+		"type": {"container", "network"},
+		"event": {
+			"create", "start", "die", "destroy", "rename", "pause", "unpause", "update", "health_status",
+			"connect", "disconnect",
+			"died", "remove",
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encoding event filters: %w", err)
+	}
+	query := url.Values{
+		"filters": {string(filters)},
+		"since":   {strconv.FormatInt(time.Now().Add(-eventOverlap).Unix(), 10)},
+	}
+	// The deadline is for the header alone; the stream itself has none.
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(e.listTimeout, func() { cancel(noAnswer(e.listTimeout)) })
+	body, err := e.get(ctx, "/events?"+query.Encode())
+	if !timer.Stop() && err == nil {
+		_ = body.Close()
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		err = e.explain(ctx, "opening the event stream", err)
+		cancel(nil)
+		return nil, err
+	}
+	return &stream{ReadCloser: body, cancel: func() { cancel(nil) }}, nil
+}
+
+type stream struct {
+	io.ReadCloser
+	cancel func()
+}
+
+// Close ends the request behind the stream.
+func (s *stream) Close() error {
+	s.cancel()
+	return s.ReadCloser.Close()
+}
+
+// get asks for path and returns the body of a good answer.
+func (e *engine) get(ctx context.Context, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.base+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := e.client.HTTPClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		var answer struct{ Message string }
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096)) // what can be read of the reason is enough
+		if json.Unmarshal(text, &answer) != nil {
+			answer.Message = strings.TrimSpace(string(text))
+		}
+		return nil, &docker.Error{Status: resp.StatusCode, Message: answer.Message}
+	}
+	return resp.Body, nil
+}
+
+func noAnswer(d time.Duration) error { return fmt.Errorf("no answer within %v", d) }
+
+func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, d, noAnswer(d))
+}
+
+// explain says which engine failed at what, and what can be done about it.
+func (e *engine) explain(ctx context.Context, operation string, err error) error {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	var request *url.Error
+	if errors.As(err, &request) { // its text holds an URL that nobody wrote
+		err = request.Err
+	}
+	err = fmt.Errorf("docker engine at %s: %s: %w", e.endpoint, operation, err)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return hint.Wrap(err, "run as root or as a member of the group that owns the socket (usually docker)")
+	case errors.Is(err, fs.ErrNotExist):
+		return hint.Wrap(err, "is the engine running? In a container, mount its socket: -v /var/run/docker.sock:/var/run/docker.sock")
+	case answered(err):
+		return err
+	default:
+		return hint.Wrap(err, "is the engine running? Try: docker -H "+e.endpoint+" version")
+	}
+}
+
+// answered says that the engine replied, if only to refuse.
+func answered(err error) bool {
+	var status *docker.Error
+	return errors.As(err, &status) || errors.Is(err, errNoContainer)
+}

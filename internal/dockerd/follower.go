@@ -1,0 +1,386 @@
+package dockerd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	docker "github.com/fsouza/go-dockerclient"
+)
+
+const (
+	// inspectLimit bounds the inspects in flight for a full list. Those that
+	// events ask for may use as many again, so that neither a long list nor
+	// containers that hang in it delay the news.
+	inspectLimit = 8
+	urgentLimit  = 2 * inspectLimit
+
+	eventBuffer = 256
+
+	// A container that cannot be inspected is tried again after minRetry, then
+	// ever later, up to maxRetry.
+	minRetry = time.Second
+	maxRetry = 30 * time.Second
+)
+
+// follower keeps the snapshot equal to the engine for as long as one event
+// stream lasts. One goroutine, run, owns all its fields; lists, inspects and the
+// stream have goroutines of their own that only send it what they found.
+type follower struct {
+	w         *Watcher
+	onConnect func()
+	wg        sync.WaitGroup
+
+	events  chan news
+	ended   chan error // why the stream ended
+	pinged  chan error
+	listed  chan listing
+	results chan result
+
+	containers map[string]*Container
+	queue      queue
+	busy       map[string]bool     // being inspected; true: changed since, inspect again
+	unread     map[string]struct{} // listed, and not inspected since
+	touched    map[string]struct{} // named by an event since the list was asked for
+	failures   map[string]*inspectFailure
+	retry      <-chan time.Time
+
+	connected bool // the list came through
+	listing   bool
+	pinging   bool
+	complete  bool // a snapshot may be published
+	changed   bool
+}
+
+// news is that a container may have changed.
+type news struct {
+	id string
+	// created is what the event of its creation tells; nil for any other.
+	created *Container
+}
+
+type listing struct {
+	ids []string
+	err error
+}
+
+type result struct {
+	id        string
+	container *Container
+	err       error
+}
+
+// inspectFailure is a container that the engine lists and does not show.
+type inspectFailure struct {
+	delay time.Duration
+	due   time.Time
+}
+
+func newFollower(w *Watcher, onConnect func()) *follower {
+	f := &follower{
+		w:          w,
+		onConnect:  onConnect,
+		events:     make(chan news, eventBuffer),
+		ended:      make(chan error, 1),
+		pinged:     make(chan error, 1),
+		listed:     make(chan listing, 1),
+		results:    make(chan result, urgentLimit),
+		containers: make(map[string]*Container),
+		queue:      newQueue(),
+		busy:       make(map[string]bool),
+		unread:     make(map[string]struct{}),
+		touched:    make(map[string]struct{}),
+		failures:   make(map[string]*inspectFailure),
+	}
+	if s := w.Snapshot(); s != nil { // of an earlier connection: true until shown otherwise
+		f.complete = true
+		for _, c := range s.Containers() {
+			f.containers[c.ID] = c
+		}
+	}
+	return f
+}
+
+// run returns why it could not go on, after all its goroutines have ended.
+func (f *follower) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer f.wg.Wait()
+	defer cancel()
+
+	// The stream is opened first: what happens after that is told by an event,
+	// what happened before is in the list.
+	body, err := f.w.engine.events(ctx)
+	if err != nil {
+		return err
+	}
+	f.wg.Go(func() { f.read(ctx, body) })
+	f.list(ctx)
+
+	resync := time.NewTicker(f.w.resync)
+	defer resync.Stop()
+	for {
+		f.inspect(ctx)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-f.ended:
+			return err
+		case err := <-f.pinged:
+			if err != nil {
+				return err
+			}
+			f.pinging = false
+		case n := <-f.events:
+			f.announce(n)
+			f.touch(n.id)
+		case r := <-f.results:
+			f.apply(ctx, r)
+		case l := <-f.listed:
+			if l.err != nil {
+				return l.err
+			}
+			f.reconcile(l.ids)
+		case <-resync.C:
+			if !f.listing && len(f.unread) == 0 {
+				f.list(ctx)
+			}
+		case <-f.retry:
+			f.retryDue()
+		}
+		f.publish()
+	}
+}
+
+// read turns the stream into news until it ends, which it does with ctx.
+func (f *follower) read(ctx context.Context, body io.ReadCloser) {
+	defer body.Close()
+	decoder := json.NewDecoder(body)
+	for {
+		var event docker.APIEvents
+		if err := decoder.Decode(&event); err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				err = errors.New("the engine closed it")
+			}
+			f.ended <- f.w.engine.explain(ctx, "reading the event stream", err)
+			return
+		}
+		id := subject(&event)
+		if id == "" {
+			continue
+		}
+		select {
+		case f.events <- news{id: id, created: announced(&event)}:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// subject is the container that an event is about.
+func subject(event *docker.APIEvents) string {
+	switch event.Type {
+	case "container":
+		return event.Actor.ID
+	case "network":
+		if id := event.Actor.Attributes["container"]; id != "" {
+			return id
+		}
+		// Podman's actor is the container; Docker's, which then is not alone, the network.
+		if event.Action == "connect" || event.Action == "disconnect" {
+			return event.Actor.ID
+		}
+	case "": // before API 1.22
+		return event.ID
+	}
+	return ""
+}
+
+// announced is what an event tells of the container that was made, nil for any
+// other event.
+func announced(event *docker.APIEvents) *Container {
+	if event.Type != "container" || event.Action != "create" {
+		return nil
+	}
+	labels := maps.Clone(event.Actor.Attributes) // with the image and the name among them
+	delete(labels, "image")
+	delete(labels, "name")
+	return &Container{
+		ID:        event.Actor.ID,
+		Name:      event.Actor.Attributes["name"],
+		Image:     event.Actor.Attributes["image"],
+		Labels:    labels,
+		Announced: true,
+	}
+}
+
+// announce makes a new container known before it is inspected. The engine answers
+// for no container that it is starting, and on a busy machine that may begin
+// before our question is there.
+func (f *follower) announce(n news) {
+	if n.created != nil && f.containers[n.id] == nil {
+		f.containers[n.id] = n.created
+		f.changed = true
+	}
+}
+
+func (f *follower) touch(id string) {
+	if f.listing {
+		f.touched[id] = struct{}{}
+	}
+	if _, busy := f.busy[id]; busy {
+		f.busy[id] = true
+		return
+	}
+	f.queue.push(id, true)
+}
+
+// list asks for all IDs.
+func (f *follower) list(ctx context.Context) {
+	f.listing = true
+	clear(f.touched)
+	f.wg.Go(func() {
+		ids, err := f.w.engine.list(ctx)
+		f.listed <- listing{ids: ids, err: err}
+	})
+}
+
+// reconcile drops what is not in the list and has everything else inspected.
+func (f *follower) reconcile(ids []string) {
+	f.listing = false
+	if !f.connected {
+		f.connected = true
+		f.w.failure.Store(nil)
+		f.onConnect()
+	}
+	for _, id := range ids {
+		f.unread[id] = struct{}{}
+		if _, busy := f.busy[id]; busy {
+			f.busy[id] = true
+			continue
+		}
+		f.queue.push(id, false)
+	}
+	for id := range f.containers {
+		_, listed := f.unread[id]
+		// One that an event has named meanwhile may be younger than the list.
+		if _, touched := f.touched[id]; !listed && !touched {
+			f.drop(id)
+		}
+	}
+	f.complete = f.complete || len(f.unread) == 0
+}
+
+// inspect starts as many inspects as are wanted and allowed.
+func (f *follower) inspect(ctx context.Context) {
+	for len(f.busy) < urgentLimit {
+		id, ok := f.queue.pop(len(f.busy) < inspectLimit)
+		if !ok {
+			return
+		}
+		f.busy[id] = false
+		f.wg.Go(func() {
+			c, err := f.w.engine.inspect(ctx, id)
+			f.results <- result{id: id, container: c, err: err} // has room for every one that may run
+		})
+	}
+}
+
+func (f *follower) apply(ctx context.Context, r result) {
+	again := f.busy[r.id]
+	delete(f.busy, r.id)
+	if again {
+		f.queue.push(r.id, true)
+	}
+	switch {
+	case errors.Is(r.err, errNoContainer):
+		f.drop(r.id)
+	case r.err != nil:
+		f.fail(ctx, r.id, r.err)
+	default:
+		delete(f.failures, r.id)
+		if old := f.containers[r.id]; old == nil || !reflect.DeepEqual(old, r.container) {
+			f.containers[r.id] = r.container
+			f.changed = true
+		}
+	}
+	delete(f.unread, r.id)
+	if f.connected && len(f.unread) == 0 {
+		f.complete = true
+	}
+}
+
+func (f *follower) drop(id string) {
+	delete(f.failures, id)
+	if _, known := f.containers[id]; known {
+		delete(f.containers, id)
+		f.changed = true
+	}
+}
+
+// fail keeps what is known of a container and tries it again later. One
+// container that hangs or is broken is no outage: the ping tells whether the
+// engine itself still answers.
+func (f *follower) fail(ctx context.Context, id string, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	x := f.failures[id]
+	if x == nil {
+		x = &inspectFailure{delay: f.w.minRetry / 2}
+		f.failures[id] = x
+		f.w.log.Warn("docker container cannot be inspected; what was known of it stays", "container", id, "error", err)
+	}
+	x.delay = min(2*x.delay, maxRetry)
+	x.due = time.Now().Add(x.delay)
+	f.armRetry()
+	if !answered(err) && !f.pinging {
+		f.pinging = true
+		f.wg.Go(func() { f.pinged <- f.w.engine.ping(ctx) })
+	}
+}
+
+func (f *follower) retryDue() {
+	now := time.Now()
+	for id, x := range f.failures {
+		if x.due.After(now) {
+			continue
+		}
+		x.due = now.Add(x.delay)
+		if _, busy := f.busy[id]; !busy {
+			f.queue.push(id, false)
+		}
+	}
+	f.armRetry()
+}
+
+// armRetry sets the timer for the failure that is due first.
+func (f *follower) armRetry() {
+	f.retry = nil
+	var first time.Time
+	for _, x := range f.failures {
+		if first.IsZero() || x.due.Before(first) {
+			first = x.due
+		}
+	}
+	if !first.IsZero() {
+		f.retry = time.After(time.Until(first))
+	}
+}
+
+// publish makes a snapshot of what has changed, once nothing more is waiting to
+// be applied.
+func (f *follower) publish() {
+	if !f.complete || len(f.results) > 0 {
+		return
+	}
+	if f.changed || f.w.Snapshot() == nil {
+		f.changed = false
+		f.w.publish(NewSnapshot(slices.Collect(maps.Values(f.containers))...))
+	}
+}

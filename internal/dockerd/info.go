@@ -1,0 +1,69 @@
+package dockerd
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+)
+
+// Info is what an engine says of itself.
+type Info struct {
+	// Podman says that it is Podman, behind its Docker-compatible socket.
+	Podman bool
+	// Version is the engine's, as "28.2.2"; APIVersion the newest it speaks, "1.50".
+	Version, APIVersion string
+	// FirewallBackend is what the engine makes its own rules with: "iptables" or
+	// "nftables", with "+firewalld" behind it where it goes through that. Engines
+	// before 28 do not say and know only iptables.
+	FirewallBackend string
+	// LiveRestore says whether Docker's containers outlive a restart of the engine;
+	// Podman's do without it.
+	LiveRestore bool
+	// Running counts the containers that run.
+	Running int
+}
+
+// Info asks the engine about itself now. The error carries a hint.
+func (w *Watcher) Info(ctx context.Context) (Info, error) {
+	defer w.engine.transport.CloseIdleConnections()
+	var version struct {
+		Version    string
+		APIVersion string `json:"ApiVersion"`
+		Components []struct{ Name string }
+	}
+	if err := w.engine.ask(ctx, "asking for its version", "/version", &version); err != nil {
+		return Info{}, err
+	}
+	var info struct {
+		LiveRestoreEnabled bool
+		ContainersRunning  int
+		FirewallBackend    struct{ Driver string }
+	}
+	if err := w.engine.ask(ctx, "asking for its settings", "/info", &info); err != nil {
+		return Info{}, err
+	}
+	return Info{
+		Podman:          slices.ContainsFunc(version.Components, func(c struct{ Name string }) bool { return c.Name == "Podman Engine" }),
+		Version:         version.Version,
+		APIVersion:      version.APIVersion,
+		FirewallBackend: cmp.Or(info.FirewallBackend.Driver, "iptables"),
+		LiveRestore:     info.LiveRestoreEnabled,
+		Running:         info.ContainersRunning,
+	}, nil
+}
+
+// ask decodes the answer to a GET of path into value.
+func (e *engine) ask(ctx context.Context, operation, path string, value any) error {
+	ctx, cancel := withTimeout(ctx, e.inspectTimeout)
+	defer cancel()
+	body, err := e.get(ctx, path)
+	if err != nil {
+		return e.explain(ctx, operation, err)
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(value); err != nil {
+		return e.explain(ctx, operation, err)
+	}
+	return nil
+}

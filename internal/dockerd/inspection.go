@@ -1,0 +1,163 @@
+package dockerd
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	docker "github.com/fsouza/go-dockerclient"
+)
+
+// inspection is the answer to an inspect: the library's type, with the links
+// of a network added, which that type lacks.
+type inspection struct {
+	docker.Container
+
+	// NetworkSettings is at a shallower depth than the embedded field of that
+	// name, so encoding/json fills this one.
+	NetworkSettings struct {
+		SandboxKey        string
+		NetworkID         string
+		IPAddress         string
+		GlobalIPv6Address string
+		Networks          map[string]endpointSettings
+	}
+}
+
+type endpointSettings struct {
+	docker.ContainerNetwork
+
+	Links []string
+}
+
+func (in *inspection) container() *Container {
+	c := &Container{
+		ID:        in.ID,
+		Name:      strings.TrimPrefix(in.Name, "/"),
+		Running:   in.State.Running && !in.State.Restarting,
+		Paused:    in.State.Paused,
+		StartedAt: in.State.StartedAt,
+	}
+	if h := in.State.Health.Status; h != "none" {
+		c.Health = h
+	}
+	if c.Running {
+		c.PID = in.State.Pid
+		c.SandboxKey = in.NetworkSettings.SandboxKey
+	}
+	if cfg := in.Config; cfg != nil {
+		c.Hostname, c.Image, c.Labels, c.Env = cfg.Hostname, cfg.Image, cfg.Labels, cfg.Env
+		c.ExposedPorts = tcpPorts(cfg.ExposedPorts)
+	}
+	if hc := in.HostConfig; hc != nil {
+		c.NetworkMode = hc.NetworkMode
+		c.Links = bridgeLinks(hc.Links)
+		c.NetRaw, c.NetAdmin = holds(hc, "NET_RAW", true), holds(hc, "NET_ADMIN", false)
+	}
+	c.Networks = in.networks(c.NetworkMode)
+	return c
+}
+
+// holds reads whether a container has a capability (without its CAP_), which is
+// in the default set or not, from what was added to and dropped from that, in the
+// order in which the engine does.
+func holds(hc *docker.HostConfig, capability string, byDefault bool) bool {
+	names := func(list []string, word string) bool {
+		return slices.ContainsFunc(list, func(c string) bool {
+			return strings.TrimPrefix(strings.ToUpper(c), "CAP_") == word
+		})
+	}
+	added, dropped := names(hc.CapAdd, capability), names(hc.CapDrop, capability)
+	switch {
+	case hc.Privileged:
+		return true
+	case names(hc.CapAdd, "ALL"):
+		return !dropped
+	case names(hc.CapDrop, "ALL"):
+		return added
+	}
+	return added || byDefault && !dropped
+}
+
+// networks reads Networks, which every engine since 1.9 fills. The fields beside
+// it speak of the default bridge alone and are empty on engine 29 and later.
+func (in *inspection) networks(mode string) []Network {
+	ns := &in.NetworkSettings
+	if len(ns.Networks) == 0 {
+		n := Network{Name: mode, ID: ns.NetworkID, IPv4: addr(ns.IPAddress), IPv6: addr(ns.GlobalIPv6Address)}
+		if !n.IPv4.IsValid() && !n.IPv6.IsValid() {
+			return nil
+		}
+		if n.Name == "" || n.Name == "default" {
+			n.Name = "bridge"
+		}
+		return []Network{n}
+	}
+	list := make([]Network, 0, len(ns.Networks))
+	for name, e := range ns.Networks {
+		list = append(list, Network{
+			Name:    name,
+			ID:      e.NetworkID,
+			IPv4:    addr(e.IPAddress),
+			IPv6:    addr(e.GlobalIPv6Address),
+			Aliases: e.Aliases,
+			Links:   networkLinks(e.Links),
+		})
+	}
+	slices.SortFunc(list, func(a, b Network) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+// addr is text as an address; what does not parse, "" above all, is none.
+func addr(text string) netip.Addr {
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a
+}
+
+func tcpPorts(exposed map[docker.Port]struct{}) []uint16 {
+	var ports []uint16
+	for p := range exposed {
+		number, proto, _ := strings.Cut(string(p), "/")
+		if proto != "" && proto != "tcp" {
+			continue
+		}
+		if n, err := strconv.ParseUint(number, 10, 16); err == nil && n != 0 {
+			ports = append(ports, uint16(n))
+		}
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+// bridgeLinks reads the default bridge's form: "/target:/parent/alias".
+func bridgeLinks(texts []string) []Link {
+	var links []Link
+	for _, text := range texts {
+		target, alias, _ := strings.Cut(text, ":")
+		target = strings.TrimPrefix(target, "/")
+		alias = alias[strings.LastIndexByte(alias, '/')+1:]
+		links = append(links, Link{Container: target, Alias: cmp.Or(alias, target)})
+	}
+	slices.SortFunc(links, compareLinks) // the engine keeps them in a map
+	return links
+}
+
+// networkLinks reads the form of any other network: "target:alias" or "target".
+func networkLinks(texts []string) []Link {
+	var links []Link
+	for _, text := range texts {
+		target, alias, _ := strings.Cut(text, ":")
+		links = append(links, Link{Container: target, Alias: cmp.Or(alias, target)})
+	}
+	slices.SortFunc(links, compareLinks)
+	return links
+}
+
+func compareLinks(a, b Link) int {
+	return cmp.Or(cmp.Compare(a.Alias, b.Alias), cmp.Compare(a.Container, b.Container))
+}

@@ -1,0 +1,168 @@
+package dockerd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+const (
+	defaultResyncInterval = 30 * time.Second
+
+	minBackoff = 250 * time.Millisecond
+	maxBackoff = 10 * time.Second
+)
+
+// Config says which engine to watch. Its zero value is the local engine.
+type Config struct {
+	// Endpoint is unix://PATH or tcp://HOST:PORT. By default it is DOCKER_HOST,
+	// else unix:///var/run/docker.sock. DOCKER_TLS_VERIFY and DOCKER_CERT_PATH
+	// are honoured for TCP.
+	Endpoint string
+	// Log receives one record when the engine is lost and one when it is back,
+	// and one when a single container cannot be inspected. Nil discards them.
+	Log *slog.Logger
+	// ResyncInterval is the time between two full lists, 30 s by default. It
+	// bounds how long a lost event can go unnoticed.
+	ResyncInterval time.Duration
+}
+
+// Watcher keeps the snapshot of one engine. All its methods may be called from
+// any goroutine; Run must be running for anything to change.
+type Watcher struct {
+	engine *engine
+	log    *slog.Logger
+	resync time.Duration
+
+	minBackoff, minRetry time.Duration // fields so that tests need not wait
+
+	running atomic.Bool
+	current atomic.Pointer[Snapshot]
+	failure atomic.Pointer[error] // nil while connected
+
+	mu   sync.Mutex
+	wake chan struct{} // closed and replaced at every new snapshot
+}
+
+// New checks cfg and makes a Watcher; it connects to nothing yet. The error
+// carries a hint.
+func New(cfg Config) (*Watcher, error) {
+	e, err := newEngine(cfg.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	return &Watcher{
+		engine: e,
+		log:    cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
+		resync: cmp.Or(max(0, cfg.ResyncInterval), defaultResyncInterval),
+		wake:   make(chan struct{}),
+
+		minBackoff: minBackoff,
+		minRetry:   minRetry,
+	}, nil
+}
+
+// Endpoint is the engine's address, as configured or found in the environment.
+func (w *Watcher) Endpoint() string { return w.engine.endpoint }
+
+// Snapshot is the latest snapshot, or nil before the first. It takes no lock.
+func (w *Watcher) Snapshot() *Snapshot { return w.current.Load() }
+
+// Err is the last failure to reach the engine, with a hint, or nil when it is
+// connected or was never tried.
+func (w *Watcher) Err() error {
+	if err := w.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Wait blocks until there is a snapshot other than after, which may be nil, and
+// returns it. It skips those that were replaced meanwhile. The error is ctx's.
+func (w *Watcher) Wait(ctx context.Context, after *Snapshot) (*Snapshot, error) {
+	for {
+		w.mu.Lock()
+		wake := w.wake
+		w.mu.Unlock()
+		if s := w.current.Load(); s != nil && s != after {
+			return s, nil
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (w *Watcher) publish(s *Snapshot) {
+	w.current.Store(s)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.wake)
+	w.wake = make(chan struct{})
+}
+
+// Run follows the engine until ctx ends, then returns nil once every goroutine
+// it started has ended. An engine that is away, hangs or restarts is an outage,
+// not an error: Run keeps trying, 250 ms to 10 s apart. The only error is
+// a second Run at the same time.
+func (w *Watcher) Run(ctx context.Context) error {
+	if !w.running.CompareAndSwap(false, true) {
+		return errors.New("docker watcher: already running")
+	}
+	defer w.running.Store(false)
+	defer w.engine.transport.CloseIdleConnections()
+
+	out := outage{log: w.log, endpoint: w.engine.endpoint}
+	backoff := w.minBackoff
+	for {
+		f := newFollower(w, out.end)
+		began := time.Now()
+		err := f.run(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		w.failure.Store(&err)
+		out.begin(err)
+		// Only a connection that lasted starts the backoff anew: an engine that
+		// accepts and hangs up must not be listed in a tight loop.
+		if f.connected && time.Since(began) > maxBackoff {
+			backoff = w.minBackoff
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(backoff + rand.N(backoff/4)):
+		}
+		backoff = min(2*backoff, maxBackoff*4/5) // with the jitter, at most maxBackoff
+	}
+}
+
+// outage makes one log record of a loss and one of a recovery.
+type outage struct {
+	log      *slog.Logger
+	endpoint string
+	since    time.Time // zero while connected
+}
+
+func (o *outage) begin(err error) {
+	if o.since.IsZero() {
+		o.since = time.Now()
+		o.log.Warn("docker engine lost; its last known containers stay", "endpoint", o.endpoint, "error", err, "hint", hint.Of(err))
+	}
+}
+
+func (o *outage) end() {
+	if !o.since.IsZero() {
+		o.log.Info("docker engine is back", "endpoint", o.endpoint, "after", time.Since(o.since).Round(time.Millisecond))
+		o.since = time.Time{}
+	}
+}

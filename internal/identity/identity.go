@@ -1,0 +1,230 @@
+// Package identity answers "who is connecting, and what did it declare?".
+//
+// Identity goes by network namespace: containers that share one (--network
+// container:X) share its address and its loopback, so they share an identity
+// too, and a port belongs to whichever of them declared it, the namespace's
+// owner first. A Table is an immutable picture of all of them, made from one
+// engine snapshot.
+package identity
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// Client is a running container and what it declared.
+type Client struct {
+	Container *dockerd.Container
+	Bindings  binding.Set
+}
+
+// Namespace is one network namespace and the clients in it.
+type Namespace struct {
+	// Owner is the container whose namespace it is.
+	Owner *dockerd.Container
+	// Clients are the owner and those that joined it, the owner first.
+	Clients []*Client
+	ports   map[uint16]*Client
+}
+
+// Lookup returns who declared port and how. Without such a declaration the
+// client is the owner and the binding is false.
+func (n *Namespace) Lookup(port uint16) (*Client, binding.Binding, bool) {
+	c, ok := n.ports[port]
+	if !ok {
+		return n.Clients[0], binding.Binding{}, false
+	}
+	b, ok := c.Bindings.Lookup(port)
+	return c, b, ok
+}
+
+// Equal reports whether n and other hold the same containers in the same state. A
+// container that has not changed is the same pointer in the next snapshot.
+func (n *Namespace) Equal(other *Namespace) bool {
+	return n.Owner == other.Owner && slices.EqualFunc(n.Clients, other.Clients, func(a, b *Client) bool {
+		return a.Container == b.Container
+	})
+}
+
+// Bindings lists what is declared in the namespace, by port.
+func (n *Namespace) Bindings() []binding.Binding {
+	var all []binding.Binding
+	for _, port := range slices.Sorted(maps.Keys(n.ports)) {
+		if b, ok := n.ports[port].Bindings.Lookup(port); ok {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+// Table is who is there at one moment.
+type Table struct {
+	byOwner map[string]*Namespace
+	byAddr  map[netip.Addr]*Namespace
+	clients map[string]*Client
+	resting map[string]*Client // containers that are not running, by ID
+	// bySandbox holds nil for a namespace that is nobody's: our own.
+	bySandbox map[string]*Namespace
+}
+
+// Namespaces lists every namespace, by the owner's container ID.
+func (t *Table) Namespaces() []*Namespace {
+	out := make([]*Namespace, 0, len(t.byOwner))
+	for _, id := range slices.Sorted(maps.Keys(t.byOwner)) {
+		out = append(out, t.byOwner[id])
+	}
+	return out
+}
+
+// Owned returns the namespace of the container with that ID, nil if it has none.
+func (t *Table) Owned(id string) *Namespace { return t.byOwner[id] }
+
+// At returns the namespace that has addr, nil when none has it or when two claim
+// it: an address that is not surely one client's is nobody's.
+func (t *Table) At(addr netip.Addr) *Namespace { return t.byAddr[addr.Unmap()] }
+
+// Client returns the client with that container ID, nil if there is none.
+func (t *Table) Client(id string) *Client { return t.clients[id] }
+
+// Clients lists every client, by container ID.
+func (t *Table) Clients() []*Client {
+	out := make([]*Client, 0, len(t.clients))
+	for _, id := range slices.Sorted(maps.Keys(t.clients)) {
+		out = append(out, t.clients[id])
+	}
+	return out
+}
+
+// Targets lists what is declared by anybody, quarantined ports left out.
+func (t *Table) Targets() []resolver.Target {
+	var targets []resolver.Target
+	for _, c := range t.Clients() {
+		for _, b := range c.Bindings.All() {
+			if b.Problem == nil {
+				targets = append(targets, b.Target)
+			}
+		}
+	}
+	return targets
+}
+
+// Sandbox returns the namespace that the engine mounts under that name, the last
+// part of a SandboxKey, and whether some container has it. It is nil for our own.
+func (t *Table) Sandbox(name string) (n *Namespace, known bool) {
+	n, known = t.bySandbox[name]
+	return n, known
+}
+
+// Starters lists the clients that declare something and may be about to get a
+// network namespace of their own: those that are not running, and those whose
+// namespace is not mounted any more, because they have ended since the engine was
+// asked and may be started again. They come in order of their IDs.
+func (t *Table) Starters(mounted func(path string) bool) []*Client {
+	var starters []*Client
+	for _, c := range t.resting {
+		if mode := c.Container.NetworkMode; mode != "host" && !strings.HasPrefix(mode, "container:") && len(c.Bindings.Ports()) > 0 {
+			starters = append(starters, c)
+		}
+	}
+	for _, n := range t.byOwner {
+		if n.Owner.SandboxKey != "" && n.Owner.NetworkMode != "host" && len(n.Clients[0].Bindings.Ports()) > 0 && !mounted(n.Owner.SandboxKey) {
+			starters = append(starters, n.Clients[0])
+		}
+	}
+	slices.SortFunc(starters, func(a, b *Client) int { return strings.Compare(a.Container.ID, b.Container.ID) })
+	return starters
+}
+
+// knows returns the client with that container ID, running or not, nil if there
+// is none or no table.
+func (t *Table) knows(id string) *Client {
+	if t == nil {
+		return nil
+	}
+	return cmp.Or(t.clients[id], t.resting[id])
+}
+
+// Build makes the table of snapshot. It takes the bindings of containers that
+// previous knows from there: what a container declares never changes while it
+// lives, but of one that was only announced it is not all known. self, if not "", is our own container, which is nobody's client.
+func Build(snapshot *dockerd.Snapshot, previous *Table, self string, parse func(string) (resolver.Target, error)) *Table {
+	t := &Table{
+		byOwner:   map[string]*Namespace{},
+		byAddr:    map[netip.Addr]*Namespace{},
+		clients:   map[string]*Client{},
+		resting:   map[string]*Client{},
+		bySandbox: map[string]*Namespace{},
+	}
+	joined := map[string][]*Client{}
+	for _, c := range snapshot.Containers() {
+		if c.ID == self {
+			t.bySandbox[path.Base(c.SandboxKey)] = nil
+			continue
+		}
+		client := &Client{Container: c}
+		if known := previous.knows(c.ID); known != nil && !known.Container.Announced {
+			client.Bindings = known.Bindings
+		} else {
+			client.Bindings = binding.Read(c.Labels, c.Env, parse)
+		}
+		if !c.Running {
+			t.resting[c.ID] = client
+			continue
+		}
+		t.clients[c.ID] = client
+		owner := snapshot.NetnsOwner(c)
+		switch {
+		case owner == nil || owner.ID == self:
+		case owner.ID == c.ID:
+			t.byOwner[c.ID] = &Namespace{Owner: c, Clients: []*Client{client}, ports: map[uint16]*Client{}}
+		default:
+			joined[owner.ID] = append(joined[owner.ID], client)
+		}
+	}
+	for id, n := range t.byOwner {
+		n.Clients = append(n.Clients, joined[id]...)
+		for _, c := range n.Clients {
+			for _, port := range c.Bindings.Ports() {
+				if n.ports[port] == nil {
+					n.ports[port] = c
+				}
+			}
+		}
+		if n.Owner.SandboxKey != "" {
+			t.bySandbox[path.Base(n.Owner.SandboxKey)] = n
+		}
+	}
+	t.index()
+	return t
+}
+
+// index fills byAddr, leaving out what two namespaces claim.
+func (t *Table) index() {
+	claims := map[netip.Addr]int{}
+	for _, n := range t.byOwner {
+		if n.Owner.NetworkMode == "host" {
+			continue
+		}
+		for _, network := range n.Owner.Networks {
+			for _, addr := range []netip.Addr{network.IPv4, network.IPv6} {
+				if addr.IsValid() {
+					claims[addr]++
+					t.byAddr[addr] = n
+				}
+			}
+		}
+	}
+	for addr, n := range claims {
+		if n > 1 {
+			delete(t.byAddr, addr)
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package identity
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// running is a container on a bridge with that address.
+func running(id, name, addr string, labels map[string]string) *dockerd.Container {
+	return &dockerd.Container{
+		ID: id, Name: name, Running: true, NetworkMode: "default", Labels: labels,
+		Networks: []dockerd.Network{{Name: "bridge", IPv4: netip.MustParseAddr(addr)}},
+	}
+}
+
+func build(previous *Table, containers ...*dockerd.Container) *Table {
+	return Build(dockerd.NewSnapshot(containers...), previous, "self", resolver.Parse)
+}
+
+func TestLookup(t *testing.T) {
+	stopped := running("c3", "gone", "172.17.0.4", map[string]string{"connect.1": "x:1"})
+	stopped.Running = false
+	table := build(nil,
+		running("c1", "web", "172.17.0.2", map[string]string{"connect.6379": "redis:6379"}),
+		running("c2", "other", "172.17.0.3", nil),
+		stopped,
+		running("self", "ambassadord", "172.17.0.9", map[string]string{"connect.1": "x:1"}),
+	)
+	n := table.At(netip.MustParseAddr("::ffff:172.17.0.2"))
+	if n == nil || n != table.Owned("c1") {
+		t.Fatalf("At the address of web (as IPv4 in IPv6) = %v; want its namespace", n)
+	}
+	if c, b, ok := n.Lookup(6379); !ok || c.Container.Name != "web" || b.Text != "redis:6379" {
+		t.Errorf("port 6379 = %v, %v, %t; want web's binding", c, b, ok)
+	}
+	if c, _, ok := n.Lookup(80); ok || c.Container.Name != "web" {
+		t.Errorf("an undeclared port = %v, %t; want web and no binding", c, ok)
+	}
+	for _, addr := range []string{"172.17.0.4", "172.17.0.9", "172.17.0.77"} {
+		if n := table.At(netip.MustParseAddr(addr)); n != nil {
+			t.Errorf("At(%s) = %s; want nobody: stopped, ourselves, or never seen", addr, n.Owner.Name)
+		}
+	}
+	if targets := table.Targets(); len(targets) != 1 {
+		t.Errorf("targets %v; want web's alone", targets)
+	}
+}
+
+func TestSharedNamespace(t *testing.T) {
+	owner := running("c1", "app", "172.17.0.2", map[string]string{"connect.1": "owner:1"})
+	sidecar := &dockerd.Container{ID: "c2", Name: "sidecar", Running: true, NetworkMode: "container:c1",
+		Labels: map[string]string{"connect.1": "sidecar:1", "connect.2": "sidecar:2"}}
+	orphan := &dockerd.Container{ID: "c3", Name: "orphan", Running: true, NetworkMode: "container:nobody",
+		Labels: map[string]string{"connect.3": "x:3"}}
+	table := build(nil, owner, sidecar, orphan)
+	n := table.Owned("c1")
+	if n == nil || len(table.Namespaces()) != 1 {
+		t.Fatalf("namespaces %v; want the owner's alone", table.Namespaces())
+	}
+	for port, want := range map[uint16]string{1: "owner:1", 2: "sidecar:2"} {
+		if _, b, ok := n.Lookup(port); !ok || b.Text != want {
+			t.Errorf("port %d = %v; want %s", port, b.Text, want)
+		}
+	}
+	if c, _, _ := n.Lookup(2); c.Container.Name != "sidecar" {
+		t.Errorf("port 2 belongs to %s; want the sidecar that declared it", c.Container.Name)
+	}
+	if got := n.Bindings(); len(got) != 2 || got[0].Port != 1 || got[1].Port != 2 {
+		t.Errorf("bindings %v; want the ports 1 and 2", got)
+	}
+}
+
+func TestAddressThatTwoClaimIsNobodys(t *testing.T) {
+	table := build(nil,
+		running("c1", "a", "172.17.0.2", map[string]string{"connect.1": "a:1"}),
+		running("c2", "b", "172.17.0.2", map[string]string{"connect.1": "b:1"}),
+	)
+	if n := table.At(netip.MustParseAddr("172.17.0.2")); n != nil {
+		t.Errorf("an address that two containers claim belongs to %s; want nobody", n.Owner.Name)
+	}
+}
+
+func TestReusedAddressIsTheNewOwners(t *testing.T) {
+	first := build(nil, running("c1", "a", "172.17.0.2", map[string]string{"connect.1": "a:1"}))
+	second := build(first, running("c2", "b", "172.17.0.2", map[string]string{"connect.1": "b:1"}))
+	if _, b, _ := second.At(netip.MustParseAddr("172.17.0.2")).Lookup(1); b.Text != "b:1" {
+		t.Errorf("the reused address leads to %q; want the new container's b:1", b.Text)
+	}
+	if second.Client("c1") != nil {
+		t.Error("the old container is still there")
+	}
+}
+
+func TestBindingsAreReadOncePerContainer(t *testing.T) {
+	reads := 0
+	parse := func(text string) (resolver.Target, error) { reads++; return resolver.Parse(text) }
+	var table *Table
+	for range 3 {
+		c := running("c1", "a", "172.17.0.2", map[string]string{"connect.1": "a:1"})
+		table = Build(dockerd.NewSnapshot(c), table, "", parse)
+	}
+	if reads != 1 {
+		t.Errorf("the declarations were read %d times; want once", reads)
+	}
+}
+
+func TestHostNetworkHasNoAddressOfItsOwn(t *testing.T) {
+	c := running("c1", "host", "192.0.2.1", map[string]string{"connect.1": "a:1"})
+	c.NetworkMode = "host"
+	if n := build(nil, c).At(netip.MustParseAddr("192.0.2.1")); n != nil {
+		t.Errorf("the host's address belongs to %s; want nobody", n.Owner.Name)
+	}
+}
+
+func TestUnchangedNamespaceIsEqual(t *testing.T) {
+	owner := running("c1", "app", "172.17.0.2", nil)
+	sidecar := &dockerd.Container{ID: "c2", Name: "sidecar", Running: true, NetworkMode: "container:c1"}
+	first := build(nil, owner, sidecar)
+	again := build(first, owner, sidecar, running("c3", "other", "172.17.0.3", nil))
+	if !first.Owned("c1").Equal(again.Owned("c1")) {
+		t.Error("the namespace differs although only another container came")
+	}
+	if first.Owned("c1").Equal(build(first, owner).Owned("c1")) {
+		t.Error("the namespace is equal although the sidecar left")
+	}
+	changed := *owner
+	changed.Paused = true
+	if first.Owned("c1").Equal(build(first, &changed, sidecar).Owned("c1")) {
+		t.Error("the namespace is equal although its owner changed")
+	}
+}

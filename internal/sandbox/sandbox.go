@@ -1,0 +1,60 @@
+// Package sandbox tells when the engine makes a network namespace for a
+// container, before the container's first instruction.
+//
+// The engine announces a container's start when it runs already. But first of all
+// it mounts the new namespace in a folder of its own, which inotify(7) sees, and
+// then takes the time to set up interfaces and addresses in there: 140 to 280 ms
+// with engine 20.10 and no other load. What is to be ready for the container's
+// first connection has that time.
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Folders are where the engine mounts the namespaces of containers, the place
+// that its answers name first.
+func Folders() []string { return []string{"/var/run/docker/netns", "/run/docker/netns"} }
+
+// nameLength is that of a container's namespace: the first digits of a random ID.
+const nameLength = 12
+
+// isContainers reports whether a file of that name is a container's namespace.
+// The folder holds others: "default" is the host's, and overlay networks have
+// some of their own, such as "1-6uoo3vy2xq" and "lb_6uoo3vy2x".
+func isContainers(name string) bool {
+	return len(name) == nameLength && strings.Trim(name, "0123456789abcdef") == ""
+}
+
+// Mounted reports whether there is a namespace at path. The engine makes the file
+// first and mounts the namespace over it; and when a container has ended it
+// unmounts the namespace at once, while the file stays for up to a minute.
+func Mounted(path string) bool {
+	var s unix.Statfs_t
+	return unix.Statfs(path, &s) == nil && s.Type == unix.NSFS_MAGIC
+}
+
+// isGone reports whether err says that the folder is not there.
+func isGone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)
+}
+
+// firstFolder opens a watch on the first of folders that exists.
+func firstFolder(folders []string) (*watch, error) {
+	var err error
+	for _, folder := range folders {
+		var w *watch
+		if w, err = open(folder); err == nil {
+			return w, nil
+		}
+		if !isGone(err) {
+			break
+		}
+	}
+	return nil, fmt.Errorf("watch for network namespaces: %w", err)
+}
