@@ -1,0 +1,294 @@
+// Package config turns what a user wrote, flags and environment, into one
+// validated Config. Everything behind it may take the values as they are.
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/suggest"
+)
+
+// Mode is a way in which containers' connections get to the daemon.
+type Mode string
+
+// The modes. Auto is Redirect on a host, and Link (with Redirect beside it where
+// the privileges allow) in a container of its own.
+const (
+	Auto     Mode = "auto"
+	Redirect Mode = "redirect"
+	Listen   Mode = "listen"
+	Host     Mode = "host"
+	Link     Mode = "link"
+)
+
+// Modes lists every mode that --mode takes.
+func Modes() []Mode { return []Mode{Auto, Redirect, Listen, Host, Link} }
+
+func names(modes []Mode) []string {
+	out := make([]string, len(modes))
+	for i, m := range modes {
+		out[i] = string(m)
+	}
+	return out
+}
+
+// DefaultPort is where the daemon listens when nothing says otherwise.
+const DefaultPort = 10000
+
+// The default addresses of mode host: one that no router forwards (RFC 3927), and
+// a unique local one (RFC 4193) whose 40 bits spell "ambas".
+var (
+	hostAddr4 = netip.AddrFrom4([4]byte{169, 254, 77, 1})
+	hostAddr6 = netip.AddrFrom16([16]byte{0xfd, 'a', 'm', 'b', 'a', 's', 15: 1})
+)
+
+// metadata is where clouds tell a machine about itself; nobody else may be there.
+var metadata = netip.AddrFrom4([4]byte{169, 254, 169, 254})
+
+// Listener is a port of ours with one fixed target.
+type Listener struct {
+	// Address is what to listen on, HOST:PORT; an empty host is every address.
+	Address string
+	// Target is the target as it was written.
+	Target string
+}
+
+// Config is all that the daemon is told.
+type Config struct {
+	// Modes is empty when only Listeners are wanted.
+	Modes []Mode
+	// Listeners each forward one port to one target.
+	Listeners []Listener
+	// Port is the listen port of mode link.
+	Port uint16
+	// RulesByOthers lets mode link run without the right to set its rules: somebody
+	// else does, as --setup-iptables can.
+	RulesByOthers bool
+	// HostAddrs are the fixed addresses of mode host, at most one of each family.
+	HostAddrs []netip.Addr
+	// TrustSources believes source addresses that containers could have forged.
+	TrustSources bool
+	// DockerHost is the engine's endpoint; "" means DOCKER_HOST, else the usual
+	// socket.
+	DockerHost string
+	// ConsulAddr is the agent that consul-service:// asks; "" means
+	// CONSUL_HTTP_ADDR, else 127.0.0.1:8500.
+	ConsulAddr string
+	// DialTimeout bounds the search for an endpoint that answers.
+	DialTimeout time.Duration
+	// ResolveTimeout bounds the wait for a target's first answer.
+	ResolveTimeout time.Duration
+	// DrainTimeout is how long live connections may go on after SIGTERM.
+	DrainTimeout time.Duration
+	// RepairInterval is how often the rules are looked after.
+	RepairInterval time.Duration
+	// KeepRules leaves the rules in place at exit.
+	KeepRules bool
+	// LogFormat is "text" or "json".
+	LogFormat string
+	// LogLevel is the least level that is logged.
+	LogLevel slog.Level
+}
+
+// Default is the Config of a daemon that was told nothing.
+func Default() Config {
+	return Config{
+		Modes:          []Mode{Auto},
+		Port:           DefaultPort,
+		HostAddrs:      []netip.Addr{hostAddr4, hostAddr6},
+		DialTimeout:    10 * time.Second,
+		ResolveTimeout: 5 * time.Second,
+		DrainTimeout:   8 * time.Second,
+		RepairInterval: 5 * time.Second,
+		LogFormat:      "text",
+	}
+}
+
+// Validate says what is wrong with values that no parser has seen yet.
+func (c *Config) Validate() error {
+	for name, d := range map[string]time.Duration{
+		"--dial-timeout": c.DialTimeout, "--resolve-timeout": c.ResolveTimeout, "--repair-interval": c.RepairInterval,
+	} {
+		if d <= 0 {
+			return hint.Errorf("give a duration such as 5s", "%s must be more than 0", name)
+		}
+	}
+	if c.DrainTimeout < 0 {
+		return hint.Errorf("give a duration such as 8s, or 0 to wait for nothing", "--drain-timeout must not be negative")
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return choice("--log-format", c.LogFormat, "text", "json")
+	}
+	seen := map[string]string{}
+	for _, l := range c.Listeners {
+		if other, ok := seen[l.Address]; ok && other != l.Target {
+			return hint.Errorf("give each target a port of its own, or write one list a:6379,b:6379",
+				"%s is asked to listen for %q and for %q", l.Address, other, l.Target)
+		}
+		seen[l.Address] = l.Target
+	}
+	return nil
+}
+
+// ParseModes reads a list of modes.
+func ParseModes(words []string) ([]Mode, error) {
+	var modes []Mode
+	for _, w := range words {
+		m := Mode(strings.TrimSpace(w))
+		if !slices.Contains(Modes(), m) {
+			return nil, choice("--mode", w, names(Modes())...)
+		}
+		if !slices.Contains(modes, m) {
+			modes = append(modes, m)
+		}
+	}
+	if len(modes) > 1 && slices.Contains(modes, Auto) {
+		return nil, hint.Errorf("leave auto out, or give it alone", "--mode auto chooses the modes itself")
+	}
+	if slices.Contains(modes, Redirect) && slices.Contains(modes, Listen) {
+		return nil, hint.Errorf("give one of them", "modes redirect and listen serve the same local addresses")
+	}
+	return modes, nil
+}
+
+// ParseHostAddrs reads the addresses of mode host.
+func ParseHostAddrs(texts []string) ([]netip.Addr, error) {
+	const fix = "give one IPv4 and one IPv6 address that nothing on your network has, for example 169.254.77.1 and fd61:6d62:6173::1"
+	var addrs []netip.Addr
+	for _, text := range texts {
+		addr, err := netip.ParseAddr(strings.TrimSpace(text))
+		if err != nil {
+			return nil, hint.Errorf(fix, "--host-addr: %q is no IP address", text)
+		}
+		addr = addr.Unmap()
+		switch {
+		case addr.IsLoopback():
+			return nil, hint.Errorf(fix, "--host-addr %s is each container's own", addr)
+		case addr == metadata:
+			return nil, hint.Errorf(fix, "--host-addr %s is where clouds serve their metadata", addr)
+		case addr.IsUnspecified(), addr.IsMulticast(), addr.Zone() != "", addr.Is6() && addr.IsLinkLocalUnicast(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+			return nil, hint.Errorf(fix, "--host-addr %s cannot be reached from a bridge", addr)
+		case slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Is4() == addr.Is4() }):
+			return nil, hint.Errorf(fix, "--host-addr is given twice for one address family")
+		}
+		addrs = append(addrs, addr)
+	}
+	return addrs, nil
+}
+
+// choice is the error for a word that is none of a few.
+func choice(flag, got string, words ...string) error {
+	fix := "give one of " + strings.Join(words, ", ")
+	if s := suggest.Closest(got, words); s != "" {
+		fix = fmt.Sprintf("did you mean %s?", s)
+	}
+	return hint.Errorf(fix, "%s does not know %q", flag, got)
+}
+
+// ParsePort reads a port from 1 to 65535.
+func ParsePort(text string) (uint16, error) {
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || n == 0 {
+		return 0, hint.Errorf("a port is a number from 1 to 65535", "%q is not a port", text)
+	}
+	return uint16(n), nil
+}
+
+// ParseAddress reads an address to listen on: PORT, :PORT or IP:PORT.
+func ParseAddress(text string) (string, error) {
+	const fix = "give PORT, :PORT or IP:PORT, for example 127.0.0.1:6379"
+	if port, err := ParsePort(text); err == nil {
+		return fmt.Sprintf(":%d", port), nil
+	}
+	host, portText, err := net.SplitHostPort(text)
+	if err != nil {
+		return "", hint.Errorf(fix, "%q is no address to listen on", text)
+	}
+	if _, err := ParsePort(portText); err != nil {
+		return "", fmt.Errorf("listen on %q: %w", text, err)
+	}
+	if host != "" {
+		if _, err := netip.ParseAddr(host); err != nil {
+			return "", hint.Errorf(fix, "%q in %q is not an IP address", host, text)
+		}
+	}
+	return text, nil
+}
+
+// CutListener splits LISTEN_PORT=TARGET (or ADDRESS=TARGET); ok is false when
+// arg is a target alone. A target may hold a '=' of its own, so the left side
+// decides.
+func CutListener(arg string) (address, target string, ok bool) {
+	left, right, found := strings.Cut(arg, "=")
+	if !found {
+		return "", "", false
+	}
+	address, err := ParseAddress(left)
+	if err != nil {
+		return "", "", false
+	}
+	return address, right, true
+}
+
+// linkVariable is what an engine sets for each port of a link:
+// ALIAS_PORT_6379_TCP=tcp://172.17.0.5:6379.
+var linkVariable = regexp.MustCompile(`^.*_PORT_([0-9]+)_TCP=tcp://(.+):([0-9]+)$`)
+
+// LinkListeners reads the listeners that link variables in env (KEY=VALUE items)
+// ask for. Links that share a port share a listener.
+func LinkListeners(env []string) []Listener {
+	targets := map[uint16][]string{}
+	for _, item := range env {
+		match := linkVariable.FindStringSubmatch(item)
+		if match == nil {
+			continue
+		}
+		port, err := ParsePort(match[1])
+		if err != nil {
+			continue
+		}
+		target := net.JoinHostPort(strings.Trim(match[2], "[]"), match[3])
+		if !slices.Contains(targets[port], target) {
+			targets[port] = append(targets[port], target)
+		}
+	}
+	return listenersOf(targets)
+}
+
+// Alias is a port of a linked container.
+type Alias struct {
+	Name string // the link's alias
+	Port uint16
+}
+
+// AliasListeners listens on the port of each alias. Those that share a port
+// share a listener.
+func AliasListeners(aliases []Alias) []Listener {
+	targets := map[uint16][]string{}
+	for _, a := range aliases {
+		target := net.JoinHostPort(a.Name, strconv.Itoa(int(a.Port)))
+		if !slices.Contains(targets[a.Port], target) {
+			targets[a.Port] = append(targets[a.Port], target)
+		}
+	}
+	return listenersOf(targets)
+}
+
+func listenersOf(targets map[uint16][]string) []Listener {
+	var listeners []Listener
+	for port, list := range targets {
+		slices.Sort(list)
+		listeners = append(listeners, Listener{Address: fmt.Sprintf(":%d", port), Target: strings.Join(list, ",")})
+	}
+	slices.SortFunc(listeners, func(a, b Listener) int { return strings.Compare(a.Address, b.Address) })
+	return listeners
+}

@@ -1,0 +1,55 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/privilege"
+	"github.com/ambassadord/ambassadord/netrules/iptables"
+)
+
+func (h *host) privileges(ctx context.Context) Result {
+	have, err := privilege.Effective()
+	if err != nil {
+		return undone(err)
+	}
+	var c privilege.Circumstances
+	if rules, err := iptables.New(ctx); err == nil { // the next check says why not
+		c.Legacy = rules.Variant() == iptables.Legacy
+	}
+	_, _, err = netnsFolder()
+	c.ThroughProc = err != nil
+	return judgePrivileges(h.modes, have, c)
+}
+
+func judgePrivileges(wanted []config.Mode, have privilege.Set, c privilege.Circumstances) Result {
+	var lacking, possible []string // sentences; modes not wanted
+	var missing []string
+	for _, m := range config.Modes() {
+		lacks := privilege.Missing(m, c, have)
+		switch {
+		case m == config.Auto:
+		case slices.Contains(wanted, m) && len(lacks) > 0:
+			lacking = append(lacking, fmt.Sprintf("mode %s lacks %s", m, strings.Join(lacks, ", ")))
+			missing = append(missing, lacks...)
+		case !slices.Contains(wanted, m) && len(lacks) == 0:
+			possible = append(possible, string(m))
+		}
+	}
+	if len(lacking) == 0 {
+		r := ok("enough for %s", modeNames(wanted))
+		if len(possible) > 0 {
+			r.Summary += "; also for " + strings.Join(possible, ", ")
+		}
+		return r
+	}
+	slices.Sort(missing)
+	fix := privilege.Hint(slices.Compact(missing))
+	if len(possible) > 0 {
+		fix += "; or use --mode " + possible[0]
+	}
+	return fail(fix, "%s", strings.Join(lacking, "; "))
+}

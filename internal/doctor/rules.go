@@ -1,0 +1,195 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"github.com/ambassadord/ambassadord/internal/privilege"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+)
+
+// leftovers is what was seen of our rules in all network namespaces.
+type leftovers struct {
+	looked int      // namespaces that were looked into
+	ours   int      // those of them with chains of ours
+	stale  []string // those whose chains lead to a port where nobody listens
+	locked bool     // a daemon runs, in whatever namespace
+	err    error    // why not all that could be opened were looked into
+	hidden error    // why some could not be opened
+}
+
+func (h *host) staleRules(ctx context.Context) Result {
+	rules, err := iptables.New(ctx)
+	if errors.Is(err, exec.ErrNotFound) && !h.needsRules() {
+		return h.unneeded()
+	}
+	if err != nil {
+		return undone(err)
+	}
+	other := iptables.Legacy
+	if rules.Variant() == iptables.Legacy {
+		other = iptables.NFT
+	}
+	s := &search{rules: rules}
+	// Without its programs nobody can have made rules of the other variant here.
+	s.other, _ = iptables.New(ctx, iptables.Prefer(other))
+	have, _ := privilege.Effective() // none, where that cannot be known
+	return judgeLeftovers(s.all(ctx), have.Has("SYS_PTRACE"))
+}
+
+// search looks for rules of ours.
+type search struct {
+	rules *iptables.Rules
+	other *iptables.Rules // for the variant that is not used; may be nil
+}
+
+// judgeLeftovers does not mind what is hidden from who may trace any container's
+// process: it belongs to the few, such as process 1 of some machines, that may do
+// more than we.
+func judgeLeftovers(l leftovers, ptrace bool) Result {
+	of := fmt.Sprintf("%d of %d network namespaces", l.ours, l.looked)
+	unseen := l.err
+	if !ptrace {
+		unseen = errors.Join(l.err, l.hidden)
+	}
+	switch {
+	case len(l.stale) > 0 && !l.locked:
+		return warn("remove them: ambassadord rules remove",
+			"a daemon that is gone left rules behind, which break connections, in %s", strings.Join(l.stale, ", "))
+	case unseen != nil:
+		return undone(fmt.Errorf("looked into %d network namespaces, not all: %w", l.looked, unseen))
+	case l.ours == 0:
+		return ok("no rules of ours in %d network namespaces", l.looked)
+	case l.locked:
+		return ok("rules of ours in %s, and a daemon runs", of)
+	}
+	return ok("rules of ours in %s, and somebody listens where they lead", of)
+}
+
+// all looks into every network namespace there is.
+func (s *search) all(ctx context.Context) leftovers {
+	var l leftovers
+	namespaces, err := netns.All(ctx)
+	l.hidden = err
+	for _, ns := range namespaces {
+		if ctx.Err() != nil {
+			l.err = ctx.Err()
+		} else if err := s.one(ctx, ns, &l); err != nil {
+			l.err = err
+		}
+		ns.Close()
+	}
+	return l
+}
+
+// one adds what it finds in a namespace to l.
+func (s *search) one(ctx context.Context, ns *netns.Namespace, l *leftovers) error {
+	chains, err := s.chains(ctx, ns)
+	if err != nil {
+		return err
+	}
+	locked, err := locked(ns)
+	if err != nil {
+		return err
+	}
+	l.looked++
+	l.locked = l.locked || locked
+	if len(chains) == 0 {
+		return nil
+	}
+	l.ours++
+	listening, err := ns.ListeningPorts()
+	if err != nil {
+		return err
+	}
+	for _, c := range chains {
+		for _, p := range destinations(c) {
+			if listening[p] {
+				return nil
+			}
+		}
+	}
+	l.stale = append(l.stale, ns.Path())
+	return nil
+}
+
+// chains are those of ours in a namespace, of both families and variants.
+func (s *search) chains(ctx context.Context, ns *netns.Namespace) ([]netrules.ChainState, error) {
+	var chains []netrules.ChainState
+	for _, f := range families() {
+		found, err := ours(ctx, s.rules, ns, f)
+		if err != nil {
+			return nil, err
+		}
+		chains = append(chains, found...)
+		elsewhere, err := s.rules.Elsewhere(ns, f)
+		if err != nil && !errors.Is(err, iptables.ErrUnsupported) {
+			return nil, err
+		}
+		if len(elsewhere) == 0 || s.other == nil {
+			continue
+		}
+		if found, err = ours(ctx, s.other, ns, f); err != nil {
+			return nil, err
+		}
+		chains = append(chains, found...)
+	}
+	return chains, nil
+}
+
+// ours are the chains of ours that one variant holds.
+func ours(ctx context.Context, rules *iptables.Rules, ns *netns.Namespace, f netrules.Family) ([]netrules.ChainState, error) {
+	state, err := rules.Read(ctx, ns, f)
+	if errors.Is(err, iptables.ErrUnsupported) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var chains []netrules.ChainState
+	for _, name := range state.Ours() {
+		if c, has := state.Chain(name); has {
+			chains = append(chains, c)
+		}
+	}
+	return chains, nil
+}
+
+// destinations are the ports that a chain's rules send connections to.
+func destinations(c netrules.ChainState) []uint16 {
+	var ports []uint16
+	for _, rule := range c.Rules {
+		for i, arg := range rule[:max(0, len(rule)-1)] {
+			switch arg {
+			case "--to-ports":
+				if p, err := strconv.ParseUint(rule[i+1], 10, 16); err == nil {
+					ports = append(ports, uint16(p))
+				}
+			case "--to-destination":
+				if a, err := netip.ParseAddrPort(rule[i+1]); err == nil {
+					ports = append(ports, a.Port())
+				}
+			}
+		}
+	}
+	return ports
+}
+
+// locked says whether a daemon holds its lock in a namespace.
+func locked(ns *netns.Namespace) (bool, error) {
+	var text []byte
+	err := ns.Do(func() (err error) {
+		// thread-self, because self is the process's first thread, which stays at home.
+		text, err = os.ReadFile("/proc/thread-self/net/unix")
+		return err
+	})
+	return len(locks(string(text))) > 0, err
+}
