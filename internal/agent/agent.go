@@ -1,0 +1,309 @@
+// Package agent is the composition root: it builds every part from a Config,
+// runs them, and takes them down in order.
+//
+//	Run:  engine snapshots → identity table → resolver.Keep (warm watches)
+//	                                        → attachments   (mode redirect)
+//	      listeners → proxy.Server, each with the Router that knows its clients
+//
+// Going down: rules unhooked and listeners closed, connections drained, what the
+// rules left behind removed, and only then the watches stopped, because a
+// connection that is being drained may still need an answer.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/privilege"
+	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// agent is a running daemon.
+type agent struct {
+	cfg      config.Config
+	log      *slog.Logger
+	modes    []config.Mode
+	self     string // our own container's ID, "" outside of one
+	resolver *resolver.Resolver
+	docker   *dockerd.Watcher // nil when nothing needs an engine
+	rules    *iptables.Rules  // nil when no mode needs rules
+	server   *proxy.Server
+	table    latestTable
+	running  []mode
+
+	accepting sync.WaitGroup // every Serve
+}
+
+// Run runs the daemon until ctx ends, then drains and cleans up. ready, if not
+// nil, is called once it serves.
+func Run(ctx context.Context, cfg config.Config, log *slog.Logger, ready func()) error {
+	a, stop, err := start(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return a.serve(ctx, ready)
+}
+
+// start builds the parts and runs those that others need, until stop is called.
+func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, func(), error) {
+	a := &agent{cfg: cfg, log: log}
+	a.self, _ = dockerd.Self(ctx)
+	have, err := privilege.Effective()
+	if err != nil {
+		return nil, nil, err
+	}
+	a.modes = effectiveModes(cfg.Modes, a.self != "", enterable(have), log)
+	a.server = &proxy.Server{DialTimeout: cfg.DialTimeout, Done: func(r proxy.Record) { logConnection(log, r) }, Log: log}
+
+	parts, err := build(cfg, a.self, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.resolver = parts.resolver
+	needsEngine := len(a.modes) > 0
+	for _, l := range cfg.Listeners {
+		target, err := a.resolver.Parse(l.Target)
+		if err != nil {
+			return nil, nil, err
+		}
+		needsEngine = needsEngine || asksEngine(target)
+	}
+	if needsEngine {
+		a.docker = parts.docker
+	}
+	if slices.ContainsFunc(a.modes, needsRules) {
+		if a.rules, err = iptables.New(ctx); err != nil {
+			return nil, nil, err
+		}
+		if mixed := a.rules.Choice().Mixed(); mixed != nil {
+			log.Warn("this host uses both packet filters", "error", mixed, "hint", hint.Of(mixed))
+		}
+	}
+	if err := a.mustBeAllowed(have); err != nil {
+		return nil, nil, err
+	}
+
+	// The parts outlive ctx: connections that are drained still need them.
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { _ = a.resolver.Run(background) }) // returns nil, when background ends
+	if a.docker != nil {
+		running.Go(func() { _ = a.docker.Run(background) }) // likewise
+	}
+	return a, func() {
+		cancel()
+		running.Wait()
+		parts.close()
+	}, nil
+}
+
+// serve accepts until ctx ends and then takes everything down.
+func (a *agent) serve(ctx context.Context, ready func()) error {
+	if len(a.modes) == 0 && len(a.cfg.Listeners) == 0 {
+		return hint.Errorf("give LISTEN_PORT=TARGET, or a --mode", "nothing to listen for")
+	}
+	if slices.ContainsFunc(a.modes, func(m config.Mode) bool { return m != config.Link }) {
+		unlock, err := lock()
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
+	// A context of its own, so that an error below ends what was started above.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := a.serveListeners(ctx); err != nil {
+		cancel()
+		a.accepting.Wait()
+		return err
+	}
+	if err := a.startModes(ctx); err != nil {
+		cancel()
+		for _, m := range a.running {
+			m.unhook()
+		}
+		a.accepting.Wait()
+		for _, m := range a.running {
+			m.release()
+		}
+		return err
+	}
+
+	following := make(chan struct{})
+	go a.follow(ctx, following)
+	a.log.Info("ready", "modes", a.modes, "listeners", len(a.cfg.Listeners))
+	if ready != nil {
+		ready()
+	}
+	<-ctx.Done()
+
+	a.log.Info("stopping", "drain_timeout", a.cfg.DrainTimeout.String())
+	<-following
+	for _, m := range a.running {
+		m.unhook()
+	}
+	a.accepting.Wait()
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.DrainTimeout)
+	defer cancel()
+	a.server.Drain(drain)
+	for _, m := range a.running {
+		m.release()
+	}
+	a.log.Info("stopped")
+	return nil
+}
+
+// mode is one way in which containers' connections get to us. Its methods are
+// called from one goroutine.
+type mode interface {
+	// update makes it follow table. It does not wait for the work to be done.
+	update(ctx context.Context, table *identity.Table)
+	// unhook stops new connections from being redirected and accepted.
+	unhook()
+	// release removes what unhook left for the connections that were carried on.
+	release()
+}
+
+// startModes starts what a.modes names.
+func (a *agent) startModes(ctx context.Context) error {
+	for _, name := range a.modes {
+		switch name {
+		case config.Redirect, config.Listen:
+			a.running = append(a.running, newAttachments(a, name))
+		case config.Host:
+			h, err := a.startHost(ctx)
+			if err != nil {
+				return err
+			}
+			a.running = append(a.running, h)
+		case config.Link:
+			l, err := a.startLink(ctx)
+			if err != nil {
+				return err
+			}
+			a.running = append(a.running, l)
+		}
+	}
+	return nil
+}
+
+// follow turns each engine snapshot into a table and acts on it.
+func (a *agent) follow(ctx context.Context, done chan<- struct{}) {
+	defer close(done)
+	var fixed []resolver.Target
+	for _, l := range a.cfg.Listeners {
+		if t, err := a.resolver.Parse(l.Target); err == nil { // start has parsed them all
+			fixed = append(fixed, t)
+		}
+	}
+	a.resolver.Keep(fixed)
+	if a.docker == nil {
+		return
+	}
+	var snapshot *dockerd.Snapshot
+	for {
+		var err error
+		if snapshot, err = a.docker.Wait(ctx, snapshot); err != nil {
+			return // ctx has ended
+		}
+		previous := a.table.load()
+		table := identity.Build(snapshot, previous, a.self, a.resolver.Parse)
+		a.logProblems(previous, table)
+		a.table.store(table)
+		if len(a.modes) > 0 {
+			a.resolver.Keep(append(table.Targets(), fixed...))
+		}
+		for _, m := range a.running {
+			m.update(ctx, table)
+		}
+	}
+}
+
+// needsRules reports whether m redirects; mode listen does without iptables.
+func needsRules(m config.Mode) bool { return m != config.Listen }
+
+// effectiveModes resolves auto.
+func effectiveModes(modes []config.Mode, inContainer, canEnter bool, log *slog.Logger) []config.Mode {
+	if !slices.Contains(modes, config.Auto) {
+		return modes
+	}
+	switch {
+	case !inContainer:
+		return []config.Mode{config.Redirect}
+	case canEnter:
+		return []config.Mode{config.Link, config.Redirect}
+	}
+	log.Info("serving links only: entering other containers' network namespaces needs more privileges",
+		"hint", "for mode redirect see the README, or run on the host")
+	return []config.Mode{config.Link}
+}
+
+// enterable reports whether we may enter other network namespaces and set rules
+// there.
+func enterable(have privilege.Set) bool {
+	return len(privilege.Missing(config.Redirect, privilege.Circumstances{}, have)) == 0
+}
+
+// canEnterNamespaces reports whether this process may, without which no bridge port
+// can be found either.
+func canEnterNamespaces() bool {
+	have, err := privilege.Effective()
+	return err == nil && have.Has("SYS_ADMIN")
+}
+
+// mustBeAllowed refuses modes that this process lacks a capability for, and names
+// it.
+func (a *agent) mustBeAllowed(have privilege.Set) error {
+	c := privilege.Circumstances{ThroughProc: !netns.EngineFolderVisible()}
+	if a.rules != nil {
+		c.Legacy = a.rules.Variant() == iptables.Legacy
+	}
+	for _, m := range a.modes {
+		missing := privilege.Missing(m, c, have)
+		if len(missing) == 0 || m == config.Link && a.cfg.RulesByOthers {
+			continue
+		}
+		return hint.Errorf(privilege.Hint(missing), "mode %s lacks the capability %s", m, strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// lock makes sure that one daemon serves this host, in any mode but link. It is an
+// abstract socket (unix(7)), which ends with its process and lives in the
+// network namespace, as what it guards does.
+func lock() (unlock func(), err error) {
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: "@ambassadord/redirect", Net: "unix"})
+	if errors.Is(err, unix.EADDRINUSE) {
+		return nil, hint.Errorf("stop the other one first; one daemon serves the whole host", "another ambassadord serves this host already")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	return func() { listener.Close() }, nil
+}
+
+// hostname is what an engine calls us by default when we run in a container.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
+}

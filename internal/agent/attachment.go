@@ -1,0 +1,340 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/anchor"
+	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/proxy"
+)
+
+// verified is what was found in order, and the mark of the namespace's rules then.
+type verified struct {
+	chain string
+	mark  uint64 // iptables.Rules.Fingerprint
+}
+
+// attachment is our presence in one container's network namespace: a listening
+// socket for each loopback address and the rules that redirect to it. One
+// goroutine, run, works on it.
+type attachment struct {
+	mode    config.Mode // Redirect or Listen
+	slots   chan struct{}
+	desired atomic.Pointer[identity.Namespace]
+	changed chan struct{} // holds a token when desired has been replaced
+	ending  chan struct{} // closed by end
+	endOnce sync.Once
+	alive   atomic.Bool // whether the namespace outlives us, so that its rules must go
+
+	settled chan struct{} // closed when the namespace is as desired for the first time
+	// newcomer had the namespace before it was known whose it is; nil if none had.
+	newcomer *newcomer
+
+	// What follows belongs to run, and after it to release.
+	presence
+	verified map[netrules.Family]verified
+	direct   map[netip.AddrPort]context.CancelFunc // the sockets of mode listen
+	anchored bool
+	logged   string // the last failure that was logged
+	attached bool
+}
+
+func newAttachment(as *attachments, n *identity.Namespace) *attachment {
+	at := &attachment{
+		mode:     as.mode,
+		slots:    as.slots,
+		changed:  make(chan struct{}, 1),
+		ending:   make(chan struct{}),
+		settled:  make(chan struct{}),
+		presence: newPresence(as.agent),
+		verified: map[netrules.Family]verified{},
+		direct:   map[netip.AddrPort]context.CancelFunc{},
+	}
+	at.desired.Store(n)
+	return at
+}
+
+// same reports whether n is the namespace that at is in.
+func (at *attachment) same(n *identity.Namespace) bool {
+	old := at.desired.Load().Owner
+	return old.SandboxKey == n.Owner.SandboxKey && old.PID == n.Owner.PID
+}
+
+// follow replaces what is declared. What has not changed costs nothing: every
+// event of any container comes by here.
+func (at *attachment) follow(n *identity.Namespace) {
+	if at.desired.Load().Equal(n) {
+		return
+	}
+	at.desired.Store(n)
+	select {
+	case at.changed <- struct{}{}:
+	default:
+	}
+}
+
+// end makes run stop. alive says whether the namespace lives on: the rules of a
+// dead container go with it.
+func (at *attachment) end(alive bool) {
+	at.endOnce.Do(func() {
+		at.alive.Store(alive)
+		close(at.ending)
+	})
+}
+
+// run keeps the namespace as desired until end: it tries again after a failure,
+// and repairs at an interval what others have done to our rules.
+func (at *attachment) run(ctx context.Context) {
+	if at.newcomer != nil {
+		at.presence = at.newcomer.handOver()
+	}
+	const firstPause, longestPause = 50 * time.Millisecond, 5 * time.Second
+	pause, failures := firstPause, 0
+	repair := time.NewTicker(at.agent.cfg.RepairInterval)
+	defer repair.Stop()
+	for {
+		at.slots <- struct{}{}
+		err := at.apply(ctx)
+		<-at.slots
+		var retry <-chan time.Time
+		if err != nil {
+			failures++
+			at.logFailure(err, failures)
+			retry = time.After(pause)
+			pause = min(2*pause, longestPause)
+		} else {
+			pause, failures, at.logged = firstPause, 0, ""
+		}
+		select {
+		case <-at.changed:
+		case <-retry:
+		case <-repair.C:
+		case <-at.ending:
+			at.detach()
+			return
+		}
+	}
+}
+
+// logFailure says each failure once, and only when it lasts: a container that
+// died while we entered it is none.
+func (at *attachment) logFailure(err error, failures int) {
+	if failures < 3 || err.Error() == at.logged {
+		return
+	}
+	at.logged = err.Error()
+	owner := at.desired.Load().Owner
+	at.agent.log.Error("cannot attach to a container; trying again", "client", owner.Name, "id", owner.ShortID(),
+		"error", err, "hint", hint.Of(err))
+}
+
+// apply brings the namespace to what is desired. It may be called again and
+// again.
+func (at *attachment) apply(ctx context.Context) error {
+	n := at.desired.Load()
+	if at.ns == nil {
+		ns, err := at.agent.openNamespace(ctx, n)
+		if err != nil {
+			return err
+		}
+		at.ns = ns
+	}
+	families, err := familiesOf(at.ns)
+	if err != nil {
+		return err
+	}
+	ports := redirectPorts(n)
+	if at.mode == config.Listen {
+		err = at.listenDirectly(ctx, n, families)
+	} else {
+		err = at.redirect(ctx, families, ports)
+	}
+	if err != nil {
+		return err
+	}
+	if !at.attached {
+		at.attached = true
+		close(at.settled)
+		at.agent.log.Info("attached", "client", n.Owner.Name, "id", n.Owner.ShortID(), "mode", at.mode,
+			"ports", portsOf(ports), "listen", at.listen, "families", familyNames(families))
+	}
+	return nil
+}
+
+func portsOf(ports []netrules.Port) []uint16 {
+	out := make([]uint16, len(ports))
+	for i, p := range ports {
+		out[i] = p.Number
+	}
+	return out
+}
+
+func familyNames(families []netrules.Family) []string {
+	names := make([]string, len(families))
+	for i, f := range families {
+		names[i] = f.String()
+	}
+	return names
+}
+
+// redirect is mode redirect: a socket for each family, and the rules that lead
+// the declared ports to it.
+func (at *attachment) redirect(ctx context.Context, families []netrules.Family, ports []netrules.Port) error {
+	for _, f := range families {
+		if err := at.listenOn(ctx, f, proxy.RouterFunc(at.route)); err != nil {
+			return err
+		}
+	}
+	for _, f := range families {
+		if err := at.applyRules(ctx, f, ports); err != nil {
+			return fmt.Errorf("rules for %s: %w", f, err)
+		}
+	}
+	return at.anchor()
+}
+
+// anchor sees to it, once, that connections survive when somebody else takes our
+// rules away. A kernel that has no means for it does without.
+func (at *attachment) anchor() error {
+	if at.anchored {
+		return nil
+	}
+	err := anchor.Set(at.ns)
+	at.anchored = err == nil || errors.Is(err, anchor.ErrUnsupported)
+	if at.anchored {
+		return nil
+	}
+	return err
+}
+
+// redirectPorts are the ports that n's clients declared, each with whose it is.
+func redirectPorts(n *identity.Namespace) []netrules.Port {
+	var ports []netrules.Port
+	for _, b := range n.Bindings() {
+		client, _, _ := n.Lookup(b.Port)
+		ports = append(ports, redirectPort(client, b))
+	}
+	return ports
+}
+
+func redirectPort(client *identity.Client, b binding.Binding) netrules.Port {
+	return netrules.Port{
+		Number:  b.Port,
+		Comment: fmt.Sprintf("%s (%s) %s", client.Container.Name, client.Container.ShortID(), b.Origin),
+	}
+}
+
+// applyRules redirects ports. When there are none any more, because a container
+// that shared the namespace has left, the chain is only unhooked: emptying it
+// would break the connections that came through it (see iptables.Rules.Remove).
+func (at *attachment) applyRules(ctx context.Context, f netrules.Family, ports []netrules.Port) error {
+	if len(ports) == 0 {
+		delete(at.verified, f)
+		_, err := at.agent.rules.Unhook(ctx, at.ns, f)
+		return notUnsupported(f, err)
+	}
+	chain := netrules.Redirect(f, at.listen, ports)
+	now := verified{chain: chain.String()}
+	var err error
+	if now.mark, err = at.agent.rules.Fingerprint(ctx, at.ns, f); err != nil {
+		return notUnsupported(f, err)
+	}
+	if at.verified[f] == now {
+		return nil // nobody has touched anything since we looked
+	}
+	changes, err := at.agent.rules.Apply(ctx, at.ns, chain)
+	switch {
+	case err != nil:
+		delete(at.verified, f)
+		return notUnsupported(f, err)
+	case len(changes) == 0:
+		at.verified[f] = now
+	case at.verified[f].chain == now.chain:
+		owner := at.desired.Load().Owner
+		at.agent.log.Warn("repaired the rules of a container", "client", owner.Name, "id", owner.ShortID(),
+			"family", f.String(), "changes", len(changes))
+	}
+	return nil
+}
+
+// notUnsupported passes over that this host has no ip6tables: IPv4 is served all
+// the same.
+func notUnsupported(f netrules.Family, err error) error {
+	if f == netrules.IPv6 && errors.Is(err, iptables.ErrUnsupported) {
+		return nil
+	}
+	return err
+}
+
+// route is the Router of this namespace: whoever reaches its socket is inside.
+func (at *attachment) route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
+	n := at.desired.Load()
+	dst, err := proxy.OriginalDst(conn)
+	if err != nil {
+		return proxy.Route{Client: clientOf(n.Clients[0])}, proxy.Fail(proxy.NoBinding, err)
+	}
+	return at.agent.routeFor(ctx, n, dst.Port())
+}
+
+// detach stops redirecting and accepting. The rest of the rules stays until
+// release: connections that are being carried need it.
+func (at *attachment) detach() {
+	if at.ns == nil {
+		return
+	}
+	remove := at.alive.Load() && !at.agent.cfg.KeepRules
+	if remove {
+		at.forFamilies(func(ctx context.Context, f netrules.Family) error {
+			_, err := at.agent.rules.Unhook(ctx, at.ns, f)
+			return err
+		})
+	}
+	at.stopListening()
+	for _, cancel := range at.direct {
+		cancel()
+	}
+	if !remove {
+		at.close()
+	}
+}
+
+// release removes the rules and lets go of the namespace.
+func (at *attachment) release() {
+	if at.ns == nil {
+		return
+	}
+	at.forFamilies(func(ctx context.Context, f netrules.Family) error {
+		_, err := removeFrom(ctx, at.agent.rules, at.ns, f)
+		return err
+	})
+	if err := anchor.Drop(at.ns); err != nil && !errors.Is(err, anchor.ErrUnsupported) {
+		at.agent.log.Warn("an nftables table of ours is left in a container", "client", at.desired.Load().Owner.Name,
+			"table", anchor.Table, "error", err)
+	}
+	at.close()
+}
+
+// forFamilies does the work of taking rules down for each family we listen on.
+// The agent's context has ended by then; every step bounds itself.
+func (at *attachment) forFamilies(do func(context.Context, netrules.Family) error) {
+	at.slots <- struct{}{}
+	defer func() { <-at.slots }()
+	for f := range at.listening {
+		if err := do(context.Background(), f); err != nil && !errors.Is(err, iptables.ErrUnsupported) {
+			at.agent.log.Error("cannot remove the rules of a container", "client", at.desired.Load().Owner.Name,
+				"family", f.String(), "error", err, "hint", "run: ambassadord rules remove")
+		}
+	}
+}

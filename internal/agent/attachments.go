@@ -1,0 +1,88 @@
+package agent
+
+import (
+	"context"
+	"sync"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/identity"
+)
+
+// attachments keeps one attachment for each network namespace in which a port is
+// declared (modes redirect and listen). Only one goroutine calls its methods.
+type attachments struct {
+	agent *agent
+	mode  config.Mode
+	live  map[string]*attachment // by the owner's container ID
+	// slots bounds how many namespaces are worked on at once: each runs a handful
+	// of iptables processes.
+	slots     chan struct{}
+	newcomers *newcomers
+	wg        sync.WaitGroup
+}
+
+func newAttachments(a *agent, mode config.Mode) *attachments {
+	return &attachments{
+		agent: a, mode: mode, live: map[string]*attachment{}, slots: make(chan struct{}, 4), newcomers: newNewcomers(a),
+	}
+}
+
+// update makes the attachments follow table. It starts the work and does not
+// wait for it: a container that is slow to attach delays no other.
+func (as *attachments) update(ctx context.Context, table *identity.Table) {
+	if as.mode == config.Redirect {
+		as.newcomers.watch(ctx)
+	}
+	there := map[string]bool{}
+	for _, n := range table.Namespaces() {
+		if n.Owner.NetworkMode == "host" {
+			continue
+		}
+		id := n.Owner.ID
+		at := as.live[id]
+		if at != nil && !at.same(n) { // restarted: a new namespace under the old ID
+			at.end(false)
+			at = nil
+			delete(as.live, id)
+		}
+		switch {
+		case at != nil:
+			at.follow(n)
+		case len(n.Bindings()) > 0:
+			at = newAttachment(as, n)
+			at.newcomer = as.newcomers.claim(at, n)
+			as.live[id] = at
+			as.wg.Go(func() { at.run(ctx) })
+		default:
+			as.newcomers.decline(n)
+		}
+		there[id] = true
+	}
+	for id, at := range as.live {
+		if !there[id] {
+			at.end(false) // the namespace has died, and its rules with it
+			delete(as.live, id)
+		}
+	}
+}
+
+// unhook ends every attachment: no connection is redirected any more, and none
+// is accepted. Connections that are being carried stay.
+func (as *attachments) unhook() {
+	as.newcomers.unhook()
+	for _, at := range as.live {
+		at.end(true)
+	}
+	as.wg.Wait()
+}
+
+// release removes what unhook left for the sake of the connections that were
+// being drained, and lets go of the namespaces.
+func (as *attachments) release() {
+	var wg sync.WaitGroup
+	for _, at := range as.live {
+		wg.Go(at.release)
+	}
+	wg.Wait()
+	as.newcomers.release()
+}

@@ -1,0 +1,53 @@
+package agent
+
+import (
+	"log/slog"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/consul"
+	"github.com/ambassadord/ambassadord/resolver/dns"
+	"github.com/ambassadord/ambassadord/resolver/docker"
+	"github.com/ambassadord/ambassadord/resolver/static"
+)
+
+// parts are what a resolver is made of. Building them does no I/O.
+type parts struct {
+	resolver *resolver.Resolver
+	docker   *dockerd.Watcher
+	close    func()
+}
+
+// build registers every source: a new one is a line here.
+func build(cfg config.Config, self string, log *slog.Logger) (*parts, error) {
+	engine, err := dockerd.New(dockerd.Config{Endpoint: cfg.DockerHost, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	agents := consul.New(consul.Config{Address: cfg.ConsulAddr})
+	names := dns.New(dns.Config{})
+	sources := map[string]resolver.Source{
+		resolver.SchemeStatic: static.Source{},
+		resolver.SchemeDNS:    names.Hosts(),
+		resolver.SchemeSRV:    names.Services(),
+		"consul-service":      agents.Services(),
+		"consul":              agents.KV(),
+		"docker":              docker.New(engine, docker.Options{Self: self}),
+	}
+	return &parts{
+		resolver: resolver.New(sources, resolver.Options{Timeout: cfg.ResolveTimeout, Log: log}),
+		docker:   engine,
+		close:    func() { _ = agents.Close() }, // it only drops idle connections
+	}, nil
+}
+
+// asksEngine reports whether target needs the engine's snapshots.
+func asksEngine(target resolver.Target) bool {
+	for _, q := range target.Queries {
+		if q.Scheme == "docker" {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,227 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+	"github.com/ambassadord/ambassadord/proxy"
+)
+
+// link is mode link: the chain off PREROUTING of our own namespace.
+type link struct {
+	agent   *agent
+	applied []netrules.Family
+	host    *netns.Namespace // the host's, where our bridge is; nil if it is out of reach
+	sentry  *sentry          // nil where source addresses cannot be guarded
+	done    chan struct{}    // closed when keep has returned
+}
+
+// startLink listens on the link port and redirects every port of our addresses
+// to it. Where we may not set the rules, somebody else may have: the original's
+// --setup-iptables runs in a container of its own.
+func (a *agent) startLink(ctx context.Context) (*link, error) {
+	if err := mustNotBeHost(); err != nil {
+		return nil, err
+	}
+	listener, err := listenTCP(ctx, fmt.Sprintf(":%d", a.cfg.Port))
+	if err != nil {
+		return nil, err
+	}
+	l := &link{agent: a, done: make(chan struct{})}
+	l.guard(ctx)
+	a.accept(ctx, listener, proxy.RouterFunc(l.route))
+	l.applied, err = applyLink(ctx, a.rules, a.cfg.Port)
+	if err != nil {
+		a.log.Warn("cannot set the rules of mode link", "error", err,
+			"hint", "give this container --cap-add NET_ADMIN, or run: docker run --rm --privileged --net container:"+hostname()+" ambassadord --setup-iptables")
+	}
+	go l.keep(ctx)
+	a.log.Info("listening for linked containers", "address", listener.Addr().String(), "families", familyNames(l.applied))
+	return l, nil
+}
+
+// guard guards our addresses where the other ends of the containers' cables are:
+// in the host's namespace, which is in reach with the host's processes.
+func (l *link) guard(ctx context.Context) {
+	ours, err := (*netns.Namespace)(nil).Addrs()
+	if err != nil {
+		l.agent.warnUnguarded(err)
+		return
+	}
+	ours = slices.DeleteFunc(ours, func(a netip.Addr) bool { return a.IsLoopback() || a.IsLinkLocalUnicast() })
+	if l.host, err = hostNamespace(ctx); err != nil {
+		l.agent.warnUnguarded(err)
+		return
+	}
+	// Until the last connection is drained, whatever becomes of ctx. Several
+	// daemons may be linked to on one host, so each has a table of its own.
+	l.sentry = l.agent.startSentry(context.WithoutCancel(ctx), l.host, "ambassadord_"+hostname(), ours)
+}
+
+// hostNamespace finds the network namespace in which our own cables end at a
+// bridge, among those of the processes that we see.
+func hostNamespace(ctx context.Context) (*netns.Namespace, error) {
+	own, err := netns.Current()
+	if err != nil {
+		return nil, err
+	}
+	defer own.Close()
+	all, _ := netns.All(ctx) // what it could not open is not ours to guard, or is missed below
+	var host *netns.Namespace
+	for _, ns := range all {
+		if host == nil && ns.ID() != own.ID() && holdsCablesOf(ns, own) {
+			host = ns
+			continue
+		}
+		ns.Close()
+	}
+	if host == nil {
+		return nil, hint.Wrap(errors.New("the network namespace with our bridge is out of sight"),
+			"the guard needs --pid host, --cap-add SYS_ADMIN and --cap-add SYS_PTRACE")
+	}
+	return host, nil
+}
+
+func holdsCablesOf(ns, far *netns.Namespace) bool {
+	wiring, err := netns.ReadWiring(ns)
+	if err != nil {
+		return false // not a host's that we may enter
+	}
+	ports, err := wiring.Behind(far)
+	return err == nil && len(ports) > 0
+}
+
+// keep repairs what others have done to the rules that we set, until ctx ends.
+func (l *link) keep(ctx context.Context) {
+	defer close(l.done)
+	verified := map[netrules.Family]uint64{}
+	l.agent.occasions(ctx, func(bool) {
+		for _, f := range l.applied {
+			l.repair(ctx, f, verified)
+		}
+	})
+}
+
+func (l *link) repair(ctx context.Context, f netrules.Family, verified map[netrules.Family]uint64) {
+	mark, err := l.agent.rules.Fingerprint(ctx, nil, f)
+	if err == nil && verified[f] == mark {
+		return // nobody has touched anything since we looked
+	}
+	changes, err := l.agent.rules.Apply(ctx, nil, netrules.Link(f, l.agent.cfg.Port))
+	switch {
+	case err != nil && ctx.Err() == nil:
+		l.agent.log.Error("cannot repair the rules of mode link; trying again", "family", f.String(), "error", err)
+	case err == nil && len(changes) == 0:
+		verified[f] = mark
+	case err == nil:
+		l.agent.log.Warn("repaired the rules of mode link", "family", f.String(), "changes", len(changes))
+	}
+}
+
+// applyLink applies the chain for every family that this namespace has.
+func applyLink(ctx context.Context, rules *iptables.Rules, port uint16) ([]netrules.Family, error) {
+	var applied []netrules.Family
+	var errs []error
+	for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
+		_, err := rules.Apply(ctx, nil, netrules.Link(f, port))
+		switch {
+		case err == nil:
+			applied = append(applied, f)
+		case f == netrules.IPv6 && errors.Is(err, iptables.ErrUnsupported):
+		default:
+			errs = append(errs, fmt.Errorf("%s: %w", f, err))
+		}
+	}
+	return applied, errors.Join(errs...)
+}
+
+// mustNotBeHost refuses to redirect every port of a host: a namespace with
+// bridges in it is one.
+func mustNotBeHost() error {
+	bridge, err := netns.HasBridge()
+	if err != nil {
+		return fmt.Errorf("own network namespace: %w", err)
+	}
+	if bridge {
+		return hint.Errorf("run it in a container on a bridge network, or use --mode redirect on the host",
+			"mode link takes every port of its network namespace, and this one is a host's")
+	}
+	return nil
+}
+
+// SetupLink sets the rules of mode link in this namespace and leaves them there.
+func SetupLink(ctx context.Context, port uint16, log *slog.Logger) error {
+	if err := mustNotBeHost(); err != nil {
+		return err
+	}
+	rules, err := iptables.New(ctx)
+	if err != nil {
+		return err
+	}
+	families, err := applyLink(ctx, rules, port)
+	if len(families) == 0 {
+		return hint.Wrap(err, "run it with --privileged, or with --cap-add NET_ADMIN, and --net container:NAME")
+	}
+	if err != nil {
+		log.Warn("rules of one family are missing", "error", err)
+	}
+	log.Info("every port of this network namespace leads to the daemon's", "port", port, "families", familyNames(families))
+	return nil
+}
+
+// update concerns the guard alone: who is linked shows when they connect.
+func (l *link) update(_ context.Context, table *identity.Table) { l.sentry.follow(table) }
+
+// unhook stops redirecting; release removes the rest of the rules once the
+// connections that came through them have been drained.
+func (l *link) unhook() {
+	<-l.done // or it might hook the chain again
+	l.forFamilies(func(ctx context.Context, f netrules.Family) error {
+		_, err := l.agent.rules.Unhook(ctx, nil, f)
+		return err
+	})
+	l.sentry.end()
+	if l.host != nil {
+		l.host.Close()
+	}
+}
+
+func (l *link) release() {
+	l.forFamilies(func(ctx context.Context, f netrules.Family) error {
+		_, err := removeFrom(ctx, l.agent.rules, nil, f)
+		return err
+	})
+}
+
+// forFamilies does the work of taking rules down. Those that --setup-iptables
+// set go too, if we may: without us they lead nowhere.
+func (l *link) forFamilies(do func(context.Context, netrules.Family) error) {
+	if l.agent.cfg.KeepRules {
+		return
+	}
+	for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
+		err := do(context.Background(), f) // the agent's context has ended; every step bounds itself
+		if err != nil && slices.Contains(l.applied, f) {
+			l.agent.log.Error("cannot remove the rules of mode link", "family", f.String(), "error", err)
+		}
+	}
+}
+
+// route is the Router of mode link.
+func (l *link) route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
+	dst, err := proxy.OriginalDst(conn)
+	if err != nil {
+		return proxy.Route{Client: proxy.Client{Name: sourceOf(conn).String()}}, proxy.Fail(proxy.NoBinding, err)
+	}
+	return l.agent.routeBySource(ctx, conn, dst, l.sentry)
+}

@@ -1,0 +1,89 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// serveListeners opens every fixed listener before it serves the first, so that
+// a port that is taken is known at once.
+func (a *agent) serveListeners(ctx context.Context) error {
+	type opened struct {
+		listener *net.TCPListener
+		router   proxy.Router
+	}
+	var all []opened
+	for _, l := range a.cfg.Listeners {
+		target, err := a.resolver.Parse(l.Target)
+		if err == nil {
+			var listener *net.TCPListener
+			if listener, err = listenTCP(ctx, l.Address); err == nil {
+				port := listener.Addr().(*net.TCPAddr).AddrPort().Port()
+				b := binding.Binding{Port: port, Text: l.Target, Origin: "command line", Target: target}
+				all = append(all, opened{listener, a.fixed(b)})
+				continue
+			}
+		}
+		for _, o := range all {
+			o.listener.Close()
+		}
+		return err
+	}
+	for i, o := range all {
+		a.log.Info("listening", "address", o.listener.Addr().String(), "target", a.cfg.Listeners[i].Target)
+		a.accept(ctx, o.listener, o.router)
+	}
+	return nil
+}
+
+// accept serves listener until ctx ends.
+func (a *agent) accept(ctx context.Context, listener *net.TCPListener, router proxy.Router) {
+	a.accepting.Go(func() { _ = a.server.Serve(ctx, listener, router) }) // returns nil, when ctx ends
+}
+
+// listenTCP listens on plain TCP: Go's default is MPTCP, which this data path
+// does not want.
+func listenTCP(ctx context.Context, address string) (*net.TCPListener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	listener, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		fix := ""
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
+			fix = "another process has this port: stop it, or choose another with --listen or PORT"
+		case errors.Is(err, syscall.EACCES):
+			fix = "ports below 1024 need CAP_NET_BIND_SERVICE: run as root, or choose another port"
+		}
+		return nil, hint.Wrap(fmt.Errorf("listen on %s: %w", address, plain(err)), fix)
+	}
+	return listener.(*net.TCPListener), nil
+}
+
+// plain strips the address from a network error whose text has it already.
+func plain(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
+}
+
+// Check says what is wrong with cfg, as far as that can be known without
+// touching anything.
+func Check(cfg config.Config, parse func(string) (resolver.Target, error)) error {
+	errs := []error{cfg.Validate()}
+	for _, l := range cfg.Listeners {
+		_, err := parse(l.Target)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,45 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+)
+
+// openNamespace opens a container's network namespace: by the engine's name for
+// it, which no other namespace ever has, or where that folder is out of our
+// sight, through /proc.
+func (a *agent) openNamespace(ctx context.Context, n *identity.Namespace) (*netns.Namespace, error) {
+	owner := n.Owner
+	var sandboxErr error
+	if owner.SandboxKey != "" {
+		ns, err := netns.Open(owner.SandboxKey)
+		if err == nil {
+			return ns, nil
+		}
+		sandboxErr = err
+	}
+	if owner.PID == 0 {
+		return nil, fmt.Errorf("container %s has no process", owner.Name)
+	}
+	ns, err := netns.Open(fmt.Sprintf("/proc/%d/ns/net", owner.PID))
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = hint.Wrap(err, "through /proc this needs CAP_SYS_PTRACE and the host's pid namespace; or mount the engine's netns folder")
+		}
+		return nil, errors.Join(sandboxErr, err)
+	}
+	// A process ID is reused: it was the container's when we opened it only if it
+	// still is.
+	now, err := a.docker.Inspect(ctx, owner.ID)
+	if err != nil || !now.Running || now.PID != owner.PID {
+		ns.Close()
+		return nil, fmt.Errorf("container %s ended while we entered it", owner.Name)
+	}
+	return ns, nil
+}

@@ -1,0 +1,305 @@
+//go:build integration
+
+package agent
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/netlab"
+	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/static"
+)
+
+// newcomerLab is an agent in mode redirect without an engine, and a namespace of a test's
+// own that appears to it as the sandbox named key.
+type newcomerLab struct {
+	t       *testing.T
+	agent   *agent
+	as      *attachments
+	lab     *netlab.Lab
+	key     string
+	backend string
+	ctx     context.Context
+	stop    func()       // ends the daemon, as SIGTERM does
+	carried atomic.Int64 // connections
+}
+
+func newNewcomerLab(t *testing.T) *newcomerLab {
+	t.Helper()
+	rules, err := iptables.New(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &agent{cfg: config.Default(), log: slog.New(slog.DiscardHandler), server: &proxy.Server{}, rules: rules}
+	a.resolver = resolver.New(map[string]resolver.Source{resolver.SchemeStatic: static.Source{}}, resolver.Options{Log: a.log})
+	h := &newcomerLab{t: t, agent: a, as: newAttachments(a, config.Redirect), lab: netlab.New(t)}
+	a.server.Done = func(proxy.Record) { h.carried.Add(1) }
+	folder := t.TempDir()
+	h.as.newcomers.folders = []string{folder}
+	h.key = filepath.Join(folder, "0123456789ab")
+	h.backend = h.serve(nil, "127.0.0.1:0", "backend")
+
+	ctx, cancel := context.WithCancel(context.Background())
+	h.ctx = ctx
+	resolving, cancelResolver := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = a.resolver.Run(resolving) })
+	h.stop = sync.OnceFunc(func() {
+		cancel()
+		h.as.unhook()
+		a.accepting.Wait()
+		drain, stop := context.WithTimeout(context.Background(), 5*time.Second)
+		defer stop()
+		a.server.Drain(drain)
+		h.as.release()
+		cancelResolver()
+		running.Wait()
+	})
+	t.Cleanup(h.stop)
+	return h
+}
+
+// serve answers name to every line, inside lab or, without one, here.
+func (h *newcomerLab) serve(lab *netlab.Lab, addr, name string) string {
+	h.t.Helper()
+	var listener net.Listener
+	var err error
+	if lab == nil {
+		listener, err = net.Listen("tcp", addr)
+	} else {
+		listener, err = lab.NS().ListenTCP(netip.MustParseAddrPort(addr))
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer conn.Close()
+				for lines := bufio.NewScanner(conn); lines.Scan(); {
+					fmt.Fprintln(conn, name)
+				}
+			})
+		}
+	})
+	h.t.Cleanup(func() { listener.Close(); serving.Wait() })
+	return listener.Addr().String()
+}
+
+// follow makes the containers those that the engine has.
+func (h *newcomerLab) follow(containers ...*dockerd.Container) {
+	table := identity.Build(dockerd.NewSnapshot(containers...), h.agent.table.load(), "", h.agent.resolver.Parse)
+	h.agent.table.store(table)
+	h.as.update(h.ctx, table)
+}
+
+// declaring is a container that declares port 7000; running it is in the sandbox.
+func (h *newcomerLab) declaring(running bool) *dockerd.Container {
+	c := &dockerd.Container{ID: "declares", Name: "declares", NetworkMode: "default", Labels: map[string]string{"connect.7000": h.backend}}
+	if running {
+		c.Running, c.PID, c.SandboxKey = true, os.Getpid(), h.key
+	}
+	return c
+}
+
+// bystander is a running container in the sandbox that declares nothing.
+func (h *newcomerLab) bystander() *dockerd.Container {
+	return &dockerd.Container{ID: "bystander", Name: "bystander", NetworkMode: "default", Running: true, PID: os.Getpid(), SandboxKey: h.key}
+}
+
+// appear makes the sandbox, and returns when it is prepared.
+func (h *newcomerLab) appear() *newcomer {
+	h.t.Helper()
+	// A mount takes a place of its own; a link leads there just as well.
+	if err := h.lab.NS().WithFD(func(fd int) error {
+		return os.Symlink(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd), h.key)
+	}); err != nil {
+		h.t.Fatal(err)
+	}
+	h.eventually("the rules are there", func() bool {
+		return strings.Contains(netlab.SaveWith(h.t, h.lab.NS(), "iptables-save"), "--dport 7000") &&
+			strings.Contains(netlab.SaveWith(h.t, h.lab.NS(), "ip6tables-save"), "--dport 7000")
+	})
+	return h.nobodys()
+}
+
+// nobodys is what is served in the sandbox while nobody owns it.
+func (h *newcomerLab) nobodys() *newcomer {
+	h.as.newcomers.mu.Lock()
+	defer h.as.newcomers.mu.Unlock()
+	return h.as.newcomers.there[filepath.Base(h.key)]
+}
+
+func (h *newcomerLab) rules() string {
+	return netlab.SaveWith(h.t, h.lab.NS(), "iptables-save") + netlab.SaveWith(h.t, h.lab.NS(), "ip6tables-save")
+}
+
+func (h *newcomerLab) eventually(what string, condition func() bool) {
+	h.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for !condition() {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-deadline:
+			h.t.Fatalf("not in time: %s; the rules are\n%s", what, h.rules())
+		}
+	}
+}
+
+func (h *newcomerLab) wantAnswer(conn net.Conn, want string) {
+	h.t.Helper()
+	if _, err := fmt.Fprintln(conn, "who is it?"); err != nil {
+		h.t.Fatal(err)
+	}
+	answer := make([]byte, len(want)+1)
+	if n, err := conn.Read(answer); err != nil || string(answer[:n]) != want+"\n" {
+		h.t.Fatalf("answer %q, %v; want %q", answer[:n], err, want)
+	}
+}
+
+func TestNewcomerOfOneThatDeclares(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.follow(h.declaring(false))
+	h.appear()
+	early := h.lab.Dial(t, "127.0.0.1:7000")
+	early6 := h.lab.Dial(t, "[::1]:7000")
+	h.follow(h.declaring(true))
+	h.wantAnswer(early, "backend")
+	h.wantAnswer(early6, "backend")
+	late := h.lab.Dial(t, "127.0.0.1:7000")
+	h.wantAnswer(late, "backend")
+	if h.nobodys() != nil {
+		t.Error("the namespace is still nobody's")
+	}
+	for _, conn := range []net.Conn{early, early6, late} {
+		conn.Close()
+	}
+	h.stop()
+	if got := h.rules(); got != "" {
+		t.Errorf("left behind:\n%s", got)
+	}
+}
+
+func TestNewcomerOfOneThatDeclaresNothing(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.serve(h.lab, "127.0.0.1:7000", "myself")
+	h.follow(h.declaring(false))
+	nc := h.appear()
+	early := h.lab.Dial(t, "127.0.0.1:7000")
+	h.follow(h.declaring(false), h.bystander())
+	h.wantAnswer(early, "myself")
+	<-nc.unhooked
+	// The chain stays for the sake of what came through it, and goes with that. To
+	// look again and again gives it the time to go too early.
+	for range 20 {
+		h.wantAnswer(early, "myself")
+		if got := h.rules(); !strings.Contains(got, "--dport 7000") || strings.Contains(got, "-j AMBASSADORD") {
+			t.Fatalf("while a connection lives, want the chain without its jump:\n%s", got)
+		}
+	}
+	h.wantAnswer(h.lab.Dial(t, "127.0.0.1:7000"), "myself")
+	early.Close()
+	h.eventually("nothing is left", func() bool { return h.rules() == "" })
+	<-nc.done
+	if nc.ns != nil {
+		t.Error("the namespace is still held")
+	}
+}
+
+// Another container joins, and declares, while a connection that was let through
+// lives.
+func TestNewcomerThatIsClaimedLate(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.serve(h.lab, "127.0.0.1:7000", "myself")
+	h.follow(h.declaring(false))
+	nc := h.appear()
+	early := h.lab.Dial(t, "127.0.0.1:7000")
+	h.follow(h.declaring(false), h.bystander())
+	<-nc.unhooked
+	joined := &dockerd.Container{ID: "joined", Name: "joined", Running: true, NetworkMode: "container:bystander",
+		Labels: map[string]string{"connect.7001": h.backend}}
+	h.follow(h.declaring(false), h.bystander(), joined)
+	h.eventually("the port of the one that joined is redirected", func() bool {
+		rules := h.rules()
+		return strings.Count(rules, "--dport 7001") == 2 && strings.Count(rules, "-j AMBASSADORD") == 2 && !strings.Contains(rules, "--dport 7000")
+	})
+	h.wantAnswer(h.lab.Dial(t, "127.0.0.1:7001"), "backend")
+	h.wantAnswer(early, "myself")
+}
+
+func TestNewcomerOfAnotherOwner(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.serve(h.lab, "127.0.0.1:7001", "myself")
+	other := &dockerd.Container{ID: "other", Name: "other", NetworkMode: "default", Labels: map[string]string{"connect.7001": h.backend}}
+	h.follow(h.declaring(false), other)
+	h.appear()
+	mine, theirs := h.lab.Dial(t, "127.0.0.1:7000"), h.lab.Dial(t, "127.0.0.1:7001")
+	h.follow(h.declaring(true), other)
+	h.wantAnswer(mine, "backend")
+	h.wantAnswer(theirs, "myself")
+	mine.Close()
+	theirs.Close()
+	h.stop()
+	// Had it been dialled before the rules were right, we would have met ourselves.
+	if n := h.carried.Load(); n != 2 {
+		t.Errorf("%d connections were carried, want 2", n)
+	}
+}
+
+func TestNewcomerThatDies(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.follow(h.declaring(false))
+	nc := h.appear()
+	if err := os.Remove(h.key); err != nil { // as the engine unmounts it
+		t.Fatal(err)
+	}
+	select {
+	case <-nc.done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it is not let go of")
+	}
+	if nc.ns != nil {
+		t.Error("the namespace of a dead container is held")
+	}
+}
+
+func TestStopBeforeTheOwnerIsKnown(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.follow(h.declaring(false))
+	h.appear()
+	h.stop()
+	if got := h.rules(); got != "" {
+		t.Errorf("left behind:\n%s", got)
+	}
+}
+
+func TestNobodyDeclaresAnything(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.follow(&dockerd.Container{ID: "quiet", Name: "quiet", NetworkMode: "default"})
+	h.as.newcomers.appeared(h.ctx, h.key)
+	if h.nobodys() != nil {
+		t.Error("a namespace is entered for nobody's sake")
+	}
+}

@@ -1,0 +1,136 @@
+package agent
+
+import (
+	"context"
+	"path"
+	"sync"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/sandbox"
+	"github.com/ambassadord/ambassadord/netrules"
+)
+
+// newcomers serves new network namespaces before it is known whose they are, so
+// that a container's first instruction may dial. The engine tells of a container
+// only once it runs; until then the declarations of all that may be starting are
+// served, and what else was caught with them is let through to where it was meant
+// to go.
+type newcomers struct {
+	agent    *agent
+	folders  []string      // where namespaces appear
+	slots    chan struct{} // bounds how many are worked on at once, beside attachments.slots
+	once     sync.Once
+	watching sync.WaitGroup
+	running  sync.WaitGroup // every newcomer
+
+	mu    sync.Mutex
+	there map[string]*newcomer // by the namespace's name, until it is somebody's or let go of
+}
+
+func newNewcomers(a *agent) *newcomers {
+	return &newcomers{agent: a, folders: sandbox.Folders(), slots: make(chan struct{}, 8), there: map[string]*newcomer{}}
+}
+
+// watch starts watching, until ctx ends. There must be a table: without one
+// nobody can say who is new.
+func (ns *newcomers) watch(ctx context.Context) {
+	ns.once.Do(func() {
+		ns.watching.Go(func() {
+			err := sandbox.Watch(ctx, ns.folders, func(path string) { ns.appeared(ctx, path) })
+			if err != nil {
+				ns.agent.log.Warn("cannot watch the engine's network namespaces; a container that dials at once may be too early",
+					"error", err, "hint", hint.Of(err))
+			}
+		})
+	})
+}
+
+// appeared serves the namespace at where, unless it is known or nobody who
+// declares anything may be in it.
+func (ns *newcomers) appeared(ctx context.Context, where string) {
+	name := path.Base(where)
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	// Under the lock: who is not in this table yet will be in one that claim or
+	// decline are called for, after this.
+	table := ns.agent.table.load()
+	if _, known := table.Sandbox(name); known || ns.there[name] != nil {
+		return
+	}
+	ports := startersPorts(table.Starters(sandbox.Mounted))
+	if len(ports) == 0 {
+		return
+	}
+	nc := newNewcomer(ns, where, ports)
+	ns.there[name] = nc
+	ns.running.Go(func() {
+		nc.run(ctx)
+		ns.mu.Lock()
+		defer ns.mu.Unlock()
+		if ns.there[name] == nc {
+			delete(ns.there, name)
+		}
+	})
+}
+
+// startersPorts are all the ports that any of clients declares, each with one who
+// does.
+func startersPorts(clients []*identity.Client) []netrules.Port {
+	var ports []netrules.Port
+	declared := map[uint16]bool{}
+	for _, c := range clients {
+		for _, b := range c.Bindings.All() {
+			if !declared[b.Port] {
+				declared[b.Port] = true
+				ports = append(ports, redirectPort(c, b))
+			}
+		}
+	}
+	return ports
+}
+
+// claim says that n, which at will serve, declares something. It returns what was
+// prepared in n, for at to take over; nil if nothing was.
+func (ns *newcomers) claim(at *attachment, n *identity.Namespace) *newcomer {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	name := path.Base(n.Owner.SandboxKey)
+	nc := ns.there[name]
+	if nc == nil {
+		return nil
+	}
+	delete(ns.there, name)
+	nc.decide(verdict{owner: at})
+	return nc
+}
+
+// decline says that n declares nothing.
+func (ns *newcomers) decline(n *identity.Namespace) {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	if nc := ns.there[path.Base(n.Owner.SandboxKey)]; nc != nil {
+		nc.decide(verdict{client: clientOf(n.Clients[0])})
+	}
+}
+
+// unhook waits until no connection is redirected any more in a namespace that is
+// nobody's. The context of watch has ended, and with it the wait for an owner.
+func (ns *newcomers) unhook() {
+	ns.watching.Wait()
+	ns.mu.Lock()
+	there := make([]*newcomer, 0, len(ns.there))
+	for _, nc := range ns.there {
+		there = append(there, nc)
+	}
+	ns.mu.Unlock()
+	for _, nc := range there {
+		select {
+		case <-nc.unhooked:
+		case <-nc.done:
+		}
+	}
+}
+
+// release waits until every such namespace is as it was and let go of.
+func (ns *newcomers) release() { ns.running.Wait() }

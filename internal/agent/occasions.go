@@ -1,0 +1,43 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/ambassadord/ambassadord/netrules/netns"
+)
+
+// settling is how long the network is left to whoever changes it before we look:
+// a firewall's reload is many changes.
+const settling = 50 * time.Millisecond
+
+// occasions calls look at every repair interval, then with due, and soon after the
+// kernel has told of a change in our own network namespace: Docker and firewalld
+// rewrite rules without telling anybody else. It returns when ctx ends. What look
+// itself changes is told as well, so it must come to rest.
+func (a *agent) occasions(ctx context.Context, look func(due bool)) {
+	changed, end, err := netns.Changes(ctx)
+	if err != nil {
+		a.log.Warn("changes of the rules are seen at the repair interval only", "error", err)
+	} else {
+		defer end()
+	}
+	repair := time.NewTicker(a.cfg.RepairInterval)
+	defer repair.Stop()
+	for {
+		due := false
+		select {
+		case <-repair.C:
+			due = true
+		case <-changed: // never, if nobody tells
+			select {
+			case <-time.After(settling):
+			case <-ctx.Done():
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+		look(due)
+	}
+}

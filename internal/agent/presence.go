@@ -1,0 +1,107 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+	"github.com/ambassadord/ambassadord/proxy"
+)
+
+// Listen ports inside containers: above the ephemeral range (ip_local_port_range
+// ends at 60999), where neither outgoing connections nor servers usually are.
+const (
+	firstListenPort = 61000
+	lastListenPort  = 61099
+)
+
+// presence is what we hold inside one network namespace: the namespace itself,
+// and a listening socket for each of its loopback addresses. Either keeps it
+// alive. One goroutine at a time works on it.
+type presence struct {
+	agent     *agent
+	ns        *netns.Namespace // nil while we hold none
+	listen    uint16           // the port of the sockets, 0 before the first
+	listening map[netrules.Family]context.CancelFunc
+}
+
+func newPresence(a *agent) presence {
+	return presence{agent: a, listening: map[netrules.Family]context.CancelFunc{}}
+}
+
+// familiesOf are those whose loopback the namespace has.
+func familiesOf(ns *netns.Namespace) ([]netrules.Family, error) {
+	six, err := ns.HasLoopback6()
+	if err != nil {
+		return nil, fmt.Errorf("look for ::1: %w", err)
+	}
+	if six {
+		return []netrules.Family{netrules.IPv4, netrules.IPv6}, nil
+	}
+	return []netrules.Family{netrules.IPv4}, nil
+}
+
+// listenOn opens the listening socket of f, unless it is open, and serves it.
+func (p *presence) listenOn(ctx context.Context, f netrules.Family, router proxy.Router) error {
+	if p.listening[f] != nil {
+		return nil
+	}
+	listener, err := p.openListener(f)
+	if err != nil {
+		return fmt.Errorf("listen inside the container: %w", err)
+	}
+	serving, cancel := context.WithCancel(ctx)
+	p.listening[f] = cancel
+	p.agent.accept(serving, listener, router)
+	return nil
+}
+
+// openListener takes the first port of our range that is free, or any; both
+// families listen on the same one.
+func (p *presence) openListener(f netrules.Family) (*net.TCPListener, error) {
+	if p.listen != 0 {
+		return p.ns.ListenTCP(netip.AddrPortFrom(loopback(f), p.listen))
+	}
+	listener, err := firstFree(func(port uint16) (*net.TCPListener, error) {
+		return p.ns.ListenTCP(netip.AddrPortFrom(loopback(f), port))
+	})
+	if err == nil {
+		p.listen = listener.Addr().(*net.TCPAddr).AddrPort().Port()
+	}
+	return listener, err
+}
+
+// firstFree calls listen for each port of our range until one is free, and then
+// for any.
+func firstFree(listen func(port uint16) (*net.TCPListener, error)) (*net.TCPListener, error) {
+	ports := make([]uint16, 0, lastListenPort-firstListenPort+2)
+	for port := uint16(firstListenPort); port <= lastListenPort; port++ {
+		ports = append(ports, port)
+	}
+	var firstErr error
+	for _, port := range append(ports, 0) {
+		listener, err := listen(port)
+		if err == nil {
+			return listener, nil
+		}
+		firstErr = cmp.Or(firstErr, err)
+	}
+	return nil, firstErr
+}
+
+// stopListening closes the sockets; what they have accepted is carried on.
+func (p *presence) stopListening() {
+	for _, cancel := range p.listening {
+		cancel()
+	}
+}
+
+// close lets go of the namespace.
+func (p *presence) close() {
+	p.ns.Close()
+	p.ns = nil
+}

@@ -1,0 +1,194 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+)
+
+// WantedRules says which rules PlanRules and ApplyRules are about.
+type WantedRules struct {
+	// Mode is config.Redirect, the rules in every container that declares a port,
+	// or config.Link, those in this process's own network namespace.
+	Mode config.Mode
+	// ListenPort is where the rules lead. 0 is for PlanRules alone: the port that a
+	// running daemon has, or the next would try first.
+	ListenPort uint16
+}
+
+// Planned is what is wanted in one network namespace for one family, and what has
+// to change for it.
+type Planned struct {
+	Client    string // the name of the container whose namespace it is; "" in mode link
+	ID        string // its short ID
+	Namespace string // the path it was found at; "" for our own
+	Family    netrules.Family
+	Chain     netrules.Chain
+	Changes   []netrules.Change
+	Diff      []netrules.DiffLine
+	Err       error // why it cannot be known, or was not done
+}
+
+// PlanRules reports what Run, in the wanted mode, would have in each network
+// namespace, and what would have to change for it. It changes nothing.
+func PlanRules(ctx context.Context, cfg config.Config, wanted WantedRules, log *slog.Logger, report func(Planned)) error {
+	return eachWanted(ctx, cfg, wanted, log, func(r *iptables.Rules, w wantedIn) { w.plan(ctx, r, report) })
+}
+
+// ApplyRules makes the changes that PlanRules reports, once, and reports them: for
+// hosts where another process listens at the wanted port. They stay until
+// RemoveRules. While a daemon serves this host it refuses, for the daemon would set
+// its own again.
+func ApplyRules(ctx context.Context, cfg config.Config, wanted WantedRules, log *slog.Logger, report func(Planned)) error {
+	if wanted.ListenPort == 0 {
+		return errors.New("apply rules: no port to lead to")
+	}
+	unlock, err := lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return eachWanted(ctx, cfg, wanted, log, func(r *iptables.Rules, w wantedIn) {
+		w.plan(ctx, r, func(p Planned) {
+			if p.Err == nil {
+				// What others changed since we looked is in this plan, not in that diff.
+				p.Changes, p.Err = r.Apply(ctx, w.ns, p.Chain)
+			}
+			report(p)
+		})
+	})
+}
+
+// wantedIn is what is wanted in one network namespace.
+type wantedIn struct {
+	client, id string
+	ns         *netns.Namespace // nil for our own
+	families   []netrules.Family
+	chain      func(netrules.State) netrules.Chain
+	err        error
+}
+
+func (w wantedIn) plan(ctx context.Context, rules *iptables.Rules, report func(Planned)) {
+	p := Planned{Client: w.client, ID: w.id, Err: w.err}
+	if w.ns != nil {
+		p.Namespace = w.ns.Path()
+	}
+	if p.Err != nil {
+		report(p)
+		return
+	}
+	for _, f := range w.families {
+		state, err := rules.Read(ctx, w.ns, f)
+		if f == netrules.IPv6 && errors.Is(err, iptables.ErrUnsupported) {
+			continue
+		}
+		p.Family, p.Err = f, err
+		if err == nil {
+			p.Chain = w.chain(state)
+			p.Changes = netrules.Plan(p.Chain, state)
+			p.Diff = netrules.Diff(state, p.Changes)
+		}
+		report(p)
+	}
+}
+
+// eachWanted calls do for every network namespace in which rules are wanted.
+func eachWanted(ctx context.Context, cfg config.Config, wanted WantedRules, log *slog.Logger, do func(*iptables.Rules, wantedIn)) error {
+	if wanted.Mode == config.Link {
+		if err := mustNotBeHost(); err != nil {
+			return err
+		}
+	}
+	rules, err := iptables.New(ctx)
+	if err != nil {
+		return err
+	}
+	switch wanted.Mode {
+	case config.Redirect:
+	case config.Link:
+		port := wanted.ListenPort
+		if port == 0 {
+			port = cfg.Port
+		}
+		do(rules, wantedIn{
+			families: []netrules.Family{netrules.IPv4, netrules.IPv6},
+			chain:    func(s netrules.State) netrules.Chain { return netrules.Link(s.Family, port) },
+		})
+		return nil
+	default:
+		return hint.Errorf("give redirect or link", "mode %s has no rules", wanted.Mode)
+	}
+
+	parts, err := build(cfg, "", log)
+	if err != nil {
+		return err
+	}
+	defer parts.close()
+	a := &agent{cfg: cfg, log: log, rules: rules, docker: parts.docker}
+	return withSnapshot(ctx, parts.docker, func(snapshot *dockerd.Snapshot) error {
+		table := identity.Build(snapshot, nil, "", parts.resolver.Parse)
+		for _, n := range table.Namespaces() {
+			if n.Owner.NetworkMode == "host" || len(n.Bindings()) == 0 {
+				continue
+			}
+			a.wantedOf(ctx, n, wanted.ListenPort, func(w wantedIn) { do(rules, w) })
+		}
+		return nil
+	})
+}
+
+// wantedOf opens a container's network namespace for as long as do needs it.
+func (a *agent) wantedOf(ctx context.Context, n *identity.Namespace, listen uint16, do func(wantedIn)) {
+	w := wantedIn{client: n.Owner.Name, id: n.Owner.ShortID()}
+	w.chain = func(s netrules.State) netrules.Chain {
+		port := listen
+		if port == 0 {
+			port = listenPortIn(s)
+		}
+		return netrules.Redirect(s.Family, port, redirectPorts(n))
+	}
+	if w.ns, w.err = a.openNamespace(ctx, n); w.err == nil {
+		defer w.ns.Close()
+		w.families, w.err = familiesOf(w.ns)
+	}
+	do(w)
+}
+
+// listenPortIn is the port that a running daemon redirects to, or the one that
+// the next would try first.
+func listenPortIn(state netrules.State) uint16 {
+	for _, name := range state.Ours() {
+		chain, _ := state.Chain(name)
+		for _, args := range chain.Rules {
+			if e := netrules.Explain(name, args); e.Listen != 0 {
+				return e.Listen
+			}
+		}
+	}
+	return firstListenPort
+}
+
+// withSnapshot runs the watcher for as long as it takes to get one snapshot and
+// use it.
+func withSnapshot(ctx context.Context, w *dockerd.Watcher, use func(*dockerd.Snapshot) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = w.Run(ctx) }() // returns nil, when ctx ends
+	defer func() { cancel(); <-done }()
+	waiting, stop := context.WithTimeout(ctx, engineTimeout)
+	defer stop()
+	snapshot, err := w.Wait(waiting, nil)
+	if err != nil {
+		return errors.Join(fmt.Errorf("the engine at %s did not answer within %s", w.Endpoint(), engineTimeout), w.Err())
+	}
+	return use(snapshot)
+}

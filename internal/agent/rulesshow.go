@@ -1,0 +1,184 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+)
+
+// Shown is what there is of ours in one network namespace for one family.
+type Shown struct {
+	Namespace string // the path it was found at
+	Family    netrules.Family
+	Variant   iptables.Variant
+	Rules     []ShownRule
+	Orphans   []Orphan
+}
+
+// ShownRule is a rule in a chain of ours, or one that leads to such a chain. Whose
+// it is comes from the comments in the kernel, so that it can be told with no
+// daemon and no engine.
+type ShownRule struct {
+	Chain    string
+	Text     string // as iptables-save prints it
+	Counters netrules.Counters
+	netrules.Explanation
+	Client   string // the name of the container that declared it, "" if that is nobody's
+	ID       string // its short ID
+	Declared string // where: "label connect.6379"
+}
+
+// Orphan is a chain of ours that nobody is behind.
+type Orphan struct {
+	Chain  string
+	Reason string
+}
+
+// ShowRules reports every rule of ours in every network namespace of this host,
+// jumps first, and the chains that a dead daemon left. It goes on after an error
+// and returns them all; namespaces that cannot be looked into are logged.
+func ShowRules(ctx context.Context, log *slog.Logger, report func(Shown)) error {
+	rules, err := iptables.New(ctx)
+	if err != nil {
+		return err
+	}
+	namespaces, err := netns.All(ctx)
+	if err != nil {
+		log.Warn("some network namespaces were not looked into", "error", err)
+	}
+	var errs []error
+	for _, ns := range namespaces {
+		for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
+			shown, err := showRulesIn(ctx, rules, ns, f)
+			if err != nil && !errors.Is(err, iptables.ErrUnsupported) {
+				errs = append(errs, fmt.Errorf("%s, %s: %w", ns.Path(), f, err))
+			}
+			if len(shown.Rules) > 0 || len(shown.Orphans) > 0 {
+				report(shown)
+			}
+		}
+		ns.Close()
+	}
+	return errors.Join(errs...)
+}
+
+func showRulesIn(ctx context.Context, rules *iptables.Rules, ns *netns.Namespace, f netrules.Family) (Shown, error) {
+	shown := Shown{Namespace: ns.Path(), Family: f, Variant: rules.Variant()}
+	elsewhere, err := rules.Elsewhere(ns, f)
+	if err != nil {
+		return shown, err
+	}
+	for _, name := range elsewhere {
+		shown.Orphans = append(shown.Orphans, Orphan{Chain: name,
+			Reason: fmt.Sprintf("it is in the kernel's other packet filter; this host uses %s", shown.Variant)})
+	}
+	if here, err := rules.Chains(ns, f); err != nil || len(here) == 0 {
+		return shown, err // most namespaces of a host: no process was needed to know
+	}
+	state, err := rules.ReadCounters(ctx, ns, f)
+	if err != nil {
+		return shown, err
+	}
+	listening, err := ns.ListeningPorts()
+	if err != nil {
+		return shown, err
+	}
+	shown.Rules = explainRules(state)
+	shown.Orphans = append(shown.Orphans, orphans(state, listening)...)
+	return shown, nil
+}
+
+// explainRules lists the rules of ours in state: to each chain the jumps, then
+// what it holds.
+func explainRules(state netrules.State) []ShownRule {
+	var all []ShownRule
+	ours := state.Ours()
+	for _, name := range ours {
+		var jumps, rules []ShownRule
+		for _, c := range state.Chains {
+			for i, args := range c.Rules {
+				switch {
+				case c.Name == name:
+					rules = append(rules, explainRule(c, i))
+				case netrules.Target(args) == name && !slices.Contains(ours, c.Name):
+					jumps = append(jumps, explainRule(c, i))
+				}
+			}
+		}
+		all = append(all, ownedBy(append(jumps, rules...))...)
+	}
+	return all
+}
+
+func explainRule(c netrules.ChainState, i int) ShownRule {
+	args := c.Rules[i]
+	r := ShownRule{Chain: c.Name, Text: netrules.RuleText(c.Name, args), Explanation: netrules.Explain(c.Name, args)}
+	if i < len(c.Counters) {
+		r.Counters = c.Counters[i]
+	}
+	if r.Kind == netrules.KindRedirect {
+		r.Client, r.ID, r.Declared = parseOwner(r.Owner)
+	}
+	return r
+}
+
+// ownedBy gives the rules that nobody declared to the client whose the chain is,
+// if it is one client's.
+func ownedBy(rules []ShownRule) []ShownRule {
+	var client, id string
+	for _, r := range rules {
+		switch {
+		case r.Kind != netrules.KindRedirect || r.ID == id:
+		case id == "":
+			client, id = r.Client, r.ID
+		default:
+			return rules
+		}
+	}
+	for i := range rules {
+		if rules[i].Kind != netrules.KindRedirect {
+			rules[i].Client, rules[i].ID = client, id
+		}
+	}
+	return rules
+}
+
+// parseOwner reads what redirectPorts writes, "NAME (ID) ORIGIN". Text of another
+// form is where it was declared, and no client's.
+func parseOwner(text string) (client, id, declared string) {
+	name, rest, ok := strings.Cut(text, " (")
+	short, origin, closed := strings.Cut(rest, ") ")
+	if !ok || !closed || strings.ContainsAny(name+short, " ()") {
+		return "", "", text
+	}
+	return name, short, origin
+}
+
+// orphans lists the chains of ours that lead to a port on which nobody listens, or
+// to which nothing leads.
+func orphans(state netrules.State, listening map[uint16]bool) []Orphan {
+	var found []Orphan
+	for _, name := range state.Ours() {
+		chain, _ := state.Chain(name)
+		reason := ""
+		if len(state.Jumps(name)) == 0 {
+			reason = "nothing leads to it"
+		}
+		for i := range chain.Rules {
+			if port := explainRule(chain, i).Listen; port != 0 && !listening[port] {
+				reason = fmt.Sprintf("it leads to port %d, where nobody listens", port)
+			}
+		}
+		if reason != "" {
+			found = append(found, Orphan{Chain: name, Reason: reason})
+		}
+	}
+	return found
+}

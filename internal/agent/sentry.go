@@ -1,0 +1,240 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/netrules/guard"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+)
+
+// sentry keeps a guard.Guard in step with the identity table: which container's
+// address is behind which port of a bridge. One goroutine, run, works on it.
+type sentry struct {
+	agent *agent
+	ns    *netns.Namespace // where the bridges are; nil for our own
+	name  string           // of the table
+	ours  []netip.Addr     // what clients dial
+
+	desired atomic.Pointer[identity.Table]
+	changed chan struct{} // holds a token when desired has been replaced
+	bound   atomic.Pointer[map[netip.Addr]bool]
+	stop    context.CancelFunc
+	done    chan struct{} // closed when run has returned
+
+	// What follows belongs to run.
+	guard *guard.Guard
+	known map[string]*sighted // by the owner's container ID
+}
+
+// sighted is what was found of one container.
+type sighted struct {
+	owner    *dockerd.Container
+	bindings []guard.Binding
+	logged   string // the last failure that was logged
+}
+
+// startSentry installs the guard and runs until end. On an error there is none,
+// and its absence has been logged.
+func (a *agent) startSentry(ctx context.Context, ns *netns.Namespace, name string, ours []netip.Addr) *sentry {
+	if !canEnterNamespaces() {
+		a.warnUnguarded(errors.New("finding the bridge port of a container takes CAP_SYS_ADMIN"))
+		return nil
+	}
+	g, err := guard.Install(ns, name, ours)
+	if err != nil {
+		a.warnUnguarded(err)
+		return nil
+	}
+	s := &sentry{
+		agent: a, ns: ns, name: name, ours: ours, guard: g,
+		changed: make(chan struct{}, 1), done: make(chan struct{}), known: map[string]*sighted{},
+	}
+	ctx, s.stop = context.WithCancel(ctx)
+	go s.run(ctx)
+	return s
+}
+
+// binds reports whether addr can come from its container's bridge port alone. A
+// nil sentry binds nothing.
+func (s *sentry) binds(addr netip.Addr) bool {
+	if s == nil {
+		return false
+	}
+	bound := s.bound.Load()
+	return bound != nil && (*bound)[addr]
+}
+
+// follow makes it work by table, soon. A nil sentry has nothing to do.
+func (s *sentry) follow(table *identity.Table) {
+	if s == nil {
+		return
+	}
+	s.desired.Store(table)
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// end removes the guard. Once the table is not followed any more, old bindings
+// would cut off the next owner of an address.
+func (s *sentry) end() {
+	if s == nil {
+		return
+	}
+	s.stop()
+	<-s.done
+}
+
+// run follows the table. It tries again what failed, and looks at an interval for
+// ports that have gone, lest a lost connection to the engine leaves old bindings.
+func (s *sentry) run(ctx context.Context) {
+	defer close(s.done)
+	const firstPause, longestPause = 50 * time.Millisecond, 5 * time.Second
+	pause := firstPause
+	repair := time.NewTicker(s.agent.cfg.RepairInterval)
+	defer repair.Stop()
+	logged := ""
+	for {
+		complete, err := s.sync(ctx)
+		if err != nil && err.Error() != logged {
+			logged = err.Error()
+			s.agent.log.Error("cannot guard source addresses; trying again", "error", err, "hint", hint.Of(err))
+		}
+		var retry <-chan time.Time
+		if err != nil || !complete {
+			retry = time.After(pause)
+			pause = min(2*pause, longestPause)
+		} else {
+			pause, logged = firstPause, ""
+		}
+		select {
+		case <-s.changed:
+		case <-retry:
+		case <-repair.C:
+		case <-ctx.Done():
+			s.drop()
+			return
+		}
+	}
+}
+
+// drop gives the guard up.
+func (s *sentry) drop() {
+	s.bound.Store(nil)
+	if s.guard != nil {
+		_ = s.guard.Close() // the table goes with the socket, whatever it says
+		s.guard = nil
+	}
+}
+
+// sync binds every address of the table that can be found; complete is whether
+// all of them could.
+func (s *sentry) sync(ctx context.Context) (complete bool, err error) {
+	if s.guard == nil {
+		if s.guard, err = guard.Install(s.ns, s.name, s.ours); err != nil {
+			return false, err
+		}
+	}
+	wiring, err := netns.ReadWiring(s.ns)
+	if err != nil {
+		return false, err
+	}
+	complete = true
+	known := map[string]*sighted{}
+	var bindings []guard.Binding
+	bound := map[netip.Addr]bool{}
+	if table := s.desired.Load(); table != nil {
+		for _, n := range table.Namespaces() {
+			if n.Owner.NetworkMode == "host" || len(addrsOf(n.Owner)) == 0 {
+				continue
+			}
+			c := s.find(ctx, wiring, n)
+			known[n.Owner.ID] = c
+			bindings = append(bindings, c.bindings...)
+			complete = complete && len(c.bindings) == len(addrsOf(n.Owner))
+		}
+	}
+	s.known = known
+	if err := s.guard.Bind(bindings); err != nil {
+		s.drop()
+		return false, err
+	}
+	for _, b := range bindings {
+		bound[b.Addr] = true
+	}
+	s.bound.Store(&bound)
+	return complete, nil
+}
+
+// find looks up the ports of a container, unless it was found before and nothing
+// has changed.
+func (s *sentry) find(ctx context.Context, wiring *netns.Wiring, n *identity.Namespace) *sighted {
+	was := s.known[n.Owner.ID]
+	addrs := addrsOf(n.Owner)
+	if was != nil && was.owner == n.Owner && len(was.bindings) == len(addrs) {
+		still := true
+		for _, b := range was.bindings {
+			still = still && wiring.Has(b.Port)
+		}
+		if still {
+			return was
+		}
+	}
+	c := &sighted{owner: n.Owner}
+	ports, err := s.portsOf(ctx, wiring, n)
+	var missing []string
+	for _, addr := range addrs {
+		if port, ok := ports[addr]; ok {
+			c.bindings = append(c.bindings, guard.Binding{Port: port, Addr: addr})
+		} else {
+			missing = append(missing, addr.String())
+		}
+	}
+	if err == nil && len(missing) > 0 {
+		err = fmt.Errorf("behind no bridge port: %s", strings.Join(missing, ", "))
+	}
+	switch {
+	case err == nil:
+	case was == nil || was.owner != n.Owner: // it may be gone, or not be there yet: say so if it lasts
+		c.logged = ""
+	case was.logged != err.Error():
+		c.logged = err.Error()
+		s.agent.log.Warn("cannot bind a container's address to its bridge port", "client", n.Owner.Name, "id", n.Owner.ShortID(),
+			"error", err, "hint", hint.Of(err))
+	default:
+		c.logged = was.logged
+	}
+	return c
+}
+
+func (s *sentry) portsOf(ctx context.Context, wiring *netns.Wiring, n *identity.Namespace) (map[netip.Addr]int, error) {
+	ns, err := s.agent.openNamespace(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	return wiring.Behind(ns)
+}
+
+// addrsOf are the addresses that a container was given.
+func addrsOf(c *dockerd.Container) []netip.Addr {
+	var addrs []netip.Addr
+	for _, network := range c.Networks {
+		for _, addr := range []netip.Addr{network.IPv4, network.IPv6} {
+			if addr.IsValid() {
+				addrs = append(addrs, addr)
+			}
+		}
+	}
+	return addrs
+}

@@ -1,0 +1,101 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/proxy"
+)
+
+const (
+	// clientAppears is how long a connection from an unknown address waits for
+	// the engine to tell whose it is: a container's first act may be to dial.
+	clientAppears = 2 * time.Second
+	// startSlack is by how much a container may have dialled before the moment
+	// that the engine gives as its start, which it takes after the fact.
+	startSlack = 100 * time.Millisecond
+)
+
+// routeBySource is the Router of the modes in which the client is known by its
+// source address alone. dst is what it dialled; sentry is nil where nobody keeps
+// containers from forging addresses.
+func (a *agent) routeBySource(ctx context.Context, conn *net.TCPConn, dst netip.AddrPort, sentry *sentry) (proxy.Route, error) {
+	accepted := time.Now()
+	source := sourceOf(conn)
+	n, err := a.clientAt(ctx, source, accepted)
+	if err != nil {
+		return proxy.Route{Client: proxy.Client{Name: source.String()}, Port: dst.Port()}, proxy.Fail(proxy.UnknownClient, err)
+	}
+	if err := a.believe(source, sentry); err != nil {
+		client, _, _ := n.Lookup(dst.Port())
+		return proxy.Route{Client: clientOf(client), Port: dst.Port()}, proxy.Fail(proxy.Denied, err)
+	}
+	return a.routeFor(ctx, n, dst.Port())
+}
+
+// believe says why a connection from source may not be its owner's.
+func (a *agent) believe(source netip.Addr, sentry *sentry) error {
+	if a.cfg.TrustSources || sentry.binds(source) {
+		return nil
+	}
+	forger := a.table.load().Forger(source) // clientAt has found source in a table
+	if forger == nil {
+		return nil
+	}
+	return hint.Errorf(unguardedHint, "container %s could have forged the source address %s, and nothing keeps it from that",
+		forger.Name, source)
+}
+
+const unguardedHint = "give the daemon what its guard needs, run every container of that network with --cap-drop NET_RAW, " +
+	"or accept the risk with --trust-source-addresses"
+
+// warnUnguarded says once what it means that there is no guard.
+func (a *agent) warnUnguarded(err error) {
+	if a.cfg.TrustSources {
+		a.log.Warn("source addresses are believed unchecked: a container that may make raw packets can pretend to be another of its bridge", "error", err)
+		return
+	}
+	a.log.Warn("source addresses cannot be checked: containers that could forge them, and those on a network with one, are refused",
+		"error", err, "hint", unguardedHint)
+}
+
+// clientAt finds the container that had the address source at the time accepted.
+// Addresses are reused within moments, so the table's word alone is not taken:
+// the engine must confirm that this container has it, and had it then.
+func (a *agent) clientAt(ctx context.Context, source netip.Addr, accepted time.Time) (*identity.Namespace, error) {
+	ctx, cancel := context.WithTimeout(ctx, clientAppears)
+	defer cancel()
+	for {
+		table, changed := a.table.wait()
+		if table != nil {
+			if n := table.At(source); n != nil && a.confirm(ctx, n, source, accepted) {
+				return n, nil
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			err := hint.Errorf("containers must share a network with the daemon, and the engine must answer",
+				"no running container surely has the address %s", source)
+			return nil, errors.Join(err, a.docker.Err())
+		}
+	}
+}
+
+func (a *agent) confirm(ctx context.Context, n *identity.Namespace, source netip.Addr, accepted time.Time) bool {
+	now, err := a.docker.Inspect(ctx, n.Owner.ID)
+	if err != nil || !now.Running || now.StartedAt.Add(-startSlack).After(accepted) {
+		return false
+	}
+	for _, network := range now.Networks {
+		if network.IPv4 == source || network.IPv6 == source {
+			return true
+		}
+	}
+	return false
+}
