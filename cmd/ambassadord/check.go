@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambassadord/ambassadord/internal/agent"
+	"github.com/ambassadord/ambassadord/internal/config"
+)
+
+func checkCommand(environ []string) *cobra.Command {
+	flags := newRunFlags(environ)
+	cmd := &cobra.Command{
+		Use:   "check [TARGET | LISTEN_PORT=TARGET …]",
+		Short: "Check flags and targets, and touch nothing",
+		Example: `  ambassadord check 6379=redis.service.consul
+  ambassadord check 'docker://?label=app=redis&port=6379'`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var listeners, targets []string
+			for _, arg := range args {
+				if _, _, ok := config.CutListener(arg); ok || flags.listen != "" {
+					listeners = append(listeners, arg)
+				} else {
+					targets = append(targets, arg)
+				}
+			}
+			cfg, err := flags.config(cmd.Flags(), listeners)
+			if err != nil {
+				return err
+			}
+			parse, err := agent.NewParser(cfg, newLogger(cfg, cmd.ErrOrStderr()))
+			if err != nil {
+				return usage(err)
+			}
+			if err := agent.Check(cfg, parse); err != nil {
+				return usage(err)
+			}
+			out := cmd.OutOrStdout()
+			for _, l := range cfg.Listeners {
+				fmt.Fprintf(out, "listen %s -> %s\n", l.Address, l.Target)
+			}
+			for _, text := range targets {
+				t, err := parse(text)
+				if err != nil {
+					return usage(err)
+				}
+				fmt.Fprintf(out, "target %s\n", t)
+			}
+			if len(args) == 0 || cmd.Flags().Changed("mode") {
+				modes := make([]string, len(cfg.Modes))
+				for i, m := range cfg.Modes {
+					modes[i] = string(m)
+				}
+				fmt.Fprintf(out, "mode %s\n", strings.Join(modes, ","))
+			}
+			fmt.Fprintln(out, "ok")
+			return nil
+		},
+	}
+	flags.register(cmd.Flags())
+	return cmd
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/doctor"
+)
+
+const doctorHelp = `Check whether the daemon would work on this host, and say what to do where not.
+
+Run it as the daemon is run: as the same user, or in the same container with the
+same options. It changes nothing: what the kernel can do is tried in a network
+namespace of its own, which is thrown away.
+
+It prints a line for each check, ok, warn or fail, and ends with the worst of
+them: 0 if all is ok, 1 if something fails, 3 if there are warnings at most.`
+
+func doctorCommand(environ []string) *cobra.Command {
+	flags := newRunFlags(environ)
+	var out output
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check this host and say what to do",
+		Long:  doctorHelp,
+		Example: `  ambassadord doctor
+  ambassadord doctor --mode listen -o json`,
+		Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			modes, err := config.ParseModes(flags.modes)
+			if err != nil {
+				return usage(err)
+			}
+			checks := doctor.Checks(cmd.Context(), doctor.Options{
+				Modes:      modes,
+				DockerHost: flags.dockerHost,
+				ConsulAddr: cmp.Or(flags.consulAddr, flags.lookup("CONSUL_HTTP_ADDR")),
+			})
+			report := doctor.Run(cmd.Context(), checks)
+			if err := cmd.Context().Err(); err != nil {
+				return err // what was cut short would read as warnings
+			}
+			if err := printReport(cmd.OutOrStdout(), out, report); err != nil {
+				return err
+			}
+			return exitWith(report.Status)
+		},
+	}
+	flags.registerMode(cmd.Flags())
+	flags.registerEndpoints(cmd.Flags())
+	out.register(cmd.Flags())
+	return cmd
+}
+
+// exitWith is the exit code of a report, as an error where it is not 0.
+func exitWith(worst doctor.Status) error {
+	switch worst {
+	case doctor.OK:
+		return nil
+	case doctor.Warn:
+		return exitStatus(exitWarning)
+	}
+	return exitStatus(exitFailure)
+}
+
+// printReport prints a line for each finding, and below it what to do; or all as
+// one JSON object.
+func printReport(w io.Writer, out output, report doctor.Report) error {
+	if out.format == "json" {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		return encoder.Encode(report)
+	}
+	width := 0
+	for _, f := range report.Findings {
+		width = max(width, len(f.Name))
+	}
+	for _, f := range report.Findings {
+		fmt.Fprintf(w, "%-4s  %-*s  %s\n", f.Status, width, f.Name, f.Summary)
+		if f.Hint != "" {
+			fmt.Fprintf(w, "%-4s  %-*s  hint: %s\n", "", width, "", f.Hint)
+		}
+	}
+	return nil
+}

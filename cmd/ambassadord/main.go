@@ -1,0 +1,102 @@
+// Command ambassadord is the proxy daemon of a Docker host: containers dial a
+// fixed local address and reach what they declared, wherever it runs.
+//
+// One file per subcommand: each parses, calls internal/agent, and prints.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/suggest"
+)
+
+// Exit codes.
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+	exitWarning = 3
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the whole program; main only adds the process.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	root := rootCommand(environ)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	if status := exitStatus(0); errors.As(err, &status) {
+		return int(status)
+	}
+	fmt.Fprintf(stderr, "ambassadord: %v\n", err)
+	if h := hint.Of(err); h != "" {
+		fmt.Fprintf(stderr, "  hint: %s\n", h)
+	}
+	if u := new(usageError); errors.As(err, &u) {
+		return exitUsage
+	}
+	return exitFailure
+}
+
+// exitStatus ends the program with that code, by a command that has said why.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// usageError is a mistake on the command line: exit code 2.
+type usageError struct{ err error }
+
+func (u *usageError) Error() string { return u.err.Error() }
+func (u *usageError) Unwrap() error { return u.err }
+
+func usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &usageError{err}
+}
+
+// flagError adds a "did you mean" to what pflag says of an unknown flag.
+func flagError(cmd *cobra.Command, err error) error {
+	fix := fmt.Sprintf("see: %s --help", cmd.CommandPath())
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		if s := suggest.Closest(strings.TrimLeft(unknown.GetSpecifiedName(), "-"), names); s != "" {
+			fix = fmt.Sprintf("did you mean --%s?", s)
+		}
+	}
+	return usage(hint.Wrap(err, fix))
+}
+
+// exactArgs is cobra.ExactArgs with a usage error.
+func exactArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usage(hint.Errorf("usage: "+cmd.UseLine(), "%s takes %d argument(s), not %d", cmd.CommandPath(), n, len(args)))
+		}
+		return nil
+	}
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambassadord/ambassadord/internal/agent"
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/suggest"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+const rootHelp = `ambassadord lets a container dial a fixed local address and reach the service
+that it declared, wherever that runs and whatever port it got.
+
+  ambassadord run                       serve every container of this host
+  docker run -l connect.6379=redis.service.consul my/app
+                                        … which dials localhost:6379
+
+The command lines of the first ambassadord work as they did:
+
+  ambassadord 192.168.1.100:8080        forward the port 8080 to that address
+  ambassadord redis-1:6379,redis-2:6379 … to one of a list
+  ambassadord redis.service.consul      forward the port 10000, by SRV records
+  ambassadord consul://127.0.0.1:8500/path
+                                        … by a path in Consul's KV store
+  ambassadord --links                   forward the ports of linked containers
+  ambassadord --omnimode                serve the containers that link to this one
+  ambassadord --setup-iptables          … and set the rules for that
+
+PORT in the environment sets the port to listen on.`
+
+// legacyFlags are the flags of the first ambassadord that say what to do.
+type legacyFlags struct {
+	links, omnimode, setup bool
+}
+
+func rootCommand(environ []string) *cobra.Command {
+	flags := newRunFlags(environ)
+	var legacy legacyFlags
+	root := &cobra.Command{
+		Use:           "ambassadord [TARGET]",
+		Short:         "Containers dial localhost and reach what they declared",
+		Long:          rootHelp,
+		Version:       versionText(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runLegacy(cmd, flags, legacy, args)
+		},
+	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetFlagErrorFunc(flagError)
+	flags.register(root.Flags())
+	root.Flags().BoolVar(&legacy.links, "links", false, "forward the ports of linked containers")
+	root.Flags().BoolVar(&legacy.omnimode, "omnimode", false, "serve the containers that link to this one (run --mode link)")
+	root.Flags().BoolVar(&legacy.setup, "setup-iptables", false, "set the rules of mode link in this network namespace, and exit")
+	root.AddCommand(runCommand(environ), checkCommand(environ), resolveCommand(environ), rulesCommand(environ), doctorCommand(environ), versionCommand())
+	return root
+}
+
+// runLegacy gives the original command lines their meaning.
+func runLegacy(cmd *cobra.Command, flags *runFlags, legacy legacyFlags, args []string) error {
+	if err := legacy.exclusive(args); err != nil {
+		return err
+	}
+	cfg, err := flags.config(cmd.Flags(), nil)
+	if err != nil {
+		return err
+	}
+	log := newLogger(cfg, cmd.ErrOrStderr())
+	switch {
+	case legacy.setup:
+		return agent.SetupLink(cmd.Context(), cfg.Port, log)
+	case legacy.omnimode:
+		cfg.Modes, cfg.RulesByOthers = []config.Mode{config.Link}, true
+		cfg.TrustSources = true // as the original did
+	case legacy.links:
+		cfg.Modes = nil
+		if cfg.Listeners, err = agent.LinkListeners(cmd.Context(), cfg, flags.environ, log); err != nil {
+			return err
+		}
+	case len(args) == 1:
+		cfg.Modes = nil
+		if err := mistakenCommand(cmd, args[0]); err != nil {
+			return err
+		}
+		address, err := legacyAddress(args[0], flags)
+		if err != nil {
+			return err
+		}
+		cfg.Listeners = []config.Listener{{Address: address, Target: args[0]}}
+	}
+	return serve(cmd.Context(), cfg, log)
+}
+
+func (l legacyFlags) exclusive(args []string) error {
+	var given []string
+	for name, set := range map[string]bool{
+		"--links": l.links, "--omnimode": l.omnimode, "--setup-iptables": l.setup, "a TARGET": len(args) > 0,
+	} {
+		if set {
+			given = append(given, name)
+		}
+	}
+	slices.Sort(given)
+	switch {
+	case len(given) > 1:
+		return usage(hint.Errorf("give one of them", "%s exclude each other", strings.Join(given, " and ")))
+	case len(args) > 1:
+		return usage(hint.Errorf(fmt.Sprintf("for several: ambassadord run 6379=%s 8080=%s", args[0], args[1]),
+			"one TARGET is expected, not %d", len(args)))
+	}
+	return nil
+}
+
+// mistakenCommand tells a misspelt subcommand from a service's name.
+func mistakenCommand(cmd *cobra.Command, word string) error {
+	if strings.ContainsAny(word, ".:,/") {
+		return nil
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		names = append(names, c.Name())
+	}
+	s := suggest.Closest(word, append(names, "completion", "help"))
+	if s == "" {
+		return nil
+	}
+	return usage(hint.Errorf(fmt.Sprintf("did you mean %q? For a service of that name: ambassadord run %d=%s", s, config.DefaultPort, word),
+		"unknown command %q", word))
+}
+
+// legacyAddress is where the original listens: on PORT when it is set, else on
+// the target's own port, else on 10000.
+func legacyAddress(target string, flags *runFlags) (string, error) {
+	if flags.listen != "" {
+		address, err := config.ParseAddress(flags.listen)
+		return address, usage(err)
+	}
+	if flags.lookup("PORT") != "" {
+		return net.JoinHostPort("", strconv.Itoa(int(flags.port))), nil
+	}
+	t, err := resolver.Parse(target)
+	if err != nil {
+		return "", usage(err)
+	}
+	port := uint16(config.DefaultPort)
+	for i, q := range t.Queries {
+		if q.Scheme != resolver.SchemeStatic && q.Scheme != resolver.SchemeDNS {
+			return net.JoinHostPort("", strconv.Itoa(config.DefaultPort)), nil
+		}
+		if i > 0 && q.Port != port {
+			return "", usage(hint.Wrap(errors.New("the list names several ports, so it does not say on which to listen"),
+				"add --listen PORT, or set PORT"))
+		}
+		port = q.Port
+	}
+	return net.JoinHostPort("", strconv.Itoa(int(port))), nil
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/ambassadord/ambassadord/internal/agent"
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/suggest"
+)
+
+func rulesCommand(environ []string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rules",
+		Short: "Plan, show, apply or remove the rules in containers' network namespaces",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(rulesPlanCommand(environ), rulesShowCommand(), rulesApplyCommand(environ), rulesRemoveCommand())
+	return cmd
+}
+
+func rulesRemoveCommand() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "remove",
+		Short: "Remove every rule of ours from every network namespace of this host",
+		Long: `Remove every rule of ours from every network namespace of this host.
+
+No daemon and no engine are needed: it looks through /run/docker/netns,
+/run/netns and the processes. Chains that are not ours are not touched.`,
+		Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			out := cmd.OutOrStdout()
+			count := 0
+			err := agent.RemoveRules(cmd.Context(), force, newLogger(config.Default(), cmd.ErrOrStderr()), func(r agent.Removed) {
+				count += len(r.Chains)
+				fmt.Fprintf(out, "%s, %s: removed %s\n", r.Namespace, r.Family, strings.Join(r.Chains, ", "))
+			})
+			fmt.Fprintf(out, "%d chains removed\n", count)
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "remove them although a daemon is running, which puts them back at its next repair")
+	return cmd
+}
+
+// output is the flag -o: how a command prints what it found.
+type output struct{ format string }
+
+func (o *output) register(set *pflag.FlagSet) {
+	set.StringVarP(&o.format, "output", "o", "text", "text or json")
+}
+
+func (o *output) check() error {
+	if o.format == "text" || o.format == "json" {
+		return nil
+	}
+	fix := "give text or json"
+	if s := suggest.Closest(o.format, []string{"text", "json"}); s != "" {
+		fix = fmt.Sprintf("did you mean %s?", s)
+	}
+	return usage(hint.Errorf(fix, "--output does not know %q", o.format))
+}
+
+// printAll writes all as one JSON array, or each by text.
+func printAll[T any](o *output, w io.Writer, all []T, text func(io.Writer, T)) error {
+	if o.format == "json" {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		if all == nil {
+			all = []T{} // an array, and not null
+		}
+		return encoder.Encode(all)
+	}
+	for _, one := range all {
+		text(w, one)
+	}
+	return nil
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/ambassadord/ambassadord/internal/agent"
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+// rulesFlags are the flags that say which rules are wanted.
+type rulesFlags struct {
+	run    *runFlags
+	mode   string
+	listen uint16
+	output output
+}
+
+func (f *rulesFlags) register(set *pflag.FlagSet, listen string) {
+	f.run.registerSources(set)
+	set.StringVar(&f.mode, "mode", string(config.Redirect),
+		"redirect: the rules in each container that declares a port; link: those of this network namespace")
+	set.Uint16Var(&f.listen, "listen-port", 0, listen)
+	f.output.register(set)
+}
+
+func (f *rulesFlags) parse() (config.Config, agent.WantedRules, error) {
+	wanted := agent.WantedRules{ListenPort: f.listen}
+	// The mode is not run's: the flag set that has it stays here.
+	cfg, err := f.run.config(pflag.NewFlagSet("", pflag.ContinueOnError), nil)
+	if err != nil {
+		return cfg, wanted, err
+	}
+	modes, err := config.ParseModes([]string{f.mode})
+	if err != nil {
+		return cfg, wanted, usage(err)
+	}
+	wanted.Mode = modes[0]
+	if wanted.Mode != config.Redirect && wanted.Mode != config.Link {
+		return cfg, wanted, usage(hint.Errorf("give redirect or link", "mode %s has no rules to plan", wanted.Mode))
+	}
+	return cfg, wanted, f.output.check()
+}
+
+func rulesPlanCommand(environ []string) *cobra.Command {
+	flags := &rulesFlags{run: newRunFlags(environ)}
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Print the rules that each container needs and what would change",
+		Long: `Print the rules that each container needs, and what would change for it.
+
+Lines with + would be added, lines with - removed, the others stay. Nothing is
+changed.`,
+		Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, wanted, err := flags.parse()
+			if err != nil {
+				return err
+			}
+			var all planned
+			err = agent.PlanRules(cmd.Context(), cfg, wanted, newLogger(cfg, cmd.ErrOrStderr()), all.add)
+			return all.print(&flags.output, cmd.OutOrStdout(), err)
+		},
+	}
+	flags.register(cmd.Flags(), "the port that the rules lead to (default: a running daemon's, else what the next would take)")
+	return cmd
+}
+
+func rulesApplyCommand(environ []string) *cobra.Command {
+	flags := &rulesFlags{run: newRunFlags(environ)}
+	cmd := &cobra.Command{
+		Use:   "apply --listen-port PORT",
+		Short: "Set the rules once, for another process that listens at PORT",
+		Long: `Set the rules once, for hosts where another process listens at PORT: in mode
+redirect on loopback inside each container that declares a port, in mode link in
+this network namespace. It prints what it changed, as plan does; a second time
+there is nothing to change. "ambassadord rules remove" takes the rules away.`,
+		Example: `  ambassadord rules plan --listen-port 15001
+  ambassadord rules apply --listen-port 15001`,
+		Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, wanted, err := flags.parse()
+			if err != nil {
+				return err
+			}
+			if wanted.ListenPort == 0 {
+				return usage(hint.Errorf("say where the process listens: --listen-port 15001", "--listen-port is missing"))
+			}
+			var all planned
+			err = agent.ApplyRules(cmd.Context(), cfg, wanted, newLogger(cfg, cmd.ErrOrStderr()), all.add)
+			return all.print(&flags.output, cmd.OutOrStdout(), err)
+		},
+	}
+	flags.register(cmd.Flags(), "the port that the rules lead to")
+	return cmd
+}
+
+// planned gathers what PlanRules or ApplyRules report.
+type planned struct {
+	all    []plannedJSON
+	failed []error
+}
+
+type plannedJSON struct {
+	Client    string     `json:"client"`
+	ID        string     `json:"id"`
+	Namespace string     `json:"namespace"`
+	Family    string     `json:"family"`
+	Chain     string     `json:"chain"`
+	Changes   int        `json:"changes"`
+	Lines     []lineJSON `json:"lines"`
+}
+
+type lineJSON struct {
+	Sign string `json:"sign"` // "+", "-" or " "
+	Rule string `json:"rule"`
+}
+
+func (all *planned) add(p agent.Planned) {
+	who := p.Client
+	if who == "" {
+		who = "this network namespace"
+	}
+	if p.Err != nil {
+		all.failed = append(all.failed, fmt.Errorf("%s: %w", who, p.Err))
+		return
+	}
+	j := plannedJSON{
+		Client: p.Client, ID: p.ID, Namespace: p.Namespace, Family: p.Family.String(),
+		Chain: p.Chain.Name, Changes: len(p.Changes), Lines: []lineJSON{},
+	}
+	for _, l := range p.Diff {
+		j.Lines = append(j.Lines, lineJSON{Sign: string(l.Sign), Rule: l.Text})
+	}
+	all.all = append(all.all, j)
+}
+
+func (all *planned) print(o *output, w io.Writer, err error) error {
+	printErr := printAll(o, w, all.all, func(w io.Writer, p plannedJSON) {
+		who := p.Client
+		if who == "" {
+			who = "this network namespace"
+		}
+		fmt.Fprintf(w, "# %s, %s: %d changes\n", who, p.Family, p.Changes)
+		for _, l := range p.Lines {
+			fmt.Fprintf(w, "%s %s\n", l.Sign, l.Rule)
+		}
+	})
+	return errors.Join(append(all.failed, err, printErr)...)
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambassadord/ambassadord/internal/agent"
+	"github.com/ambassadord/ambassadord/internal/config"
+)
+
+func rulesShowCommand() *cobra.Command {
+	var o output
+	cmd := &cobra.Command{
+		Use:   "show",
+		Short: "Show every rule of ours, with its counters, whose it is and why it is there",
+		Long: `Show every rule of ours in every network namespace of this host: how much it
+has matched, whose it is and why it is there. Chains that a dead daemon left are
+named as orphans. Neither a daemon nor the engine is needed.`,
+		Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			var all []shownJSON
+			err := agent.ShowRules(cmd.Context(), newLogger(config.Default(), cmd.ErrOrStderr()), func(s agent.Shown) {
+				all = append(all, shown(s))
+			})
+			out := cmd.OutOrStdout()
+			if len(all) == 0 && o.format == "text" {
+				fmt.Fprintln(out, "no rules of ours")
+			}
+			return errors.Join(err, printAll(&o, out, all, printShown))
+		},
+	}
+	o.register(cmd.Flags())
+	return cmd
+}
+
+type shownJSON struct {
+	Namespace string       `json:"namespace"`
+	Family    string       `json:"family"`
+	Variant   string       `json:"variant"`
+	Rules     []ruleJSON   `json:"rules"`
+	Orphans   []orphanJSON `json:"orphans"`
+}
+
+type ruleJSON struct {
+	Rule     string `json:"rule"`
+	Chain    string `json:"chain"`
+	Packets  uint64 `json:"packets"`
+	Bytes    uint64 `json:"bytes"`
+	Kind     string `json:"kind"`
+	Client   string `json:"client,omitempty"`
+	ID       string `json:"id,omitempty"`
+	Declared string `json:"declared,omitempty"`
+	Port     uint16 `json:"port,omitempty"`
+	Listen   uint16 `json:"listen_port,omitempty"`
+	Why      string `json:"why"`
+}
+
+type orphanJSON struct {
+	Chain  string `json:"chain"`
+	Reason string `json:"reason"`
+}
+
+func shown(s agent.Shown) shownJSON {
+	j := shownJSON{
+		Namespace: s.Namespace, Family: s.Family.String(), Variant: string(s.Variant),
+		Rules: []ruleJSON{}, Orphans: []orphanJSON{},
+	}
+	for _, r := range s.Rules {
+		j.Rules = append(j.Rules, ruleJSON{
+			Rule: r.Text, Chain: r.Chain, Packets: r.Counters.Packets, Bytes: r.Counters.Bytes, Kind: string(r.Kind),
+			Client: r.Client, ID: r.ID, Declared: r.Declared, Port: r.Port, Listen: r.Listen, Why: r.Why,
+		})
+	}
+	for _, o := range s.Orphans {
+		j.Orphans = append(j.Orphans, orphanJSON(o))
+	}
+	return j
+}
+
+func printShown(w io.Writer, s shownJSON) {
+	fmt.Fprintf(w, "# %s, %s (%s)\n", s.Namespace, s.Family, s.Variant)
+	for _, r := range s.Rules {
+		fmt.Fprintf(w, "%s\n", r.Rule)
+		fmt.Fprintf(w, "    %d packets, %d bytes", r.Packets, r.Bytes)
+		if r.Client != "" {
+			fmt.Fprintf(w, "; %s (%s)", r.Client, r.ID)
+		}
+		if r.Declared != "" {
+			fmt.Fprintf(w, ", %s", r.Declared)
+		}
+		fmt.Fprintf(w, "\n    %s\n", r.Why)
+	}
+	for _, o := range s.Orphans {
+		fmt.Fprintf(w, "orphan %s: %s; ambassadord rules remove takes it away\n", o.Chain, o.Reason)
+	}
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/ambassadord/ambassadord/internal/agent"
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+const runHelp = `Serve every container of this host that declares what it needs, until SIGTERM.
+
+A container declares with labels or environment:
+
+  connect.PORT=TARGET, connect[PORT]=TARGET     labels
+  CONNECT_PORT=TARGET, BACKEND_PORT=TARGET      environment, in any case
+
+TARGET is one of
+
+  192.168.1.100:8080, [2001:db8::7]:8080        an address
+  redis.example.com:6379                        every A and AAAA record of a name
+  a:6379,b:6379                                 a list of these
+  redis.service.consul                          SRV records
+  docker://NAME:PORT                            a container or Compose service of this host
+  docker://?label=K=V&port=P                    the containers with that label
+  consul-service://NAME?tag=T&dc=D              a Consul service's passing instances
+  consul://HOST:PORT/PATH                       a path in Consul's KV store
+
+With LISTEN_PORT=TARGET arguments it forwards those ports instead, and serves
+containers too only if --mode says so.`
+
+func runCommand(environ []string) *cobra.Command {
+	flags := newRunFlags(environ)
+	cmd := &cobra.Command{
+		Use:   "run [LISTEN_PORT=TARGET …]",
+		Short: "Run the daemon",
+		Long:  runHelp,
+		Example: `  ambassadord run
+  ambassadord run 6379=redis.service.consul 5432=docker://postgres:5432
+  ambassadord run --listen 127.0.0.1:6379 redis.example.com:6379`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := flags.config(cmd.Flags(), args)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), cfg, newLogger(cfg, cmd.ErrOrStderr()))
+		},
+	}
+	flags.register(cmd.Flags())
+	return cmd
+}
+
+// serve checks what can be checked and runs the daemon.
+func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	parse, err := agent.NewParser(cfg, log)
+	if err != nil {
+		return usage(err)
+	}
+	if err := agent.Check(cfg, parse); err != nil {
+		return usage(err)
+	}
+	log.Info("starting", "version", versionText())
+	return agent.Run(ctx, cfg, log, nil)
+}
+
+// runFlags are the flags of a command that runs the daemon or looks at what it
+// would do.
+type runFlags struct {
+	environ []string
+
+	modes          []string
+	hostAddrs      []string
+	trustSources   bool
+	listen         string
+	port           uint16
+	portErr        error
+	dockerHost     string
+	consulAddr     string
+	dialTimeout    time.Duration
+	resolveTimeout time.Duration
+	drainTimeout   time.Duration
+	repairInterval time.Duration
+	keepRules      bool
+	logFormat      string
+	logLevel       string
+}
+
+func newRunFlags(environ []string) *runFlags {
+	f := &runFlags{environ: environ, port: config.DefaultPort}
+	if text := f.lookup("PORT"); text != "" {
+		f.port, f.portErr = config.ParsePort(text)
+	}
+	return f
+}
+
+// lookup reads the environment that the program was given.
+func (f *runFlags) lookup(name string) string {
+	for _, item := range f.environ {
+		if value, ok := strings.CutPrefix(item, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+func (f *runFlags) register(set *pflag.FlagSet) {
+	d := config.Default()
+	f.registerMode(set)
+	for _, a := range d.HostAddrs {
+		f.hostAddrs = append(f.hostAddrs, a.String())
+	}
+	set.StringSliceVar(&f.hostAddrs, "host-addr", f.hostAddrs, "mode host: the address that containers dial; give it once for each address family")
+	set.BoolVar(&f.trustSources, "trust-source-addresses", false, "modes host and link: believe source addresses that containers could have forged")
+	set.StringVar(&f.listen, "listen", "", "where to listen for the one TARGET given: PORT, :PORT or IP:PORT")
+	f.registerSources(set)
+	set.DurationVar(&f.dialTimeout, "dial-timeout", d.DialTimeout, "how long to look for an endpoint that answers")
+	set.DurationVar(&f.drainTimeout, "drain-timeout", d.DrainTimeout, "how long live connections may go on after SIGTERM")
+	set.DurationVar(&f.repairInterval, "repair-interval", d.RepairInterval, "how often the rules are looked after")
+	set.BoolVar(&f.keepRules, "keep-rules", false, "leave the rules in place at exit")
+	set.StringVar(&f.logFormat, "log-format", d.LogFormat, "text or json")
+	set.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+func (f *runFlags) registerMode(set *pflag.FlagSet) {
+	set.StringSliceVar(&f.modes, "mode", []string{string(config.Auto)},
+		"how containers reach the daemon: redirect, listen, host, link, or auto to choose")
+}
+
+// registerSources registers the flags that say where sources are asked.
+func (f *runFlags) registerSources(set *pflag.FlagSet) {
+	f.registerEndpoints(set)
+	set.DurationVar(&f.resolveTimeout, "resolve-timeout", config.Default().ResolveTimeout, "how long to wait for a target's first answer")
+}
+
+// registerEndpoints registers the addresses of those who are asked.
+func (f *runFlags) registerEndpoints(set *pflag.FlagSet) {
+	set.StringVar(&f.dockerHost, "docker-host", "", "the engine's endpoint (default $DOCKER_HOST, else unix:///var/run/docker.sock)")
+	set.StringVar(&f.consulAddr, "consul-addr", "", "the Consul agent (default $CONSUL_HTTP_ADDR, else 127.0.0.1:8500)")
+}
+
+// config makes the Config of the flags that set holds and of args,
+// LISTEN_PORT=TARGET each, or one TARGET with --listen.
+func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, error) {
+	c := config.Default()
+	if f.portErr != nil {
+		return c, usage(fmt.Errorf("PORT in the environment: %w", f.portErr))
+	}
+	c.Port = f.port
+	c.DockerHost, c.ConsulAddr = f.dockerHost, f.consulAddr
+	c.ResolveTimeout = f.resolveTimeout
+	if set.Lookup("mode") != nil {
+		c.DialTimeout, c.DrainTimeout = f.dialTimeout, f.drainTimeout
+		c.RepairInterval = f.repairInterval
+		c.KeepRules, c.LogFormat = f.keepRules, f.logFormat
+		if err := c.LogLevel.UnmarshalText([]byte(f.logLevel)); err != nil {
+			return c, usage(hint.Errorf("give one of debug, info, warn, error", "--log-level does not know %q", f.logLevel))
+		}
+		c.TrustSources = f.trustSources
+		var err error
+		if set.Lookup("host-addr") != nil {
+			if c.HostAddrs, err = config.ParseHostAddrs(f.hostAddrs); err != nil {
+				return c, usage(err)
+			}
+		}
+		modes, err := config.ParseModes(f.modes)
+		if err != nil {
+			return c, usage(err)
+		}
+		c.Modes = modes
+		c.RulesByOthers = !set.Changed("mode") // what nobody asked for by name need not work
+		if len(args) > 0 && !set.Changed("mode") {
+			c.Modes = nil
+		}
+	}
+	for _, arg := range args {
+		l, err := f.listener(arg, len(args))
+		if err != nil {
+			return c, usage(err)
+		}
+		c.Listeners = append(c.Listeners, l)
+	}
+	return c, usage(c.Validate())
+}
+
+func (f *runFlags) listener(arg string, count int) (config.Listener, error) {
+	address, target, ok := config.CutListener(arg)
+	switch {
+	case ok && f.listen != "":
+		return config.Listener{}, hint.Errorf("leave --listen out", "%q says already where to listen", arg)
+	case ok:
+		return config.Listener{Address: address, Target: target}, nil
+	case f.listen == "":
+		return config.Listener{}, hint.Errorf("write LISTEN_PORT=TARGET, for example 6379="+arg, "%q does not say where to listen", arg)
+	case count > 1:
+		return config.Listener{}, hint.Errorf("write LISTEN_PORT=TARGET for each", "--listen goes with one TARGET, not %d", count)
+	}
+	address, err := config.ParseAddress(f.listen)
+	return config.Listener{Address: address, Target: arg}, err
+}
+
+func newLogger(cfg config.Config, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
