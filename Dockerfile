@@ -1,0 +1,22 @@
+# The daemon's image: the static binary, built outside (make build), and
+# iptables. `make image` makes it, on a base of its own where no registry can be
+# reached. No BuildKit syntax: the classic builder makes it too.
+ARG BASE=debian:stable-slim
+FROM ${BASE}
+
+RUN command -v iptables >/dev/null || { \
+      apt-get update \
+      && apt-get install -y --no-install-recommends iptables \
+      && rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb; }
+
+ARG VERSION=
+LABEL org.opencontainers.image.title="ambassadord" \
+      org.opencontainers.image.description="A container dials localhost and reaches the service it asked for, wherever it runs" \
+      org.opencontainers.image.source="https://github.com/ambassadord/ambassadord" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}"
+
+COPY bin/ambassadord /bin/ambassadord
+
+EXPOSE 10000
+ENTRYPOINT ["/bin/ambassadord"]

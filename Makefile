@@ -1,0 +1,94 @@
+# On a Debian or Ubuntu machine with Go, git and make, `make demo` and
+# `make test`, as root, do everything: scripts/setup installs what is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.NOTPARALLEL:
+
+# CI runners may set neither HOME, where Go keeps its caches, nor a PATH with
+# the system's folders or Go's own.
+export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
+ifndef HOME
+export HOME := $(shell getent passwd $$(id -u) | cut -d: -f6)
+endif
+
+# Outside a git checkout, in one without commits, or in one that belongs to
+# another user, git has nothing to say and Go must not ask it.
+ifneq ($(shell git rev-parse --verify --quiet HEAD 2>/dev/null),)
+VERSION ?= $(shell git describe --tags --always --dirty)
+COMMIT ?= $(shell git rev-parse HEAD)
+else
+export GOFLAGS := $(shell PATH='$(PATH)' go env GOFLAGS) -buildvcs=false
+endif
+
+# The race detector needs a C compiler; `make test` installs one, `make
+# test-unit` does without where there is none.
+RACE := $(if $(shell command -v $${CC:-gcc}),-race)
+FUZZTIME ?= 10s
+
+.PHONY: build
+build: ## build the static binary bin/ambassadord
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w$(if $(VERSION), -X main.version=$(VERSION))$(if $(COMMIT), -X main.commit=$(COMMIT))' -o bin/ambassadord ./cmd/ambassadord
+
+.PHONY: demo
+demo: ## show it at work: two web containers, one client, one of them stopped (root)
+	@scripts/demo
+
+.PHONY: test
+test: root setup check lint ## every check and every test, with real Docker, iptables, Redis and Consul (root)
+	@echo '==> tests'
+	@# All packages are compiled at once, but run one after the other: the tests
+	@# of several of them share the host's engine and firewall.
+	CGO_ENABLED=1 go build -race -tags integration -o /dev/null ./...
+	PATH="$$(scripts/setup path):$$PATH" CGO_ENABLED=1 go test -race -tags integration -count=1 -p 1 -timeout 30m ./...
+
+.PHONY: test-unit
+test-unit: ## the tests that need neither root nor Docker, in seconds
+	@$(if $(RACE),,echo 'no C compiler: the race detector is off' >&2)
+	$(if $(RACE),CGO_ENABLED=1) go test $(RACE) ./...
+
+.PHONY: check
+check: ## formatting, go.mod, vet
+	@echo '==> checks'
+	@unformatted=$$(gofmt -l $$(go list -tags integration -f '{{.Dir}}' ./...)); \
+	  [[ -z $$unformatted ]] || { echo 'not formatted (make fmt does it):' $$unformatted >&2; exit 1; }
+	go mod tidy -diff
+	go mod verify
+	go vet -tags integration ./...
+
+.PHONY: lint
+lint: ## golangci-lint, the version pinned in tools/lint
+	@scripts/setup lint
+	@echo '==> lint'
+	"$$(scripts/setup path)"/golangci-lint run ./...
+
+.PHONY: fmt
+fmt: ## format the code as lint wants it
+	@scripts/setup lint
+	"$$(scripts/setup path)"/golangci-lint fmt ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (10s) each
+	@scripts/fuzz $(FUZZTIME)
+
+.PHONY: image
+image: build ## the container image ambassadord:local (BASE=... to choose its base)
+	@VERSION='$(VERSION)' scripts/image
+
+.PHONY: setup
+setup: ## install what the tests need (root, where something is missing)
+	@echo '==> setup'
+	@scripts/setup all
+
+.PHONY: root
+root:
+	@(( $$(id -u) == 0 )) || { echo 'make test makes network namespaces and firewall rules, which needs root; make test-unit does without' >&2; exit 1; }
+
+.PHONY: clean
+clean: ## remove what was built here
+	rm -rf bin
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
