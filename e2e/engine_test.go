@@ -1,0 +1,147 @@
+//go:build integration
+
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/dockertest"
+)
+
+// engine is a Docker engine of a test's own, which may be restarted: the machine's
+// is shared. It has no bridge, so its containers have loopback alone, and it leaves
+// them running when it stops.
+type engine struct {
+	t    *testing.T
+	dir  string
+	cmd  *exec.Cmd
+	log  bytes.Buffer
+	done chan struct{}
+}
+
+func startEngine(t *testing.T) *engine {
+	t.Helper()
+	// Its sockets are below, and a socket's path is at most 108 bytes long.
+	dir, err := os.MkdirTemp("", "engine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Unmount(filepath.Join(dir, "data"), syscall.MNT_DETACH) // the engine mounts it on itself, if it got so far
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	e := &engine{t: t, dir: dir}
+	e.start()
+	t.Cleanup(func() {
+		select {
+		case <-e.done: // a test that failed may have left it stopped, and containers with it
+			e.start()
+		default:
+		}
+		if ids := e.docker("ps", "-aq"); ids != "" {
+			e.docker(append([]string{"rm", "-f"}, strings.Fields(ids)...)...)
+		}
+		e.stop()
+	})
+	return e
+}
+
+func (e *engine) host() string { return "unix://" + filepath.Join(e.dir, "docker.sock") }
+
+func (e *engine) start() {
+	e.t.Helper()
+	// In a network namespace of its own: an engine without a bridge removes the
+	// one that it finds.
+	e.cmd = exec.Command("unshare", "--net", "dockerd", "--host", e.host(), "--data-root", filepath.Join(e.dir, "data"),
+		"--exec-root", filepath.Join(e.dir, "exec"), "--pidfile", filepath.Join(e.dir, "pid"),
+		"--bridge", "none", "--iptables=false", "--ip6tables=false", "--live-restore")
+	e.cmd.Stdout, e.cmd.Stderr = &e.log, &e.log
+	if err := e.cmd.Start(); err != nil {
+		e.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = e.cmd.Wait() }()
+	e.done = done
+	poll(e.t, time.Minute, "the engine answers", func() error {
+		return exec.Command("docker", "-H", e.host(), "info").Run()
+	})
+}
+
+func (e *engine) stop() {
+	e.t.Helper()
+	if err := e.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		e.t.Error(err)
+	}
+	select {
+	case <-e.done:
+	case <-time.After(time.Minute):
+		e.t.Errorf("the engine does not end; its log:\n%s", e.log.Bytes())
+		_ = e.cmd.Process.Kill()
+		<-e.done
+	}
+}
+
+func (e *engine) docker(args ...string) string {
+	e.t.Helper()
+	return dockertest.Docker(e.t, append([]string{"-H", e.host()}, args...)...)
+}
+
+// declaring starts a container that declares port 6379.
+func (e *engine) declaring(image, target string) client {
+	e.t.Helper()
+	name := dockertest.Name(e.t)
+	id := e.docker("run", "-d", "--network", "none", "--name", name, "-l", "connect.6379="+target, image)
+	return client{name: name, ns: openNamespace(e.t, "/proc/"+e.docker("inspect", "-f", "{{.State.Pid}}", id)+"/ns/net")}
+}
+
+// TestEngineRestart takes the engine away and brings it back. Nothing that the
+// daemon serves may depend on it meanwhile.
+func TestEngineRestart(t *testing.T) {
+	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
+	e := startEngine(t)
+	image := dockertest.Image(t)
+	archive := filepath.Join(t.TempDir(), "image.tar")
+	dockertest.Docker(t, "save", "-o", archive, image)
+	e.docker("load", "-i", archive)
+
+	d := start(t, "run", "--docker-host", e.host())
+	before := e.declaring(image, backend)
+	d.attached(before.name)
+	live := dialIn(t, before.ns, "127.0.0.1:6379")
+	if err := pingPong(live); err != nil {
+		t.Fatal(err)
+	}
+
+	e.stop()
+	d.wait("that the engine is away", 20*time.Second, func(l line) bool { return l.str("level") == "WARN" && l.str("endpoint") == e.host() })
+	if err := errors.Join(pingPong(live), connects(before)); err != nil {
+		t.Errorf("while the engine is away: %v", err)
+	}
+	e.start()
+	after := e.declaring(image, backend)
+	d.attached(after.name)
+	if err := errors.Join(pingPong(live), connects(before), connects(after)); err != nil {
+		t.Errorf("after the engine's return: %v", err)
+	}
+
+	// A hung engine is away just as well.
+	if err := e.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(pingPong(live), connects(before), connects(after)); err != nil {
+		t.Errorf("while the engine hangs: %v", err)
+	}
+	if err := e.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+}

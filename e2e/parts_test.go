@@ -1,0 +1,204 @@
+//go:build integration
+
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/consultest"
+	"github.com/ambassadord/ambassadord/internal/dockertest"
+)
+
+// clientOption mounts the program of e2e/internal/client into a container, where
+// it is /client. It is built once, beside the daemon.
+func clientOption(t *testing.T) string {
+	t.Helper()
+	path, err := buildClient()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "-v=" + path + ":/client:ro"
+}
+
+var buildClient = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(filepath.Dir(binary), "client")
+	build := exec.Command("go", "build", "-o", path, "./internal/client")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // it runs where there is no libc
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the client: %w: %s", err, out)
+	}
+	return path, nil
+})
+
+// image makes the daemon's image, as make image does, and returns its name.
+func image(t *testing.T) string {
+	t.Helper()
+	if err := makeImage(); err != nil {
+		t.Fatal(err)
+	}
+	return imageName
+}
+
+const imageName = "ambassadord:local"
+
+var makeImage = sync.OnceValue(func() error {
+	command := exec.Command("make", "-C", "..", "image")
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("make image: %w: %s", err, out)
+	}
+	return nil
+})
+
+// dockerHost is the address of this host on the engine's default bridge, which
+// containers of every network reach.
+func dockerHost(t *testing.T) string {
+	t.Helper()
+	name := dockertest.Docker(t, "network", "inspect", "-f", `{{index .Options "com.docker.network.bridge.name"}}`, "bridge")
+	bridge, err := net.InterfaceByName(name)
+	if err != nil {
+		t.Fatalf("the engine's default bridge %q: %v", name, err)
+	}
+	addrs, err := bridge.Addrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Is4() {
+			return prefix.Addr().String()
+		}
+	}
+	t.Fatalf("the engine's default bridge %q has the addresses %v, none of them IPv4", name, addrs)
+	return ""
+}
+
+// redis is a real Redis server.
+type redis struct {
+	addr netip.AddrPort
+	cmd  *exec.Cmd
+}
+
+// startRedis runs a Redis server on a free port of host until the test ends.
+func startRedis(t *testing.T, host string) *redis {
+	t.Helper()
+	hold, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := hold.Addr().(*net.TCPAddr).AddrPort()
+	if err := hold.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	r := &redis{addr: addr}
+	r.cmd = exec.Command("redis-server", "--port", strconv.Itoa(int(addr.Port())), "--bind", host,
+		"--dir", dir, "--save", "", "--daemonize", "no", "--protected-mode", "no", "--logfile", filepath.Join(dir, "log"))
+	if err := r.cmd.Start(); err != nil {
+		t.Fatalf("start Redis (Debian's package is redis-server): %v", err)
+	}
+	t.Cleanup(func() { r.stop() })
+	poll(t, 10*time.Second, "Redis answers", func() error {
+		conn, err := net.Dial("tcp", addr.String())
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte("PING\r\n")); err != nil {
+			return err
+		}
+		answer, err := bufio.NewReader(conn).ReadString('\n')
+		if err == nil && answer != "+PONG\r\n" {
+			err = fmt.Errorf("to PING: %q", answer)
+		}
+		return err
+	})
+	return r
+}
+
+// stop ends the server; a second one does nothing.
+func (r *redis) stop() {
+	_ = r.cmd.Process.Signal(syscall.SIGTERM)
+	_ = r.cmd.Wait()
+}
+
+// consulPut sends body to a Consul server's HTTP API.
+func consulPut(t *testing.T, server *consultest.Server, path, body string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+server.HTTPAddr+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Close = true
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("PUT %s: %s", path, response.Status)
+	}
+}
+
+// register makes r the only instance of service in Consul, wherever it was.
+func register(t *testing.T, server *consultest.Server, service string, r *redis) {
+	t.Helper()
+	consulPut(t, server, "/v1/agent/service/register",
+		fmt.Sprintf(`{"Name": %q, "Address": %q, "Port": %d}`, service, r.addr.Addr(), r.addr.Port()))
+}
+
+// askRedis talks to a Redis from inside a container, with an unmodified client:
+// busybox's nc. The answer is the server's, a line for each.
+func askRedis(t *testing.T, container, host, port string, commands ...string) ([]string, error) {
+	t.Helper()
+	input := strings.Join(append(commands, "QUIT"), `\r\n`) + `\r\n`
+	out, err := dockertest.Exec(t, container, "sh", "-c", fmt.Sprintf(`printf '%s' | nc -w 5 %s %s`, input, host, port))
+	lines := strings.Split(strings.ReplaceAll(strings.TrimSpace(out), "\r", ""), "\n")
+	if err == nil && lines[len(lines)-1] != "+OK" { // to QUIT
+		err = fmt.Errorf("Redis answered %q, which does not end with +OK", out)
+	}
+	return lines[:len(lines)-1], err
+}
+
+// setAndGet writes through the connection and reads it back, and demands that
+// the server is the one on port.
+func setAndGet(t *testing.T, container, host, dialled string, port uint16) {
+	t.Helper()
+	value := dockertest.Name(t)
+	got, err := askRedis(t, container, host, dialled, "SET key "+value, "GET key", "CONFIG GET port")
+	want := []string{"+OK", fmt.Sprintf("$%d", len(value)), value, "*2", "$4", "port",
+		fmt.Sprintf("$%d", len(strconv.Itoa(int(port)))), strconv.Itoa(int(port))}
+	if err != nil || strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Errorf("Redis through %s:%s answered %q, %v; want %q", host, dialled, got, err, want)
+	}
+}
+
+// poll calls check until it returns nil, and fails the test if it never does.
+func poll(t *testing.T, patience time.Duration, what string, check func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("not within %s: %s: %v", patience, what, err)
+		}
+	}
+}

@@ -1,0 +1,174 @@
+//go:build integration
+
+package e2e
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/dockertest"
+	"github.com/ambassadord/ambassadord/netrules"
+)
+
+// repairInterval is what these tests ask for, and repaired is how soon after it a
+// new connection must work again.
+const (
+	repairInterval = time.Second
+	repaired       = repairInterval + time.Second
+)
+
+// TestRepair has somebody flush the nat table of a container. What is carried goes
+// on, and what is new works again soon after the interval.
+func TestRepair(t *testing.T) {
+	for _, mode := range []string{"redirect", "listen"} {
+		t.Run(mode, func(t *testing.T) {
+			backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
+			d := start(t, "run", "--mode", mode, "--repair-interval", repairInterval.String())
+			c := declaring(t, map[int]string{6379: backend})
+			d.attached(c.name)
+			live := dialIn(t, c.ns, "127.0.0.1:6379")
+			if err := pingPong(live); err != nil {
+				t.Fatal(err)
+			}
+
+			// The rules must have been found in order once before they are broken, or
+			// it is the first look that mends them.
+			poll(t, 10*time.Second, "a new connection", func() error { return connects(c) })
+			flushed := time.Now()
+			err := c.ns.Do(func() error {
+				out, err := exec.CommandContext(t.Context(), "iptables", "-t", "nat", "-F").CombinedOutput()
+				if err != nil {
+					return fmt.Errorf("iptables: %w: %s", err, out)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := pingPong(live); err != nil {
+				t.Errorf("the live connection right after the flush: %v", err)
+			}
+			poll(t, 10*time.Second, "a new connection", func() error { return connects(c) })
+			if took := time.Since(flushed); took > repaired {
+				t.Errorf("a new connection worked %s after the flush; want at most %s", took, repaired)
+			}
+			if err := pingPong(live); err != nil {
+				t.Errorf("the live connection after the repair: %v", err)
+			}
+			if mode == "listen" {
+				return
+			}
+			if text := natRules(t, c); strings.Count(text, "-j AMBASSADORD") != 1 {
+				t.Errorf("the rules after the repair:\n%s\nwant one jump", text)
+			}
+		})
+	}
+}
+
+// connects reports whether a new connection is served.
+func connects(c client) error {
+	_, err := echoed(c.ns, 6379)
+	return err
+}
+
+func natRules(t *testing.T, c client) string {
+	t.Helper()
+	var text string
+	err := c.ns.Do(func() error {
+		out, err := exec.CommandContext(t.Context(), "iptables", "-t", "nat", "-S").Output()
+		text = string(out)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// TestListenMode serves without a single rule, and leaves alone the port that the
+// container serves itself.
+func TestListenMode(t *testing.T) {
+	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
+	c := declaring(t, map[int]string{6379: backend, 8080: backend})
+	own := serveIn(t, c.ns, "0.0.0.0:8080", echo)
+	before := natRules(t, c)
+	d := start(t, "run", "--mode", "listen")
+	poll(t, 10*time.Second, "a new connection", func() error { return connects(c) })
+	d.wait("the port that the container serves itself", 20*time.Second, func(l line) bool {
+		return strings.Contains(l.str("error"), "listens on 127.0.0.1:8080 itself")
+	})
+	if _, err := echoed(c.ns, 8080); err != nil {
+		t.Errorf("the container's own server at %s: %v", own, err)
+	}
+	if after := natRules(t, c); after != before {
+		t.Errorf("mode listen changed the rules to\n%s", after)
+	}
+	d.stop()
+	if _, err := tryDialIn(c.ns, "127.0.0.1:6379"); err == nil {
+		t.Error("somebody still listens after the daemon has stopped")
+	}
+}
+
+// TestNetworkConnect connects and disconnects networks under live connections.
+func TestNetworkConnect(t *testing.T) {
+	network := dockertest.Network(t) // made first, so that it is removed last
+	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
+	d := start(t, "run", "--repair-interval", repairInterval.String())
+	c := declaring(t, map[int]string{6379: backend})
+	d.attached(c.name)
+	live := dialIn(t, c.ns, "127.0.0.1:6379")
+	if err := pingPong(live); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []string{"connect", "disconnect"} {
+		dockertest.Docker(t, "network", step, network, c.name)
+		if err := pingPong(live); err != nil {
+			t.Errorf("the live connection after network %s: %v", step, err)
+		}
+		if err := connects(c); err != nil {
+			t.Errorf("a new connection after network %s: %v", step, err)
+		}
+	}
+	// The engine's DNS rules came and went in the same table as ours.
+	dockertest.Docker(t, "network", "connect", network, c.name)
+	dockertest.Docker(t, "network", "disconnect", "bridge", c.name)
+	if err := pingPong(live); err != nil {
+		t.Errorf("the live connection after the only other network was left: %v", err)
+	}
+}
+
+// TestHostRepairedOnEvents does not wait for the interval: the kernel tells of
+// changes in the host's own namespace.
+func TestHostRepairedOnEvents(t *testing.T) {
+	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
+	c := declaring(t, map[int]string{6379: backend})
+	d, _ := startHost(t, "--repair-interval", "1h")
+	serves := func() error {
+		conn, err := tryDialIn(c.ns, hostAddr4+":6379")
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		return pingPong(conn)
+	}
+	poll(t, 10*time.Second, "a new connection", serves)
+	for _, harm := range []string{
+		"iptables -t nat -F " + netrules.HostChain,
+		"iptables -t nat -D PREROUTING -m comment --comment ambassadord -j " + netrules.HostChain,
+		"ip addr del " + hostAddr4 + "/32 dev lo",
+	} {
+		fields := strings.Fields(harm)
+		if out, err := exec.Command(fields[0], fields[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", harm, err, out)
+		}
+		harmed := time.Now()
+		poll(t, 10*time.Second, "a new connection", serves)
+		if took := time.Since(harmed); took > repaired {
+			t.Errorf("a new connection worked %s after %s; want at most %s", took, harm, repaired)
+		}
+	}
+	d.stop()
+}

@@ -1,0 +1,152 @@
+//go:build integration
+
+package e2e
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/dockertest"
+	"github.com/ambassadord/ambassadord/internal/netlab"
+)
+
+// startup starts containers whose first act is to dial localhost, and which do not
+// try again.
+type startup struct {
+	*churn
+
+	daemon *daemon
+	peer   string // a name that Docker's DNS knows; "" without one
+}
+
+// firstPort is the first of the ports that the containers declare in turn.
+const firstPort = 7000
+
+// one runs the container number i. Each declares another port and target than the
+// one before. Every fifth declares nothing, is itself the server at a port that
+// others declare, and takes a while to answer: longer than it takes to see that
+// it declares nothing, and to take down what was prepared for it.
+func (s *startup) one(i int, options []string) {
+	port := firstPort + i%3
+	name, b := dockertest.Name(s.t), s.backends[i%len(s.backends)]
+	token := fmt.Sprintf("token-%d", i)
+	args := append([]string{"run", "--rm", "--name", name}, options...)
+	client := []string{"/client", "-within", "0", "-token", token}
+	if i%5 == 4 {
+		client = append(client, "-want", name, "-serve", name, "-pause", "1s")
+	} else {
+		s.expect(token, b)
+		args = append(args, "-l", fmt.Sprintf("connect.%d=%s", port, b.target()))
+		client = append(client, "-want", b.name)
+	}
+	client = append(client, fmt.Sprintf("localhost:%d", port))
+	args = append(args, clientOption(s.t), dockertest.Image(s.t))
+	if s.peer != "" && i%2 == 0 {
+		args = append(args, "sh", "-c", "nslookup "+s.peer+" && "+strings.Join(client, " "))
+	} else {
+		args = append(args, client...)
+	}
+	if out, err := exec.Command("docker", args...).CombinedOutput(); err != nil {
+		s.t.Errorf("container %d: docker %s: %v: %s", i, strings.Join(args, " "), err, out)
+	}
+}
+
+// run starts count containers, four at once.
+func (s *startup) run(count int, options ...string) {
+	var next atomic.Int64
+	var lanes sync.WaitGroup
+	for range 4 {
+		lanes.Go(func() {
+			for i := int(next.Add(1)) - 1; i < count; i = int(next.Add(1)) - 1 {
+				s.one(i, options)
+			}
+		})
+	}
+	lanes.Wait()
+	s.checkForeign()
+}
+
+func TestFirstInstruction(t *testing.T) {
+	s := &startup{churn: &churn{t: t}}
+	s.listen("127.0.0.1", 4)
+	// These may be started at any time, so what they declare is prepared for
+	// everybody.
+	for port := firstPort; port < firstPort+3; port++ {
+		dockertest.Create(t, "-l", fmt.Sprintf("connect.%d=127.0.0.1:1", port), dockertest.Image(t))
+	}
+	network := dockertest.Network(t)
+	peer := dockertest.Name(t)
+	dockertest.Run(t, "--name", peer, "--network", network, dockertest.Image(t))
+	s.daemon = start(t, "run", "--mode", "redirect")
+	pid := s.daemon.cmd.Process.Pid
+	namespaces, sockets := descriptors(t, pid)
+
+	t.Run("default bridge", func(t *testing.T) {
+		s.t = t
+		s.run(100)
+	})
+	t.Run("user network", func(t *testing.T) {
+		s.t, s.peer = t, peer
+		s.run(100, "--network", network)
+	})
+	s.t = t
+	s.daemon.wait("a connection that is let through", connPatience, func(l line) bool {
+		return l.str("msg") == "connection" && l.str("endpoint_name") == "the container itself" && l.str("reason") == ""
+	})
+	wantNothingHeld(t, pid, namespaces, sockets)
+
+	// One that stays has nothing of ours left.
+	id := dockertest.Run(t, dockertest.Image(t))
+	ns := containerNamespace(t, id)
+	poll(t, 20*time.Second, "a container that declares nothing is as it was", func() error {
+		for _, program := range []string{"iptables-save", "ip6tables-save"} {
+			if rules := netlab.SaveWith(t, ns, program); rules != "" {
+				return fmt.Errorf("%s says:\n%s", program, rules)
+			}
+		}
+		return nil
+	})
+	wantNothingHeld(t, pid, namespaces, sockets)
+	wantNoNewcomer(t, s.daemon)
+}
+
+// wantNoNewcomer ends the daemon and demands that it cleaned up by itself.
+func wantNoNewcomer(t *testing.T, d *daemon) {
+	t.Helper()
+	wantNoGoroutines(t, d)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if dump := d.raw.String(); !strings.Contains(dump, "internal/sandbox.Watch(") || strings.Contains(dump, "agent.(*newcomer).run(") {
+		t.Error("the daemon does not watch for new namespaces any more, or still works in one")
+	}
+}
+
+// A container that starts again was running a moment before.
+func TestFirstInstructionAfterRestart(t *testing.T) {
+	s := &startup{churn: &churn{t: t}}
+	s.listen("127.0.0.1", 1)
+	b := s.backends[0]
+	start(t, "run", "--mode", "redirect")
+	name := dockertest.Name(t)
+	dockertest.Create(t, "--name", name, "--restart", "always", "-e", "BACKEND_7000="+b.target(), clientOption(t), dockertest.Image(t),
+		"sh", "-c", "/client -within 0 -token restart -want "+b.name+" localhost:7000 >> /answers 2>&1; exec sleep 1000")
+	s.expect("restart", b)
+	dockertest.Docker(t, "start", name)
+	const restarts = 8
+	for range restarts {
+		dockertest.Docker(t, "restart", "-t", "0", name)
+	}
+	poll(t, connPatience, "every start was answered", func() error {
+		out, err := dockertest.Exec(t, name, "cat", "/answers")
+		if answered := strings.Count(out, b.name+"\n"); err == nil && answered != restarts+1 {
+			return fmt.Errorf("%d of %d starts: %s", answered, restarts+1, out)
+		}
+		return err
+	})
+	s.checkForeign()
+}
