@@ -14,15 +14,7 @@ import (
 // carry is the whole way of one connection.
 func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.Time, router Router) {
 	record := Record{Source: client.RemoteAddr().(*net.TCPAddr).AddrPort()}
-	defer func() {
-		record.Duration = time.Since(accepted)
-		if s.Done != nil {
-			s.Done(record)
-		}
-		if record.Route.Ended != nil {
-			record.Route.Ended()
-		}
-	}()
+	defer func() { s.finish(record, accepted) }()
 
 	record.Route, record.Err = router.Route(ctx, client)
 	if record.Err != nil {
@@ -40,7 +32,25 @@ func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.T
 	}
 
 	record.Endpoint = endpoint
-	record.Up, record.Down, record.Err = splice(ctx, client, upstream)
+	if s.Keep != nil {
+		release := s.Keep(Live{
+			Route: record.Route, Source: record.Source, Endpoint: endpoint, Attempts: attempts,
+			Accepted: accepted, Client: client, Upstream: upstream,
+		})
+		defer release()
+	}
+	record.Up, record.Down, record.Err = splice(ctx, client, upstream, ended{})
+}
+
+// finish tells of the end of a connection.
+func (s *Server) finish(record Record, accepted time.Time) {
+	record.Duration = time.Since(accepted)
+	if s.Done != nil {
+		s.Done(record)
+	}
+	if record.Route.Ended != nil {
+		record.Route.Ended()
+	}
 }
 
 var errDrained = Fail(DrainTimeout, hint.Errorf("raise --drain-timeout to let connections finish",

@@ -29,6 +29,8 @@ const (
 	// EndpointGone: the endpoint reset the connection or vanished after it had
 	// answered the dial.
 	EndpointGone Reason = "endpoint_gone"
+	// DaemonGone: the daemon was killed with bytes of the connection in its hands.
+	DaemonGone Reason = "daemon_gone"
 	// DrainTimeout: the daemon stopped and could wait no longer.
 	DrainTimeout Reason = "drain_timeout"
 )
@@ -36,7 +38,7 @@ const (
 // Reasons lists every Reason, for documentation and metrics.
 func Reasons() []Reason {
 	return []Reason{
-		UnknownClient, NoBinding, Denied, ResolveFailed, NoEndpoints, DialFailed, ClientGone, EndpointGone, DrainTimeout,
+		UnknownClient, NoBinding, Denied, ResolveFailed, NoEndpoints, DialFailed, ClientGone, EndpointGone, DaemonGone, DrainTimeout,
 	}
 }
 

@@ -71,6 +71,17 @@ type Record struct {
 	Err      error          // nil, or a *Failure
 }
 
+// Live is a connection whose both ends are up.
+type Live struct {
+	Route    Route
+	Source   netip.AddrPort // the client's address
+	Endpoint Endpoint
+	Attempts int // endpoints dialled
+	Accepted time.Time
+	Client   *net.TCPConn
+	Upstream *net.TCPConn
+}
+
 // Server carries connections for any number of listeners. Set its fields before
 // the first Serve.
 type Server struct {
@@ -83,6 +94,10 @@ type Server struct {
 	// means 1.5 s: enough for one lost SYN, which is sent again after 1 s
 	// (RFC 6298).
 	AttemptTimeout time.Duration
+	// Keep is shown every connection whose both ends are up, before a byte is
+	// copied; release is called at its end. It must not read from or write to
+	// them. nil means nobody is shown any.
+	Keep func(Live) (release func())
 	// Done is told of every connection once, at its end; nil means nobody is.
 	Done func(Record)
 	// Log is told when accepting fails; nil means nobody is.

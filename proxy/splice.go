@@ -13,15 +13,23 @@ import (
 // splice copies both ways until both are done, and closes both connections. The
 // end of one stream is passed on as the end of that stream alone (half-close,
 // RFC 9293 §3.6); a reset of one connection is passed on as a reset of the other.
-// When ctx ends both are reset and ctx's cause is the error.
-func splice(ctx context.Context, client, upstream *net.TCPConn) (up, down int64, err error) {
+// A direction that is over already is left alone. When ctx ends both are reset and
+// ctx's cause is the error.
+func splice(ctx context.Context, client, upstream *net.TCPConn, over ended) (up, down int64, err error) {
 	stop := context.AfterFunc(ctx, func() {
 		reset(client)
 		reset(upstream)
 	})
 	upDone := make(chan copied, 1)
-	go copyUp(upstream, client, upDone)
-	d := copyStream(client, upstream)
+	if over.up {
+		upDone <- copied{}
+	} else {
+		go copyUp(upstream, client, upDone)
+	}
+	var d copied
+	if !over.down {
+		d = copyStream(client, upstream)
+	}
 	u := <-upDone
 
 	if !stop() {
@@ -36,6 +44,9 @@ func splice(ctx context.Context, client, upstream *net.TCPConn) (up, down int64,
 	reset(upstream)
 	return u.bytes, d.bytes, whoLeft(client, u, d)
 }
+
+// ended is which directions are over.
+type ended struct{ up, down bool }
 
 // copyUp is named so that a stack dump says which way a goroutine copies; down
 // is splice itself.
@@ -115,7 +126,6 @@ func reset(conn *net.TCPConn) {
 // gone reports whether the peer has reset conn: the kernel has then put the
 // socket into the state CLOSE (tcp(7), TCP_INFO).
 func gone(conn *net.TCPConn) bool {
-	const tcpClose = 7 // TCP_CLOSE in <netinet/tcp.h>
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return true
