@@ -91,6 +91,8 @@ type runFlags struct {
 	keepRules      bool
 	logFormat      string
 	logLevel       string
+
+	keepConnections bool
 }
 
 func newRunFlags(environ []string) *runFlags {
@@ -122,11 +124,29 @@ func (f *runFlags) register(set *pflag.FlagSet) {
 	set.StringVar(&f.listen, "listen", "", "where to listen for the one TARGET given: PORT, :PORT or IP:PORT")
 	f.registerSources(set)
 	set.DurationVar(&f.dialTimeout, "dial-timeout", d.DialTimeout, "how long to look for an endpoint that answers")
-	set.DurationVar(&f.drainTimeout, "drain-timeout", d.DrainTimeout, "how long live connections may go on after SIGTERM")
+	f.registerDrain(set)
 	set.DurationVar(&f.repairInterval, "repair-interval", d.RepairInterval, "how often the rules are looked after")
 	set.BoolVar(&f.keepRules, "keep-rules", false, "leave the rules in place at exit")
-	set.StringVar(&f.logFormat, "log-format", d.LogFormat, "text or json")
+	set.BoolVar(&f.keepConnections, "keep-connections", true, "let a second process carry live connections on when the daemon is killed")
+	f.registerLogging(set)
+}
+
+func (f *runFlags) registerDrain(set *pflag.FlagSet) {
+	set.DurationVar(&f.drainTimeout, "drain-timeout", config.Default().DrainTimeout, "how long live connections may go on after SIGTERM")
+}
+
+func (f *runFlags) registerLogging(set *pflag.FlagSet) {
+	set.StringVar(&f.logFormat, "log-format", config.Default().LogFormat, "text or json")
 	set.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+// logging reads what registerLogging has registered.
+func (f *runFlags) logging(c *config.Config) error {
+	c.LogFormat = f.logFormat
+	if err := c.LogLevel.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return usage(hint.Errorf("give one of debug, info, warn, error", "--log-level does not know %q", f.logLevel))
+	}
+	return nil
 }
 
 func (f *runFlags) registerMode(set *pflag.FlagSet) {
@@ -159,9 +179,12 @@ func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, err
 	if set.Lookup("mode") != nil {
 		c.DialTimeout, c.DrainTimeout = f.dialTimeout, f.drainTimeout
 		c.RepairInterval = f.repairInterval
-		c.KeepRules, c.LogFormat = f.keepRules, f.logFormat
-		if err := c.LogLevel.UnmarshalText([]byte(f.logLevel)); err != nil {
-			return c, usage(hint.Errorf("give one of debug, info, warn, error", "--log-level does not know %q", f.logLevel))
+		c.KeepRules = f.keepRules
+		if err := f.logging(&c); err != nil {
+			return c, err
+		}
+		if f.keepConnections {
+			c.Keeper = f.keeperArgs(c)
 		}
 		c.TrustSources = f.trustSources
 		var err error

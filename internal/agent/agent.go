@@ -27,6 +27,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/keeper"
 	"github.com/ambassadord/ambassadord/internal/privilege"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -48,6 +49,13 @@ type agent struct {
 	running  []mode
 
 	accepting sync.WaitGroup // every Serve
+}
+
+// Keep is the process that Config.Keeper starts: it carries the connections of a
+// daemon that died on to their end. socket is where that daemon hands them over.
+func Keep(ctx context.Context, cfg config.Config, socket *os.File, log *slog.Logger) error {
+	server := &proxy.Server{Done: func(r proxy.Record) { logConnection(log, r) }, Log: log}
+	return keeper.Serve(ctx, socket, server, cfg.DrainTimeout, log)
 }
 
 // Run runs the daemon until ctx ends, then drains and cleans up. ready, if not
@@ -106,6 +114,11 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 	running.Go(func() { _ = a.resolver.Run(background) }) // returns nil, when background ends
 	if a.docker != nil {
 		running.Go(func() { _ = a.docker.Run(background) }) // likewise
+	}
+	if len(cfg.Keeper) > 0 && os.Getpid() != 1 { // all of a container ends with its process 1
+		k := keeper.New(cfg.Keeper, log)
+		a.server.Keep = k.Keep
+		running.Go(func() { k.Run(background) })
 	}
 	return a, func() {
 		cancel()

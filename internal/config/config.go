@@ -93,6 +93,9 @@ type Config struct {
 	RepairInterval time.Duration
 	// KeepRules leaves the rules in place at exit.
 	KeepRules bool
+	// Keeper is the command of the process that carries live connections on when the
+	// daemon dies; empty means that they die with it.
+	Keeper []string
 	// LogFormat is "text" or "json".
 	LogFormat string
 	// LogLevel is the least level that is logged.

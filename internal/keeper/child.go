@@ -1,0 +1,185 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy"
+)
+
+// child is the keeper's process as the daemon sees it. A nil child is none.
+type child struct {
+	conn *net.UnixConn
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
+	err  error         // why; valid after done
+}
+
+// spawn starts command with one end of a new socket at its descriptor 3. It gets a
+// session of its own (setsid(2)), so that a terminal's interrupt, which is meant for
+// the daemon, passes it by.
+func spawn(ctx context.Context, command []string) (*child, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "keeper"), os.NewFile(uintptr(pair[1]), "daemon")
+	defer theirs.Close()
+	defer ours.Close() // conn has a descriptor of its own
+	conn, err := unixConn(ours)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), command[0], command[1:]...) // a farewell ends it
+	cmd.Args[0] = "ambassadord"                                                        // not the path, which may be /proc/self/exe
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start the process that keeps connections: %w", err)
+	}
+	c := &child{conn: conn, cmd: cmd, done: make(chan struct{})}
+	go c.wait()
+	return c, nil
+}
+
+func (c *child) wait() {
+	defer close(c.done)
+	c.err = c.cmd.Wait()
+	c.conn.Close()
+}
+
+// ended is closed when the process has ended.
+func (c *child) ended() <-chan struct{} {
+	if c == nil {
+		return nil
+	}
+	return c.done
+}
+
+// send tells of connections to keep and of those that have ended. A keeper that
+// does not take it in time is of no use any more and is ended.
+func (c *child) send(due []handover, released []uint64) {
+	if err := c.sendAll(due, released); err != nil && !errors.Is(err, net.ErrClosed) {
+		_ = c.cmd.Process.Kill() // it is our own child, and not reaped before done
+		<-c.done
+		c.err = errors.Join(err, c.err)
+	}
+}
+
+func (c *child) sendAll(due []handover, released []uint64) error {
+	for len(due) > 0 {
+		n := min(len(due), perMessage)
+		if err := c.sendKept(due[:n]); err != nil {
+			return err
+		}
+		due = due[n:]
+	}
+	for len(released) > 0 {
+		n := min(len(released), maxReleased)
+		if err := c.write(message{Released: released[:n]}, nil); err != nil {
+			return err
+		}
+		released = released[n:]
+	}
+	return nil
+}
+
+// sendKept hands over the descriptors of connections. One that has been closed
+// meanwhile is skipped; its release follows and finds nothing.
+func (c *child) sendKept(due []handover) error {
+	var m message
+	var fds []int
+	defer func() {
+		for _, fd := range fds {
+			_ = unix.Close(fd) // the message holds references of its own
+		}
+	}()
+	for _, h := range due {
+		pair, ok := duplicates(h.live)
+		if !ok {
+			continue
+		}
+		fds = append(fds, pair[0], pair[1])
+		m.Kept = append(m.Kept, describe(h.id, h.live))
+	}
+	if len(m.Kept) == 0 {
+		return nil
+	}
+	return c.write(m, unix.UnixRights(fds...))
+}
+
+func (c *child) write(m message, oob []byte) error {
+	packet, err := m.encode()
+	if err != nil {
+		return err
+	}
+	if err := c.conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	_, _, err = c.conn.WriteMsgUnix(packet, oob, nil)
+	return err
+}
+
+// dismiss says farewell and waits for the process to end.
+func (c *child) dismiss() {
+	if c == nil {
+		return
+	}
+	if err := c.write(message{Farewell: true}, nil); err != nil {
+		_ = c.cmd.Process.Kill()
+	}
+	timer := time.AfterFunc(patience, func() { _ = c.cmd.Process.Kill() })
+	defer timer.Stop()
+	<-c.done
+}
+
+// duplicates are new descriptors of both ends, which File would make blocking.
+func duplicates(live proxy.Live) (pair [2]int, ok bool) {
+	client, ok := duplicate(live.Client)
+	if !ok {
+		return pair, false
+	}
+	upstream, ok := duplicate(live.Upstream)
+	if !ok {
+		_ = unix.Close(client)
+		return pair, false
+	}
+	return [2]int{client, upstream}, true
+}
+
+// duplicate fails if conn has been closed, or no descriptor is left.
+func duplicate(conn *net.TCPConn) (int, bool) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	dup := -1
+	err = raw.Control(func(fd uintptr) {
+		dup, _ = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	return dup, err == nil && dup >= 0
+}
+
+// unixConn is file as a connection, which has a descriptor of its own.
+func unixConn(file *os.File) (*net.UnixConn, error) {
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		conn.Close()
+		return nil, fmt.Errorf("%s is a %T, not a Unix socket", file.Name(), conn)
+	}
+	return unixConn, nil
+}

@@ -1,0 +1,66 @@
+package keeper
+
+import (
+	"encoding/json"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy"
+)
+
+// message is one packet of the socket between the daemon and the keeper
+// (SOCK_SEQPACKET, unix(7)), as JSON. With Kept come two descriptors for each of
+// its connections, the client's and the endpoint's (SCM_RIGHTS).
+type message struct {
+	Kept     []connection `json:"kept,omitempty"`
+	Released []uint64     `json:"released,omitempty"`
+	// Farewell says that the daemon ends as it should, and the keeper with it.
+	Farewell bool `json:"farewell,omitempty"`
+}
+
+const (
+	// perMessage bounds a message, and stays far below what one may carry in
+	// descriptors (SCM_MAX_FD, 253) and in bytes (a target has at most 4096).
+	perMessage  = 8
+	maxReleased = 4096
+	maxMessage  = 256 << 10
+)
+
+// rights is the room for the descriptors of a message.
+var rights = unix.CmsgSpace(2 * perMessage * 4)
+
+// connection is what the log will say of a connection.
+type connection struct {
+	ID       uint64         `json:"id"`
+	Client   proxy.Client   `json:"client"`
+	Port     uint16         `json:"port"`
+	Target   string         `json:"target"`
+	Source   netip.AddrPort `json:"source"`
+	Endpoint proxy.Endpoint `json:"endpoint"`
+	Attempts int            `json:"attempts"`
+	Accepted time.Time      `json:"accepted"`
+}
+
+func describe(id uint64, live proxy.Live) connection {
+	return connection{
+		ID: id, Client: live.Route.Client, Port: live.Route.Port, Target: live.Route.Target,
+		Source: live.Source, Endpoint: live.Endpoint, Attempts: live.Attempts, Accepted: live.Accepted,
+	}
+}
+
+// live is the connection again, but for its two ends.
+func (c connection) live() proxy.Live {
+	return proxy.Live{
+		Route:  proxy.Route{Client: c.Client, Port: c.Port, Target: c.Target},
+		Source: c.Source, Endpoint: c.Endpoint, Attempts: c.Attempts, Accepted: c.Accepted,
+	}
+}
+
+func (m message) encode() ([]byte, error) { return json.Marshal(m) }
+
+func decode(packet []byte) (m message, err error) {
+	err = json.Unmarshal(packet, &m)
+	return m, err
+}

@@ -1,0 +1,165 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy"
+)
+
+// Serve is the keeper's process: it holds what the daemon hands over through
+// socket until the daemon says farewell, or dies. Then it carries the connections
+// on with server until the last has ended. While the daemon lives ctx is of no
+// interest: who stops a service ends all of its processes, and the daemon has yet
+// to drain. Afterwards its end starts a drain of that length.
+func Serve(ctx context.Context, socket *os.File, server *proxy.Server, drain time.Duration, log *slog.Logger) error {
+	conn, err := unixConn(socket)
+	if err != nil {
+		return fmt.Errorf("the daemon's socket: %w", err)
+	}
+	defer conn.Close()
+	h := held{connections: map[uint64]*pair{}}
+	defer h.close()
+	farewell, err := h.receive(conn, log)
+	if err != nil || farewell || len(h.connections) == 0 {
+		return err
+	}
+	log.Warn("the daemon is gone; its connections are carried on", "connections", len(h.connections))
+	h.resume(server, log)
+	h.drain(ctx, server, drain)
+	log.Info("the last connection of a daemon that is gone has ended")
+	return nil
+}
+
+// pair is a connection's descriptors, the client's and the endpoint's.
+type pair struct {
+	connection connection
+	fds        [2]int
+}
+
+func (p *pair) close() {
+	for _, fd := range p.fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// held is what the daemon has handed over.
+type held struct{ connections map[uint64]*pair }
+
+func (h *held) close() {
+	for _, p := range h.connections {
+		p.close()
+	}
+	clear(h.connections)
+}
+
+// receive takes messages until the farewell, or until the daemon is gone.
+func (h *held) receive(conn *net.UnixConn, log *slog.Logger) (farewell bool, err error) {
+	packet, oob := make([]byte, maxMessage), make([]byte, rights)
+	for {
+		n, oobn, flags, _, err := conn.ReadMsgUnix(packet, oob)
+		switch {
+		case errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || err == nil && n == 0:
+			return false, nil
+		case err != nil:
+			return false, fmt.Errorf("read from the daemon: %w", err)
+		}
+		fds := descriptors(oob[:oobn])
+		m, err := decode(packet[:n])
+		switch {
+		case err != nil || flags&unix.MSG_TRUNC != 0 || len(fds) != 2*len(m.Kept):
+			// It is ours that runs out of descriptors (MSG_CTRUNC), not the daemon's.
+			log.Warn("connections could not be taken over; they would end with the daemon",
+				"connections", len(m.Kept), "descriptors", len(fds), "error", err)
+			for _, fd := range fds {
+				_ = unix.Close(fd)
+			}
+			continue
+		case m.Farewell:
+			return true, nil
+		}
+		h.take(m, fds)
+		log.Debug("kept", "connections", len(h.connections))
+	}
+}
+
+func (h *held) take(m message, fds []int) {
+	for i, c := range m.Kept {
+		h.connections[c.ID] = &pair{connection: c, fds: [2]int{fds[2*i], fds[2*i+1]}}
+	}
+	for _, id := range m.Released {
+		if p := h.connections[id]; p != nil {
+			p.close()
+			delete(h.connections, id)
+		}
+	}
+}
+
+// descriptors are those that came with a message.
+func descriptors(oob []byte) []int {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil
+	}
+	var fds []int
+	for _, m := range messages {
+		if got, err := unix.ParseUnixRights(&m); err == nil {
+			fds = append(fds, got...)
+		}
+	}
+	return fds
+}
+
+// resume hands everything to server.
+func (h *held) resume(server *proxy.Server, log *slog.Logger) {
+	for id, p := range h.connections {
+		live := p.connection.live()
+		client, err := tcpConn(p.fds[0])
+		upstream, err2 := tcpConn(p.fds[1])
+		delete(h.connections, id)
+		if err := errors.Join(err, err2); err != nil {
+			for _, conn := range []*net.TCPConn{client, upstream} {
+				if conn != nil {
+					conn.Close()
+				}
+			}
+			log.Warn("a connection could not be carried on", "client", live.Route.Client.Name, "error", err)
+			continue
+		}
+		live.Client, live.Upstream = client, upstream
+		server.Resume(live)
+	}
+}
+
+// tcpConn takes fd over.
+func tcpConn(fd int) (*net.TCPConn, error) {
+	file := os.NewFile(uintptr(fd), "connection")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		conn.Close()
+		return nil, fmt.Errorf("descriptor %d is a %T, not a TCP connection", fd, conn)
+	}
+	return tcp, nil
+}
+
+// drain waits for the connections, and from the end of ctx on for timeout at most.
+func (h *held) drain(ctx context.Context, server *proxy.Server, timeout time.Duration) {
+	expired, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(timeout, cancel) })
+	defer stop()
+	server.Drain(expired)
+}
