@@ -67,8 +67,8 @@ var homes = []struct {
 	{"github.com/moby/", []string{"internal/dockerd"}},
 	{"github.com/miekg/dns", []string{"resolver/dns"}},
 	{"github.com/coreos/go-iptables", []string{"netrules/iptables"}},
-	{"github.com/google/nftables", []string{"netrules/anchor", "netrules/guard", "netrules/iptables"}},
-	{"github.com/mdlayher/", []string{"netrules/iptables", "netrules/guard"}}, // nftables' transport
+	{"github.com/google/nftables", []string{"netrules/advance", "netrules/anchor", "netrules/guard", "netrules/iptables", "netrules/owned"}},
+	{"github.com/mdlayher/", []string{"netrules/iptables", "netrules/owned"}}, // nftables' transport
 	{"github.com/vishvananda/", []string{"netrules/netns", "internal/netlab"}},
 	{"github.com/spf13/", []string{"cmd/ambassadord"}},
 }

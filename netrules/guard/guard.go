@@ -15,10 +15,8 @@
 //
 // Everything else passes untouched, whoever's it is.
 //
-// The table belongs to the netlink socket that made it (NFT_TABLE_F_OWNER, Linux
-// 5.12): nobody else can change or flush it, and it goes with our process, however
-// that ends. Old bindings that outlived us would cut off a container that is given
-// an address again.
+// The table is an owned one: old bindings that outlived us would cut off a container
+// that is given an address again.
 package guard
 
 import (
@@ -28,18 +26,14 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/google/nftables"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/netrules/netns"
+	"github.com/ambassadord/ambassadord/netrules/owned"
 )
-
-// answerTimeout bounds every exchange with the kernel, which answers at once.
-const answerTimeout = 10 * time.Second
 
 // transactionSize is room for more bindings than a host has containers: a
 // transaction is one datagram.
@@ -53,9 +47,7 @@ type Binding struct {
 
 // Guard is a table in the kernel. Its methods are for one goroutine at a time.
 type Guard struct {
-	conn   *nftables.Conn
-	socket *netlink.Conn // conn's
-	table  *nftables.Table
+	table  *owned.Table
 	v4, v6 sets
 	bound  []Binding
 }
@@ -69,29 +61,14 @@ type sets struct{ ours, clients, bound *nftables.Set }
 //
 // It fails with EEXIST or EPERM when there is a table of that name.
 func Install(ns *netns.Namespace, name string, ours []netip.Addr) (*Guard, error) {
-	g := &Guard{table: &nftables.Table{Name: name, Family: nftables.TableFamilyBridge}}
-	open := func() (err error) {
-		g.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
-			g.socket = c
-			return c.SetWriteBuffer(transactionSize)
-		}))
-		return err
-	}
-	var err error
-	if ns == nil {
-		err = open()
-	} else {
-		err = ns.Do(open) // the socket stays in the namespace that it was made in
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open nftables: %w", err)
-	}
-	err = g.makeTable()
+	table, err := owned.Make(ns, nftables.TableFamilyBridge, name, transactionSize)
+	g := &Guard{table: table}
 	if err == nil {
-		err = g.fill(ours)
+		if err = g.fill(ours); err != nil {
+			_ = table.Close()
+		}
 	}
 	if err != nil {
-		_ = g.conn.CloseLasting()
 		err = fmt.Errorf("make table bridge %s: %w", name, err)
 		if errors.Is(err, unix.EEXIST) {
 			err = hint.Wrap(err, "it is no running daemon's: nft delete table bridge "+name)
@@ -122,28 +99,28 @@ func (g *Guard) fill(ours []netip.Addr) error {
 		return err
 	}
 	// Before br_netfilter (priority 0), which may hand a frame to the rules of IP.
-	chain := g.conn.AddChain(&nftables.Chain{
-		Name: "prerouting", Table: g.table, Type: nftables.ChainTypeFilter,
+	chain := g.table.Conn.AddChain(&nftables.Chain{
+		Name: "prerouting", Table: g.table.Table, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRef(-300),
 	})
 	for _, r := range rules(g.v4, g.v6) {
-		r.Table, r.Chain = g.table, chain
-		g.conn.AddRule(r)
+		r.Table, r.Chain = g.table.Table, chain
+		g.table.Conn.AddRule(r)
 	}
-	return g.flush()
+	return g.table.Flush()
 }
 
 func (g *Guard) addSets(suffix string, addr nftables.SetDatatype) (sets, error) {
 	s := sets{
-		ours:    &nftables.Set{Table: g.table, Name: "ours" + suffix, KeyType: addr},
-		clients: &nftables.Set{Table: g.table, Name: "clients" + suffix, KeyType: addr},
+		ours:    &nftables.Set{Table: g.table.Table, Name: "ours" + suffix, KeyType: addr},
+		clients: &nftables.Set{Table: g.table.Table, Name: "clients" + suffix, KeyType: addr},
 		bound: &nftables.Set{
-			Table: g.table, Name: "bound" + suffix, Concatenation: true,
+			Table: g.table.Table, Name: "bound" + suffix, Concatenation: true,
 			KeyType: nftables.MustConcatSetType(nftables.TypeIFIndex, addr),
 		},
 	}
 	for _, set := range []*nftables.Set{s.ours, s.clients, s.bound} {
-		if err := g.conn.AddSet(set, nil); err != nil {
+		if err := g.table.Conn.AddSet(set, nil); err != nil {
 			return s, err
 		}
 	}
@@ -154,7 +131,7 @@ func (g *Guard) addSets(suffix string, addr nftables.SetDatatype) (sets, error) 
 func (g *Guard) add(set *nftables.Set, elements []nftables.SetElement) error {
 	const some = 500
 	for chunk := range slices.Chunk(elements, some) {
-		if err := g.conn.SetAddElements(set, chunk); err != nil {
+		if err := g.table.Conn.SetAddElements(set, chunk); err != nil {
 			return err
 		}
 	}
@@ -187,65 +164,18 @@ func (g *Guard) Bind(bindings []Binding) error {
 				Key: append(binary.NativeEndian.AppendUint32(nil, uint32(b.Port)), b.Addr.AsSlice()...),
 			})
 		}
-		g.conn.FlushSet(family.sets.clients)
-		g.conn.FlushSet(family.sets.bound)
+		g.table.Conn.FlushSet(family.sets.clients)
+		g.table.Conn.FlushSet(family.sets.bound)
 		if err := errors.Join(g.add(family.sets.clients, clients), g.add(family.sets.bound, bound)); err != nil {
 			return fmt.Errorf("bind addresses to bridge ports: %w", err)
 		}
 	}
-	if err := g.flush(); err != nil {
+	if err := g.table.Flush(); err != nil {
 		return fmt.Errorf("bind addresses to bridge ports: %w", err)
 	}
 	g.bound = bindings
 	return nil
 }
 
-// flush makes what was asked for, in one transaction.
-func (g *Guard) flush() error {
-	if err := g.socket.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return err
-	}
-	return g.conn.Flush()
-}
-
 // Close removes the table.
-func (g *Guard) Close() error { return g.conn.CloseLasting() }
-
-// makeTable makes the table as one that belongs to our socket. google/nftables
-// knows no flags of a table, hence this message of our own.
-func (g *Guard) makeTable() error {
-	const owner = 0x2 // NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h
-	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_TABLE_NAME, Data: []byte(g.table.Name + "\x00")},
-		{Type: unix.NFTA_TABLE_FLAGS, Data: binary.BigEndian.AppendUint32(nil, owner)},
-	})
-	if err != nil {
-		return err
-	}
-	// Begin and end name their subsystem in the big-endian resource ID (struct nfgenmsg).
-	bracket := func(kind netlink.HeaderType) netlink.Message {
-		return netlink.Message{
-			Header: netlink.Header{Type: kind, Flags: netlink.Request},
-			Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
-		}
-	}
-	if err := g.socket.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return err
-	}
-	_, err = g.socket.SendMessages([]netlink.Message{
-		bracket(unix.NFNL_MSG_BATCH_BEGIN),
-		{
-			Header: netlink.Header{
-				Type:  unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWTABLE,
-				Flags: netlink.Request | netlink.Acknowledge | netlink.Create | netlink.Excl,
-			},
-			Data: append([]byte{byte(g.table.Family), unix.NFNETLINK_V0, 0, 0}, attrs...),
-		},
-		bracket(unix.NFNL_MSG_BATCH_END),
-	})
-	if err != nil {
-		return err
-	}
-	_, err = g.socket.Receive()
-	return err
-}
+func (g *Guard) Close() error { return g.table.Close() }

@@ -3,7 +3,10 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -28,6 +31,23 @@ func (n *Namespace) HasLoopback6() (bool, error) {
 		return false, fmt.Errorf("look for ::1 in %s: %w", n.name(), err)
 	}
 	return found, nil
+}
+
+// AllowsLoopback6 reports whether lo has ::1 in the namespace, or will have it when
+// it is up: IPv6 is not turned off for it.
+func (n *Namespace) AllowsLoopback6() (bool, error) {
+	var off []byte
+	err := n.Do(func() (err error) { // /proc/sys/net shows the reader's own namespace
+		off, err = os.ReadFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look whether IPv6 is on in %s: %w", n.name(), err)
+	}
+	return strings.TrimSpace(string(off)) == "0", nil
 }
 
 // Addrs returns the addresses of all interfaces in the namespace, without zones.

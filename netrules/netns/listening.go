@@ -2,27 +2,36 @@ package netns
 
 import (
 	"bufio"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 )
 
+// The columns of the kernel's tables of TCP sockets, and states in there
+// (proc_pid_net(5), net/tcp_states.h of the kernel).
+const (
+	local, remote, state = 1, 2, 3
+
+	established, listening = "01", "0A"
+)
+
 // ListeningPorts returns the TCP ports somebody listens on inside the namespace, on
-// whatever address (proc_pid_net(5), tcp and tcp6).
+// whatever address.
 func (n *Namespace) ListeningPorts() (map[uint16]bool, error) {
 	ports := map[uint16]bool{}
-	err := n.Do(func() error {
-		// thread-self, because self is the process's first thread, which is elsewhere.
-		for _, name := range []string{"tcp", "tcp6"} {
-			err := readListening("/proc/thread-self/net/"+name, ports)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
-				return err
-			}
+	err := n.eachSocket(func(fields []string) error {
+		if fields[state] != listening {
+			return nil
 		}
-		return nil
+		addr, err := parseAddrPort(fields[local])
+		ports[addr.Port()] = true
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list listening ports in network namespace %s: %w", n.path, err)
@@ -30,8 +39,43 @@ func (n *Namespace) ListeningPorts() (map[uint16]bool, error) {
 	return ports, nil
 }
 
-// readListening adds the listening ports of one table.
-func readListening(path string, ports map[uint16]bool) error {
+// Accepted returns where the established connections to addr come from, also those
+// that the kernel has accepted and no process has yet.
+func (n *Namespace) Accepted(addr netip.AddrPort) ([]netip.AddrPort, error) {
+	var sources []netip.AddrPort
+	err := n.eachSocket(func(fields []string) error {
+		if fields[state] != established {
+			return nil
+		}
+		to, err := parseAddrPort(fields[local])
+		if err != nil || to != addr {
+			return err
+		}
+		from, err := parseAddrPort(fields[remote])
+		sources = append(sources, from)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list accepted connections in network namespace %s: %w", n.path, err)
+	}
+	return sources, nil
+}
+
+// eachSocket calls fn with the columns of each TCP socket of the namespace.
+func (n *Namespace) eachSocket(fn func(fields []string) error) error {
+	return n.Do(func() error {
+		// thread-self, because self is the process's first thread, which is elsewhere.
+		for _, name := range []string{"tcp", "tcp6"} {
+			err := readSockets("/proc/thread-self/net/"+name, fn)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func readSockets(path string, fn func(fields []string) error) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err
@@ -40,17 +84,35 @@ func readListening(path string, ports map[uint16]bool) error {
 	lines := bufio.NewScanner(file)
 	lines.Scan() // the heading
 	for lines.Scan() {
-		const local, state = 1, 3
 		fields := strings.Fields(lines.Text())
-		if len(fields) <= state || fields[state] != "0A" { // TCP_LISTEN
+		if len(fields) <= state {
 			continue
 		}
-		_, port, _ := strings.Cut(fields[local], ":")
-		number, err := strconv.ParseUint(port, 16, 16)
-		if err != nil {
+		if err := fn(fields); err != nil {
 			return fmt.Errorf("read %s: unexpected line %q", path, lines.Text())
 		}
-		ports[uint16(number)] = true
 	}
 	return lines.Err()
+}
+
+// parseAddrPort reads ADDRESS:PORT in hexadecimal digits, the address as words of
+// 32 bits in the machine's byte order.
+func parseAddrPort(text string) (netip.AddrPort, error) {
+	host, port, _ := strings.Cut(text, ":")
+	number, err := strconv.ParseUint(port, 16, 16)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	words, err := hex.DecodeString(host)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	for i := 0; i+4 <= len(words); i += 4 {
+		binary.NativeEndian.PutUint32(words[i:], binary.BigEndian.Uint32(words[i:]))
+	}
+	addr, ok := netip.AddrFromSlice(words)
+	if !ok {
+		return netip.AddrPort{}, fmt.Errorf("an address of %d bytes", len(words))
+	}
+	return netip.AddrPortFrom(addr, uint16(number)), nil
 }

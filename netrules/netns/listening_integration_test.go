@@ -28,3 +28,31 @@ func TestListeningPorts(t *testing.T) {
 		t.Errorf("another namespace: %v, %v", got, err)
 	}
 }
+
+func TestAccepted(t *testing.T) {
+	lab := netlab.New(t)
+	addresses := []string{"127.0.0.1:6379", "[::1]:6379", "127.0.0.1:6380", "127.0.0.2:6379"}
+	want := map[string]map[netip.AddrPort]bool{}
+	for _, address := range addresses {
+		l, err := lab.NS().ListenTCP(netip.MustParseAddrPort(address))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		want[address] = map[netip.AddrPort]bool{}
+		for range 2 { // which nobody calls Accept for
+			conn := lab.Dial(t, address)
+			want[address][netip.MustParseAddrPort(conn.LocalAddr().String())] = true
+		}
+	}
+	for _, address := range addresses {
+		sources, err := lab.NS().Accepted(netip.MustParseAddrPort(address))
+		got := map[netip.AddrPort]bool{}
+		for _, source := range sources {
+			got[source] = true
+		}
+		if err != nil || len(sources) != 2 || !maps.Equal(got, want[address]) {
+			t.Errorf("%s: accepted %v, %v; want %v", address, sources, err, want[address])
+		}
+	}
+}
