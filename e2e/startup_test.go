@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -51,24 +52,34 @@ func (s *startup) one(i int, options []string) {
 	} else {
 		args = append(args, client...)
 	}
+	s.docker(i, args)
+}
+
+// docker runs the container number i, and fails the test if that fails.
+func (s *startup) docker(i int, args []string) {
 	if out, err := exec.Command("docker", args...).CombinedOutput(); err != nil {
 		s.t.Errorf("container %d: docker %s: %v: %s", i, strings.Join(args, " "), err, out)
 	}
 }
 
-// run starts count containers, four at once.
-func (s *startup) run(count int, options ...string) {
+// each calls start for count containers, four at once.
+func (s *startup) each(count int, start func(i int)) {
 	var next atomic.Int64
 	var lanes sync.WaitGroup
 	for range 4 {
 		lanes.Go(func() {
 			for i := int(next.Add(1)) - 1; i < count; i = int(next.Add(1)) - 1 {
-				s.one(i, options)
+				start(i)
 			}
 		})
 	}
 	lanes.Wait()
 	s.checkForeign()
+}
+
+// run starts count containers.
+func (s *startup) run(count int, options ...string) {
+	s.each(count, func(i int) { s.one(i, options) })
 }
 
 func TestFirstInstruction(t *testing.T) {
@@ -82,7 +93,7 @@ func TestFirstInstruction(t *testing.T) {
 	network := dockertest.Network(t)
 	peer := dockertest.Name(t)
 	dockertest.Run(t, "--name", peer, "--network", network, dockertest.Image(t))
-	s.daemon = start(t, "run", "--mode", "redirect")
+	s.daemon = start(t, "run", "--mode", "redirect", "--log-level", "debug") // its log is to tell why one was too early
 	pid := s.daemon.cmd.Process.Pid
 	namespaces, sockets := descriptors(t, pid)
 
@@ -126,6 +137,34 @@ func wantNoNewcomer(t *testing.T, d *daemon) {
 	}
 }
 
+// Nobody has declared these ports before: what is to be prepared is known from the
+// moment of the container's creation, which its start follows at once, and of what
+// the environment declares the engine does not speak until the container runs.
+func TestFirstInstructionOfAnUnknown(t *testing.T) {
+	s := &startup{churn: &churn{t: t}}
+	s.listen("127.0.0.1", 4)
+	s.daemon = start(t, "run", "--mode", "redirect", "--log-level", "debug")
+	for name, declare := range map[string]func(port int, target string) []string{
+		"by label": func(port int, target string) []string {
+			return []string{"-l", fmt.Sprintf("connect.%d=%s", port, target)}
+		},
+		"by environment": func(port int, target string) []string {
+			return []string{"-e", fmt.Sprintf("BACKEND_%d=%s", port, target)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.t = t
+			s.each(40, func(i int) {
+				port, b, token := firstPort+i, s.backends[i%len(s.backends)], fmt.Sprintf("%s-%d", strings.Fields(name)[1], i)
+				s.expect(token, b)
+				args := append([]string{"run", "--rm", "--name", dockertest.Name(t), clientOption(t)}, declare(port, b.target())...)
+				s.docker(i, append(args, dockertest.Image(t), "/client", "-within", "0", "-token", token, "-want", b.name, fmt.Sprintf("localhost:%d", port)))
+			})
+		})
+	}
+	s.t = t
+}
+
 // A container that starts again was running a moment before.
 func TestFirstInstructionAfterRestart(t *testing.T) {
 	s := &startup{churn: &churn{t: t}}
@@ -149,4 +188,49 @@ func TestFirstInstructionAfterRestart(t *testing.T) {
 		return err
 	})
 	s.checkForeign()
+}
+
+// Where an engine mounts namespaces that keeps them elsewhere, its first container
+// tells; those after it may dial at once.
+func TestFirstInstructionElsewhere(t *testing.T) {
+	archive := filepath.Join(t.TempDir(), "image.tar")
+	image := dockertest.Image(t)
+	dockertest.Docker(t, "save", "-o", archive, image)
+	option := clientOption(t)
+	serve := func(t *testing.T, host string, run func(args ...string) (string, error)) {
+		s := &startup{churn: &churn{t: t}}
+		s.listen("127.0.0.1", 1)
+		b := s.backends[0]
+		s.daemon = start(t, "run", "--mode", "redirect", "--docker-host", host, "--log-level", "debug")
+		first := dockertest.Name(t)
+		if out, err := run("run", "-d", "--name", first, "-l", "connect.7000="+b.target(), image); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		s.daemon.attached(first)
+		s.each(10, func(i int) {
+			token := fmt.Sprintf("elsewhere-%d", i)
+			s.expect(token, b)
+			port := fmt.Sprint(firstPort + 1 + i)
+			if out, err := run("run", "--rm", "--name", dockertest.Name(t), "-l", "connect."+port+"="+b.target(), option, image,
+				"/client", "-within", "0", "-token", token, "-want", b.name, "localhost:"+port); err != nil {
+				t.Errorf("container %d: %v: %s", i, err, out)
+			}
+		})
+	}
+	t.Run("Docker with an --exec-root", func(t *testing.T) {
+		e := startEngine(t)
+		e.docker("load", "-i", archive)
+		serve(t, e.host(), func(args ...string) (string, error) {
+			args = append([]string{"-H", e.host(), args[0], "--network", "none"}, args[1:]...)
+			out, err := exec.Command("docker", args...).CombinedOutput()
+			return string(out), err
+		})
+	})
+	t.Run("Podman", func(t *testing.T) {
+		p := startPodman(t)
+		p.podman("load", "-i", archive)
+		serve(t, p.host(), func(args ...string) (string, error) {
+			return p.run(append([]string{args[0], "--network", "bridge"}, args[1:]...)...)
+		})
+	})
 }

@@ -31,7 +31,7 @@ func newAttachments(a *agent, mode config.Mode) *attachments {
 // wait for it: a container that is slow to attach delays no other.
 func (as *attachments) update(ctx context.Context, table *identity.Table) {
 	if as.mode == config.Redirect {
-		as.newcomers.watch(ctx)
+		as.newcomers.watch(ctx, table)
 	}
 	there := map[string]bool{}
 	for _, n := range table.Namespaces() {
@@ -58,6 +58,7 @@ func (as *attachments) update(ctx context.Context, table *identity.Table) {
 		}
 		there[id] = true
 	}
+	as.newcomers.follow(ctx, table)
 	for id, at := range as.live {
 		if !there[id] {
 			at.end(false) // the namespace has died, and its rules with it

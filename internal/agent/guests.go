@@ -1,33 +1,44 @@
 package agent
 
-import "sync"
+import (
+	"net/netip"
+	"sync"
+)
 
-// guests counts connections, for one who waits until they have left.
+// guests are connections, by where they come from, for one who waits until they
+// have left.
 type guests struct {
 	mu     sync.Mutex
-	count  int
+	in     map[netip.AddrPort]bool
 	closed bool
 	none   chan struct{} // closed when closed and the last has left
 }
 
-func newGuests() *guests { return &guests{none: make(chan struct{})} }
+func newGuests() *guests { return &guests{in: map[netip.AddrPort]bool{}, none: make(chan struct{})} }
 
 // enter reports whether it was let in; if so, leave has to follow.
-func (g *guests) enter() bool {
+func (g *guests) enter(source netip.AddrPort) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
 		return false
 	}
-	g.count++
+	g.in[source] = true
 	return true
 }
 
-func (g *guests) leave() {
+// has reports whether the connection is in.
+func (g *guests) has(source netip.AddrPort) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.count--
-	if g.closed && g.count == 0 {
+	return g.in[source]
+}
+
+func (g *guests) leave(source netip.AddrPort) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.in, source)
+	if g.closed && len(g.in) == 0 {
 		close(g.none)
 	}
 }
@@ -38,7 +49,7 @@ func (g *guests) left() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.closed = true
-	if g.count == 0 {
+	if len(g.in) == 0 {
 		close(g.none)
 	}
 	return g.none

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,7 +34,10 @@ const (
 type newcomer struct {
 	path  string
 	slots chan struct{}
+
+	mu    sync.Mutex
 	ports []netrules.Port // declared by anybody who may be the owner
+	more  chan struct{}   // holds a token when there are more ports
 
 	once     sync.Once
 	decided  chan struct{} // closed by decide
@@ -61,6 +65,7 @@ func newNewcomer(ns *newcomers, where string, ports []netrules.Port) *newcomer {
 		path:     where,
 		slots:    ns.slots,
 		ports:    ports,
+		more:     make(chan struct{}, 1),
 		decided:  make(chan struct{}),
 		wanted:   make(chan struct{}),
 		unhooked: make(chan struct{}),
@@ -76,6 +81,37 @@ func (nc *newcomer) decide(v verdict) {
 		nc.verdict = v
 		close(nc.decided)
 	})
+}
+
+// widen has those of ports prepared as well that are not yet.
+func (nc *newcomer) widen(ports []netrules.Port) {
+	nc.mu.Lock()
+	defer nc.mu.Unlock()
+	known := map[uint16]bool{}
+	for _, p := range nc.ports {
+		known[p.Number] = true
+	}
+	all := slices.Clone(nc.ports)
+	for _, p := range ports {
+		if !known[p.Number] {
+			all = append(all, p)
+		}
+	}
+	if len(all) == len(nc.ports) {
+		return
+	}
+	nc.ports = all
+	select {
+	case nc.more <- struct{}{}:
+	default:
+	}
+}
+
+// declared are the ports to prepare.
+func (nc *newcomer) declared() []netrules.Port {
+	nc.mu.Lock()
+	defer nc.mu.Unlock()
+	return nc.ports // which is replaced, never changed
 }
 
 // handOver returns what was prepared. If the claim came too late, that is at most
@@ -96,50 +132,20 @@ func (nc *newcomer) handOver() presence {
 // over with it undoes.
 func (nc *newcomer) run(ctx context.Context) {
 	defer close(nc.done)
-	began := time.Now()
-	nc.slots <- struct{}{}
-	err := nc.prepare(ctx)
-	<-nc.slots
-	if err != nil {
+	if err := nc.prepare(ctx); err != nil {
 		// No harm is done: the attachment, if there will be one, tries again and
 		// says what is wrong.
 		nc.agent.log.Debug("a new network namespace was not prepared", "namespace", nc.path, "error", err)
 		nc.decide(verdict{})
-	} else {
-		nc.agent.log.Debug("prepared a new network namespace", "namespace", nc.path, "ports", portsOf(nc.ports),
-			"took", time.Since(began).String())
 	}
-	nc.await(ctx)
+	for nc.await(ctx) {
+		if err := nc.redirect(ctx); err != nil { // what is prepared already stays so
+			nc.agent.log.Debug("a new network namespace was not prepared for more ports", "namespace", nc.path, "error", err)
+		}
+	}
 	if nc.verdict.owner == nil {
 		nc.letGo()
 	}
-}
-
-// prepare accepts first: sockets, and then rules for all that may be declared.
-func (nc *newcomer) prepare(ctx context.Context) error {
-	ns, err := netns.Open(nc.path)
-	if err != nil {
-		return err
-	}
-	nc.ns, nc.inside = ns, ns
-	families, err := familiesOf(ns)
-	if err != nil {
-		return err
-	}
-	for _, f := range families {
-		if err := nc.listenOn(ctx, f, proxy.RouterFunc(nc.route)); err != nil && f == netrules.IPv4 {
-			return err
-		}
-	}
-	return nc.forFamilies(func(f netrules.Family) error {
-		_, err := nc.agent.rules.Apply(ctx, ns, netrules.Redirect(f, nc.listen, nc.ports))
-		if f == netrules.IPv6 {
-			// The engine may be turning IPv6 off in there at this moment; if it stays,
-			// the attachment serves it.
-			return nil
-		}
-		return err
-	})
 }
 
 // forFamilies calls do for every family that we listen on, at the same time: the
@@ -160,8 +166,9 @@ func (nc *newcomer) forFamilies(do func(netrules.Family) error) error {
 	return errors.Join(errs...)
 }
 
-// await returns when there is a verdict, and makes one if nobody else does.
-func (nc *newcomer) await(ctx context.Context) {
+// await returns when there is a verdict, and makes one if nobody else does. It
+// reports whether there are more ports before that.
+func (nc *newcomer) await(ctx context.Context) (more bool) {
 	unclaimed := time.NewTimer(unclaimedPatience)
 	defer unclaimed.Stop()
 	look := time.NewTicker(mountedInterval)
@@ -169,7 +176,9 @@ func (nc *newcomer) await(ctx context.Context) {
 	for {
 		select {
 		case <-nc.decided:
-			return
+			return false
+		case <-nc.more:
+			return true
 		case <-ctx.Done():
 			nc.decide(verdict{})
 		case <-unclaimed.C:
@@ -193,6 +202,7 @@ func (nc *newcomer) letGo() {
 		_, err := nc.agent.rules.Unhook(ctx, nc.ns, f)
 		return err
 	})
+	nc.admit()
 	nc.stopListening()
 	close(nc.unhooked)
 	select {
@@ -204,6 +214,30 @@ func (nc *newcomer) letGo() {
 		nc.close()
 	case <-nc.wanted: // the chain and the namespace are the attachment's from now on
 	}
+}
+
+// admit waits until all connections that the kernel has accepted are guests: those
+// that are still on their way from there would be reset with the socket, or turned
+// away. No new ones come, for nothing is redirected any more.
+func (nc *newcomer) admit() {
+	if nc.verdict.dead {
+		return
+	}
+	const look = time.Millisecond
+	for end := time.Now().Add(ownerPatience); nc.expects() && time.Now().Before(end); {
+		time.Sleep(look)
+	}
+}
+
+// expects reports whether the kernel has accepted a connection that is no guest.
+func (nc *newcomer) expects() bool {
+	for f := range nc.listening {
+		accepted, err := nc.ns.Accepted(netip.AddrPortFrom(loopback(f), nc.listen))
+		if err == nil && slices.ContainsFunc(accepted, func(source netip.AddrPort) bool { return !nc.guests.has(source) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // undo takes rules down, unless they have died with their namespace. The context
@@ -234,7 +268,9 @@ func (nc *newcomer) route(ctx context.Context, conn *net.TCPConn) (proxy.Route, 
 	if err != nil {
 		return proxy.Route{}, proxy.Fail(proxy.NoBinding, err)
 	}
-	if !nc.guests.enter() {
+	source := netip.AddrPortFrom(sourceOf(conn), conn.RemoteAddr().(*net.TCPAddr).AddrPort().Port())
+	leave := func() { nc.guests.leave(source) }
+	if !nc.guests.enter(source) {
 		return proxy.Route{Port: dst.Port()}, proxy.Fail(proxy.NoBinding, errors.New("the container declares nothing"))
 	}
 	patience := time.NewTimer(ownerPatience)
@@ -246,21 +282,21 @@ func (nc *newcomer) route(ctx context.Context, conn *net.TCPConn) (proxy.Route, 
 		nc.decide(verdict{})
 	}
 	if ctx.Err() == nil && nc.verdict.owner != nil {
-		nc.guests.leave() // the chain stays, whatever becomes of this connection
+		leave() // the chain stays, whatever becomes of this connection
 		return nc.routeOwned(ctx, nc.verdict.owner, dst)
 	}
 	select {
 	case <-nc.unhooked:
 	case <-ctx.Done():
-		nc.guests.leave()
+		leave()
 		return proxy.Route{Port: dst.Port()}, proxy.Fail(proxy.NoBinding, context.Cause(ctx))
 	}
 	route, err := nc.through(nc.verdict.client, dst)
 	if err != nil {
-		nc.guests.leave()
+		leave()
 		return route, err
 	}
-	route.Ended = nc.guests.leave
+	route.Ended = leave
 	return route, nil
 }
 

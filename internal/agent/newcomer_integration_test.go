@@ -129,8 +129,8 @@ func (h *newcomerLab) bystander() *dockerd.Container {
 	return &dockerd.Container{ID: "bystander", Name: "bystander", NetworkMode: "default", Running: true, PID: os.Getpid(), SandboxKey: h.key}
 }
 
-// appear makes the sandbox, and returns when it is prepared.
-func (h *newcomerLab) appear() *newcomer {
+// mount makes the sandbox.
+func (h *newcomerLab) mount() {
 	h.t.Helper()
 	// A mount takes a place of its own; a link leads there just as well.
 	if err := h.lab.NS().WithFD(func(fd int) error {
@@ -138,11 +138,23 @@ func (h *newcomerLab) appear() *newcomer {
 	}); err != nil {
 		h.t.Fatal(err)
 	}
-	h.eventually("the rules are there", func() bool {
-		return strings.Contains(netlab.SaveWith(h.t, h.lab.NS(), "iptables-save"), "--dport 7000") &&
-			strings.Contains(netlab.SaveWith(h.t, h.lab.NS(), "ip6tables-save"), "--dport 7000")
-	})
+}
+
+// appear makes the sandbox, and returns when it is prepared.
+func (h *newcomerLab) appear() *newcomer {
+	h.t.Helper()
+	h.mount()
+	h.prepared("7000")
 	return h.nobodys()
+}
+
+// prepared waits until port is redirected in the sandbox.
+func (h *newcomerLab) prepared(port string) {
+	h.t.Helper()
+	h.eventually("the rules for port "+port+" are there", func() bool {
+		return strings.Contains(netlab.SaveWith(h.t, h.lab.NS(), "iptables-save"), "--dport "+port) &&
+			strings.Contains(netlab.SaveWith(h.t, h.lab.NS(), "ip6tables-save"), "--dport "+port)
+	})
 }
 
 // nobodys is what is served in the sandbox while nobody owns it.
@@ -299,6 +311,7 @@ func TestNobodyDeclaresAnything(t *testing.T) {
 	h := newNewcomerLab(t)
 	h.follow(&dockerd.Container{ID: "quiet", Name: "quiet", NetworkMode: "default"})
 	h.as.newcomers.appeared(h.ctx, h.key)
+	h.follow(&dockerd.Container{ID: "quiet", Name: "quiet", NetworkMode: "default"})
 	if h.nobodys() != nil {
 		t.Error("a namespace is entered for nobody's sake")
 	}

@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"path"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
@@ -18,36 +20,48 @@ import (
 // to go.
 type newcomers struct {
 	agent    *agent
-	folders  []string      // where namespaces appear
 	slots    chan struct{} // bounds how many are worked on at once, beside attachments.slots
-	once     sync.Once
+	folders  []string      // where namespaces appear: the first that exists
+	stop     func()        // ends the watch on folders; nil before the first
 	watching sync.WaitGroup
 	running  sync.WaitGroup // every newcomer
 
 	mu    sync.Mutex
 	there map[string]*newcomer // by the namespace's name, until it is somebody's or let go of
+	idle  map[string]time.Time // the paths of others that have appeared, and when
 }
 
 func newNewcomers(a *agent) *newcomers {
-	return &newcomers{agent: a, folders: sandbox.Folders(), slots: make(chan struct{}, 8), there: map[string]*newcomer{}}
+	return &newcomers{agent: a, folders: sandbox.Folders(), slots: make(chan struct{}, 8), there: map[string]*newcomer{},
+		idle: map[string]time.Time{}}
 }
 
-// watch starts watching, until ctx ends. There must be a table: without one
-// nobody can say who is new.
-func (ns *newcomers) watch(ctx context.Context) {
-	ns.once.Do(func() {
-		ns.watching.Go(func() {
-			err := sandbox.Watch(ctx, ns.folders, func(path string) { ns.appeared(ctx, path) })
-			if err != nil {
-				ns.agent.log.Warn("cannot watch the engine's network namespaces; a container that dials at once may be too early",
-					"error", err, "hint", hint.Of(err))
-			}
-		})
+// watch watches until ctx ends, where table shows the engine to mount namespaces.
+// There must be a table: without one nobody can say who is new.
+func (ns *newcomers) watch(ctx context.Context, table *identity.Table) {
+	if ns.stop != nil {
+		folder := table.SandboxFolder()
+		if folder == "" || slices.Contains(ns.folders, folder) {
+			return
+		}
+		// Only now has a container shown that it is elsewhere.
+		ns.stop()
+		ns.folders = []string{folder}
+	}
+	ctx, ns.stop = context.WithCancel(ctx)
+	folders := ns.folders
+	ns.watching.Go(func() {
+		err := sandbox.Watch(ctx, folders, func(path string) { ns.appeared(ctx, path) })
+		if err != nil {
+			ns.agent.log.Warn("cannot watch the engine's network namespaces; a container that dials at once may be too early",
+				"error", err, "hint", hint.Of(err))
+		}
 	})
 }
 
-// appeared serves the namespace at where, unless it is known or nobody who
-// declares anything may be in it.
+// appeared serves the namespace at where, unless it is known. While nobody who
+// declares anything may be in it, it is kept in mind: the mount may be seen before
+// the engine's word of whose it is.
 func (ns *newcomers) appeared(ctx context.Context, where string) {
 	name := path.Base(where)
 	ns.mu.Lock()
@@ -60,8 +74,39 @@ func (ns *newcomers) appeared(ctx context.Context, where string) {
 	}
 	ports := startersPorts(table.Starters(sandbox.Mounted))
 	if len(ports) == 0 {
+		ns.idle[where] = time.Now()
 		return
 	}
+	ns.serve(ctx, where, ports)
+}
+
+// follow prepares what has been declared since a namespace that is nobody's yet
+// has appeared.
+func (ns *newcomers) follow(ctx context.Context, table *identity.Table) {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	if len(ns.idle) == 0 && len(ns.there) == 0 {
+		return // and nobody has to look for mounts
+	}
+	ports := startersPorts(table.Starters(sandbox.Mounted))
+	for _, nc := range ns.there {
+		nc.widen(ports)
+	}
+	for where, since := range ns.idle {
+		_, known := table.Sandbox(path.Base(where))
+		switch {
+		case known, time.Since(since) > unclaimedPatience, !sandbox.Mounted(where):
+			delete(ns.idle, where)
+		case len(ports) > 0:
+			delete(ns.idle, where)
+			ns.serve(ctx, where, ports)
+		}
+	}
+}
+
+// serve starts to work on the namespace at where. ns.mu is held.
+func (ns *newcomers) serve(ctx context.Context, where string, ports []netrules.Port) {
+	name := path.Base(where)
 	nc := newNewcomer(ns, where, ports)
 	ns.there[name] = nc
 	ns.running.Go(func() {

@@ -1,9 +1,15 @@
 package dockerd
 
 import (
+	"fmt"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 )
 
 // The engine answers for no container that it is starting; its labels are known
@@ -42,5 +48,48 @@ func TestCreatedContainerIsKnownBeforeItIsInspected(t *testing.T) {
 	f.emit("start", "b")
 	if s := await(t, w, "b is there", func(s *Snapshot) bool { return s.Get("b") != nil }); s.Get("a") != c {
 		t.Errorf("a became %+v", s.Get("a"))
+	}
+}
+
+// What its environment declares the engine has written down before it announces a
+// container.
+func TestCreatedContainerHasTheEnvironmentOnRecord(t *testing.T) {
+	f := newFakeEngine(t)
+	f.root = t.TempDir()
+	f.onInspect = func(http.ResponseWriter, string) bool { <-f.done; return false } // it is starting them
+	f.start()
+	w := f.watch(Config{})
+	await(t, w, "the first", func(*Snapshot) bool { return true })
+	for end := time.Now().Add(patience); w.records.Load() == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the engine was not asked for its folder")
+		}
+	}
+	a, b := strings.Repeat("a", idLen), strings.Repeat("b", idLen)
+	for path, text := range map[string]string{
+		a:               `{"ID":"x","Config":{"Env":["PATH=/bin","BACKEND_80=x:80"]}}`,
+		b:               `{"Config":`, // not what it was
+		"../elsewhere":  `{"Config":{"Env":["BACKEND_1=x:1"]}}`,
+		"../containers": `{"Config":{"Env":["BACKEND_1=x:1"]}}`,
+	} {
+		dir := filepath.Join(f.root, "containers", path)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "config.v2.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id, want := range map[string][]string{
+		a: {"PATH=/bin", "BACKEND_80=x:80"}, b: nil, strings.Repeat("c", idLen): nil, "../elsewhere": nil, "": nil, ".": nil,
+	} {
+		if got := w.recordedEnv(id); !slices.Equal(got, want) {
+			t.Errorf("on record of %q: %v, want %v", id, got, want)
+		}
+	}
+	f.emitRaw(fmt.Sprintf(`{"Type":"container","Action":"create","Actor":{"ID":%q,"Attributes":{"name":"web"}}}`, a))
+	c := await(t, w, "a is announced", func(s *Snapshot) bool { return s.Get(a) != nil }).Get(a)
+	if want := []string{"PATH=/bin", "BACKEND_80=x:80"}; !c.Announced || !slices.Equal(c.Env, want) {
+		t.Errorf("announced: %+v; want the environment %v", c, want)
 	}
 }

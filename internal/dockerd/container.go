@@ -9,6 +9,7 @@ const (
 	labelComposeService = "com.docker.compose.service"
 	labelSwarmService   = "com.docker.swarm.service.name"
 
+	idLen      = 64
 	shortIDLen = 12 // what docker ps prints
 )
 
@@ -26,7 +27,8 @@ type Container struct {
 	// Env holds KEY=VALUE, in the engine's order.
 	Env []string
 	// Announced says that only its creation's event is known: the ID, the name, the
-	// image and the labels. It is soon inspected.
+	// image and the labels, and the environment if the engine's own record of it is in
+	// sight. It is soon inspected.
 	Announced bool
 	// Running is false between two tries of a restart policy too. A paused
 	// container is running.

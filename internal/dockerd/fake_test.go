@@ -25,7 +25,7 @@ const patience = 10 * time.Second
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeEngine answers the four requests of the Docker API that a Watcher makes,
+// fakeEngine answers the requests of the Docker API that a Watcher makes,
 // and does wrong what a real engine cannot be asked to do wrong.
 type fakeEngine struct {
 	t      *testing.T
@@ -48,6 +48,7 @@ type fakeEngine struct {
 	dropStreams int                                              // this many streams are closed once opened
 	onInspect   func(w http.ResponseWriter, id string) (ok bool) // ok: answer as usual
 	onList      func(w http.ResponseWriter) (ok bool)
+	root        string        // the engine's folder
 	hang        chan struct{} // non-nil: every request waits for its closing
 }
 
@@ -85,6 +86,11 @@ func (f *fakeEngine) start() {
 	mux.HandleFunc("GET /containers/{id}/json", f.inspect)
 	mux.HandleFunc("GET /events", f.events)
 	mux.HandleFunc("GET /_ping", func(_ http.ResponseWriter, r *http.Request) { f.waitHang(r) })
+	mux.HandleFunc("GET /info", func(w http.ResponseWriter, _ *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		fmt.Fprintf(w, `{"DockerRootDir":%q}`, f.root)
+	})
 	f.done = make(chan struct{})
 	server := &http.Server{Handler: mux}
 	f.server = server

@@ -120,6 +120,7 @@ func (f *follower) run(ctx context.Context) error {
 		return err
 	}
 	f.wg.Go(func() { f.read(ctx, body) })
+	f.wg.Go(func() { f.w.findRecords(ctx) })
 	f.list(ctx)
 
 	resync := time.NewTicker(f.w.resync)
@@ -174,8 +175,12 @@ func (f *follower) read(ctx context.Context, body io.ReadCloser) {
 		if id == "" {
 			continue
 		}
+		created := announced(&event)
+		if created != nil {
+			created.Env = f.w.recordedEnv(id)
+		}
 		select {
-		case f.events <- news{id: id, created: announced(&event)}:
+		case f.events <- news{id: id, created: created}:
 		case <-ctx.Done():
 			return
 		}

@@ -45,7 +45,8 @@ type Watcher struct {
 
 	running atomic.Bool
 	current atomic.Pointer[Snapshot]
-	failure atomic.Pointer[error] // nil while connected
+	failure atomic.Pointer[error]  // nil while connected
+	records atomic.Pointer[string] // the folder of the engine's records, nil while not known
 
 	mu   sync.Mutex
 	wake chan struct{} // closed and replaced at every new snapshot

@@ -123,6 +123,22 @@ func (t *Table) Sandbox(name string) (n *Namespace, known bool) {
 	return n, known
 }
 
+// SandboxFolder returns where the engine mounts the network namespaces of
+// containers, as the one that was started last shows; "" while none does.
+func (t *Table) SandboxFolder() string {
+	var last *dockerd.Container
+	for _, n := range t.byOwner {
+		c := n.Owner
+		if c.SandboxKey != "" && c.NetworkMode != "host" && (last == nil || c.StartedAt.After(last.StartedAt)) {
+			last = c
+		}
+	}
+	if last == nil {
+		return ""
+	}
+	return path.Dir(last.SandboxKey)
+}
+
 // Starters lists the clients that declare something and may be about to get a
 // network namespace of their own: those that are not running, and those whose
 // namespace is not mounted any more, because they have ended since the engine was

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -24,6 +25,27 @@ func TestSandbox(t *testing.T) {
 	}
 	if n, known := table.Sandbox("cccccccccccc"); known {
 		t.Errorf("a new sandbox = %v; want it not known", n)
+	}
+}
+
+func TestSandboxFolder(t *testing.T) {
+	at := func(id, key, mode string, second int64) *dockerd.Container {
+		return &dockerd.Container{ID: id, Name: id, Running: true, NetworkMode: mode, SandboxKey: key, StartedAt: time.Unix(second, 0)}
+	}
+	old, young := at("c1", "/run/docker/netns/aaaaaaaaaaaa", "default", 1), at("c2", "/elsewhere/netns/bbbbbbbbbbbb", "none", 2)
+	for name, test := range map[string]struct {
+		containers []*dockerd.Container
+		want       string
+	}{
+		"nobody":          {nil, ""},
+		"one":             {[]*dockerd.Container{old}, "/run/docker/netns"},
+		"the last":        {[]*dockerd.Container{young, old}, "/elsewhere/netns"},
+		"the host's":      {[]*dockerd.Container{at("c3", "/other/default", "host", 3), old}, "/run/docker/netns"},
+		"one that has no": {[]*dockerd.Container{at("c4", "", "none", 4), old}, "/run/docker/netns"},
+	} {
+		if got := build(nil, test.containers...).SandboxFolder(); got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
 	}
 }
 

@@ -12,24 +12,24 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
+	"regexp"
 
 	"golang.org/x/sys/unix"
 )
 
-// Folders are where the engine mounts the namespaces of containers, the place
-// that its answers name first.
+// Folders are where Docker mounts the namespaces of containers unless it is told
+// otherwise (--exec-root), the place that its answers name first. Podman uses
+// /run/netns, as ip-netns(8) and others do.
 func Folders() []string { return []string{"/var/run/docker/netns", "/run/docker/netns"} }
 
-// nameLength is that of a container's namespace: the first digits of a random ID.
-const nameLength = 12
+// containers matches the file names of containers' namespaces: in Docker's folder
+// the first digits of a random ID, in Podman's a whole one behind a word. Docker's
+// holds others: "default" is the host's, and overlay networks have some of their
+// own, such as "1-6uoo3vy2xq" and "lb_6uoo3vy2x".
+var containers = regexp.MustCompile(`^([0-9a-f]{12}|netns-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
 
 // isContainers reports whether a file of that name is a container's namespace.
-// The folder holds others: "default" is the host's, and overlay networks have
-// some of their own, such as "1-6uoo3vy2xq" and "lb_6uoo3vy2x".
-func isContainers(name string) bool {
-	return len(name) == nameLength && strings.Trim(name, "0123456789abcdef") == ""
-}
+func isContainers(name string) bool { return containers.MatchString(name) }
 
 // Mounted reports whether there is a namespace at path. The engine makes the file
 // first and mounts the namespace over it; and when a container has ended it

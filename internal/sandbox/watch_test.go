@@ -83,7 +83,7 @@ func TestWatch(t *testing.T) {
 	dir := t.TempDir()
 	old := filepath.Join(dir, "0123456789ab")
 	mount(t, old)
-	for _, other := range []string{"default", "1-6uoo3vy2xq", "lb_6uoo3vy2x", "ingress_sbox"} {
+	for _, other := range []string{"default", "1-6uoo3vy2xq", "lb_6uoo3vy2x", "ingress_sbox", "cni-1b4e28ba-2fa1-11d2-883f-0016d3cca427", "blue"} {
 		mount(t, filepath.Join(dir, other))
 	}
 	found := watching(t, filepath.Join(dir, "nowhere"), dir)
@@ -98,9 +98,11 @@ func TestWatch(t *testing.T) {
 	}
 	mount(t, second)
 	want(t, found, second)
-	third := filepath.Join(dir, "cccccccccccc")
-	mount(t, third)
-	want(t, found, third)
+	for _, name := range []string{"cccccccccccc", "netns-1b4e28ba-2fa1-11d2-883f-0016d3cca427"} {
+		path := filepath.Join(dir, name)
+		mount(t, path)
+		want(t, found, path)
+	}
 }
 
 func TestMountThatComesLate(t *testing.T) {

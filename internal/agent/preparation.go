@@ -1,0 +1,111 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/advance"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+	"github.com/ambassadord/ambassadord/proxy"
+)
+
+const (
+	// loopbackPatience is how long to wait for lo in a new namespace, and
+	// loopbackInterval how often to look for it.
+	loopbackPatience = 5 * time.Second
+	loopbackInterval = time.Millisecond
+)
+
+// prepare accepts first: sockets, and then rules for all that may be declared.
+func (nc *newcomer) prepare(ctx context.Context) error {
+	ns, err := netns.Open(nc.path)
+	if err != nil {
+		return err
+	}
+	nc.ns, nc.inside = ns, ns
+	if err := nc.listenSoon(ctx); err != nil {
+		return err
+	}
+	return nc.redirect(ctx)
+}
+
+// listenSoon opens the sockets. The engine mounts a namespace a moment before it
+// sets lo up in there, and until then there is no address to listen at.
+func (nc *newcomer) listenSoon(ctx context.Context) error {
+	router := proxy.RouterFunc(nc.route)
+	if err := nc.soon(ctx, func() (bool, error) {
+		err := nc.listenOn(ctx, netrules.IPv4, router)
+		if errors.Is(err, unix.EADDRNOTAVAIL) {
+			return false, nil
+		}
+		return true, err
+	}); err != nil {
+		return err
+	}
+	// The engine may be turning IPv6 off in there at this moment; if it stays after
+	// all, the attachment serves it.
+	_ = nc.soon(ctx, func() (bool, error) {
+		if allowed, err := nc.ns.AllowsLoopback6(); err != nil || !allowed {
+			return true, err
+		}
+		there, err := nc.ns.HasLoopback6()
+		if err != nil || !there {
+			return false, err
+		}
+		return true, nc.listenOn(ctx, netrules.IPv6, router)
+	})
+	return nil
+}
+
+// soon calls try again until it is done or fails, or it is too late.
+func (nc *newcomer) soon(ctx context.Context, try func() (done bool, err error)) error {
+	late := time.After(loopbackPatience)
+	for {
+		if done, err := try(); done || err != nil {
+			return err
+		}
+		select {
+		case <-time.After(loopbackInterval):
+		case <-late:
+			return fmt.Errorf("lo is not up within %s", loopbackPatience)
+		case <-nc.decided:
+			return errors.New("it was claimed before lo was up")
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// redirect makes the rules for all that may be declared: at once by a message to
+// the kernel, where that can be done, and for good by iptables.
+func (nc *newcomer) redirect(ctx context.Context) error {
+	began, ports := time.Now(), nc.declared()
+	ahead, failed := advance.Redirect(nc.ns, slices.Collect(maps.Keys(nc.listening)), nc.listen, ports)
+	if failed != nil {
+		nc.agent.log.Debug("a new network namespace has to wait for iptables", "namespace", nc.path, "error", failed)
+	} else {
+		defer func() { _ = ahead.Close() }() // its socket, and the table goes with that
+	}
+	inAdvance := time.Since(began)
+	nc.slots <- struct{}{}
+	defer func() { <-nc.slots }()
+	if err := nc.forFamilies(func(f netrules.Family) error {
+		_, err := nc.agent.rules.Apply(ctx, nc.ns, netrules.Redirect(f, nc.listen, ports))
+		if f == netrules.IPv6 {
+			return nil // as above
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	nc.agent.log.Debug("prepared a new network namespace", "namespace", nc.path, "ports", portsOf(ports),
+		"in_advance", inAdvance.String(), "took", time.Since(began).String())
+	return nil
+}
