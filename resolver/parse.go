@@ -45,6 +45,8 @@ const (
 //	redis.example.com:6379                   every A and AAAA record
 //	a:6379,b:6379                            each of the list
 //	redis.service.consul                     SRV records
+//	dns://SERVER:PORT/NAME:PORT              the same of a DNS server of one's own choice
+//	srv://SERVER:PORT/NAME
 //	SCHEME://HOST:PORT/PATH?PARAMS           whatever the scheme's source reads
 //
 // It knows the forms, not the schemes: Resolver.Parse also asks the source
@@ -197,6 +199,10 @@ func hostnameByte(c byte) bool {
 
 // parseURL reads SCHEME://HOST:PORT/PATH?PARAMS; the "://" stands at i.
 func parseURL(text string, i int) (Query, error) {
+	switch strings.ToLower(strings.TrimSpace(text[:i])) {
+	case SchemeDNS, SchemeSRV:
+		return parseDNS(text, i)
+	}
 	u, err := url.Parse(strings.TrimSpace(text))
 	if err != nil {
 		cause := err

@@ -133,9 +133,7 @@ func (r *Resolver) Parse(text string) (Target, error) {
 func (r *Resolver) unknownScheme(text, scheme string) error {
 	var known []string
 	for s := range maps.Keys(r.sources) {
-		switch s {
-		case SchemeStatic, SchemeDNS, SchemeSRV: // these are written without a scheme
-		default:
+		if s != SchemeStatic { // that is written without a scheme
 			known = append(known, s)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Schemes of the forms that have none in their text.
+// Schemes of the forms that need none in their text.
 const (
 	SchemeStatic = "static" // ip:port
 	SchemeDNS    = "dns"    // host:port
@@ -40,6 +40,9 @@ type Query struct {
 	Host string
 	// Port goes with Host; 0 when the text has none.
 	Port uint16
+	// Server is the HOST:PORT of the DNS server that a target of the schemes dns and
+	// srv names; empty for the system's.
+	Server string
 	// Path is what follows the authority, without its leading slash.
 	Path string
 	// Params is the query string in canonical form (sorted by key).
@@ -67,6 +70,9 @@ func (q Query) HostPort() string {
 func (q Query) String() string {
 	switch q.Scheme {
 	case SchemeStatic, SchemeDNS, SchemeSRV:
+		if q.Server != "" {
+			return q.Scheme + "://" + q.Server + "/" + q.HostPort()
+		}
 		return q.HostPort()
 	}
 	var b strings.Builder

@@ -2,14 +2,15 @@ package dns
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	mdns "github.com/miekg/dns"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver"
-	"github.com/ambassadord/ambassadord/resolver/internal/answer"
 )
 
 // Config tunes a Client. The zero value of each field means its default.
@@ -21,18 +22,18 @@ type Config struct {
 	// with an optional port, 53 by default. The search list and the options still
 	// come from resolv.conf.
 	Servers []string
-	// Timeout bounds each try of one server. Default 2 s. It stands for
-	// resolv.conf's "timeout" option, whose default is longer than a waiting
-	// connection should be held up.
+	// Timeout bounds each try of one server where resolv.conf has no "timeout"
+	// option. Default 2 s: the C library's 5 s is longer than a waiting connection
+	// should be held up.
 	Timeout time.Duration
 	// MinTTL and MaxTTL clamp the time between an answer and the next question.
 	// Defaults 1 s and 60 s.
 	MinTTL, MaxTTL time.Duration
 	// MaxNegativeTTL is MaxTTL for answers without records. Default 10 s.
 	MaxNegativeTTL time.Duration
-	// HostsInterval is how often a name found in the hosts file is looked up
-	// there again. Default 5 s.
-	HostsInterval time.Duration
+	// FilesInterval is how often both files are looked at for a change, which
+	// makes every watch ask again at once. Default 5 s.
+	FilesInterval time.Duration
 }
 
 func (c *Config) setDefaults() {
@@ -46,7 +47,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MinTTL, time.Second)
 	setDefault(&c.MaxTTL, time.Minute)
 	setDefault(&c.MaxNegativeTTL, 10*time.Second)
-	setDefault(&c.HostsInterval, 5*time.Second)
+	setDefault(&c.FilesInterval, 5*time.Second)
 }
 
 func setDefault(d *time.Duration, value time.Duration) {
@@ -59,8 +60,12 @@ func setDefault(d *time.Duration, value time.Duration) {
 // Close.
 type Client struct {
 	config     Config
-	resolvConf watchedFile[*mdns.ClientConfig]
+	resolvConf watchedFile[*resolvConf]
 	hosts      watchedFile[hosts]
+
+	lookups atomic.Uint64  // counted for rotation
+	named   memo[[]string] // servers given by name → their addresses
+	silent  memo[struct{}] // servers that did not answer a while ago
 }
 
 // New makes a Client.
@@ -68,7 +73,7 @@ func New(config Config) *Client {
 	config.setDefaults()
 	return &Client{
 		config:     config,
-		resolvConf: watchedFile[*mdns.ClientConfig]{path: config.ResolvConf, parse: mdns.ClientConfigFromReader},
+		resolvConf: watchedFile[*resolvConf]{path: config.ResolvConf, parse: parseResolvConf},
 		hosts:      watchedFile[hosts]{path: config.HostsFile, parse: parseHosts},
 	}
 }
@@ -92,7 +97,7 @@ func (hostSource) Check(q resolver.Query) error {
 
 // Watch publishes the host's addresses, and again when they change.
 func (s hostSource) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
-	return watch(ctx, publish, func() (lookup, error) { return s.client.lookupHost(ctx, q.Host, q.Port) })
+	return s.client.watch(ctx, publish, func() (lookup, error) { return s.client.lookupHost(ctx, q) })
 }
 
 type serviceSource struct{ client *Client }
@@ -108,7 +113,7 @@ func (serviceSource) Check(q resolver.Query) error {
 
 // Watch publishes the service's endpoints, and again when they change.
 func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
-	return watch(ctx, publish, func() (lookup, error) { return s.client.lookupService(ctx, q.Host) })
+	return s.client.watch(ctx, publish, func() (lookup, error) { return s.client.lookupService(ctx, q) })
 }
 
 // check is what both schemes ask of a query.
@@ -122,37 +127,11 @@ func check(q resolver.Query, fix string) error {
 	case q.Path != "" || q.Params != "":
 		return hint.Errorf(fix, "a DNS name takes neither a path nor parameters")
 	}
-	return nil
-}
-
-// lookup is an answer and how long it holds.
-type lookup struct {
-	answer resolver.Answer
-	holds  time.Duration
-	// noSuchName is set when the answer is empty because the name does not exist.
-	noSuchName bool
-}
-
-// watch looks up, publishes what is new, waits as long as the answer holds, and
-// starts over, until a lookup fails or ctx ends.
-func watch(ctx context.Context, publish func(resolver.Answer), look func() (lookup, error)) error {
-	publish = answer.OnChange(publish)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		}
-		found, err := look()
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			return err
-		}
-		publish(found.answer)
-		timer.Reset(found.holds)
+	if q.Server == "" {
+		return nil
 	}
+	if _, err := resolver.ParseHostPort(q.Server); err != nil {
+		return fmt.Errorf("the DNS server: %w", err)
+	}
+	return nil
 }

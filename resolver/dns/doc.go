@@ -7,16 +7,21 @@
 //     priorities and weights.
 //
 // It is a stub resolver of its own, and not package net's, because package net
-// tells neither TTLs nor SRV glue. It asks the servers of resolv.conf(5) in
-// order, through the search list, over UDP with EDNS0 (RFC 6891) and again over
-// TCP when the answer was cut (RFC 7766).
+// tells neither TTLs nor SRV glue. It asks the servers of resolv.conf(5), in its
+// order and with its options, through the search list; one that was silent is
+// asked after the others for a while. A target may name its server instead,
+// dns://SERVER/NAME: that alone is asked, for the name as it is written. Questions
+// go over UDP with EDNS0 (RFC 6891) and again over TCP when the answer was cut
+// (RFC 7766), or may have been: Consul cuts without setting TC.
 //
-// A watch asks again when the answer's shortest TTL is over. That a name does
-// not exist or has no such records is an answer, kept as long as its SOA says
-// (RFC 2308). A server that fails, refuses or stays silent is an error, once no
-// other server has an answer either.
+// A watch asks again when the answer's shortest TTL is over, or a file changes.
+// That a name does not exist or has no such records is an answer, kept as long as
+// its SOA says (RFC 2308). A server that fails, refuses or stays silent is an
+// error, once no other server has an answer either.
 //
-//	watch → lookup → ask (servers in turn) → try (UDP, then TCP)
+//	watch → lookup → upstream (whose servers)
 //	          ↓
-//	        parse (pure: message → endpoints, TTL)
+//	         ask (aliases) → askServers (in turn) → try (UDP, then TCP) → converse
+//	          ↓
+//	         parse (pure: message → endpoints, TTL)
 package dns

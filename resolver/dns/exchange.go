@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,9 @@ import (
 // usual link without fragments. Larger answers come over TCP, whose length field
 // bounds them to 64 KiB.
 const udpSize = 1232
+
+// udpBuffer is what is read at once: some servers send more than they were offered.
+const udpBuffer = 4096
 
 // question is what one message asks. Its name ends with a dot.
 type question struct {
@@ -41,71 +45,108 @@ func (e *askError) Error() string {
 	return fmt.Sprintf("asking for %s: %s", e.question, strings.Join(e.failures, "; "))
 }
 
-// servers are host:port, in the order to ask.
-func (c *Client) servers(conf *mdns.ClientConfig) []string {
-	servers := c.config.Servers
-	if len(servers) == 0 {
-		servers = conf.Servers
-	}
-	if len(servers) == 0 { // resolv.conf(5): the default is the local machine
-		servers = []string{"127.0.0.1"}
-	}
-	addrs := make([]string, len(servers))
-	for i, s := range servers {
-		addrs[i] = s
-		if _, _, err := net.SplitHostPort(s); err != nil {
-			addrs[i] = net.JoinHostPort(strings.Trim(s, "[]"), "53")
+// ask puts q to up's servers and returns the first answer: records, or that there
+// are none. An alias whose end the answer leaves out is followed by asking on; a
+// server that the target names may know the alias alone, so the system's are asked
+// for its end when that one does not answer.
+func (c *Client) ask(ctx context.Context, up upstream, q question) (*mdns.Msg, error) {
+	msg, err := c.askServers(ctx, up, q)
+	asked := q
+	for range maxChain {
+		if err != nil {
+			return nil, err
+		}
+		end := looseEnd(msg, q)
+		if end == "" || end == asked.name {
+			break
+		}
+		asked.name = end
+		var next *mdns.Msg
+		next, err = c.askServers(ctx, up, asked)
+		var failure *askError
+		if up.given != "" && errors.As(err, &failure) {
+			if up, err = c.system(); err != nil {
+				return nil, err
+			}
+			next, err = c.askServers(ctx, up, asked)
+		}
+		if err == nil {
+			next.Answer = append(aliasRecords(msg), next.Answer...)
+			msg = next
 		}
 	}
-	return addrs
+	return msg, err
 }
 
-// ask puts q to the servers in turn and returns the first answer: records, or
-// that there are none. A server that refuses or fails is not asked again; one
-// that is silent is, up to resolv.conf's attempts.
-func (c *Client) ask(ctx context.Context, conf *mdns.ClientConfig, q question) (*mdns.Msg, error) {
-	servers := c.servers(conf)
+// askServers puts q to up's servers in turn. A server that refuses or fails is not
+// asked again; one that is silent is, up to resolv.conf's attempts: every other
+// time without EDNS0, which some firewalls swallow.
+func (c *Client) askServers(ctx context.Context, up upstream, q question) (*mdns.Msg, error) {
+	servers := c.inOrder(up.servers)
 	failures := make([]string, len(servers))
 	spoke := make([]bool, len(servers))
-	for range max(1, conf.Attempts) {
+	for round := range up.attempts {
 		for i, server := range servers {
 			if spoke[i] {
 				continue
 			}
-			reply, err := c.try(ctx, server, q)
+			reply, err := c.try(ctx, attempt{server: server, timeout: up.timeout, edns: round%2 == 0}, q)
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			switch {
-			case err != nil:
+			if err != nil {
+				c.silent.put(server, struct{}{}, shunFor)
 				failures[i] = fmt.Sprintf("%s: %v", server, err)
-			case isAnswer(reply):
+				continue
+			}
+			c.silent.drop(server)
+			if isAnswer(reply) {
 				return reply, nil
-			case reply.Rcode == mdns.RcodeSuccess:
-				failures[i], spoke[i] = server+": knows no answer and asks nobody else", true
-			default:
-				failures[i], spoke[i] = server+": "+rcodeText(reply.Rcode), true
+			}
+			failures[i], spoke[i] = server+": "+refusal(reply), true
+		}
+	}
+	err := &askError{question: q, failures: failures, refused: !slices.Contains(spoke, false)}
+	return nil, hint.Wrap(err, digHint(up, servers[0], q))
+}
+
+func digHint(up upstream, server string, q question) string {
+	origin := "the servers come from resolv.conf unless configured"
+	if up.given != "" {
+		origin = "the target names this server; leave it out to ask the system's"
+	}
+	host, port, _ := net.SplitHostPort(server) // upstream made it
+	return fmt.Sprintf("compare with: dig @%s -p %s %s %s; %s", host, port, q.name, mdns.TypeToString[q.qtype], origin)
+}
+
+// refusal says in words why m, whose question it repeats, is no answer.
+func refusal(m *mdns.Msg) string {
+	var text string
+	switch m.Rcode {
+	case mdns.RcodeSuccess:
+		text = "knows no answer and asks nobody else"
+	case mdns.RcodeServerFailure:
+		text = "SERVFAIL: it could not find out"
+	case mdns.RcodeRefused:
+		text = "REFUSED: it does not answer this for us"
+	default:
+		var ok bool
+		if text, ok = mdns.RcodeToString[m.Rcode]; !ok {
+			text = "response code " + strconv.Itoa(m.Rcode)
+		}
+	}
+	if opt := m.IsEdns0(); opt != nil {
+		for _, o := range opt.Option {
+			if ede, ok := o.(*mdns.EDNS0_EDE); ok { // the reason in more detail (RFC 8914)
+				text += fmt.Sprintf(" (extended error %d: %s)", ede.InfoCode, mdns.ExtendedErrorCodeToString[ede.InfoCode])
+				if ede.ExtraText != "" {
+					text += fmt.Sprintf(": %.100q", ede.ExtraText)
+				}
+				break
 			}
 		}
 	}
-	err := &askError{question: q, failures: failures, refused: true}
-	for _, s := range spoke {
-		err.refused = err.refused && s
-	}
-	return nil, hint.Wrap(err, digHint(servers[0], q))
-}
-
-func digHint(server string, q question) string {
-	host, port, _ := net.SplitHostPort(server) // servers made it
-	return fmt.Sprintf("compare with: dig @%s -p %s %s %s; the servers come from resolv.conf unless configured",
-		host, port, q.name, mdns.TypeToString[q.qtype])
-}
-
-func rcodeText(rcode int) string {
-	if text, ok := mdns.RcodeToString[rcode]; ok {
-		return text
-	}
-	return "response code " + strconv.Itoa(rcode)
+	return text
 }
 
 // isAnswer tells an answer from a failure and from a referral: nothing at all,
@@ -120,54 +161,108 @@ func isAnswer(m *mdns.Msg) bool {
 	return false
 }
 
+// attempt is how one server is asked once.
+type attempt struct {
+	server  string
+	timeout time.Duration
+	edns    bool
+}
+
 // try asks one server once: over UDP, without EDNS0 if it does not know that
 // (RFC 6891, section 6.2.2), and over TCP if the answer was cut.
-func (c *Client) try(ctx context.Context, server string, q question) (*mdns.Msg, error) {
+func (c *Client) try(ctx context.Context, a attempt, q question) (*mdns.Msg, error) {
 	m := new(mdns.Msg)
 	m.SetQuestion(q.name, q.qtype)
 	m.RecursionDesired = true
-	m.SetEdns0(udpSize, false)
-	reply, err := c.exchange(ctx, "udp", server, m)
+	if a.edns {
+		m.SetEdns0(udpSize, false)
+	}
+	reply, err := c.exchange(ctx, "udp", a, m)
 	if err != nil {
 		return nil, err
 	}
 	switch reply.Rcode {
 	case mdns.RcodeFormatError, mdns.RcodeNotImplemented:
+		if !a.edns {
+			break
+		}
 		m.Extra = nil
-		if reply, err = c.exchange(ctx, "udp", server, m); err != nil {
+		if reply, err = c.exchange(ctx, "udp", a, m); err != nil {
 			return nil, err
 		}
 	}
-	if reply.Truncated {
-		return c.exchange(ctx, "tcp", server, m)
+	switch {
+	case reply.Truncated:
+		return c.exchange(ctx, "tcp", a, m)
+	case mayBeCut(reply):
+		return c.whole(ctx, a, m, reply), nil
 	}
 	return reply, nil
 }
 
-// exchange sends m and returns the reply to it within the configured timeout.
-// Its errors leave out the local port, so that one failure reads the same each
-// time.
-func (c *Client) exchange(ctx context.Context, network, server string, m *mdns.Msg) (*mdns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
+// mayBeCut tells whether m may lack records although it does not say so. Consul
+// leaves out what does not fit and, by default, does not set TC: each time other
+// instances. An answer from a cache has no authority, and is not asked for twice.
+func mayBeCut(m *mdns.Msg) bool {
+	const consulMin = 3 // Consul's udp_answer_limit: it always gives that many
+	records := 0
+	for _, rr := range m.Answer {
+		if len(m.Question) > 0 && rr.Header().Rrtype == m.Question[0].Qtype {
+			records++
+		}
+	}
+	return m.Authoritative && records >= consulMin
+}
+
+// whole returns the answer to m over TCP, or reply if the server has none there.
+func (c *Client) whole(ctx context.Context, a attempt, m, reply *mdns.Msg) *mdns.Msg {
+	over := "tcp " + a.server
+	if _, silent := c.silent.get(over); silent {
+		return reply
+	}
+	whole, err := c.exchange(ctx, "tcp", a, m)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		c.silent.put(over, struct{}{}, shunFor)
+		return reply
+	case err != nil || !isAnswer(whole):
+		return reply
+	}
+	return whole
+}
+
+// exchange sends m and returns the reply to it within the attempt's timeout. Its
+// errors leave out the local port, so that one failure reads the same each time.
+func (c *Client) exchange(ctx context.Context, network string, a attempt, m *mdns.Msg) (*mdns.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, network, server)
+	conn, err := dialer.DialContext(ctx, network, a.server)
 	if err != nil {
-		return nil, c.cause(network, err)
+		return nil, a.cause(network, err)
 	}
 	defer conn.Close()
 	// A read does not see ctx; a deadline in the past ends it at once.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	wire := &mdns.Conn{Conn: conn, UDPSize: udpSize}
+	reply, err := converse(conn, network, m)
+	if err != nil {
+		return nil, a.cause(network, err)
+	}
+	return reply, nil
+}
+
+// converse sends m over conn and returns the reply to it.
+func converse(conn net.Conn, network string, m *mdns.Msg) (*mdns.Msg, error) {
+	wire := &mdns.Conn{Conn: conn, UDPSize: udpBuffer}
 	if err := wire.WriteMsg(m); err != nil {
-		return nil, c.cause(network, err)
+		return nil, err
 	}
 	for {
 		packet, err := wire.ReadMsgHeader(nil)
 		if err != nil && !errors.Is(err, mdns.ErrShortRead) {
-			return nil, c.cause(network, err)
+			return nil, err
 		}
 		reply := new(mdns.Msg)
 		if err == nil {
@@ -177,9 +272,9 @@ func (c *Client) exchange(ctx context.Context, network, server string, m *mdns.M
 		case ours && (err == nil || reply.Truncated):
 			return reply, nil
 		case ours:
-			return nil, fmt.Errorf("malformed answer over %s: %w", network, err)
+			return nil, fmt.Errorf("malformed answer: %w", err)
 		case network == "tcp":
-			return nil, errors.New("the answer over tcp is to another question")
+			return nil, errors.New("the answer is to another question")
 		}
 		// Over UDP anybody can send anything: wait on for the real reply.
 	}
@@ -201,10 +296,10 @@ func isReply(reply, m *mdns.Msg) bool {
 
 // cause strips what package net adds to err: the addresses, which the caller
 // knows, and the local port, which differs each time.
-func (c *Client) cause(network string, err error) error {
+func (a attempt) cause(network string, err error) error {
 	var netErr net.Error
 	if errors.As(err, &netErr) && netErr.Timeout() {
-		return fmt.Errorf("no answer over %s within %v", network, c.config.Timeout)
+		return fmt.Errorf("no answer over %s within %v", network, a.timeout)
 	}
 	var op *net.OpError
 	if errors.As(err, &op) {

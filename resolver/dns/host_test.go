@@ -225,6 +225,16 @@ func TestHostErrors(t *testing.T) {
 	}
 }
 
+func TestPanicOverAnAnswerIsAFailure(t *testing.T) {
+	nobody := upstream{} // without a server, which no upstream is
+	nobody.attempts = 1
+	for _, r := range New(testConfig(t, "", "")).askBoth(t.Context(), nobody, "a.test.") {
+		if r.err == nil || !strings.Contains(r.err.Error(), "records of a.test. panicked") {
+			t.Errorf("error %v", r.err)
+		}
+	}
+}
+
 func TestCancelDuringASlowQuestion(t *testing.T) {
 	server := newTestServer(t)
 	server.handle(silence)
@@ -261,6 +271,22 @@ func TestHostsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Await(t, "10.0.0.1:80")
+	w.Stop(t)
+}
+
+// A name that the hosts file sends nowhere is blocked: it is not for DNS to answer,
+// and 0.0.0.0, when dialled, is this very host.
+func TestHostsFileBlocks(t *testing.T) {
+	server := newTestServer(t, "ads.test. 0 A 10.0.0.1", "half.test. 0 A 10.0.0.1")
+	config := testConfig(t, "", "0.0.0.0 ads.test half.test\n172.17.0.2 half.test\n", server)
+	source := New(config).Hosts()
+	w := sourcetest.Watch(t, source, hostQuery("ads.test", 80))
+	if a := w.Await(t); a.Note != config.HostsFile+" gives ads.test no address that can be dialled" {
+		t.Errorf("note %q", a.Note)
+	}
+	w.Stop(t)
+	w = sourcetest.Watch(t, source, hostQuery("half.test", 80))
+	w.Await(t, "172.17.0.2:80")
 	w.Stop(t)
 }
 

@@ -1,8 +1,6 @@
 package dns
 
 import (
-	"bufio"
-	"io"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,11 +11,10 @@ import (
 type hosts map[string][]netip.Addr
 
 // parseHosts skips lines it cannot read, as the C library does.
-func parseHosts(r io.Reader) (hosts, error) {
+func parseHosts(text string) hosts {
 	h := hosts{}
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		line, _, _ := strings.Cut(lines.Text(), "#")
+	for line := range strings.Lines(text) {
+		line, _, _ := strings.Cut(line, "#")
 		fields := strings.Fields(line)
 		if len(fields) < 2 {
 			continue
@@ -33,20 +30,27 @@ func parseHosts(r io.Reader) (hosts, error) {
 			}
 		}
 	}
-	return h, lines.Err()
+	return h
 }
 
-// find returns the addresses of name. localhost and the names below it are
-// loopback even when the file does not say so (RFC 6761, section 6.3).
-func (h hosts) find(name string) []netip.Addr {
+// find returns the addresses of name that can be dialled, and whether name is in
+// the file at all: a name that it sends to 0.0.0.0 is blocked, and not for DNS to
+// answer. localhost and the names below it are loopback even when the file does
+// not say so (RFC 6761, section 6.3).
+func (h hosts) find(name string) (addrs []netip.Addr, known bool) {
 	name = hostsName(name)
-	if addrs := h[name]; len(addrs) > 0 {
-		return addrs
+	if all := h[name]; len(all) > 0 {
+		for _, addr := range all {
+			if diallable(addr) {
+				addrs = append(addrs, addr)
+			}
+		}
+		return addrs, true
 	}
 	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
-		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, true
 	}
-	return nil
+	return nil, false
 }
 
 func hostsName(name string) string {

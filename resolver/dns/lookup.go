@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	mdns "github.com/miekg/dns"
@@ -35,17 +37,31 @@ func (c *Client) noSuchName(ttl time.Duration, host string) lookup {
 	return l
 }
 
-// lookupHost finds every address of host: in the hosts file, else in DNS.
-func (c *Client) lookupHost(ctx context.Context, host string, port uint16) (lookup, error) {
-	hosts, err := c.hosts.load()
-	if err != nil {
-		return lookup{}, err
+// called names end for people: as host, or as what host is an alias of.
+func called(host, asked, end string) string {
+	if end == "" || end == mdns.CanonicalName(asked) {
+		return host
 	}
-	if addrs := hosts.find(host); len(addrs) > 0 {
-		return lookup{answer: hostEndpoints(addrs, host, port, ""), holds: c.config.HostsInterval}, nil
+	return fmt.Sprintf("%s, of which %s is an alias,", strings.TrimSuffix(end, "."), host)
+}
+
+// lookupHost finds every address of q: in the hosts file unless q names its
+// server, else in DNS.
+func (c *Client) lookupHost(ctx context.Context, q resolver.Query) (lookup, error) {
+	if q.Server == "" {
+		hosts, _, err := c.hosts.load()
+		if err != nil {
+			return lookup{}, fmt.Errorf("looking into the hosts file: %w", err)
+		}
+		switch addrs, known := hosts.find(q.Host); {
+		case len(addrs) > 0:
+			return lookup{answer: hostEndpoints(addrs, q.Host, q.Port, ""), holds: c.config.MaxTTL}, nil
+		case known:
+			return c.absence(longest, "%s gives %s no address that can be dialled", c.config.HostsFile, q.Host), nil
+		}
 	}
-	return c.search(host, func(conf *mdns.ClientConfig, name string) (lookup, bool, error) {
-		return c.lookupAddresses(ctx, conf, name, host, port)
+	return c.search(ctx, q, func(up upstream, name string) (lookup, bool, error) {
+		return c.lookupAddresses(ctx, up, name, q.Host, q.Port)
 	})
 }
 
@@ -59,11 +75,11 @@ func hostEndpoints(addrs []netip.Addr, host string, port uint16, note string) re
 	return answer.New(endpoints, note)
 }
 
-// search tries look with each name that resolv.conf's search list makes of host,
+// search tries look with each name that resolv.conf's search list makes of q's host,
 // until one is found. A name that no server wants to answer for does not end the
 // search, but when nothing is found it is what is reported.
-func (c *Client) search(host string, look func(*mdns.ClientConfig, string) (found lookup, ok bool, err error)) (lookup, error) {
-	conf, err := c.resolvConf.load()
+func (c *Client) search(ctx context.Context, q resolver.Query, look func(upstream, string) (found lookup, ok bool, err error)) (lookup, error) {
+	up, err := c.upstream(ctx, q.Server)
 	if err != nil {
 		return lookup{}, err
 	}
@@ -71,11 +87,8 @@ func (c *Client) search(host string, look func(*mdns.ClientConfig, string) (foun
 		absent  lookup
 		refusal error
 	)
-	for _, name := range conf.NameList(host) {
-		if _, ok := mdns.IsDomainName(name); !ok { // too long with this suffix
-			continue
-		}
-		found, ok, err := look(conf, name)
+	for _, name := range up.names(q.Host) {
+		found, ok, err := look(up, name)
 		var failure *askError
 		switch {
 		case errors.As(err, &failure) && failure.refused:
@@ -109,15 +122,15 @@ type reply struct {
 
 // lookupAddresses asks for name's A and AAAA records at the same time. If one
 // family has records, whatever becomes of the other is no more than a note.
-func (c *Client) lookupAddresses(ctx context.Context, conf *mdns.ClientConfig, name, host string, port uint16) (lookup, bool, error) {
+func (c *Client) lookupAddresses(ctx context.Context, up upstream, name, host string, port uint16) (lookup, bool, error) {
 	var (
 		addrs            []netip.Addr
 		shortest, absent = longest, longest
-		odd              string
+		odd, end         string
 		failed           error
 		gone             bool
 	)
-	for _, r := range c.askBoth(ctx, conf, name) {
+	for _, r := range c.askBoth(ctx, up, name) {
 		switch {
 		case r.err != nil:
 			failed = r.err
@@ -126,7 +139,7 @@ func (c *Client) lookupAddresses(ctx context.Context, conf *mdns.ClientConfig, n
 			shortest = min(shortest, r.host.ttl)
 		default:
 			absent = min(absent, r.host.ttl)
-			odd = cmp.Or(odd, r.host.note)
+			odd, end = cmp.Or(odd, r.host.note), cmp.Or(end, r.host.end)
 			gone = gone || r.msg.Rcode == mdns.RcodeNameError // for every type (RFC 2308, section 2.1)
 		}
 	}
@@ -138,28 +151,28 @@ func (c *Client) lookupAddresses(ctx context.Context, conf *mdns.ClientConfig, n
 		}
 		return lookup{answer: hostEndpoints(addrs, host, port, note), holds: c.holds(shortest)}, true, nil
 	case gone:
-		return c.noSuchName(absent, host), false, nil
+		return c.noSuchName(absent, called(host, name, end)), false, nil
 	case failed != nil:
 		return lookup{}, false, failed
 	case odd != "":
 		return c.absence(absent, "%s", odd), false, nil
 	}
-	return c.absence(absent, "the name %s has no A or AAAA records", host), false, nil
+	return c.absence(absent, "the name %s has no A or AAAA records", called(host, name, end)), false, nil
 }
 
 // askBoth returns when both families have answered or failed. Once one has
 // records the other gets one more try's time: a server that is deaf to AAAA must
 // not hold up a connection for as long as all retries take.
-func (c *Client) askBoth(ctx context.Context, conf *mdns.ClientConfig, name string) [2]reply {
+func (c *Client) askBoth(ctx context.Context, up upstream, name string) [2]reply {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	replies := make(chan reply, 2)
 	for _, qtype := range []uint16{mdns.TypeA, mdns.TypeAAAA} {
-		go c.askFamily(ctx, conf, question{name, qtype}, replies)
+		go c.askFamily(ctx, up, question{name, qtype}, replies)
 	}
 	first := (<-replies).parsed()
 	if len(first.host.addrs) > 0 {
-		timer := time.AfterFunc(c.config.Timeout, cancel)
+		timer := time.AfterFunc(up.timeout, cancel)
 		defer timer.Stop()
 	}
 	second := (<-replies).parsed()
@@ -169,13 +182,20 @@ func (c *Client) askBoth(ctx context.Context, conf *mdns.ClientConfig, name stri
 	return [2]reply{first, second}
 }
 
-func (c *Client) askFamily(ctx context.Context, conf *mdns.ClientConfig, q question, replies chan<- reply) {
-	msg, err := c.ask(ctx, conf, q)
-	replies <- reply{question: q, msg: msg, err: err}
+// askFamily sends the reply to q. A panic over a hostile answer becomes a failure:
+// the caller of Watch, who does the same, cannot see it in this goroutine.
+func (c *Client) askFamily(ctx context.Context, up upstream, q question, replies chan<- reply) {
+	r := reply{question: q}
+	defer func() {
+		if p := recover(); p != nil {
+			r.err = fmt.Errorf("asking for %s panicked: %v\n%s", q, p, debug.Stack())
+		}
+		replies <- r
+	}()
+	r.msg, r.err = c.ask(ctx, up, q)
 }
 
-// parsed reads the addresses of r. It runs in the goroutine of Watch, whose caller
-// turns a panic into a failure of this source alone.
+// parsed reads the addresses of r.
 func (r reply) parsed() reply {
 	if r.err == nil {
 		r.host = parseHost(r.msg, r.question)
@@ -183,17 +203,20 @@ func (r reply) parsed() reply {
 	return r
 }
 
-// lookupService finds the SRV records of host.
-func (c *Client) lookupService(ctx context.Context, host string) (lookup, error) {
-	return c.search(host, func(conf *mdns.ClientConfig, name string) (lookup, bool, error) {
-		q := question{name, mdns.TypeSRV}
-		msg, err := c.ask(ctx, conf, q)
+// lookupService finds the SRV records of q.
+func (c *Client) lookupService(ctx context.Context, q resolver.Query) (lookup, error) {
+	return c.search(ctx, q, func(up upstream, name string) (lookup, bool, error) {
+		msg, err := c.ask(ctx, up, question{name, mdns.TypeSRV})
 		if err != nil {
 			return lookup{}, false, err
 		}
 		found := parseService(msg, name)
+		host := called(q.Host, name, found.end)
 		switch {
 		case len(found.endpoints) > 0:
+			if up.given != "" {
+				c.lookupTargets(ctx, up, &found)
+			}
 			return lookup{answer: answer.New(found.endpoints, found.note()), holds: c.holds(found.ttl)}, true, nil
 		case found.records > 0: // the name is the right one, it just has nothing to offer
 			return c.absence(found.ttl, "%s", found.note()), true, nil
@@ -204,4 +227,37 @@ func (c *Client) lookupService(ctx context.Context, host string) (lookup, error)
 		}
 		return c.absence(found.ttl, "the name %s has no SRV records", host), false, nil
 	})
+}
+
+// lookupTargets asks the server that the target names for the SRV targets that came
+// without an address: the system's servers may not know them. What it does not know
+// in the time of two tries stays a name, and so is left to the system's.
+func (c *Client) lookupTargets(ctx context.Context, up upstream, found *serviceAnswer) {
+	ctx, cancel := context.WithTimeout(ctx, 2*up.timeout)
+	defer cancel()
+	known := map[string]lookup{}
+	var endpoints []resolver.Endpoint
+	for _, e := range found.endpoints {
+		if len(endpoints) >= maxExpanded {
+			break
+		}
+		target, done := known[e.Host]
+		if !done && !e.Addr.IsValid() && ctx.Err() == nil {
+			target, _, _ = c.lookupAddresses(ctx, up, e.Host, e.Host, e.Port) // a failure leaves it empty
+			known[e.Host] = target
+		}
+		addresses := target.answer.Endpoints
+		if e.Addr.IsValid() || len(addresses) == 0 {
+			endpoints = append(endpoints, e)
+			continue
+		}
+		found.ttl = min(found.ttl, target.holds)
+		port := e.Port
+		e.Host, e.Port = "", 0
+		for _, address := range addresses {
+			e.Addr = netip.AddrPortFrom(address.Addr.Addr(), port)
+			endpoints = append(endpoints, e)
+		}
+	}
+	found.endpoints = endpoints
 }

@@ -14,10 +14,16 @@ import (
 	mdns "github.com/miekg/dns"
 
 	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/internal/answer"
 )
 
 // maxChain is how many aliases (CNAME) in a row are followed.
 const maxChain = 16
+
+// maxExpanded is the number of endpoints at which no further SRV records are looked
+// at: each multiplies with the addresses of its target, so that 64 KiB could stand
+// for millions.
+const maxExpanded = 16 * answer.MaxEndpoints
 
 // maxExamples is how many of the records left out a note names.
 const maxExamples = 3
@@ -75,9 +81,29 @@ func (a aliases) follow(name string) (end string, shortest time.Duration, ok boo
 	return end, shortest, false
 }
 
+// looseEnd is the name at the end of q's aliases, if m gives no records of it and
+// does not say that there are none; "" otherwise. Whoever has authority over the
+// alias alone answers like that.
+func looseEnd(m *mdns.Msg, q question) string {
+	end, _, ok := aliasesIn(m.Answer).follow(q.name)
+	if !ok || end == mdns.CanonicalName(q.name) || m.Rcode != mdns.RcodeSuccess || negativeTTL(m) != longest {
+		return ""
+	}
+	for _, rr := range m.Answer {
+		if rr.Header().Rrtype == q.qtype && mdns.CanonicalName(rr.Header().Name) == end {
+			return ""
+		}
+	}
+	return end
+}
+
+// aliasRecords are the aliases that m's answer has.
+func aliasRecords(m *mdns.Msg) []mdns.RR {
+	return slices.DeleteFunc(slices.Clone(m.Answer), func(rr mdns.RR) bool { return rr.Header().Rrtype != mdns.TypeCNAME })
+}
+
 // address is the address in an A or AAAA record; false for any other record and
-// for an address that cannot be dialled. The unspecified address is one of
-// those: to dial it reaches this very host.
+// for an address that cannot be dialled.
 func address(rr mdns.RR) (netip.Addr, bool) {
 	var ip net.IP
 	switch rr := rr.(type) {
@@ -88,7 +114,13 @@ func address(rr mdns.RR) (netip.Addr, bool) {
 	}
 	addr, ok := netip.AddrFromSlice(ip)
 	addr = addr.Unmap()
-	return addr, ok && !addr.IsUnspecified() && !addr.IsMulticast() && addr != broadcast
+	return addr, ok && diallable(addr)
+}
+
+// diallable refuses the addresses that are no one host's. The unspecified address
+// is one of those: to dial it reaches this very host.
+func diallable(addr netip.Addr) bool {
+	return !addr.IsUnspecified() && !addr.IsMulticast() && addr != broadcast
 }
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
@@ -96,6 +128,7 @@ var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 // hostAnswer is what a message says of a host's addresses of one family.
 type hostAnswer struct {
 	addrs []netip.Addr
+	end   string // the name that they are of, at the end of all aliases
 	ttl   time.Duration
 	note  string // why there are none, if the message is odd
 }
@@ -106,7 +139,7 @@ func parseHost(m *mdns.Msg, q question) hostAnswer {
 	if !ok {
 		return hostAnswer{ttl: negativeTTL(m), note: fmt.Sprintf("%s is a chain of more than %d aliases", q.name, maxChain)}
 	}
-	found := hostAnswer{ttl: shortest}
+	found := hostAnswer{end: end, ttl: shortest}
 	for _, rr := range m.Answer {
 		if rr.Header().Rrtype != q.qtype || mdns.CanonicalName(rr.Header().Name) != end {
 			continue
@@ -125,6 +158,7 @@ func parseHost(m *mdns.Msg, q question) hostAnswer {
 // serviceAnswer is what a message says of a service.
 type serviceAnswer struct {
 	endpoints []resolver.Endpoint
+	end       string // the name that has the records, at the end of all aliases
 	ttl       time.Duration
 	records   int      // SRV records seen, good or not
 	none      bool     // a record says that there is no such service here
@@ -152,7 +186,7 @@ func parseService(m *mdns.Msg, name string) serviceAnswer {
 		note := fmt.Sprintf("%s is a chain of more than %d aliases", name, maxChain)
 		return serviceAnswer{ttl: negativeTTL(m), leftOut: []string{note}}
 	}
-	found := serviceAnswer{ttl: shortest}
+	found := serviceAnswer{end: end, ttl: shortest}
 	glue := glueIn(m)
 	for _, rr := range m.Answer {
 		srv, ok := rr.(*mdns.SRV)
@@ -161,7 +195,9 @@ func parseService(m *mdns.Msg, name string) serviceAnswer {
 		}
 		found.records++
 		found.ttl = min(found.ttl, ttl(&srv.Hdr))
-		found.add(srv, glue)
+		if len(found.endpoints) < maxExpanded {
+			found.add(srv, glue)
+		}
 	}
 	if found.records == 0 {
 		found.ttl = min(shortest, negativeTTL(m))

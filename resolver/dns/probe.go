@@ -2,7 +2,6 @@ package dns
 
 import (
 	"context"
-	"fmt"
 	"sync"
 
 	mdns "github.com/miekg/dns"
@@ -20,16 +19,15 @@ type ServerStatus struct {
 // time, and returns what became of each, in resolv.conf's order. The error is
 // that of reading resolv.conf.
 func (c *Client) Probe(ctx context.Context) ([]ServerStatus, error) {
-	conf, err := c.resolvConf.load()
+	up, err := c.system()
 	if err != nil {
-		return nil, fmt.Errorf("find the DNS servers: %w", err)
+		return nil, err
 	}
-	servers := c.servers(conf)
-	statuses := make([]ServerStatus, len(servers))
+	statuses := make([]ServerStatus, len(up.servers))
 	var asking sync.WaitGroup
-	for i, server := range servers {
+	for i, server := range up.servers {
 		asking.Go(func() {
-			_, err := c.try(ctx, server, question{name: ".", qtype: mdns.TypeNS})
+			_, err := c.try(ctx, attempt{server: server, timeout: up.timeout, edns: true}, question{name: ".", qtype: mdns.TypeNS})
 			statuses[i] = ServerStatus{Server: server, Err: err}
 		})
 	}

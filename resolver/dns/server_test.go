@@ -173,7 +173,7 @@ func testConfig(t testing.TB, resolvConf, hostsFile string, servers ...*testServ
 		MinTTL:         20 * time.Millisecond,
 		MaxTTL:         50 * time.Millisecond,
 		MaxNegativeTTL: 30 * time.Millisecond,
-		HostsInterval:  20 * time.Millisecond,
+		FilesInterval:  20 * time.Millisecond,
 	}
 	for _, s := range servers {
 		config.Servers = append(config.Servers, s.addr)

@@ -156,6 +156,27 @@ func TestServiceIsBounded(t *testing.T) {
 	w.Stop(t)
 }
 
+// TestServiceDoesNotMultiply feeds 64 KiB whose records, each with all addresses of
+// its target, stand for two million endpoints.
+func TestServiceDoesNotMultiply(t *testing.T) {
+	m := &mdns.Msg{Compress: true}
+	m.SetQuestion("s.test.", mdns.TypeSRV)
+	for i := range 1200 {
+		m.Answer = append(m.Answer, parseRecords(t, fmt.Sprintf("s.test. 0 SRV 0 1 %d t.test.", i+1))...)
+		m.Extra = append(m.Extra, parseRecords(t, fmt.Sprintf("t.test. 0 A 10.0.%d.%d", i/250, i%250+1))...)
+	}
+	for len(m.Extra) < 1800 {
+		m.Extra = append(m.Extra, m.Extra[0])
+	}
+	if packet, err := m.Pack(); err != nil || len(packet) > mdns.MaxMsgSize {
+		t.Fatalf("%d bytes, %v: no such message comes over the wire", len(packet), err)
+	}
+	found := parseService(m, "s.test.")
+	if n := len(found.endpoints); n == 0 || n > 2*maxExpanded {
+		t.Errorf("%d endpoints from one message", n)
+	}
+}
+
 func TestHowLongAnswersHold(t *testing.T) {
 	client := New(Config{})
 	for ttl, want := range map[time.Duration]time.Duration{

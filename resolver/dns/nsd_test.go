@@ -1,0 +1,276 @@
+//go:build integration
+
+package dns
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	mdns "github.com/miekg/dns"
+
+	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/sourcetest"
+)
+
+// nsd is a real name server on a loopback port of its own, with zones that a test
+// edits. It has authority and does not recurse.
+type nsd struct {
+	addr    string
+	dir     string
+	process *exec.Cmd
+	exited  chan struct{}
+	serial  int
+}
+
+// startNSD runs a server for test.zone and, without its zone file, broken.zone.
+func startNSD(t testing.TB, records ...string) *nsd {
+	t.Helper()
+	binary, err := exec.LookPath("nsd")
+	if err != nil {
+		t.Fatalf("no name server to test with: %v; run make setup", err)
+	}
+	s := &nsd{dir: t.TempDir()}
+	s.writeZone(t, records)
+	t.Cleanup(func() {
+		s.stop(t)
+		if t.Failed() {
+			text, _ := os.ReadFile(filepath.Join(s.dir, "nsd.log"))
+			t.Logf("NSD's log:\n%s", text)
+		}
+	})
+	for attempt := 1; ; attempt++ {
+		s.run(t, binary)
+		if s.await(t) {
+			return s
+		}
+		if attempt == 5 { // each time on another port
+			t.Fatal("NSD ends at once")
+		}
+	}
+}
+
+func (s *nsd) run(t testing.TB, binary string) {
+	t.Helper()
+	host, port, _ := net.SplitHostPort(freeAddr(t))
+	s.addr = net.JoinHostPort(host, port)
+	write(t, filepath.Join(s.dir, "nsd.conf"), fmt.Sprintf(`
+server:
+	ip-address: %[2]s@%[3]s
+	username: ""
+	server-count: 1
+	database: ""
+	zonesdir: %[1]q
+	xfrdir: %[1]q
+	xfrdfile: ""
+	zonelistfile: "%[1]s/zones.list"
+	pidfile: "%[1]s/nsd.pid"
+	logfile: "%[1]s/nsd.log"
+remote-control:
+	control-enable: no
+zone:
+	name: test.zone
+	zonefile: test.zone
+zone:
+	name: broken.zone
+	zonefile: broken.zone
+`, s.dir, host, port))
+	s.process = exec.Command(binary, "-d", "-c", filepath.Join(s.dir, "nsd.conf"))
+	if err := s.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.exited = make(chan struct{})
+	go func(process *exec.Cmd, exited chan struct{}) {
+		defer close(exited)
+		_ = process.Wait()
+	}(s.process, s.exited)
+}
+
+// await waits until the server has the zone as it was written last; false if the
+// process is gone.
+func (s *nsd) await(t testing.TB) bool {
+	t.Helper()
+	alive := true
+	eventually(t, "NSD serves the zone", func() bool {
+		select {
+		case <-s.exited:
+			alive = false
+			return true
+		default:
+		}
+		m := new(mdns.Msg).SetQuestion("test.zone.", mdns.TypeSOA)
+		reply, err := mdns.Exchange(m, s.addr)
+		if err != nil || len(reply.Answer) == 0 {
+			return false
+		}
+		return int(reply.Answer[0].(*mdns.SOA).Serial) == s.serial
+	})
+	return alive
+}
+
+func (s *nsd) stop(t testing.TB) {
+	t.Helper()
+	if s.process == nil {
+		return
+	}
+	if err := s.process.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Error(err)
+	}
+	<-s.exited
+}
+
+// writeZone writes the zone file as an editor does: aside, then in its place.
+func (s *nsd) writeZone(t testing.TB, records []string) {
+	t.Helper()
+	s.serial++
+	text := fmt.Sprintf("$ORIGIN test.zone.\n@ 60 SOA ns root %d 3600 600 86400 2\n@ 60 NS ns\nns 60 A 127.0.0.1\n%s\n", s.serial, strings.Join(records, "\n"))
+	path := filepath.Join(s.dir, "test.zone")
+	write(t, path+".new", text)
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// edit replaces the zone's records and has the server read them.
+func (s *nsd) edit(t testing.TB, records ...string) {
+	t.Helper()
+	s.writeZone(t, records)
+	if err := s.process.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if !s.await(t) {
+		t.Fatal("NSD is gone")
+	}
+}
+
+// freeAddr finds a port of 127.0.0.1 that is free for TCP and UDP alike.
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	for range 100 {
+		tcp, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		udp, err := net.ListenPacket("udp", tcp.Addr().String())
+		tcp.Close()
+		if err != nil {
+			continue
+		}
+		_ = udp.Close()
+		return tcp.Addr().String()
+	}
+	t.Fatal("no free port on 127.0.0.1")
+	return ""
+}
+
+func TestNSDConformance(t *testing.T) {
+	server := startNSD(t, "redis 1 A 10.0.0.1", "redis 1 AAAA 2001:db8::1",
+		"_r._tcp 1 SRV 1 10 6379 redis", "_r._tcp 1 SRV 2 20 6380 far.example.")
+	config := testConfig(t, "", "", newTestServer(t))
+	t.Run("addresses", func(t *testing.T) {
+		sourcetest.Run(t, sourcetest.Case{
+			New:         func(testing.TB) (resolver.Source, func()) { return New(config).Hosts(), nil },
+			Query:       at(server.addr, hostQuery("redis.test.zone", 80)),
+			Want:        []string{"10.0.0.1:80", "[2001:db8::1]:80"},
+			Change:      func(t testing.TB) { server.edit(t, "redis 1 A 10.0.0.2", "_r._tcp 1 SRV 1 10 6379 redis") },
+			WantChanged: []string{"10.0.0.2:80"},
+		})
+	})
+	t.Run("services", func(t *testing.T) {
+		sourcetest.Run(t, sourcetest.Case{
+			New:         func(testing.TB) (resolver.Source, func()) { return New(config).Services(), nil },
+			Query:       at(server.addr, serviceQuery("_r._tcp.test.zone")),
+			Want:        []string{"10.0.0.2:6379"},
+			Change:      func(t testing.TB) { server.edit(t, "_r._tcp 1 SRV 1 10 6379 far.example.") },
+			WantChanged: []string{"far.example.:6379"},
+		})
+	})
+}
+
+// TestNSDTTL holds a watch with the default bounds to a real zone's TTL: an edit
+// shows no sooner than that and not much later.
+func TestNSDTTL(t *testing.T) {
+	server := startNSD(t, "a 3 A 10.0.0.1")
+	config := testConfig(t, "", "")
+	config.MinTTL, config.MaxTTL, config.MaxNegativeTTL = 0, 0, 0
+	w := sourcetest.Watch(t, New(config).Hosts(), at(server.addr, hostQuery("a.test.zone", 80)))
+	elapsed := func(what string, ttl time.Duration, change func(), want ...string) {
+		t.Helper()
+		began := time.Now()
+		change()
+		w.Await(t, want...)
+		if took := time.Since(began); took < ttl-time.Second || took > ttl+5*time.Second {
+			t.Errorf("%s: published after %v; the TTL is %v", what, took, ttl)
+		}
+	}
+	w.Await(t, "10.0.0.1:80")
+	elapsed("a change", 3*time.Second, func() { server.edit(t, "b 3 A 10.0.0.1") })
+	// The SOA's minimum of 2 s says how long an absence holds.
+	elapsed("an addition", 2*time.Second, func() { server.edit(t, "a 3600 A 10.0.0.3") }, "10.0.0.3:80")
+	w.Stop(t)
+}
+
+func TestNSDTruncates(t *testing.T) {
+	var records, want []string
+	for i := range 300 {
+		records = append(records, fmt.Sprintf("big 60 A 10.1.%d.%d", i/250, i%250+1))
+		want = append(want, fmt.Sprintf("10.1.%d.%d:80", i/250, i%250+1))
+	}
+	server := startNSD(t, records...)
+	client := New(testConfig(t, "", "", newTestServer(t)))
+	m := new(mdns.Msg).SetQuestion("big.test.zone.", mdns.TypeA)
+	reply, err := client.exchange(t.Context(), "udp", attempt{server: server.addr, timeout: 5 * time.Second}, m)
+	if err != nil || !reply.Truncated {
+		t.Fatalf("NSD did not truncate its answer: %v, %v", reply, err)
+	}
+	w := sourcetest.Watch(t, client.Hosts(), at(server.addr, hostQuery("big.test.zone", 80)))
+	w.Await(t, want...)
+	w.Stop(t)
+}
+
+func TestNSDAnswers(t *testing.T) {
+	system := newTestServer(t, "elsewhere.test. 60 A 10.0.0.9")
+	server := startNSD(t, "text 60 TXT hello", "real 60 A 10.0.0.1", "alias 60 CNAME alias2", "alias2 60 CNAME real",
+		"loop 60 CNAME pool", "pool 60 CNAME loop", "away 60 CNAME elsewhere.test.", "lost 60 CNAME nowhere.test.",
+		"_r._tcp 60 SRV 1 10 80 real", "_r._tcp 60 SRV 0 20 81 elsewhere.test.", "_none._tcp 60 SRV 0 0 0 .", "_alias._tcp 60 CNAME _r._tcp")
+	client := New(testConfig(t, "", "", system))
+	for name, want := range map[string]string{
+		"real.test.zone:80":     "10.0.0.1:80",
+		"alias.test.zone:80":    "10.0.0.1:80",
+		"away.test.zone:80":     "10.0.0.9:80",
+		"_r._tcp.test.zone":     "10.0.0.1:80 elsewhere.test.:81",
+		"_alias._tcp.test.zone": "10.0.0.1:80 elsewhere.test.:81",
+
+		"none.test.zone:80":    "the name none.test.zone does not exist",
+		"text.test.zone:80":    "the name text.test.zone has no A or AAAA records",
+		"lost.test.zone:80":    "the name nowhere.test, of which lost.test.zone is an alias, does not exist",
+		"loop.test.zone:80":    "a chain of more than 16 aliases",
+		"_none._tcp.test.zone": "the service is not offered",
+		"real.test.zone":       "the name real.test.zone has no SRV records",
+
+		"redis.other.zone:80": "SERVER: REFUSED: it does not answer this for us",
+		"redis.broken.zone":   "SERVER: SERVFAIL: it could not find out",
+	} {
+		t.Run(name, func(t *testing.T) {
+			q, look := askAt(t, server.addr, name), client.lookupHost
+			if q.Scheme == resolver.SchemeSRV {
+				look = client.lookupService
+			}
+			found, err := look(t.Context(), q)
+			got := strings.Join(sourcetest.Endpoints(found.answer), " ") + found.answer.Note
+			if err != nil {
+				got = strings.ReplaceAll(err.Error(), server.addr, "SERVER")
+			}
+			if !strings.Contains(got, want) {
+				t.Errorf("%q, want %q", got, want)
+			}
+		})
+	}
+}

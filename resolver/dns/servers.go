@@ -1,0 +1,120 @@
+package dns
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+const (
+	// shunFor is how long a server that was silent is asked after the others.
+	shunFor = 30 * time.Second
+	// maxGivenServers is how many addresses of a server given by name are asked.
+	maxGivenServers = 8
+)
+
+// upstream is whom a lookup asks, and how.
+type upstream struct {
+	resolvConf // its servers are at least one, its timeout is set
+	// given is the server that the target names; empty for the system's.
+	given string
+}
+
+// system is the upstream of targets that name no server.
+func (c *Client) system() (upstream, error) {
+	conf, _, err := c.resolvConf.load()
+	if err != nil {
+		return upstream{}, fmt.Errorf("finding the DNS servers: %w", err)
+	}
+	up := upstream{resolvConf: *conf}
+	if up.timeout == 0 {
+		up.timeout = c.config.Timeout
+	}
+	if len(c.config.Servers) > 0 {
+		up.servers = make([]string, len(c.config.Servers))
+		for i, s := range c.config.Servers {
+			if _, _, err := net.SplitHostPort(s); err != nil {
+				s = net.JoinHostPort(strings.Trim(s, "[]"), "53")
+			}
+			up.servers[i] = s
+		}
+	}
+	if len(up.servers) == 0 { // resolv.conf(5): the default is the local machine
+		up.servers = []string{"127.0.0.1:53"}
+	}
+	return up, nil
+}
+
+// upstream returns whom to ask for a target: the server that it names, HOST:PORT,
+// and no other, for the name as it is written; else the system's, from another one
+// on each time if resolv.conf says rotate.
+func (c *Client) upstream(ctx context.Context, server string) (upstream, error) {
+	up, err := c.system()
+	if err != nil {
+		return upstream{}, err
+	}
+	if server == "" {
+		if up.rotate {
+			first := int(c.lookups.Add(1)-1) % len(up.servers)
+			up.servers = slices.Concat(up.servers[first:], up.servers[:first])
+		}
+		return up, nil
+	}
+	up.given, up.search = server, nil
+	host, _, err := net.SplitHostPort(server)
+	if err != nil {
+		return upstream{}, err // Check saw to it
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		up.servers = []string{server}
+		return up, nil
+	}
+	up.servers, err = c.addressesOf(ctx, server)
+	return up, err
+}
+
+// addressesOf looks up a server given by name, among the system's servers. The
+// answer is kept as long as it holds: it would be asked for with every question
+// to the server.
+func (c *Client) addressesOf(ctx context.Context, server string) ([]string, error) {
+	if servers, ok := c.named.get(server); ok {
+		return servers, nil
+	}
+	q, err := resolver.ParseHostPort(server)
+	if err != nil {
+		return nil, err // Check saw to it
+	}
+	const fix = "name the DNS server by its IP address, or correct its name"
+	found, err := c.lookupHost(ctx, q)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("finding the DNS server %s: %w", server, err)
+	case len(found.answer.Endpoints) == 0:
+		return nil, hint.Errorf(fix, "finding the DNS server %s: %s", server, found.answer.Note)
+	}
+	var servers []string
+	for _, e := range found.answer.Endpoints[:min(maxGivenServers, len(found.answer.Endpoints))] {
+		servers = append(servers, e.Addr.String())
+	}
+	c.named.put(server, servers, found.holds)
+	return servers, nil
+}
+
+// inOrder returns servers with those that were silent a while ago last, so that a
+// dead one does not hold up every question.
+func (c *Client) inOrder(servers []string) []string {
+	shunned := func(server string) int {
+		if _, silent := c.silent.get(server); silent {
+			return 1
+		}
+		return 0
+	}
+	return slices.SortedStableFunc(slices.Values(servers), func(a, b string) int { return shunned(a) - shunned(b) })
+}
