@@ -5,6 +5,7 @@ go 1.26.7
 require (
 	github.com/coreos/go-iptables v0.8.0
 	github.com/fsouza/go-dockerclient v1.13.3
+	github.com/godbus/dbus/v5 v5.2.4
 	github.com/google/go-cmp v0.7.0
 	github.com/google/nftables v0.3.0
 	github.com/hashicorp/consul/api v1.34.5

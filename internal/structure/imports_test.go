@@ -67,6 +67,7 @@ var homes = []struct {
 	{"github.com/moby/", []string{"internal/dockerd"}},
 	{"github.com/miekg/dns", []string{"resolver/dns"}},
 	{"github.com/coreos/go-iptables", []string{"netrules/iptables"}},
+	{"github.com/godbus/", []string{"internal/firewalld"}},
 	{"github.com/google/nftables", []string{"netrules/advance", "netrules/anchor", "netrules/guard", "netrules/iptables", "netrules/owned"}},
 	{"github.com/mdlayher/", []string{"netrules/iptables", "netrules/owned"}}, // nftables' transport
 	{"github.com/vishvananda/", []string{"netrules/netns", "internal/netlab"}},
