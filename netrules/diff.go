@@ -22,7 +22,7 @@ type DiffLine struct {
 // and to remove among those that stay: each chain with its rules, then the rules
 // that lead to it. What is not ours is never changed and never shown.
 func Diff(current State, changes []Change) []DiffLine {
-	return diff(current.ourLines(), current.After(changes).ourLines())
+	return DiffLines(current.ourLines(), current.After(changes).ourLines())
 }
 
 // After returns what the table holds once changes are made, without counters. It
@@ -93,9 +93,9 @@ func (s State) ourLines() []string {
 // number of rules into a chain of ours.
 const maxCells = 4 << 20
 
-// diff is the shortest way from before to after, by their longest common
+// DiffLines is the shortest way from before to after, by their longest common
 // subsequence. Of more than two thousand lines each, all go and all come.
-func diff(before, after []string) []DiffLine {
+func DiffLines(before, after []string) []DiffLine {
 	if len(before)*len(after) > maxCells {
 		var lines []DiffLine
 		for _, text := range before {

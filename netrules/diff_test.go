@@ -60,7 +60,7 @@ func TestDiffIsBounded(t *testing.T) {
 		before = append(before, fmt.Sprint(i))
 	}
 	after := before[:1000]
-	if lines := diff(before, after); len(lines) != len(before)+len(after) {
+	if lines := DiffLines(before, after); len(lines) != len(before)+len(after) {
 		t.Errorf("%d lines", len(lines))
 	}
 }

@@ -20,6 +20,9 @@ const (
 	KindRedirect Kind = "redirect"
 	KindLink     Kind = "link"
 	KindHost     Kind = "host"
+	KindAddress  Kind = "address" // not a rule: the address that it is about
+	KindGuard    Kind = "guard"   // a rule of the bridge table
+	KindBinding  Kind = "binding" // an entry of that table
 	KindUnknown  Kind = "unknown"
 )
 

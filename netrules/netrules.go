@@ -17,19 +17,22 @@ import "fmt"
 // Family is an IP version; iptables and ip6tables hold separate rules for each.
 type Family uint8
 
-// The two families.
+// The two families, and that of what is the same for both and no iptables holds.
 const (
-	IPv4 Family = 4
-	IPv6 Family = 6
+	IPv4   Family = 4
+	IPv6   Family = 6
+	Bridge Family = 7
 )
 
-// String returns "ipv4" or "ipv6".
+// String returns "ipv4", "ipv6" or "bridge".
 func (f Family) String() string {
 	switch f {
 	case IPv4:
 		return "ipv4"
 	case IPv6:
 		return "ipv6"
+	case Bridge:
+		return "bridge"
 	}
 	return fmt.Sprintf("family(%d)", uint8(f))
 }

@@ -31,7 +31,8 @@ func rulesRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove",
 		Short: "Remove every rule of ours from every network namespace of this host",
-		Long: `Remove every rule of ours from every network namespace of this host.
+		Long: `Remove every rule of ours from every network namespace of this host, and the
+addresses of mode host that a killed daemon left.
 
 No daemon and no engine are needed: it looks through /run/docker/netns,
 /run/netns and the processes. Chains that are not ours are not touched.`,
@@ -41,7 +42,12 @@ No daemon and no engine are needed: it looks through /run/docker/netns,
 			count := 0
 			err := agent.RemoveRules(cmd.Context(), force, newLogger(config.Default(), cmd.ErrOrStderr()), func(r agent.Removed) {
 				count += len(r.Chains)
-				fmt.Fprintf(out, "%s, %s: removed %s\n", r.Namespace, r.Family, strings.Join(r.Chains, ", "))
+				if len(r.Chains) > 0 {
+					fmt.Fprintf(out, "%s, %s: removed %s\n", r.Namespace, r.Family, strings.Join(r.Chains, ", "))
+				}
+				for _, addr := range r.Addrs {
+					fmt.Fprintf(out, "%s, %s: removed the address %s\n", r.Namespace, r.Family, addr)
+				}
 			})
 			fmt.Fprintf(out, "%d chains removed\n", count)
 			return err

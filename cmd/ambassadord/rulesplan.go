@@ -24,7 +24,8 @@ type rulesFlags struct {
 func (f *rulesFlags) register(set *pflag.FlagSet, listen string) {
 	f.run.registerSources(set)
 	set.StringVar(&f.mode, "mode", string(config.Redirect),
-		"redirect: the rules in each container that declares a port; link: those of this network namespace")
+		"redirect: the rules in each container that declares a port; host and link: those of this network namespace")
+	f.run.registerHost(set)
 	set.Uint16Var(&f.listen, "listen-port", 0, listen)
 	f.output.register(set)
 }
@@ -41,8 +42,12 @@ func (f *rulesFlags) parse() (config.Config, agent.WantedRules, error) {
 		return cfg, wanted, usage(err)
 	}
 	wanted.Mode = modes[0]
-	if wanted.Mode != config.Redirect && wanted.Mode != config.Link {
-		return cfg, wanted, usage(hint.Errorf("give redirect or link", "mode %s has no rules to plan", wanted.Mode))
+	if wanted.Mode != config.Redirect && wanted.Mode != config.Host && wanted.Mode != config.Link {
+		return cfg, wanted, usage(hint.Errorf("give redirect, host or link", "mode %s has no rules to plan", wanted.Mode))
+	}
+	cfg.TrustSources = f.run.trustSources
+	if cfg.HostAddrs, err = config.ParseHostAddrs(f.run.hostAddrs); err != nil {
+		return cfg, wanted, usage(err)
 	}
 	return cfg, wanted, f.output.check()
 }
@@ -55,7 +60,7 @@ func rulesPlanCommand(environ []string) *cobra.Command {
 		Long: `Print the rules that each container needs, and what would change for it.
 
 Lines with + would be added, lines with - removed, the others stay. Nothing is
-changed.`,
+changed. With --mode host that includes the addresses and the guard's table.`,
 		Args: exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, wanted, err := flags.parse()
@@ -77,8 +82,10 @@ func rulesApplyCommand(environ []string) *cobra.Command {
 		Use:   "apply --listen-port PORT",
 		Short: "Set the rules once, for another process that listens at PORT",
 		Long: `Set the rules once, for hosts where another process listens at PORT: in mode
-redirect on loopback inside each container that declares a port, in mode link in
-this network namespace. It prints what it changed, as plan does; a second time
+redirect on loopback inside each container that declares a port, in modes host and
+link in this network namespace. Of mode host that is the chains alone, for addresses
+that the host has: the guard against forged source addresses lives with its process,
+so it takes --trust-source-addresses. It prints what it changed, as plan does; a second time
 there is nothing to change. "ambassadord rules remove" takes the rules away.`,
 		Example: `  ambassadord rules plan --listen-port 15001
   ambassadord rules apply --listen-port 15001`,
@@ -132,7 +139,7 @@ func (all *planned) add(p agent.Planned) {
 	}
 	j := plannedJSON{
 		Client: p.Client, ID: p.ID, Namespace: p.Namespace, Family: p.Family.String(),
-		Chain: p.Chain.Name, Changes: len(p.Changes), Lines: []lineJSON{},
+		Chain: p.Chain.Name, Changes: p.Changes, Lines: []lineJSON{},
 	}
 	for _, l := range p.Diff {
 		j.Lines = append(j.Lines, lineJSON{Sign: string(l.Sign), Rule: l.Text})

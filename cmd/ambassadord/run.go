@@ -116,11 +116,7 @@ func (f *runFlags) lookup(name string) string {
 func (f *runFlags) register(set *pflag.FlagSet) {
 	d := config.Default()
 	f.registerMode(set)
-	for _, a := range d.HostAddrs {
-		f.hostAddrs = append(f.hostAddrs, a.String())
-	}
-	set.StringSliceVar(&f.hostAddrs, "host-addr", f.hostAddrs, "mode host: the address that containers dial; give it once for each address family")
-	set.BoolVar(&f.trustSources, "trust-source-addresses", false, "modes host and link: believe source addresses that containers could have forged")
+	f.registerHost(set)
 	set.StringVar(&f.listen, "listen", "", "where to listen for the one TARGET given: PORT, :PORT or IP:PORT")
 	f.registerSources(set)
 	set.DurationVar(&f.dialTimeout, "dial-timeout", d.DialTimeout, "how long to look for an endpoint that answers")
@@ -147,6 +143,15 @@ func (f *runFlags) logging(c *config.Config) error {
 		return usage(hint.Errorf("give one of debug, info, warn, error", "--log-level does not know %q", f.logLevel))
 	}
 	return nil
+}
+
+// registerHost registers what modes host and link add.
+func (f *runFlags) registerHost(set *pflag.FlagSet) {
+	for _, a := range config.Default().HostAddrs {
+		f.hostAddrs = append(f.hostAddrs, a.String())
+	}
+	set.StringSliceVar(&f.hostAddrs, "host-addr", f.hostAddrs, "mode host: the address that containers dial; give it once for each address family")
+	set.BoolVar(&f.trustSources, "trust-source-addresses", false, "modes host and link: believe source addresses that containers could have forged")
 }
 
 func (f *runFlags) registerMode(set *pflag.FlagSet) {

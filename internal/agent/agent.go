@@ -41,6 +41,7 @@ type agent struct {
 	log      *slog.Logger
 	modes    []config.Mode
 	self     string // our own container's ID, "" outside of one
+	have     privilege.Set
 	resolver *resolver.Resolver
 	docker   *dockerd.Watcher // nil when nothing needs an engine
 	rules    *iptables.Rules  // nil when no mode needs rules
@@ -73,11 +74,11 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, ready func())
 func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, func(), error) {
 	a := &agent{cfg: cfg, log: log}
 	a.self, _ = dockerd.Self(ctx)
-	have, err := privilege.Effective()
-	if err != nil {
+	var err error
+	if a.have, err = privilege.Effective(); err != nil {
 		return nil, nil, err
 	}
-	a.modes = effectiveModes(cfg.Modes, a.self != "", enterable(have), log)
+	a.modes = effectiveModes(cfg.Modes, a.self != "", enterable(a.have), log)
 	a.server = &proxy.Server{DialTimeout: cfg.DialTimeout, Done: func(r proxy.Record) { logConnection(log, r) }, Log: log}
 
 	parts, err := build(cfg, a.self, log)
@@ -104,7 +105,7 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 			log.Warn("this host uses both packet filters", "error", mixed, "hint", hint.Of(mixed))
 		}
 	}
-	if err := a.mustBeAllowed(have); err != nil {
+	if err := a.mustBeAllowed(); err != nil {
 		return nil, nil, err
 	}
 
@@ -274,28 +275,34 @@ func enterable(have privilege.Set) bool {
 	return len(privilege.Missing(config.Redirect, privilege.Circumstances{}, have)) == 0
 }
 
-// canEnterNamespaces reports whether this process may, without which no bridge port
-// can be found either.
-func canEnterNamespaces() bool {
-	have, err := privilege.Effective()
-	return err == nil && have.Has("SYS_ADMIN")
-}
-
 // mustBeAllowed refuses modes that this process lacks a capability for, and names
 // it.
-func (a *agent) mustBeAllowed(have privilege.Set) error {
-	c := privilege.Circumstances{ThroughProc: !netns.EngineFolderVisible()}
-	if a.rules != nil {
-		c.Legacy = a.rules.Variant() == iptables.Legacy
-	}
+func (a *agent) mustBeAllowed() error {
 	for _, m := range a.modes {
-		missing := privilege.Missing(m, c, have)
+		missing := privilege.Missing(m, a.circumstances(), a.have)
 		if len(missing) == 0 || m == config.Link && a.cfg.RulesByOthers {
 			continue
 		}
 		return hint.Errorf(privilege.Hint(missing), "mode %s lacks the capability %s", m, strings.Join(missing, ", "))
 	}
 	return nil
+}
+
+// mayGuard says which capability the guard of modes host and link lacks. Without one
+// of them the table might still be made, and cut off whoever it cannot bind.
+func (a *agent) mayGuard() error {
+	missing := privilege.MissingForGuard(a.circumstances(), a.have)
+	if len(missing) == 0 {
+		return nil
+	}
+	return hint.Errorf(privilege.Hint(missing), "the guard lacks the capability %s", strings.Join(missing, ", "))
+}
+
+func (a *agent) circumstances() privilege.Circumstances {
+	return privilege.Circumstances{
+		Legacy:      a.rules != nil && a.rules.Variant() == iptables.Legacy,
+		ThroughProc: !netns.EngineFolderVisible(),
+	}
 }
 
 // lock makes sure that one daemon serves this host, in any mode but link. It is an

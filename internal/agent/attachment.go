@@ -232,7 +232,7 @@ func redirectPorts(n *identity.Namespace) []netrules.Port {
 func redirectPort(client *identity.Client, b binding.Binding) netrules.Port {
 	return netrules.Port{
 		Number:  b.Port,
-		Comment: fmt.Sprintf("%s (%s) %s", client.Container.Name, client.Container.ShortID(), b.Origin),
+		Comment: ownerText(client.Container) + " " + b.Origin,
 	}
 }
 

@@ -7,11 +7,15 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/firewalld"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/guard"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -58,7 +62,7 @@ func (a *agent) startHost(ctx context.Context) (*host, error) {
 		ours = append(ours, d.addr)
 	}
 	// Until the last connection is drained, whatever becomes of ctx.
-	h.sentry = a.startSentry(context.WithoutCancel(ctx), nil, "ambassadord", ours)
+	h.sentry = a.startSentry(context.WithoutCancel(ctx), nil, guard.TableName, ours)
 	for _, d := range h.doors {
 		if _, err := a.rules.Apply(ctx, nil, d.chain()); err != nil {
 			h.takeDown()
@@ -77,9 +81,8 @@ func (a *agent) startHost(ctx context.Context) (*host, error) {
 // open puts addr on lo and listens there. A family that this host lacks is passed
 // over.
 func (h *host) open(addr netip.Addr) error {
-	d := &door{family: netrules.IPv4, addr: addr}
+	d := &door{family: familyOf(addr), addr: addr}
 	if addr.Is6() {
-		d.family = netrules.IPv6
 		_, err := h.agent.rules.Fingerprint(context.Background(), nil, d.family) // reads, and bounds itself
 		six, sixErr := (*netns.Namespace)(nil).HasLoopback6()
 		if sixErr != nil {
@@ -117,7 +120,18 @@ func (h *host) route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error
 // keep renews the addresses and repairs the rules until ctx ends.
 func (h *host) keep(ctx context.Context) {
 	defer close(h.done)
-	h.agent.occasions(ctx, func(due bool) {
+	rewritten := make(chan struct{}, 1)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		firewalld.Watch(ctx, func() {
+			select {
+			case rewritten <- struct{}{}:
+			default:
+			}
+		})
+	})
+	defer watching.Wait()
+	h.agent.occasions(ctx, rewritten, func(due bool) {
 		for _, d := range h.doors {
 			if err := h.repair(ctx, d, due); err != nil && ctx.Err() == nil {
 				h.agent.log.Error("cannot repair the rules of mode host; trying again", "address", d.addr.String(), "error", err)
@@ -163,28 +177,27 @@ func (h *host) update(_ context.Context, table *identity.Table) { h.sentry.follo
 // carried on.
 func (h *host) unhook() {
 	<-h.done // or it might hook the chains again
-	h.forFamilies(func(ctx context.Context, f netrules.Family) error {
-		_, err := h.agent.rules.Unhook(ctx, nil, f)
-		return err
-	})
+	h.agent.unhookOwn(config.Host, h.families())
 	h.sentry.end()
 }
 
 func (h *host) release() {
-	h.forFamilies(func(ctx context.Context, f netrules.Family) error {
-		_, err := removeFrom(ctx, h.agent.rules, nil, f)
-		return err
-	})
+	h.agent.removeOwn(config.Host, h.families())
 	h.close()
 }
 
 // takeDown undoes what a start has begun.
 func (h *host) takeDown() {
 	h.sentry.end()
-	h.forFamilies(func(ctx context.Context, f netrules.Family) error {
-		_, err := removeFrom(ctx, h.agent.rules, nil, f)
-		return err
-	})
+	h.agent.removeOwn(config.Host, h.families())
+}
+
+func (h *host) families() []netrules.Family {
+	var all []netrules.Family
+	for _, d := range h.doors {
+		all = append(all, d.family)
+	}
+	return all
 }
 
 // close takes the addresses away; the listeners are closed by now, or never
@@ -196,20 +209,6 @@ func (h *host) close() {
 		}
 		if err := (*netns.Namespace)(nil).EndLease(d.addr); err != nil {
 			h.agent.log.Error("cannot remove the address of mode host; it goes by itself within minutes", "address", d.addr.String(), "error", err)
-		}
-	}
-}
-
-// forFamilies does the work of taking rules down. The agent's context has ended by
-// then; every step bounds itself.
-func (h *host) forFamilies(do func(context.Context, netrules.Family) error) {
-	if h.agent.cfg.KeepRules {
-		return
-	}
-	for _, d := range h.doors {
-		if err := do(context.Background(), d.family); err != nil {
-			h.agent.log.Error("cannot remove the rules of mode host", "family", d.family.String(), "error", err,
-				"hint", "run: ambassadord rules remove")
 		}
 	}
 }

@@ -9,9 +9,11 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/guard"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -54,18 +56,20 @@ func (a *agent) startLink(ctx context.Context) (*link, error) {
 // in the host's namespace, which is in reach with the host's processes.
 func (l *link) guard(ctx context.Context) {
 	ours, err := (*netns.Namespace)(nil).Addrs()
+	if err == nil {
+		err = l.agent.mayGuard() // or we would say that what we may not enter is out of sight
+	}
+	if err == nil {
+		l.host, err = hostNamespace(ctx)
+	}
 	if err != nil {
 		l.agent.warnUnguarded(err)
 		return
 	}
 	ours = slices.DeleteFunc(ours, func(a netip.Addr) bool { return a.IsLoopback() || a.IsLinkLocalUnicast() })
-	if l.host, err = hostNamespace(ctx); err != nil {
-		l.agent.warnUnguarded(err)
-		return
-	}
 	// Until the last connection is drained, whatever becomes of ctx. Several
 	// daemons may be linked to on one host, so each has a table of its own.
-	l.sentry = l.agent.startSentry(context.WithoutCancel(ctx), l.host, "ambassadord_"+hostname(), ours)
+	l.sentry = l.agent.startSentry(context.WithoutCancel(ctx), l.host, guard.TableName+"_"+hostname(), ours)
 }
 
 // hostNamespace finds the network namespace in which our own cables end at a
@@ -105,7 +109,7 @@ func holdsCablesOf(ns, far *netns.Namespace) bool {
 func (l *link) keep(ctx context.Context) {
 	defer close(l.done)
 	verified := map[netrules.Family]uint64{}
-	l.agent.occasions(ctx, func(bool) {
+	l.agent.occasions(ctx, nil, func(bool) {
 		for _, f := range l.applied {
 			l.repair(ctx, f, verified)
 		}
@@ -132,7 +136,7 @@ func (l *link) repair(ctx context.Context, f netrules.Family, verified map[netru
 func applyLink(ctx context.Context, rules *iptables.Rules, port uint16) ([]netrules.Family, error) {
 	var applied []netrules.Family
 	var errs []error
-	for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
+	for _, f := range families() {
 		_, err := rules.Apply(ctx, nil, netrules.Link(f, port))
 		switch {
 		case err == nil:
@@ -186,36 +190,16 @@ func (l *link) update(_ context.Context, table *identity.Table) { l.sentry.follo
 // connections that came through them have been drained.
 func (l *link) unhook() {
 	<-l.done // or it might hook the chain again
-	l.forFamilies(func(ctx context.Context, f netrules.Family) error {
-		_, err := l.agent.rules.Unhook(ctx, nil, f)
-		return err
-	})
+	l.agent.unhookOwn(config.Link, l.applied)
 	l.sentry.end()
 	if l.host != nil {
 		l.host.Close()
 	}
 }
 
-func (l *link) release() {
-	l.forFamilies(func(ctx context.Context, f netrules.Family) error {
-		_, err := removeFrom(ctx, l.agent.rules, nil, f)
-		return err
-	})
-}
-
-// forFamilies does the work of taking rules down. Those that --setup-iptables
-// set go too, if we may: without us they lead nowhere.
-func (l *link) forFamilies(do func(context.Context, netrules.Family) error) {
-	if l.agent.cfg.KeepRules {
-		return
-	}
-	for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
-		err := do(context.Background(), f) // the agent's context has ended; every step bounds itself
-		if err != nil && slices.Contains(l.applied, f) {
-			l.agent.log.Error("cannot remove the rules of mode link", "family", f.String(), "error", err)
-		}
-	}
-}
+// release takes the rules that --setup-iptables set along, if we may: without us they
+// lead nowhere.
+func (l *link) release() { l.agent.removeOwn(config.Link, l.applied) }
 
 // route is the Router of mode link.
 func (l *link) route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {

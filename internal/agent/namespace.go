@@ -29,7 +29,7 @@ func (a *agent) openNamespace(ctx context.Context, n *identity.Namespace) (*netn
 	}
 	ns, err := netns.Open(fmt.Sprintf("/proc/%d/ns/net", owner.PID))
 	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) { // not there: ended, or of another pid namespace
 			err = hint.Wrap(err, "through /proc this needs CAP_SYS_PTRACE and the host's pid namespace; or mount the engine's netns folder")
 		}
 		return nil, errors.Join(sandboxErr, err)

@@ -12,10 +12,10 @@ import (
 const settling = 50 * time.Millisecond
 
 // occasions calls look at every repair interval, then with due, and soon after the
-// kernel has told of a change in our own network namespace: Docker and firewalld
-// rewrite rules without telling anybody else. It returns when ctx ends. What look
-// itself changes is told as well, so it must come to rest.
-func (a *agent) occasions(ctx context.Context, look func(due bool)) {
+// kernel has told of a change in our own network namespace, or there is a token in
+// also, which may be nil. It returns when ctx ends. What look itself changes is told
+// as well, so it must come to rest.
+func (a *agent) occasions(ctx context.Context, also <-chan struct{}, look func(due bool)) {
 	changed, end, err := netns.Changes(ctx)
 	if err != nil {
 		a.log.Warn("changes of the rules are seen at the repair interval only", "error", err)
@@ -30,14 +30,26 @@ func (a *agent) occasions(ctx context.Context, look func(due bool)) {
 		case <-repair.C:
 			due = true
 		case <-changed: // never, if nobody tells
-			select {
-			case <-time.After(settling):
-			case <-ctx.Done():
+			if !settle(ctx) {
+				return
+			}
+		case <-also:
+			if !settle(ctx) {
 				return
 			}
 		case <-ctx.Done():
 			return
 		}
 		look(due)
+	}
+}
+
+// settle waits, and reports whether ctx has not ended.
+func settle(ctx context.Context) bool {
+	select {
+	case <-time.After(settling):
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }

@@ -18,7 +18,7 @@ import (
 // WantedRules says which rules PlanRules and ApplyRules are about.
 type WantedRules struct {
 	// Mode is config.Redirect, the rules in every container that declares a port,
-	// or config.Link, those in this process's own network namespace.
+	// or config.Link or config.Host, those in this process's own network namespace.
 	Mode config.Mode
 	// ListenPort is where the rules lead. 0 is for PlanRules alone: the port that a
 	// running daemon has, or the next would try first.
@@ -28,12 +28,12 @@ type WantedRules struct {
 // Planned is what is wanted in one network namespace for one family, and what has
 // to change for it.
 type Planned struct {
-	Client    string // the name of the container whose namespace it is; "" in mode link
+	Client    string // the name of the container whose namespace it is; "" in modes link and host
 	ID        string // its short ID
 	Namespace string // the path it was found at; "" for our own
 	Family    netrules.Family
 	Chain     netrules.Chain
-	Changes   []netrules.Change
+	Changes   int
 	Diff      []netrules.DiffLine
 	Err       error // why it cannot be known, or was not done
 }
@@ -41,6 +41,9 @@ type Planned struct {
 // PlanRules reports what Run, in the wanted mode, would have in each network
 // namespace, and what would have to change for it. It changes nothing.
 func PlanRules(ctx context.Context, cfg config.Config, wanted WantedRules, log *slog.Logger, report func(Planned)) error {
+	if wanted.Mode == config.Host {
+		return planHost(ctx, cfg, wanted, log, report)
+	}
 	return eachWanted(ctx, cfg, wanted, log, func(r *iptables.Rules, w wantedIn) { w.plan(ctx, r, report) })
 }
 
@@ -57,15 +60,10 @@ func ApplyRules(ctx context.Context, cfg config.Config, wanted WantedRules, log 
 		return err
 	}
 	defer unlock()
-	return eachWanted(ctx, cfg, wanted, log, func(r *iptables.Rules, w wantedIn) {
-		w.plan(ctx, r, func(p Planned) {
-			if p.Err == nil {
-				// What others changed since we looked is in this plan, not in that diff.
-				p.Changes, p.Err = r.Apply(ctx, w.ns, p.Chain)
-			}
-			report(p)
-		})
-	})
+	if wanted.Mode == config.Host {
+		return applyHost(ctx, cfg, wanted, report)
+	}
+	return eachWanted(ctx, cfg, wanted, log, func(r *iptables.Rules, w wantedIn) { w.apply(ctx, r, report) })
 }
 
 // wantedIn is what is wanted in one network namespace.
@@ -94,11 +92,24 @@ func (w wantedIn) plan(ctx context.Context, rules *iptables.Rules, report func(P
 		p.Family, p.Err = f, err
 		if err == nil {
 			p.Chain = w.chain(state)
-			p.Changes = netrules.Plan(p.Chain, state)
-			p.Diff = netrules.Diff(state, p.Changes)
+			changes := netrules.Plan(p.Chain, state)
+			p.Changes, p.Diff = len(changes), netrules.Diff(state, changes)
 		}
 		report(p)
 	}
+}
+
+// apply makes the changes that it reports.
+func (w wantedIn) apply(ctx context.Context, rules *iptables.Rules, report func(Planned)) {
+	w.plan(ctx, rules, func(p Planned) {
+		if p.Err == nil {
+			// What others changed since we looked is counted, though not in that diff.
+			var changes []netrules.Change
+			changes, p.Err = rules.Apply(ctx, w.ns, p.Chain)
+			p.Changes = len(changes)
+		}
+		report(p)
+	})
 }
 
 // eachWanted calls do for every network namespace in which rules are wanted.
@@ -120,12 +131,12 @@ func eachWanted(ctx context.Context, cfg config.Config, wanted WantedRules, log 
 			port = cfg.Port
 		}
 		do(rules, wantedIn{
-			families: []netrules.Family{netrules.IPv4, netrules.IPv6},
+			families: families(),
 			chain:    func(s netrules.State) netrules.Chain { return netrules.Link(s.Family, port) },
 		})
 		return nil
 	default:
-		return hint.Errorf("give redirect or link", "mode %s has no rules", wanted.Mode)
+		return hint.Errorf("give redirect, host or link", "mode %s has no rules", wanted.Mode)
 	}
 
 	parts, err := build(cfg, "", log)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -35,7 +36,7 @@ type ShownRule struct {
 	Declared string // where: "label connect.6379"
 }
 
-// Orphan is a chain of ours that nobody is behind.
+// Orphan is a chain of ours, or an address of mode host, that nobody is behind.
 type Orphan struct {
 	Chain  string
 	Reason string
@@ -45,28 +46,21 @@ type Orphan struct {
 // jumps first, and the chains that a dead daemon left. It goes on after an error
 // and returns them all; namespaces that cannot be looked into are logged.
 func ShowRules(ctx context.Context, log *slog.Logger, report func(Shown)) error {
-	rules, err := iptables.New(ctx)
-	if err != nil {
-		return err
-	}
-	namespaces, err := netns.All(ctx)
-	if err != nil {
-		log.Warn("some network namespaces were not looked into", "error", err)
-	}
-	var errs []error
-	for _, ns := range namespaces {
-		for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
+	return everywhere(ctx, log, func(rules *iptables.Rules, ns *netns.Namespace) error {
+		leases, err := ns.Leases()
+		errs := []error{err}
+		for _, f := range families() {
 			shown, err := showRulesIn(ctx, rules, ns, f)
 			if err != nil && !errors.Is(err, iptables.ErrUnsupported) {
 				errs = append(errs, fmt.Errorf("%s, %s: %w", ns.Path(), f, err))
 			}
+			showLeases(&shown, leases)
 			if len(shown.Rules) > 0 || len(shown.Orphans) > 0 {
 				report(shown)
 			}
 		}
-		ns.Close()
-	}
-	return errors.Join(errs...)
+		return errors.Join(append(errs, showGuards(ns, report))...)
+	})
 }
 
 func showRulesIn(ctx context.Context, rules *iptables.Rules, ns *netns.Namespace, f netrules.Family) (Shown, error) {
@@ -149,6 +143,9 @@ func ownedBy(rules []ShownRule) []ShownRule {
 	}
 	return rules
 }
+
+// ownerText is whose something in the kernel is.
+func ownerText(c *dockerd.Container) string { return fmt.Sprintf("%s (%s)", c.Name, c.ShortID()) }
 
 // parseOwner reads what redirectPorts writes, "NAME (ID) ORIGIN". Text of another
 // form is where it was declared, and no client's.

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -39,17 +38,18 @@ type sentry struct {
 type sighted struct {
 	owner    *dockerd.Container
 	bindings []guard.Binding
+	complete bool   // bindings are those of all its addresses
 	logged   string // the last failure that was logged
 }
 
 // startSentry installs the guard and runs until end. On an error there is none,
 // and its absence has been logged.
 func (a *agent) startSentry(ctx context.Context, ns *netns.Namespace, name string, ours []netip.Addr) *sentry {
-	if !canEnterNamespaces() {
-		a.warnUnguarded(errors.New("finding the bridge port of a container takes CAP_SYS_ADMIN"))
-		return nil
+	err := a.mayGuard()
+	var g *guard.Guard
+	if err == nil {
+		g, err = guard.Install(ns, name, ours)
 	}
-	g, err := guard.Install(ns, name, ours)
 	if err != nil {
 		a.warnUnguarded(err)
 		return nil
@@ -155,13 +155,13 @@ func (s *sentry) sync(ctx context.Context) (complete bool, err error) {
 	bound := map[netip.Addr]bool{}
 	if table := s.desired.Load(); table != nil {
 		for _, n := range table.Namespaces() {
-			if n.Owner.NetworkMode == "host" || len(addrsOf(n.Owner)) == 0 {
+			if !guarded(n) {
 				continue
 			}
 			c := s.find(ctx, wiring, n)
 			known[n.Owner.ID] = c
 			bindings = append(bindings, c.bindings...)
-			complete = complete && len(c.bindings) == len(addrsOf(n.Owner))
+			complete = complete && c.complete
 		}
 	}
 	s.known = known
@@ -180,8 +180,7 @@ func (s *sentry) sync(ctx context.Context) (complete bool, err error) {
 // has changed.
 func (s *sentry) find(ctx context.Context, wiring *netns.Wiring, n *identity.Namespace) *sighted {
 	was := s.known[n.Owner.ID]
-	addrs := addrsOf(n.Owner)
-	if was != nil && was.owner == n.Owner && len(was.bindings) == len(addrs) {
+	if was != nil && was.owner == n.Owner && was.complete {
 		still := true
 		for _, b := range was.bindings {
 			still = still && wiring.Has(b.Port)
@@ -191,18 +190,9 @@ func (s *sentry) find(ctx context.Context, wiring *netns.Wiring, n *identity.Nam
 		}
 	}
 	c := &sighted{owner: n.Owner}
-	ports, err := s.portsOf(ctx, wiring, n)
-	var missing []string
-	for _, addr := range addrs {
-		if port, ok := ports[addr]; ok {
-			c.bindings = append(c.bindings, guard.Binding{Port: port, Addr: addr})
-		} else {
-			missing = append(missing, addr.String())
-		}
-	}
-	if err == nil && len(missing) > 0 {
-		err = fmt.Errorf("behind no bridge port: %s", strings.Join(missing, ", "))
-	}
+	var err error
+	c.bindings, err = s.agent.bindings(ctx, wiring, n)
+	c.complete = err == nil
 	switch {
 	case err == nil:
 	case was == nil || was.owner != n.Owner: // it may be gone, or not be there yet: say so if it lasts
@@ -217,13 +207,43 @@ func (s *sentry) find(ctx context.Context, wiring *netns.Wiring, n *identity.Nam
 	return c
 }
 
-func (s *sentry) portsOf(ctx context.Context, wiring *netns.Wiring, n *identity.Namespace) (map[netip.Addr]int, error) {
-	ns, err := s.agent.openNamespace(ctx, n)
+// bindings binds the addresses of n's owner to the bridge ports that it is behind: each
+// to all of them, for when its default route moves from one network to another, open
+// connections follow it. The error says why not all addresses.
+func (a *agent) bindings(ctx context.Context, wiring *netns.Wiring, n *identity.Namespace) ([]guard.Binding, error) {
+	ns, err := a.openNamespace(ctx, n)
 	if err != nil {
 		return nil, err
 	}
 	defer ns.Close()
-	return wiring.Behind(ns)
+	ports, err := wiring.Behind(ns)
+	if err != nil {
+		return nil, err
+	}
+	own := map[int]bool{}
+	for _, port := range ports {
+		own[port] = true
+	}
+	var bound []guard.Binding
+	var missing []string
+	for _, addr := range addrsOf(n.Owner) {
+		if _, ok := ports[addr]; !ok {
+			missing = append(missing, addr.String())
+			continue
+		}
+		for port := range own {
+			bound = append(bound, guard.Binding{Port: port, Addr: addr, Owner: ownerText(n.Owner)})
+		}
+	}
+	if len(missing) > 0 {
+		err = fmt.Errorf("behind no bridge port: %s", strings.Join(missing, ", "))
+	}
+	return bound, err
+}
+
+// guarded reports whether the addresses of n's owner have to be bound.
+func guarded(n *identity.Namespace) bool {
+	return n.Owner.NetworkMode != "host" && len(addrsOf(n.Owner)) > 0
 }
 
 // addrsOf are the addresses that a container was given.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -47,11 +48,12 @@ func (a *agent) believe(source netip.Addr, sentry *sentry) error {
 	if forger == nil {
 		return nil
 	}
-	return hint.Errorf(unguardedHint, "container %s could have forged the source address %s, and nothing keeps it from that",
+	return hint.Errorf("give the daemon what its guard needs"+unguardedHint, "container %s could have forged the source address %s, and nothing keeps it from that",
 		forger.Name, source)
 }
 
-const unguardedHint = "give the daemon what its guard needs, run every container of that network with --cap-drop NET_RAW, " +
+// unguardedHint goes on after what would give us a guard.
+const unguardedHint = ", run every container of that network with --cap-drop NET_RAW, " +
 	"or accept the risk with --trust-source-addresses"
 
 // warnUnguarded says once what it means that there is no guard.
@@ -61,7 +63,7 @@ func (a *agent) warnUnguarded(err error) {
 		return
 	}
 	a.log.Warn("source addresses cannot be checked: containers that could forge them, and those on a network with one, are refused",
-		"error", err, "hint", unguardedHint)
+		"error", err, "hint", cmp.Or(hint.Of(err), "give the daemon what its guard needs")+unguardedHint)
 }
 
 // clientAt finds the container that had the address source at the time accepted.

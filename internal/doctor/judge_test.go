@@ -34,6 +34,7 @@ func (v verdict) check(t *testing.T, name string, r Result) {
 func TestPrivileges(t *testing.T) {
 	all := privilege.Of("NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE")
 	redirect, listen, link := []config.Mode{config.Redirect}, []config.Mode{config.Listen}, []config.Mode{config.Link}
+	host := []config.Mode{config.Host}
 	tests := []struct {
 		name   string
 		wanted []config.Mode
@@ -53,8 +54,21 @@ func TestPrivileges(t *testing.T) {
 		},
 		{"the least for listen", listen, privilege.Of("NET_BIND_SERVICE", "SYS_ADMIN"), privilege.Circumstances{Legacy: true}, verdict{OK, "enough for mode listen", ""}},
 		{"the least for listen, through /proc", listen, privilege.Of("NET_BIND_SERVICE", "SYS_ADMIN"), privilege.Circumstances{ThroughProc: true}, verdict{Fail, "mode listen lacks SYS_PTRACE", "--cap-add SYS_PTRACE"}},
-		{"the least for host", []config.Mode{config.Host}, privilege.Of("NET_ADMIN"), privilege.Circumstances{ThroughProc: true}, verdict{OK, "enough for mode host; also for link", ""}},
-		{"the least for link", link, privilege.Of("NET_ADMIN"), privilege.Circumstances{ThroughProc: true}, verdict{OK, "enough for mode link", ""}},
+		{"the least for host", host, privilege.Of("NET_ADMIN", "SYS_ADMIN"), privilege.Circumstances{}, verdict{OK, "enough for mode host; also for redirect, link", ""}},
+		{
+			"the least for host, through /proc", host, privilege.Of("NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"), privilege.Circumstances{ThroughProc: true},
+			verdict{OK, "enough for mode host; also for redirect, link", ""},
+		},
+		{
+			"host without a guard", host, privilege.Of("NET_ADMIN"), privilege.Circumstances{ThroughProc: true},
+			verdict{Warn, "not for the guard of mode host, which lacks SYS_ADMIN, SYS_PTRACE", "--cap-add SYS_ADMIN --cap-add SYS_PTRACE; or accept the risk"},
+		},
+		{
+			"link without a guard", link, privilege.Of("NET_ADMIN"), privilege.Circumstances{},
+			verdict{Warn, "not for the guard of mode link, which lacks SYS_ADMIN", "--cap-add SYS_ADMIN; or accept the risk"},
+		},
+		{"modes without a guard are possible", listen, privilege.Of("NET_ADMIN", "NET_BIND_SERVICE", "SYS_ADMIN", "SYS_PTRACE"), privilege.Circumstances{ThroughProc: true},
+			verdict{OK, "also for redirect, host, link", ""}},
 		{"the least for link, by legacy iptables", link, privilege.Of("NET_ADMIN"), privilege.Circumstances{Legacy: true}, verdict{Fail, "mode link lacks NET_RAW", "--cap-add NET_RAW"}},
 		{
 			"nothing, several modes", []config.Mode{config.Link, config.Redirect}, 0, privilege.Circumstances{},

@@ -169,7 +169,7 @@ func judgeBridgeFilter(err error, modes []config.Mode) Result {
 	case needed:
 		return fail(fix, "forged source addresses on a bridge cannot be kept out: %v", err)
 	}
-	return warn(fix, "forged source addresses on a bridge could not be kept out in mode host: %v", err)
+	return warn(fix, "forged source addresses on a bridge could not be kept out in modes host and link: %v", err)
 }
 
 func (h *host) splice(ctx context.Context) Result {

@@ -26,8 +26,9 @@ func (h *host) privileges(ctx context.Context) Result {
 }
 
 func judgePrivileges(wanted []config.Mode, have privilege.Set, c privilege.Circumstances) Result {
-	var lacking, possible []string // sentences; modes not wanted
+	var lacking, possible, unguarded []string // sentences; modes not wanted; wanted, and known by addresses
 	var missing []string
+	lacksGuard := privilege.MissingForGuard(c, have)
 	for _, m := range config.Modes() {
 		lacks := privilege.Missing(m, c, have)
 		switch {
@@ -35,9 +36,20 @@ func judgePrivileges(wanted []config.Mode, have privilege.Set, c privilege.Circu
 		case slices.Contains(wanted, m) && len(lacks) > 0:
 			lacking = append(lacking, fmt.Sprintf("mode %s lacks %s", m, strings.Join(lacks, ", ")))
 			missing = append(missing, lacks...)
-		case !slices.Contains(wanted, m) && len(lacks) == 0:
+		case slices.Contains(wanted, m):
+			if !enters(m) && len(lacksGuard) > 0 {
+				unguarded = append(unguarded, string(m))
+			}
+		case len(lacks) == 0 && (enters(m) || len(lacksGuard) == 0):
 			possible = append(possible, string(m))
+		case len(lacks) == 0:
+			possible = append(possible, string(m)+" without its guard")
 		}
+	}
+	if len(lacking) == 0 && len(unguarded) > 0 {
+		return warn(privilege.Hint(lacksGuard)+"; or accept the risk with --trust-source-addresses",
+			"enough for %s, but not for the guard of mode %s, which lacks %s: containers that could forge their source address are refused",
+			modeNames(wanted), strings.Join(unguarded, ", "), strings.Join(lacksGuard, ", "))
 	}
 	if len(lacking) == 0 {
 		r := ok("enough for %s", modeNames(wanted))

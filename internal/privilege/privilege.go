@@ -89,6 +89,22 @@ func Missing(m config.Mode, c Circumstances, have Set) []string {
 	return slices.DeleteFunc(Required(m, c), have.Has)
 }
 
+// Guarded names the capabilities that modes host and link need, besides their own,
+// to keep containers from forging source addresses, in order. NET_ADMIN is among
+// them because mode link may do without it where others set its rules.
+func Guarded(c Circumstances) []string {
+	names := []string{"NET_ADMIN", "SYS_ADMIN"} // an nftables table; setns(2) to where a cable ends
+	if c.ThroughProc {
+		names = append(names, "SYS_PTRACE")
+	}
+	return names
+}
+
+// MissingForGuard names those of Guarded that have lacks.
+func MissingForGuard(c Circumstances, have Set) []string {
+	return slices.DeleteFunc(Guarded(c), have.Has)
+}
+
 // Hint says how to get the capabilities of those names.
 func Hint(names []string) string {
 	return "run as root; in a container add --cap-add " + strings.Join(names, " --cap-add ")

@@ -26,6 +26,23 @@ func TestRequired(t *testing.T) {
 	}
 }
 
+func TestMissingForGuard(t *testing.T) {
+	for _, test := range []struct {
+		c    Circumstances
+		have Set
+		want []string
+	}{
+		{Circumstances{}, 0, []string{"NET_ADMIN", "SYS_ADMIN"}},
+		{Circumstances{ThroughProc: true}, Of("NET_ADMIN"), []string{"SYS_ADMIN", "SYS_PTRACE"}},
+		{Circumstances{ThroughProc: true}, Of("NET_ADMIN", "SYS_ADMIN"), []string{"SYS_PTRACE"}},
+		{Circumstances{Legacy: true}, Of("NET_ADMIN", "SYS_ADMIN"), nil}, // the table is nftables' all the same
+	} {
+		if got := MissingForGuard(test.c, test.have); !slices.Equal(got, test.want) {
+			t.Errorf("with %b, %+v, the guard lacks %v; want %v", test.have, test.c, got, test.want)
+		}
+	}
+}
+
 func TestMissing(t *testing.T) {
 	if got := Missing(config.Redirect, Circumstances{}, Of("NET_ADMIN", "NET_RAW")); !slices.Equal(got, []string{"SYS_ADMIN"}) {
 		t.Errorf("missing %v; want SYS_ADMIN", got)

@@ -20,7 +20,6 @@
 package guard
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -41,9 +40,14 @@ const transactionSize = 8 << 20
 
 // Binding is a client's address and the one bridge port that it may come from.
 type Binding struct {
-	Port int // the interface index of the bridge port
-	Addr netip.Addr
+	Port  int // the interface index of the bridge port
+	Addr  netip.Addr
+	Owner string // a comment, for who reads the table: at most maxOwner bytes count
 }
+
+// maxOwner is what fits into an element's comment (NFT_USERDATA_MAXLEN, less its
+// head and NUL).
+const maxOwner = 250
 
 // Guard is a table in the kernel. Its methods are for one goroutine at a time.
 type Guard struct {
@@ -100,7 +104,7 @@ func (g *Guard) fill(ours []netip.Addr) error {
 	}
 	// Before br_netfilter (priority 0), which may hand a frame to the rules of IP.
 	chain := g.table.Conn.AddChain(&nftables.Chain{
-		Name: "prerouting", Table: g.table.Table, Type: nftables.ChainTypeFilter,
+		Name: chainName, Table: g.table.Table, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRef(-300),
 	})
 	for _, r := range rules(g.v4, g.v6) {
@@ -142,9 +146,7 @@ func (g *Guard) add(set *nftables.Set, elements []nftables.SetElement) error {
 // two ports may come from either. After an error it is not known what is bound:
 // Close the Guard and install another.
 func (g *Guard) Bind(bindings []Binding) error {
-	bindings = slices.Clone(bindings)
-	slices.SortFunc(bindings, func(a, b Binding) int { return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port)) })
-	bindings = slices.Compact(bindings)
+	bindings = sorted(bindings)
 	if slices.Equal(bindings, g.bound) {
 		return nil
 	}
@@ -161,7 +163,8 @@ func (g *Guard) Bind(bindings []Binding) error {
 				clients = append(clients, nftables.SetElement{Key: b.Addr.AsSlice()})
 			}
 			bound = append(bound, nftables.SetElement{
-				Key: append(binary.NativeEndian.AppendUint32(nil, uint32(b.Port)), b.Addr.AsSlice()...),
+				Key:     append(binary.NativeEndian.AppendUint32(nil, uint32(b.Port)), b.Addr.AsSlice()...),
+				Comment: b.Owner[:min(len(b.Owner), maxOwner)],
 			})
 		}
 		g.table.Conn.FlushSet(family.sets.clients)

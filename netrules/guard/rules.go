@@ -72,8 +72,11 @@ func rules(v4, v6 sets) []*nftables.Rule {
 	}
 }
 
+// commentPrefix starts every comment of ours.
+const commentPrefix = "ambassadord: "
+
 func drop(what string, matches ...[]expr.Any) *nftables.Rule {
-	r := &nftables.Rule{UserData: userdata.AppendString(nil, userdata.TypeComment, "ambassadord: "+what)}
+	r := &nftables.Rule{UserData: userdata.AppendString(nil, userdata.TypeComment, commentPrefix+what)}
 	for _, m := range matches {
 		r.Exprs = append(r.Exprs, m...)
 	}

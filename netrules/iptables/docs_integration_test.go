@@ -12,6 +12,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/guard"
 )
 
 const docsHead = `# The rules
@@ -31,13 +32,15 @@ fails when the page and the program differ.
 - No chain that is not ours is ever flushed, and no rule of others changed or moved.
 - The packet filter is the one that Docker uses on this host, nf_tables or legacy.
   What an earlier daemon left of ours in the other one is removed.
+- Mode host has its addresses on lo besides, for as long as the daemon renews them,
+  and modes host and link a table of the bridge family, which goes with its process.
 
 | command | does |
 | --- | --- |
-| ` + "`ambassadord rules plan`" + ` | prints the rules with what would change: + to add, - to remove |
-| ` + "`ambassadord rules show`" + ` | prints the rules that are there, with packet counters, whose and why; and what dead daemons left |
-| ` + "`ambassadord rules apply --listen-port PORT`" + ` | sets them once, for another process that listens at PORT |
-| ` + "`ambassadord rules remove`" + ` | removes all of them, in every network namespace and both packet filters |
+| ` + "`ambassadord rules plan`" + ` | prints the rules with what would change: + to add, - to remove; ` + "`--mode host`" + `: with the addresses and the bridge table |
+| ` + "`ambassadord rules show`" + ` | prints the rules that are there, the addresses and the bridge tables, with packet counters, whose and why; and what dead daemons left |
+| ` + "`ambassadord rules apply --listen-port PORT`" + ` | sets the chains once, for another process that listens at PORT |
+| ` + "`ambassadord rules remove`" + ` | removes all of them and the addresses, in every network namespace and both packet filters |
 `
 
 // docsModes are the chains that the page explains.
@@ -45,10 +48,7 @@ func docsModes(f netrules.Family) []struct {
 	title, where string
 	chain        netrules.Chain
 } {
-	addr := netip.MustParseAddr("169.254.7.7")
-	if f == netrules.IPv6 {
-		addr = netip.MustParseAddr("fd00:7::7")
-	}
+	addr := docsAddr(f)
 	return []struct {
 		title, where string
 		chain        netrules.Chain
@@ -62,6 +62,14 @@ func docsModes(f netrules.Family) []struct {
 	}
 }
 
+// docsAddr is the address of mode host.
+func docsAddr(f netrules.Family) netip.Addr {
+	if f == netrules.IPv6 {
+		return netip.MustParseAddr("fd00:7::7")
+	}
+	return netip.MustParseAddr("169.254.7.7")
+}
+
 // TestDocs keeps docs/rules.md in step with the plan and with a live run.
 func TestDocs(t *testing.T) {
 	var b strings.Builder
@@ -72,6 +80,7 @@ func TestDocs(t *testing.T) {
 		docsPlan(&b, "IPv4", mode.where, mode.chain)
 		docsPlan(&b, "IPv6", "", six[i].chain)
 	}
+	b.WriteString(docsGuard(t))
 	b.WriteString(`
 ## Live
 
@@ -87,6 +96,38 @@ the packets that each has matched, which are the first of every connection:
 	}
 	b.WriteString(live[NFT])
 	sameAsFile(t, "../../docs/rules.md", b.String())
+}
+
+// docsGuard installs a guard and describes what is there then.
+func docsGuard(t *testing.T) string {
+	t.Helper()
+	lab := netlab.New(t)
+	ours := []netip.Addr{docsAddr(netrules.IPv4), docsAddr(netrules.IPv6)}
+	bindings := []guard.Binding{{Port: 12, Addr: netip.MustParseAddr("172.17.0.2"), Owner: "web (3f2a5c0e9b1d)"}}
+	g, err := guard.Install(lab.NS(), guard.TableName, ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if err := g.Bind(bindings); err != nil {
+		t.Fatal(err)
+	}
+	live, err := guard.Read(lab.NS())
+	if err != nil || len(live) != 1 {
+		t.Fatalf("read %d tables, %v; want one", len(live), err)
+	}
+	if diff := cmp.Diff(guard.Wanted(guard.TableName, ours, bindings).Lines(), live[0].Lines()); diff != "" {
+		t.Errorf("wanted and live: -want +got:\n%s", diff)
+	}
+	return `
+## The guard of modes host and link
+
+An nftables table in the network namespace with the bridges, of which the daemon is
+the owner: nobody else can change it, and it goes with the process. Mode link calls
+it ambassadord_HOSTNAME. It says what is guarded, which address may come in by which
+bridge port (as ip link numbers it) and whose that is, and what is dropped:
+
+` + "```\n" + strings.Join(live[0].Lines(), "\n") + "\n```\n"
 }
 
 // docsPlan writes a chain, and for each rule why it is there.

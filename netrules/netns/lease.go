@@ -67,6 +67,34 @@ func (n *Namespace) EndLease(addr netip.Addr) error {
 	return nil
 }
 
+// Leases returns the addresses that Lease has put on lo of the namespace, by whichever
+// process.
+func (n *Namespace) Leases() ([]netip.Addr, error) {
+	var leases []netip.Addr
+	err := n.netlink(func(h *netlink.Handle) error {
+		lo, err := h.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return dump(func() error {
+			leases = nil
+			list, err := h.AddrList(lo, netlink.FAMILY_ALL)
+			for _, a := range list {
+				addr, ok := netip.AddrFromSlice(a.IP)
+				// Not by the scope: that of an IPv6 address is the kernel's to say.
+				if ones, bits := a.Mask.Size(); ok && ones == bits && a.ValidLft != math.MaxUint32 && a.PreferedLft == 0 {
+					leases = append(leases, addr.Unmap())
+				}
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list addresses on lo of %s: %w", n.name(), err)
+	}
+	return leases, nil
+}
+
 // lifetimeOf returns how many seconds addr has left on link; math.MaxUint32 is
 // for ever.
 func lifetimeOf(h *netlink.Handle, link netlink.Link, addr netip.Addr) (left int, found bool, err error) {

@@ -4,6 +4,7 @@ package netns_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,8 +16,15 @@ func TestLease(t *testing.T) {
 	lab := netlab.New(t)
 	show := func() string { return lab.Run(t, "", "ip", "addr", "show", "lo") }
 	before := show()
+	wantLeases := func(want ...netip.Addr) {
+		t.Helper()
+		if got, err := lab.NS().Leases(); err != nil || !slices.Equal(got, want) {
+			t.Errorf("Leases() = %v, %v; want %v", got, err, want)
+		}
+	}
 	for _, text := range []string{"169.254.77.1", "fd61:6d62:6173::1"} {
 		addr := netip.MustParseAddr(text)
+		wantLeases()
 		lease := func(d time.Duration, want bool) {
 			t.Helper()
 			if ours, err := lab.NS().Lease(addr, d); err != nil || ours != want {
@@ -28,6 +36,7 @@ func TestLease(t *testing.T) {
 		if got := show(); strings.Count(got, text+"/") != 1 || !strings.Contains(got, "scope host") || !strings.Contains(got, "deprecated") {
 			t.Errorf("leased %s:\n%s", text, got)
 		}
+		wantLeases(addr)
 		listener, err := lab.NS().ListenTCP(netip.AddrPortFrom(addr, 0)) // usable at once
 		if err != nil {
 			t.Fatal(err)
@@ -58,6 +67,7 @@ func TestLease(t *testing.T) {
 		if err := lab.NS().EndLease(addr); err != nil {
 			t.Error(err)
 		}
+		wantLeases()
 		if got := show(); got != theirs {
 			t.Errorf("somebody else's %s became\n%s\nwant\n%s", text, got, theirs)
 		}
