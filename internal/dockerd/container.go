@@ -34,6 +34,12 @@ type Container struct {
 	// container is running.
 	Running bool
 	Paused  bool
+	// Stopping says that the engine has sent a running container the signal to stop,
+	// as docker stop does some time before it kills. One that runs on is believed
+	// again a minute later.
+	Stopping bool
+	// StopSignal is the number of that signal; 0 is SIGTERM.
+	StopSignal int
 	// Health is "", "starting", "healthy" or "unhealthy"; "" without a health
 	// check. The engine calls a stopped or paused container unhealthy.
 	Health string
@@ -51,6 +57,8 @@ type Container struct {
 	// Links are the --link of the default bridge; those of other networks are in
 	// Network.Links.
 	Links []Link
+	// Published are the TCP ports that the host publishes for it, sorted.
+	Published []Published
 	// ExposedPorts are its TCP ports, sorted.
 	ExposedPorts []uint16
 	// NetRaw says that it was given CAP_NET_RAW, as by default, and so can send
@@ -72,6 +80,12 @@ type Network struct {
 	Aliases []string
 	// Links are other containers by the names this one calls them on this network.
 	Links []Link
+}
+
+// Published is a container's port and where on its host that can be reached.
+type Published struct {
+	Port uint16
+	At   netip.AddrPort
 }
 
 // Link is another container and what it is called from here.

@@ -186,7 +186,7 @@ func (e *engine) events(ctx context.Context) (io.ReadCloser, error) {
 	filters, err := json.Marshal(map[string][]string{
 		"type": {"container", "network"},
 		"event": {
-			"create", "start", "die", "destroy", "rename", "pause", "unpause", "update", "health_status",
+			"create", "start", "kill", "die", "destroy", "rename", "pause", "unpause", "update", "health_status",
 			"connect", "disconnect",
 			"died", "remove",
 		},

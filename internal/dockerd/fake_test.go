@@ -56,6 +56,9 @@ type fakeContainer struct {
 	Name    string
 	Running bool
 	Health  string
+
+	StartedAt  time.Time
+	StopSignal string
 }
 
 func newFakeEngine(t *testing.T) *fakeEngine {
@@ -216,8 +219,8 @@ func (f *fakeEngine) inspect(w http.ResponseWriter, r *http.Request) {
 	}
 	_ = json.NewEncoder(w).Encode(map[string]any{
 		"Id": id, "Name": "/" + c.Name,
-		"State":  map[string]any{"Running": c.Running, "Health": map[string]any{"Status": c.Health}},
-		"Config": map[string]any{}, "HostConfig": map[string]any{}, "NetworkSettings": map[string]any{},
+		"State":  map[string]any{"Running": c.Running, "StartedAt": c.StartedAt, "Health": map[string]any{"Status": c.Health}},
+		"Config": map[string]any{"StopSignal": c.StopSignal}, "HostConfig": map[string]any{}, "NetworkSettings": map[string]any{},
 	})
 }
 

@@ -49,6 +49,7 @@ type follower struct {
 	unread     map[string]struct{} // listed, and not inspected since
 	touched    map[string]struct{} // named by an event since the list was asked for
 	failures   map[string]*inspectFailure
+	killed     map[string]kill // the last signal to stop that each was sent
 	retry      <-chan time.Time
 
 	connected bool // the list came through
@@ -63,6 +64,8 @@ type news struct {
 	id string
 	// created is what the event of its creation tells; nil for any other.
 	created *Container
+	// killed is a signal that it was sent; nil for any other event.
+	killed *kill
 }
 
 type listing struct {
@@ -97,6 +100,7 @@ func newFollower(w *Watcher, onConnect func()) *follower {
 		unread:     make(map[string]struct{}),
 		touched:    make(map[string]struct{}),
 		failures:   make(map[string]*inspectFailure),
+		killed:     make(map[string]kill),
 	}
 	if s := w.Snapshot(); s != nil { // of an earlier connection: true until shown otherwise
 		f.complete = true
@@ -139,6 +143,7 @@ func (f *follower) run(ctx context.Context) error {
 			f.pinging = false
 		case n := <-f.events:
 			f.announce(n)
+			f.stopping(n)
 			f.touch(n.id)
 		case r := <-f.results:
 			f.apply(ctx, r)
@@ -180,7 +185,7 @@ func (f *follower) read(ctx context.Context, body io.ReadCloser) {
 			created.Env = f.w.recordedEnv(id)
 		}
 		select {
-		case f.events <- news{id: id, created: created}:
+		case f.events <- news{id: id, created: created, killed: killedBy(&event)}:
 		case <-ctx.Done():
 			return
 		}
@@ -260,7 +265,7 @@ func (f *follower) reconcile(ids []string) {
 	f.listing = false
 	if !f.connected {
 		f.connected = true
-		f.w.failure.Store(nil)
+		f.w.setFailure(nil)
 		f.onConnect()
 	}
 	for _, id := range ids {
@@ -309,6 +314,7 @@ func (f *follower) apply(ctx context.Context, r result) {
 		f.fail(ctx, r.id, r.err)
 	default:
 		delete(f.failures, r.id)
+		r.container.Stopping = f.isStopping(r.container)
 		if old := f.containers[r.id]; old == nil || !reflect.DeepEqual(old, r.container) {
 			f.containers[r.id] = r.container
 			f.changed = true
@@ -322,6 +328,7 @@ func (f *follower) apply(ctx context.Context, r result) {
 
 func (f *follower) drop(id string) {
 	delete(f.failures, id)
+	delete(f.killed, id)
 	if _, known := f.containers[id]; known {
 		delete(f.containers, id)
 		f.changed = true

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	docker "github.com/fsouza/go-dockerclient"
+	"golang.org/x/sys/unix"
 )
 
 // inspection is the answer to an inspect: the library's type, with the links
@@ -23,6 +24,7 @@ type inspection struct {
 		IPAddress         string
 		GlobalIPv6Address string
 		Networks          map[string]endpointSettings
+		Ports             map[docker.Port][]docker.PortBinding
 	}
 }
 
@@ -44,11 +46,13 @@ func (in *inspection) container() *Container {
 		c.Health = h
 	}
 	if c.Running {
+		c.Published = published(in.NetworkSettings.Ports)
 		c.PID = in.State.Pid
 		c.SandboxKey = in.NetworkSettings.SandboxKey
 	}
 	if cfg := in.Config; cfg != nil {
 		c.Hostname, c.Image, c.Labels, c.Env = cfg.Hostname, cfg.Image, cfg.Labels, cfg.Env
+		c.StopSignal = stopSignal(cfg.StopSignal)
 		c.ExposedPorts = tcpPorts(cfg.ExposedPorts)
 	}
 	if hc := in.HostConfig; hc != nil {
@@ -122,16 +126,46 @@ func addr(text string) netip.Addr {
 func tcpPorts(exposed map[docker.Port]struct{}) []uint16 {
 	var ports []uint16
 	for p := range exposed {
-		number, proto, _ := strings.Cut(string(p), "/")
-		if proto != "" && proto != "tcp" {
-			continue
-		}
-		if n, err := strconv.ParseUint(number, 10, 16); err == nil && n != 0 {
-			ports = append(ports, uint16(n))
+		if n := tcpPort(p); n != 0 {
+			ports = append(ports, n)
 		}
 	}
 	slices.Sort(ports)
 	return ports
+}
+
+// tcpPort reads PORT or PORT/tcp; anything else is 0.
+func tcpPort(p docker.Port) uint16 {
+	number, proto, _ := strings.Cut(string(p), "/")
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || proto != "" && proto != "tcp" {
+		return 0
+	}
+	return uint16(n)
+}
+
+func published(bindings map[docker.Port][]docker.PortBinding) []Published {
+	var list []Published
+	for p, at := range bindings {
+		for _, b := range at {
+			ip := addr(cmp.Or(b.HostIP, "0.0.0.0")) // Podman leaves it empty
+			port, err := strconv.ParseUint(b.HostPort, 10, 16)
+			if n := tcpPort(p); n != 0 && ip.IsValid() && err == nil && port != 0 {
+				list = append(list, Published{Port: n, At: netip.AddrPortFrom(ip, uint16(port))})
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b Published) int { return cmp.Or(cmp.Compare(a.Port, b.Port), a.At.Compare(b.At)) })
+	return list
+}
+
+// stopSignal is the number of the signal that ends a container, which may be given
+// as a number, or with or without SIG; 0 when it is not.
+func stopSignal(text string) int {
+	if n, err := strconv.Atoi(text); err == nil {
+		return n
+	}
+	return int(unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(text), "SIG")))
 }
 
 // bridgeLinks reads the default bridge's form: "/target:/parent/alias".

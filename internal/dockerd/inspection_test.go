@@ -9,7 +9,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var compareAddrs = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+var compareAddrs = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+}
 
 func TestInspection(t *testing.T) {
 	tests := []struct {
@@ -42,6 +45,20 @@ func TestInspection(t *testing.T) {
 				ExposedPorts: []uint16{22, 80, 8080},
 				NetRaw:       true,
 				StartedAt:    time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC),
+			},
+		},
+		{
+			name: "published ports and a stop signal of its own",
+			answer: `{"Id": "1", "Name": "/a", "State": {"Running": true}, "Config": {"StopSignal": "SIGQUIT"}, "HostConfig": {},
+				"NetworkSettings": {"Ports": {"80/tcp": [{"HostIp": "::", "HostPort": "32768"}, {"HostIp": "0.0.0.0", "HostPort": "32768"}],
+					"53/udp": [{"HostIp": "0.0.0.0", "HostPort": "53"}], "81/tcp": null, "82/tcp": [{"HostIp": "", "HostPort": "8082"}, {"HostPort": "x"}]}}}`,
+			want: Container{
+				ID: "1", Name: "a", Running: true, StopSignal: 3, NetRaw: true,
+				Published: []Published{
+					{80, netip.MustParseAddrPort("0.0.0.0:32768")},
+					{80, netip.MustParseAddrPort("[::]:32768")},
+					{82, netip.MustParseAddrPort("0.0.0.0:8082")},
+				},
 			},
 		},
 		{

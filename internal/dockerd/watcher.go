@@ -49,7 +49,7 @@ type Watcher struct {
 	records atomic.Pointer[string] // the folder of the engine's records, nil while not known
 
 	mu   sync.Mutex
-	wake chan struct{} // closed and replaced at every new snapshot
+	wake chan struct{} // closed and replaced at every new snapshot, loss and recovery
 }
 
 // New checks cfg and makes a Watcher; it connects to nothing yet. The error
@@ -89,9 +89,7 @@ func (w *Watcher) Err() error {
 // returns it. It skips those that were replaced meanwhile. The error is ctx's.
 func (w *Watcher) Wait(ctx context.Context, after *Snapshot) (*Snapshot, error) {
 	for {
-		w.mu.Lock()
-		wake := w.wake
-		w.mu.Unlock()
+		wake := w.Changed()
 		if s := w.current.Load(); s != nil && s != after {
 			return s, nil
 		}
@@ -103,8 +101,30 @@ func (w *Watcher) Wait(ctx context.Context, after *Snapshot) (*Snapshot, error) 
 	}
 }
 
+// Changed is closed at the next change of what Snapshot or Err return. Whoever
+// waits for one asks for it first.
+func (w *Watcher) Changed() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wake
+}
+
 func (w *Watcher) publish(s *Snapshot) {
 	w.current.Store(s)
+	w.wakeAll()
+}
+
+// setFailure makes err what Err returns; nil is for a connected engine.
+func (w *Watcher) setFailure(err error) {
+	if err == nil {
+		w.failure.Store(nil)
+	} else {
+		w.failure.Store(&err)
+	}
+	w.wakeAll()
+}
+
+func (w *Watcher) wakeAll() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	close(w.wake)
@@ -131,7 +151,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		w.failure.Store(&err)
+		w.setFailure(err)
 		out.begin(err)
 		// Only a connection that lasted starts the backoff anew: an engine that
 		// accepts and hangs up must not be listed in a tight loop.
