@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -14,6 +15,7 @@ import (
 const (
 	maxTargetBytes = 4096
 	maxListItems   = 256
+	maxChoices     = 16
 )
 
 // SyntaxError is a target that does not parse, and where.
@@ -37,6 +39,7 @@ func syntaxError(text string, offset int, fix, format string, args ...any) error
 const (
 	hostPortHint = "write HOST:PORT, for example redis.example.com:6379 or [2001:db8::7]:6379"
 	targetHint   = "write HOST:PORT, a list a:6379,b:6379, a service's DNS name, or SCHEME://…"
+	chainHint    = "write T1 | T2; a | that belongs to an URL is written %7C"
 )
 
 // Parse reads the grammar of targets:
@@ -48,24 +51,65 @@ const (
 //	dns://SERVER:PORT/NAME:PORT              the same of a DNS server of one's own choice
 //	srv://SERVER:PORT/NAME
 //	SCHEME://HOST:PORT/PATH?PARAMS           whatever the scheme's source reads
+//	T1 | T2                                  the first of them that has endpoints
 //
 // It knows the forms, not the schemes: Resolver.Parse also asks the source
 // whether the query makes sense. A mistake is a *SyntaxError with a hint.
 func Parse(text string) (Target, error) {
-	switch {
-	case strings.TrimSpace(text) == "":
-		return Target{}, syntaxError(text, 0, targetHint, "nothing to connect to")
-	case len(text) > maxTargetBytes:
-		return Target{}, syntaxError(text[:32]+"…", maxTargetBytes, "shorten it, or keep the list in a registry",
+	t, _, err := parse(text)
+	return t, err
+}
+
+// parse is Parse that also tells at which byte of text each choice starts.
+func parse(text string) (Target, []int, error) {
+	if len(text) > maxTargetBytes {
+		return Target{}, nil, syntaxError(text[:32]+"…", maxTargetBytes, "shorten it, or keep the list in a registry",
 			"longer than %d bytes", maxTargetBytes)
+	}
+	parts := strings.Split(text, "|")
+	if len(parts) > maxChoices {
+		return Target{}, nil, syntaxError(text, 0, "keep a chain this long in a registry",
+			"a chain of %d targets; the most is %d", len(parts), maxChoices)
+	}
+	t := Target{Choices: make([]Choice, 0, len(parts))}
+	starts := make([]int, 0, len(parts))
+	offset := 0
+	for _, part := range parts {
+		if len(parts) > 1 && strings.TrimSpace(part) == "" {
+			return Target{}, nil, syntaxError(text, offset, chainHint, "a | without a target on both sides")
+		}
+		c, err := parseChoice(part)
+		if err != nil {
+			if len(parts) > 1 {
+				err = relocate(err, text, offset)
+			}
+			return Target{}, nil, err
+		}
+		t.Choices, starts = append(t.Choices, c), append(starts, offset)
+		offset += len(part) + 1
+	}
+	return t, starts, nil
+}
+
+// relocate makes a mistake in the part of text that starts at offset one of text.
+func relocate(err error, text string, offset int) error {
+	if e, ok := errors.AsType[*SyntaxError](err); ok {
+		e.Text, e.Column = text, e.Column+offset
+	}
+	return err
+}
+
+func parseChoice(text string) (Choice, error) {
+	if strings.TrimSpace(text) == "" {
+		return Choice{}, syntaxError(text, 0, targetHint, "nothing to connect to")
 	}
 	if i := strings.Index(text, "://"); i >= 0 {
 		q, err := parseURL(text, i)
-		return Target{Queries: []Query{q}}, err
+		return Choice{Queries: []Query{q}}, err
 	}
 	if !strings.Contains(text, ",") {
 		q, err := parseOne(text)
-		return Target{Queries: []Query{q}}, err
+		return Choice{Queries: []Query{q}}, err
 	}
 	return parseList(text)
 }
@@ -86,23 +130,23 @@ func parseOne(text string) (Query, error) {
 	return Query{Scheme: SchemeSRV, Host: strings.ToLower(name)}, nil
 }
 
-func parseList(text string) (Target, error) {
+func parseList(text string) (Choice, error) {
 	items := strings.Split(text, ",")
 	if len(items) > maxListItems {
-		return Target{}, syntaxError(text[:32]+"…", 0, "keep a list this long in a registry",
+		return Choice{}, syntaxError(text[:32]+"…", 0, "keep a list this long in a registry",
 			"%d items; the most is %d", len(items), maxListItems)
 	}
-	t := Target{Queries: make([]Query, 0, len(items))}
+	c := Choice{Queries: make([]Query, 0, len(items))}
 	offset := 0
 	for _, item := range items {
 		q, err := hostPort(text, offset, item)
 		if err != nil {
-			return Target{}, err
+			return Choice{}, err
 		}
-		t.Queries = append(t.Queries, q)
+		c.Queries = append(c.Queries, q)
 		offset += len(item) + 1
 	}
-	return t, nil
+	return c, nil
 }
 
 // ParseHostPort reads one item of a host:port list: a static query for an IP
@@ -214,6 +258,14 @@ func parseURL(text string, i int) (Query, error) {
 	if u.Scheme == "" || u.Opaque != "" {
 		return Query{}, syntaxError(text, 0, "write SCHEME://…, for example docker://web:80", "no scheme before ://")
 	}
+	if u.Scheme == SchemeStatic {
+		return Query{}, syntaxError(text, 0, targetHint, "%s:// is no scheme to write", u.Scheme)
+	}
+	if host := u.Hostname(); strings.ContainsFunc(host, notInHost) {
+		if ip, err := netip.ParseAddr(host); err != nil || !ip.Is6() || ip.Zone() != "" {
+			return Query{}, syntaxError(text, i+3, hostPortHint, "%q is neither a name nor an address", host)
+		}
+	}
 	if u.User != nil {
 		return Query{}, syntaxError(text, i+3, "give credentials to the daemon, not in a target", "a user name in a target")
 	}
@@ -240,3 +292,7 @@ func parseURL(text string, i int) (Query, error) {
 	}
 	return q, nil
 }
+
+// notInHost reports whether r in a host would be taken for something else when the
+// target is written again.
+func notInHost(r rune) bool { return r <= ' ' || strings.ContainsRune(":[]/?#@%|", r) }

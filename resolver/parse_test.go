@@ -52,12 +52,44 @@ func TestParse(t *testing.T) {
 			t.Errorf("Parse(%q): %v", test.text, err)
 			continue
 		}
-		if diff := cmp.Diff(test.want, got.Queries); diff != "" {
+		if diff := cmp.Diff([]Choice{{Queries: test.want}}, got.Choices); diff != "" {
 			t.Errorf("Parse(%q) (-want +got):\n%s", test.text, diff)
 		}
 		again, err := Parse(got.String())
 		if err != nil || cmp.Diff(got, again) != "" {
 			t.Errorf("Parse(%q) of %q's canonical form = %v, %v; want the same target", got.String(), test.text, again, err)
+		}
+	}
+}
+
+func TestParseChain(t *testing.T) {
+	static := func(host string, port uint16) Query { return Query{Scheme: SchemeStatic, Host: host, Port: port} }
+	for _, test := range []struct {
+		text, canonical string
+		want            []Choice
+	}{
+		{"10.0.0.1:1|10.0.0.2:2", "10.0.0.1:1 | 10.0.0.2:2", []Choice{{[]Query{static("10.0.0.1", 1)}}, {[]Query{static("10.0.0.2", 2)}}}},
+		{
+			"docker://web:80?label=a | 10.0.0.1:1,10.0.0.2:2 | redis", "docker://web:80?label=a | 10.0.0.1:1,10.0.0.2:2 | redis",
+			[]Choice{
+				{[]Query{{Scheme: "docker", Host: "web", Port: 80, Params: "label=a"}}},
+				{[]Query{static("10.0.0.1", 1), static("10.0.0.2", 2)}},
+				{[]Query{{Scheme: SchemeSRV, Host: "redis"}}},
+			},
+		},
+		{"consul://h:1/a%7Cb?x=%7C", "consul://h:1/a%7Cb?x=%7C", []Choice{{[]Query{{Scheme: "consul", Host: "h", Port: 1, Path: "a|b", Params: "x=%7C"}}}}},
+		{"consul:///a%3Fb%20c", "consul:///a%3Fb%20c", []Choice{{[]Query{{Scheme: "consul", Path: "a?b c"}}}}},
+	} {
+		got, err := Parse(test.text)
+		if err != nil {
+			t.Errorf("Parse(%q): %v", test.text, err)
+			continue
+		}
+		if diff := cmp.Diff(test.want, got.Choices); diff != "" {
+			t.Errorf("Parse(%q) (-want +got):\n%s", test.text, diff)
+		}
+		if got.String() != test.canonical {
+			t.Errorf("Parse(%q) is written %q; want %q", test.text, got, test.canonical)
 		}
 	}
 }
@@ -105,12 +137,19 @@ func TestParseRefuses(t *testing.T) {
 		{"dns://ns/[::1]:80", 10, "::1 is an address, not a DNS name"},
 		{"srv://ns/a:1", 11, "SRV records bring their own ports"},
 		{"srv://", 7, "a name of 0 characters"},
+		{"static://10.0.0.1:80", 1, "static:// is no scheme to write"},
 		{"docker://web:0", 14, `"0" is not a port`},
 		{"docker://u:p@web:80", 10, "a user name in a target"},
 		{"docker://web:80#x", 16, "a fragment has no meaning here"},
 		{"docker://?a=%zz", 11, `invalid URL escape "%zz"`},
 		{"consul://h:99999999/p", 12, `"99999999" is not a port`},
 		{strings.Repeat("a:1,", 256) + "a:1", 1, "257 items; the most is 256"},
+		{"a:1 |", 6, "a | without a target on both sides"},
+		{"| a:1", 1, "a | without a target on both sides"},
+		{"a:1||b:1", 5, "a | without a target on both sides"},
+		{"a:1 | b:x", 9, `"x" is not a port`},
+		{"a:1,b:2 | docker://web:0", 24, `"0" is not a port`},
+		{strings.Repeat("a:1|", 16) + "a:1", 1, "a chain of 17 targets; the most is 16"},
 		{strings.Repeat("a", 5000), 4097, "longer than 4096 bytes"},
 	} {
 		_, err := Parse(test.text)
@@ -133,6 +172,7 @@ func FuzzParse(f *testing.F) {
 		"dns://127.0.0.1:8600/r.consul:1", "dns://[fe80::1%eth0]/r", "srv://ns:5353/_r._tcp", "srv://r", "dns:///a:1",
 		"192.168.1.100:8080", "[2001:db8::7]:8080", "redis.example.com:6379", "a:6379,b:6379", "redis.service.consul",
 		"consul://127.0.0.1:8500/path", "docker://?label=app=redis&port=6379", "consul-service://r?tag=a", "://", "a:1,", "[::%25eth0]:1",
+		"a:1 | docker://web:80?label=x | b:1,c:1", "a:1||", "consul://h/a%7Cb | redis", "file:///etc/a%20b.list|10.0.0.1:1",
 	} {
 		f.Add(seed)
 	}

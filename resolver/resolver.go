@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,15 @@ type Options struct {
 	// NegativeFor is how long a failure is the answer before a new connection
 	// makes the source be asked again at once. Default 1 s.
 	NegativeFor time.Duration
+	// MaxStale is how long a source may fail before its last answer no longer
+	// counts. Default: for ever.
+	MaxStale time.Duration
+	// Debounce is the least time between two changes of which those who wait are
+	// told. A first answer and a failure are told at once. Default 10 ms.
+	Debounce time.Duration
+	// Asking bounds the first questions that one scheme's source is asked at a
+	// time. Default 64.
+	Asking int
 	// Log is told when a source fails and when it is well again. Default: nobody.
 	Log *slog.Logger
 }
@@ -42,15 +52,15 @@ func (o *Options) setDefaults() {
 	setDefault(&o.BackoffMin, 250*time.Millisecond)
 	setDefault(&o.BackoffMax, 30*time.Second)
 	setDefault(&o.NegativeFor, time.Second)
+	setDefault(&o.Debounce, 10*time.Millisecond)
+	setDefault(&o.Asking, 64)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 }
 
-func setDefault(d *time.Duration, value time.Duration) {
-	if *d == 0 {
-		*d = value
-	}
+func setDefault[T comparable](option *T, value T) {
+	*option = cmp.Or(*option, value)
 }
 
 // Resolver owns the shared watches. Make one with New and run it with Run; its
@@ -65,6 +75,7 @@ type Resolver struct {
 	mu      sync.Mutex
 	wg      sync.WaitGroup
 	kept    atomic.Pointer[map[Query]struct{}]
+	turns   map[string]chan struct{} // by scheme: a place for each question that may be open
 }
 
 // New makes a Resolver over sources, by the scheme each of them answers.
@@ -72,6 +83,10 @@ func New(sources map[string]Source, options Options) *Resolver {
 	options.setDefaults()
 	r := &Resolver{sources: sources, options: options, running: make(chan struct{})}
 	r.kept.Store(&map[Query]struct{}{})
+	r.turns = make(map[string]chan struct{}, len(sources))
+	for scheme := range sources {
+		r.turns[scheme] = make(chan struct{}, options.Asking)
+	}
 	return r
 }
 
@@ -103,9 +118,7 @@ func (r *Resolver) stopIdle(now time.Time) {
 		w := value.(*watch)
 		if _, ok := kept[w.query]; !ok && now.Sub(w.usedAt()) >= r.options.IdleAfter {
 			r.watches.Delete(w.query)
-			w.stop()
-			s := w.state.Load()
-			w.replace(s.answer, s.err) // whoever waits on it looks again, at a new watch
+			w.stop() // which wakes those who wait for it
 		}
 		return true
 	})
@@ -114,23 +127,25 @@ func (r *Resolver) stopIdle(now time.Time) {
 // Parse reads a target and asks the source of each of its queries whether it
 // makes sense. It does no I/O.
 func (r *Resolver) Parse(text string) (Target, error) {
-	t, err := Parse(text)
+	t, starts, err := parse(text)
 	if err != nil {
 		return Target{}, err
 	}
-	for _, q := range t.Queries {
-		source, ok := r.sources[q.Scheme]
-		if !ok {
-			return Target{}, r.unknownScheme(text, q.Scheme)
-		}
-		if err := source.Check(q); err != nil {
-			return Target{}, fmt.Errorf("target %q: %w", text, err)
+	for i, c := range t.Choices {
+		for _, q := range c.Queries {
+			source, ok := r.sources[q.Scheme]
+			if !ok {
+				return Target{}, r.unknownScheme(text, starts[i], q.Scheme)
+			}
+			if err := source.Check(q); err != nil {
+				return Target{}, fmt.Errorf("target %q: %w", text, err)
+			}
 		}
 	}
 	return t, nil
 }
 
-func (r *Resolver) unknownScheme(text, scheme string) error {
+func (r *Resolver) unknownScheme(text string, offset int, scheme string) error {
 	var known []string
 	for s := range maps.Keys(r.sources) {
 		if s != SchemeStatic { // that is written without a scheme
@@ -142,7 +157,7 @@ func (r *Resolver) unknownScheme(text, scheme string) error {
 	if s := suggest.Closest(scheme, known); s != "" {
 		fix = fmt.Sprintf("did you mean %s://?", s)
 	}
-	return syntaxError(text, 0, fix, "unknown scheme %q", scheme)
+	return syntaxError(text, offset, fix, "unknown scheme %q", scheme)
 }
 
 // Keep says which targets are declared now: their watches start at once, so
@@ -150,7 +165,7 @@ func (r *Resolver) unknownScheme(text, scheme string) error {
 func (r *Resolver) Keep(targets []Target) {
 	kept := make(map[Query]struct{}, len(targets))
 	for _, t := range targets {
-		for _, q := range t.Queries {
+		for q := range t.Queries() {
 			kept[q] = struct{}{}
 		}
 	}
@@ -161,64 +176,21 @@ func (r *Resolver) Keep(targets []Target) {
 	}
 }
 
-// NoEndpointsError says that every source is well and none knows an endpoint.
-type NoEndpointsError struct {
-	Target Target
-	// Notes are what the sources said about it, for people.
-	Notes []string
-}
-
-func (e *NoEndpointsError) Error() string {
-	if len(e.Notes) == 0 {
-		return fmt.Sprintf("%s has no endpoints", e.Target)
-	}
-	return fmt.Sprintf("%s has no endpoints: %s", e.Target, e.Notes[0])
-}
-
 // Resolve returns the endpoints of t in the order in which to try them: by
-// priority, in random order among equals. It waits for a first answer, at most
-// Options.Timeout or until ctx ends. An error is a *NoEndpointsError, or says
-// which source could not be asked and why.
+// priority, in random order by weight among equals. It waits for a first answer,
+// at most Options.Timeout or until ctx ends. An error is a *NoEndpointsError, or
+// says which source could not be asked and why.
 func (r *Resolver) Resolve(ctx context.Context, t Target) ([]Endpoint, error) {
 	if err := r.started(ctx); err != nil {
 		return nil, err
 	}
-	v := r.view(t)
-	if len(v.pending) > 0 {
-		v = r.settle(ctx, t)
-	}
-	if len(v.endpoints) == 0 {
+	v := r.settle(ctx, t)
+	endpoints := v.endpoints()
+	if len(endpoints) == 0 {
 		return nil, v.failure(t)
 	}
-	order(v.endpoints)
-	return v.endpoints, nil
-}
-
-// Watch calls report with the endpoints of t, sorted, now and after every
-// change, until ctx ends; while there are none, with the error that Resolve
-// would return.
-func (r *Resolver) Watch(ctx context.Context, t Target, report func([]Endpoint, error)) error {
-	if err := r.started(ctx); err != nil {
-		return err
-	}
-	var last []Endpoint
-	var lastErr error
-	for first := true; ; first = false {
-		v := r.settle(ctx, t)
-		if ctx.Err() != nil {
-			return nil
-		}
-		endpoints, err := v.endpoints, error(nil)
-		slices.SortFunc(endpoints, compare)
-		if len(endpoints) == 0 {
-			err = v.failure(t)
-		}
-		if first || !slices.Equal(endpoints, last) || (err == nil) != (lastErr == nil) {
-			report(endpoints, err)
-		}
-		last, lastErr = endpoints, err
-		v.wait(ctx, v.watched, nil)
-	}
+	order(endpoints)
+	return endpoints, nil
 }
 
 func (r *Resolver) started(ctx context.Context) error {
@@ -230,26 +202,26 @@ func (r *Resolver) started(ctx context.Context) error {
 	}
 }
 
-// settle waits until every query of t has answered or failed; once one of them
-// has endpoints, for Grace at most.
+// settle waits until it is decided which endpoints t has: every query of the
+// choice to be used has answered or failed; once one of a list has endpoints, for
+// Grace at most.
 func (r *Resolver) settle(ctx context.Context, t Target) view {
-	ctx, cancel := context.WithTimeout(ctx, r.options.Timeout)
-	defer cancel()
-	var grace <-chan time.Time
+	var grace, deadline time.Time
 	for {
-		v := r.view(t)
-		if len(v.pending) == 0 {
+		now := time.Now()
+		v := r.view(t, now)
+		final, until, changed := v.decide(now, &grace, r.options.Grace)
+		if final {
 			return v
 		}
-		if len(v.endpoints) > 0 && grace == nil {
-			timer := time.NewTimer(r.options.Grace)
-			defer timer.Stop()
-			grace = timer.C
+		if deadline.IsZero() {
+			var cancel context.CancelFunc
+			deadline = now.Add(r.options.Timeout)
+			ctx, cancel = context.WithDeadline(ctx, deadline)
+			defer cancel()
 		}
-		if !v.wait(ctx, v.pending, grace) {
-			if ctx.Err() != nil && len(v.errs) == 0 {
-				v.errs = append(v.errs, v.overdue(r.options.Timeout))
-			}
+		if !waitAny(ctx, changed, until) {
+			v.giveUp(r.options.Timeout)
 			return v
 		}
 	}
@@ -265,14 +237,14 @@ func (r *Resolver) watch(q Query) *watch {
 	if w, ok := r.watches.Load(q); ok {
 		return w.(*watch)
 	}
-	w := newWatch(q)
+	w := newWatch(q, &r.options)
 	source, ok := r.sources[q.Scheme]
 	switch {
 	case !ok:
-		w.fail(hint.Errorf("this is a defect; please report it", "no source for scheme %q", q.Scheme))
+		w.fail(hint.Errorf("this is a defect; please report it", "no source for scheme %q", q.Scheme), true)
 		return w
 	case r.ctx.Err() != nil:
-		w.fail(errors.New("the resolver has stopped"))
+		w.fail(errors.New("the resolver has stopped"), true)
 		return w
 	}
 	var ctx context.Context

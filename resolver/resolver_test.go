@@ -51,7 +51,27 @@ func (s *fakeSource) calls(q Query) int {
 
 func endpoint(text string) Endpoint { return Endpoint{Addr: netip.MustParseAddrPort(text)} }
 
-func fake(host string) Target { return Target{Queries: []Query{{Scheme: "fake", Host: host}}} }
+func fakeQuery(host string) Query { return Query{Scheme: "fake", Host: host} }
+
+// fake is a target of one choice, a list of hosts.
+func fake(hosts ...string) Target { return Target{Choices: []Choice{fakeChoice(hosts...)}} }
+
+func fakeChoice(hosts ...string) Choice {
+	var c Choice
+	for _, h := range hosts {
+		c.Queries = append(c.Queries, fakeQuery(h))
+	}
+	return c
+}
+
+// chain is a target with a choice for each host.
+func chain(hosts ...string) Target {
+	var t Target
+	for _, h := range hosts {
+		t.Choices = append(t.Choices, fakeChoice(h))
+	}
+	return t
+}
 
 // hold publishes endpoints and waits for ctx.
 func hold(ctx context.Context, publish func(Answer), endpoints ...Endpoint) error {
@@ -64,8 +84,13 @@ func hold(ctx context.Context, publish func(Answer), endpoints ...Endpoint) erro
 // and "dns"), in fake time.
 func inBubble(t *testing.T, source Source, test func(ctx context.Context, r *Resolver)) {
 	t.Helper()
+	inBubbleWith(t, Options{}, source, test)
+}
+
+func inBubbleWith(t *testing.T, options Options, source Source, test func(ctx context.Context, r *Resolver)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		r := New(map[string]Source{"fake": source, SchemeDNS: source}, Options{})
+		r := New(map[string]Source{"fake": source, SchemeDNS: source}, options)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); _ = r.Run(ctx) }()
@@ -90,7 +115,7 @@ func TestOneWatchForAllWhoAsk(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if n := source.calls(fake("a").Queries[0]); n != 1 {
+		if n := source.calls(fakeQuery("a")); n != 1 {
 			t.Errorf("the source was watched %d times for 100 connections; want once", n)
 		}
 	})
@@ -152,7 +177,7 @@ func TestHungSourceCostsOnlyItsOwnTimeout(t *testing.T) {
 		if _, err := r.Resolve(ctx, fake("well")); err != nil || time.Since(begin) != 0 {
 			t.Errorf("beside it: %v after %s; want an answer at once", err, time.Since(begin))
 		}
-		list := Target{Queries: append(fake("hung").Queries, fake("well").Queries...)}
+		list := fake("hung", "well")
 		begin = time.Now()
 		got, err := r.Resolve(ctx, list)
 		if d := time.Since(begin); err != nil || len(got) != 1 || d != 100*time.Millisecond {
@@ -174,7 +199,7 @@ func TestFailureIsRememberedBrieflyAndThenAskedAgain(t *testing.T) {
 			t.Fatalf("Resolve = %v; want the source's failure", err)
 		}
 		time.Sleep(10 * time.Second) // backing off: 250 ms, 500 ms, … less jitter
-		before := source.calls(fake("a").Queries[0])
+		before := source.calls(fakeQuery("a"))
 		if before < 4 || before > 7 {
 			t.Fatalf("%d attempts in 10 s; want a doubling backoff's 4 to 7", before)
 		}
@@ -254,7 +279,7 @@ func TestIdleWatchStopsAndKeptOneStays(t *testing.T) {
 	inBubble(t, source, func(ctx context.Context, r *Resolver) {
 		r.Keep([]Target{fake("kept")})
 		synctest.Wait()
-		if n := source.calls(fake("kept").Queries[0]); n != 1 {
+		if n := source.calls(fakeQuery("kept")); n != 1 {
 			t.Fatalf("a declared target was watched %d times before the first connection; want once", n)
 		}
 		for _, host := range []string{"kept", "idle"} {
@@ -267,7 +292,7 @@ func TestIdleWatchStopsAndKeptOneStays(t *testing.T) {
 			if _, err := r.Resolve(ctx, fake(host)); err != nil {
 				t.Fatal(err)
 			}
-			if n := source.calls(fake(host).Queries[0]); n != want {
+			if n := source.calls(fakeQuery(host)); n != want {
 				t.Errorf("%s was watched %d times; want %d", host, n, want)
 			}
 		}
@@ -276,7 +301,7 @@ func TestIdleWatchStopsAndKeptOneStays(t *testing.T) {
 		if _, err := r.Resolve(ctx, fake("kept")); err != nil {
 			t.Fatal(err)
 		}
-		if n := source.calls(fake("kept").Queries[0]); n != 2 {
+		if n := source.calls(fakeQuery("kept")); n != 2 {
 			t.Errorf("a target that is no longer declared was watched %d times; want its watch to have stopped and one more", n)
 		}
 	})
@@ -302,15 +327,15 @@ func TestWatchReportsEachChangeOnce(t *testing.T) {
 		wg.Go(func() { _ = r.Run(ctx) })
 		var seen []string
 		wg.Go(func() {
-			_ = r.Watch(ctx, fake("a"), func(endpoints []Endpoint, err error) {
-				seen = append(seen, fmt.Sprint(endpoints, err != nil))
+			_ = r.Watch(ctx, fake("a"), func(s Status) {
+				seen = append(seen, fmt.Sprint(s.Endpoints, s.Err != nil))
 			})
 		})
 		one := Answer{Endpoints: []Endpoint{endpoint("10.0.0.1:80")}}
 		two := Answer{Endpoints: []Endpoint{endpoint("10.0.0.2:80"), endpoint("10.0.0.1:80")}}
 		for _, a := range []Answer{one, one, two, {}, {}, one} {
 			step <- a
-			synctest.Wait()
+			time.Sleep(time.Second) // each change is a burst of its own
 		}
 		cancel()
 		wg.Wait()

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/netip"
@@ -26,6 +27,9 @@ type Endpoint struct {
 	// Weight is the share among endpoints of one priority (RFC 2782). Zero is
 	// the least share, not none.
 	Weight uint16
+	// Health is the state in the source's own words ("healthy", "warning"), ""
+	// when it knows none. It is for people: who must not be used is no endpoint.
+	Health string
 }
 
 // String is the endpoint's address, or host:port while it has none.
@@ -40,10 +44,32 @@ func (e Endpoint) String() string {
 // answer too: the source is well and says that nobody serves this now.
 type Answer struct {
 	Endpoints []Endpoint
-	// Note says, for people, what the endpoints do not: why there are none, or
-	// which instances were left out and why. It may be empty.
+	// LeftOut are the instances that are known and not offered. The Resolver keeps
+	// the first MaxLeftOut.
+	LeftOut []LeftOut
+	// Note says, for people, what the rest does not: why there is nobody, for
+	// instance. It may be empty.
 	Note string
+	// Err, when set, is no answer: the source cannot tell now, as Watch's own error
+	// would say, but goes on watching and publishes again once it can. A source
+	// uses it that notices by itself when it is worth looking again.
+	Err error
 }
+
+// MaxLeftOut is the most left-out instances that are kept of an answer.
+const MaxLeftOut = 100
+
+// LeftOut is an instance that is known and not offered.
+type LeftOut struct {
+	// Name is the instance in the source's own words, as in Endpoint.
+	Name string
+	// Addr is where it would be, "" when that is not known.
+	Addr string
+	// Why is to be read after the name: "is not running".
+	Why string
+}
+
+func (l LeftOut) String() string { return cmp.Or(l.Name, l.Addr, "an instance") + " " + l.Why }
 
 // Source answers queries of one scheme.
 type Source interface {
@@ -55,6 +81,7 @@ type Source interface {
 	// Watch asks q and hands every new answer to publish until ctx ends, then
 	// returns nil. It returns an error when the source cannot be asked; the
 	// caller keeps the last answer and calls Watch again after a backoff, so
-	// Watch itself never retries. An answer must not be changed once published.
+	// Watch itself never retries. An answer must not be changed once published;
+	// publish is not called after Watch has returned.
 	Watch(ctx context.Context, q Query, publish func(Answer)) error
 }

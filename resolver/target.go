@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"iter"
 	"net"
 	"net/netip"
 	"net/url"
@@ -15,16 +16,45 @@ const (
 	SchemeSRV    = "srv"    // a bare name
 )
 
-// Target is what a client wants to reach: one query, or for a list form
-// (a:6379,b:6379) several whose endpoints are taken together. Parse makes it.
+// Target is what a client wants to reach. Parse makes it.
 type Target struct {
+	// Choices are the alternatives of a fallback chain (T1 | T2) in order of
+	// preference; there is one where there is no chain.
+	Choices []Choice
+}
+
+// Choice is one query, or for a list form (a:6379,b:6379) several whose endpoints
+// are taken together.
+type Choice struct {
 	Queries []Query
+}
+
+// Queries yields the queries of all choices, in order.
+func (t Target) Queries() iter.Seq[Query] {
+	return func(yield func(Query) bool) {
+		for _, c := range t.Choices {
+			for _, q := range c.Queries {
+				if !yield(q) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // String is the target in canonical form.
 func (t Target) String() string {
-	parts := make([]string, len(t.Queries))
-	for i, q := range t.Queries {
+	parts := make([]string, len(t.Choices))
+	for i, c := range t.Choices {
+		parts[i] = c.String()
+	}
+	return strings.Join(parts, " | ")
+}
+
+// String is the choice in canonical form.
+func (c Choice) String() string {
+	parts := make([]string, len(c.Queries))
+	for i, q := range c.Queries {
 		parts[i] = q.String()
 	}
 	return strings.Join(parts, ",")
@@ -78,10 +108,13 @@ func (q Query) String() string {
 	var b strings.Builder
 	b.WriteString(q.Scheme)
 	b.WriteString("://")
-	b.WriteString(q.HostPort())
+	if q.Port == 0 && strings.Contains(q.Host, ":") {
+		b.WriteString("[" + q.Host + "]")
+	} else {
+		b.WriteString(q.HostPort())
+	}
 	if q.Path != "" {
-		b.WriteByte('/')
-		b.WriteString(q.Path)
+		b.WriteString((&url.URL{Path: "/" + q.Path}).EscapedPath())
 	}
 	if q.Params != "" {
 		b.WriteByte('?')

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -15,123 +14,230 @@ import (
 
 // view is what the watches of a target say at one moment.
 type view struct {
+	parts   []part            // one for each choice
+	chosen  int               // the part whose endpoints are used; -1 when none has any
+	watched []<-chan struct{} // closed when an answer changes
+}
+
+// part is what the watches of one choice say.
+type part struct {
 	endpoints []Endpoint
 	notes     []string
+	leftOut   []LeftOut
 	errs      []error
-	pending   []<-chan struct{} // closed when a query that has not answered does
-	watched   []<-chan struct{} // closed when any query's answer changes
-	waitsFor  []waited          // the pending queries
+	pending   []pending
 }
 
-// waited is a query that is pending, and how it failed last, if it did.
-type waited struct {
-	query Query
-	last  error
+// pending is a query that has not answered.
+type pending struct {
+	query   Query
+	last    error           // how it failed last, if it did
+	until   time.Time       // how long it is waited for when another choice could serve
+	changed <-chan struct{} // closed when it answers
 }
 
-// view reads the watches of t. An endpoint that is only a name is looked up
-// through the DNS watch of that name, and keeps its own priority and weight.
-func (r *Resolver) view(t Target) view {
-	var v view
-	now := time.Now()
-	for _, q := range t.Queries {
-		for _, e := range r.read(q, now, &v) {
-			if e.Addr.IsValid() {
-				v.endpoints = append(v.endpoints, e)
-				continue
-			}
-			name := Query{Scheme: SchemeDNS, Host: strings.ToLower(e.Host), Port: e.Port}
-			for _, found := range r.read(name, now, &v) {
-				e.Addr = found.Addr
-				v.endpoints = append(v.endpoints, e)
-			}
-		}
+// endpoints are those of the chosen part.
+func (v *view) endpoints() []Endpoint {
+	if v.chosen < 0 {
+		return nil
 	}
-	if len(v.watched) > 1 {
-		v.endpoints = dedupe(v.endpoints)
+	return v.parts[v.chosen].endpoints
+}
+
+// view reads the watches of t, all of them: what a chain may fall back to is to
+// be warm.
+func (r *Resolver) view(t Target, now time.Time) view {
+	v := view{parts: make([]part, len(t.Choices)), chosen: -1}
+	for i, c := range t.Choices {
+		v.parts[i] = r.readChoice(c, now, &v.watched)
+		if v.chosen < 0 && len(v.parts[i].endpoints) > 0 {
+			v.chosen = i
+		}
 	}
 	return v
 }
 
-// read returns what q's watch knows, and notes in v what it does not.
-func (r *Resolver) read(q Query, now time.Time, v *view) []Endpoint {
+// readChoice reads the watches of c. An endpoint that is only a name is looked up
+// through the DNS watch of that name, and keeps its own priority and weight.
+func (r *Resolver) readChoice(c Choice, now time.Time, watched *[]<-chan struct{}) part {
+	var p part
+	before := len(*watched)
+	for _, q := range c.Queries {
+		s := r.read(q, now, &p, watched)
+		if !s.counts() {
+			continue
+		}
+		if p.endpoints == nil {
+			p.endpoints = make([]Endpoint, 0, len(s.answer.Endpoints)*len(c.Queries))
+		}
+		for _, e := range s.answer.Endpoints {
+			if e.Addr.IsValid() {
+				p.endpoints = append(p.endpoints, e)
+				continue
+			}
+			if found := r.read(lookupOf(e), now, &p, watched); found.counts() {
+				for _, f := range found.answer.Endpoints {
+					e.Addr = f.Addr
+					p.endpoints = append(p.endpoints, e)
+				}
+			}
+		}
+	}
+	if len(*watched)-before > 1 {
+		p.endpoints = dedupe(p.endpoints)
+	}
+	return p
+}
+
+// lookupOf is the query for the addresses of an endpoint that is only a name.
+func lookupOf(e Endpoint) Query {
+	return Query{Scheme: SchemeDNS, Host: strings.ToLower(e.Host), Port: e.Port}
+}
+
+// read returns what q's watch knows, and notes in p what it does not.
+func (r *Resolver) read(q Query, now time.Time, p *part, watched *[]<-chan struct{}) *state {
 	w := r.watch(q)
 	w.used.Store(now.UnixNano())
 	s := w.state.Load()
-	v.watched = append(v.watched, s.replaced)
-	if s.answer != nil && (s.err == nil || len(s.answer.Endpoints) > 0) {
+	*watched = append(*watched, s.replaced)
+	if s.counts() {
+		p.leftOut = append(p.leftOut, s.answer.LeftOut...)
 		if s.answer.Note != "" {
-			v.notes = append(v.notes, s.answer.Note)
+			p.notes = append(p.notes, s.answer.Note)
 		}
-		return s.answer.Endpoints
+		return s
 	}
-	if s.err != nil {
-		if now.Sub(s.since) < r.options.NegativeFor {
-			v.errs = append(v.errs, s.err)
-			return nil
-		}
-		select { // ask again now rather than at the end of a long backoff
-		case w.retry <- struct{}{}:
-		default:
-		}
+	if s.err != nil && (s.standing || now.Sub(s.failed) < r.options.NegativeFor) {
+		p.errs = append(p.errs, s.err)
+		return s
 	}
-	v.pending = append(v.pending, s.replaced)
-	v.waitsFor = append(v.waitsFor, waited{query: q, last: s.err})
-	return nil
+	until, asked := w.created.Add(r.options.Timeout), w.askedAt()
+	if s.err != nil { // ask again now rather than at the end of a long backoff
+		if !asked.After(s.failed) { // it is pausing
+			w.askNow()
+			asked = now
+		}
+		until = asked.Add(r.options.Grace)
+	} else if asked.IsZero() {
+		w.askNow()
+	}
+	p.pending = append(p.pending, pending{query: q, last: s.err, until: until, changed: s.replaced})
+	return s
 }
 
-// wait blocks until one of changed is closed; it returns false if grace fired or
-// ctx ended first.
-func (v view) wait(ctx context.Context, changed []<-chan struct{}, grace <-chan time.Time) bool {
+// decide sets the choice to be used and says whether that is final. If not, it is
+// worth waiting for one of changed, until the time given; the zero time is no
+// limit. grace is when the wait for the rest of a list ends; it is set when that
+// wait begins.
+//
+// An earlier choice is passed over when it has no endpoints and its sources are
+// well or have failed. One that has never answered is waited for, for Timeout
+// since its watch began; one that is being asked again, for Grace since it is.
+func (v *view) decide(now time.Time, grace *time.Time, forGrace time.Duration) (final bool, until time.Time, changed []<-chan struct{}) {
+	for i := range v.parts {
+		p := &v.parts[i]
+		if len(p.pending) == 0 && len(p.endpoints) == 0 {
+			continue
+		}
+		if len(p.endpoints) > 0 {
+			v.chosen = i
+			if len(p.pending) == 0 {
+				return true, until, nil
+			}
+			if grace.IsZero() {
+				*grace = now.Add(forGrace)
+			}
+			until = *grace
+		} else if v.chosen > i { // a later one could serve
+			for _, q := range p.pending {
+				if q.until.After(until) {
+					until = q.until
+				}
+			}
+		}
+		if !until.IsZero() && !now.Before(until) {
+			if len(p.endpoints) > 0 {
+				return true, until, nil
+			}
+			until = time.Time{}
+			continue // overdue: as if it had failed
+		}
+		return false, until, v.changes()
+	}
+	return true, until, nil
+}
+
+// changes are what to wait for: any pending query may decide.
+func (v *view) changes() []<-chan struct{} {
+	var changed []<-chan struct{}
+	for _, p := range v.parts {
+		for _, q := range p.pending {
+			changed = append(changed, q.changed)
+		}
+	}
+	return changed
+}
+
+// waitAny blocks until one of changed is closed or until is over, the zero time
+// being no limit; it returns false if ctx ended first.
+func waitAny(ctx context.Context, changed []<-chan struct{}, until time.Time) bool {
+	var over <-chan time.Time
+	if !until.IsZero() {
+		timer := time.NewTimer(time.Until(until))
+		defer timer.Stop()
+		over = timer.C
+	}
 	if len(changed) == 1 { // nearly always
 		select {
 		case <-changed[0]:
 			return true
-		case <-grace:
+		case <-over:
+			return true
 		case <-ctx.Done():
+			return false
 		}
-		return false
 	}
 	cases := []reflect.SelectCase{
 		{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ctx.Done())},
-		{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(grace)},
+		{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(over)},
 	}
 	for _, c := range changed {
 		cases = append(cases, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(c)})
 	}
 	chosen, _, _ := reflect.Select(cases)
-	return chosen > 1
+	return chosen > 0
 }
 
-// overdue is why v's pending queries count as failed after timeout.
-func (v view) overdue(timeout time.Duration) error {
-	var errs []error
-	for _, p := range v.waitsFor {
-		err := fmt.Errorf("no answer for %s within %s", p.query, timeout)
-		if p.last != nil {
-			err = fmt.Errorf("%w; before that: %w", err, p.last)
+// giveUp makes the queries that are still pending count as failed after timeout.
+func (v *view) giveUp(timeout time.Duration) {
+	for i := range v.parts {
+		p := &v.parts[i]
+		for _, q := range p.pending {
+			err := fmt.Errorf("no answer for %s within %s", q.query, timeout)
+			if q.last != nil {
+				err = fmt.Errorf("%w; before that: %w", err, q.last)
+			}
+			p.errs = append(p.errs, err)
 		}
-		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
 }
 
 // failure is why v has no endpoints.
-func (v view) failure(t Target) error {
-	if len(v.errs) > 0 {
-		return fmt.Errorf("resolve %s: %w", t, errors.Join(v.errs...))
+func (v *view) failure(t Target) error {
+	var errs []error
+	none := &NoEndpointsError{Target: t}
+	for _, p := range v.parts {
+		errs = append(errs, p.errs...)
+		none.Notes = append(none.Notes, p.notes...)
+		none.LeftOut = append(none.LeftOut, p.leftOut...)
 	}
-	return &NoEndpointsError{Target: t, Notes: v.notes}
+	if len(errs) > 0 {
+		return fmt.Errorf("resolve %s: %w", t, errors.Join(errs...))
+	}
+	return none
 }
 
-// order puts endpoints in try-order.
-func order(endpoints []Endpoint) {
-	rand.Shuffle(len(endpoints), func(i, j int) {
-		endpoints[i], endpoints[j] = endpoints[j], endpoints[i]
-	})
-	slices.SortStableFunc(endpoints, func(a, b Endpoint) int { return cmp.Compare(a.Priority, b.Priority) })
-}
-
+// compare orders endpoints for people.
 func compare(a, b Endpoint) int {
 	return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.Addr.Compare(b.Addr), cmp.Compare(a.Name, b.Name))
 }

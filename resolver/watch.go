@@ -4,81 +4,268 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
 // watch is the one watch of a query and what it last learned.
 type watch struct {
-	query Query
-	used  atomic.Int64  // when somebody last asked, in Unix nanoseconds
-	retry chan struct{} // asks for an attempt before the backoff ends
-	stop  context.CancelFunc
-	state atomic.Pointer[state]
-	mu    sync.Mutex // held by writers of state
+	query   Query
+	options *Options
+	created time.Time
+	used    atomic.Int64  // when somebody last asked, in Unix nanoseconds
+	asked   atomic.Int64  // when the source was last asked, likewise; 0 before
+	retry   chan struct{} // asks for an attempt before its turn, or the backoff's end
+	stop    context.CancelFunc
+
+	state atomic.Pointer[state] // read without a lock
+
+	mu     sync.Mutex // held by writers of state, and for what follows
+	woken  time.Time  // when those who wait were last woken
+	flush  *time.Timer
+	expiry *time.Timer
 }
 
 // state is what a watch knows; it is replaced, never changed.
 type state struct {
-	answer *Answer // the last one; nil until the first
-	err    error   // the source's failure since then; nil while it is well
-	since  time.Time
-	// replaced is closed when this is no longer the watch's state.
+	answer   *Answer   // the last one; nil until the first, and once it is too old
+	answered time.Time // when the source gave it
+	err      error     // the source's failure since then; nil while it is well
+	failed   time.Time // when err came
+	failing  time.Time // when the first failure since the source was well came
+	standing bool      // the source tells when err is over; asking again is no use
+	// replaced is closed when this is no longer the watch's state, or soon after.
 	replaced chan struct{}
 }
 
-func newWatch(q Query) *watch {
-	w := &watch{query: q, retry: make(chan struct{}, 1)}
-	w.used.Store(time.Now().UnixNano())
+func (s *state) serves() bool { return s.answer != nil && len(s.answer.Endpoints) > 0 }
+
+// counts says whether the answer is to be used. A failing source's empty answer
+// is not: somebody may serve by now.
+func (s *state) counts() bool { return s.answer != nil && (s.err == nil || s.serves()) }
+
+func newWatch(q Query, options *Options) *watch {
+	now := time.Now()
+	w := &watch{query: q, options: options, created: now, retry: make(chan struct{}, 1)}
+	w.used.Store(now.UnixNano())
 	w.state.Store(&state{replaced: make(chan struct{})})
 	return w
 }
 
 func (w *watch) usedAt() time.Time { return time.Unix(0, w.used.Load()) }
 
-func (w *watch) publish(a Answer) { w.replace(&a, nil) }
+// askedAt is when the source was last asked; zero before the first time.
+func (w *watch) askedAt() time.Time {
+	if n := w.asked.Load(); n != 0 {
+		return time.Unix(0, n)
+	}
+	return time.Time{}
+}
 
-// fail keeps the last answer beside the error.
-func (w *watch) fail(err error) { w.replace(w.state.Load().answer, err) }
-
-func (w *watch) replace(a *Answer, err error) {
+// publish takes what the source says.
+func (w *watch) publish(a Answer) {
+	if a.Err != nil {
+		w.fail(a.Err, true)
+		return
+	}
+	if more := len(a.LeftOut) - MaxLeftOut; more > 0 {
+		a.LeftOut = slices.Clip(a.LeftOut[:MaxLeftOut])
+		a.Note = join(a.Note, fmt.Sprintf("%d more are left out", more))
+	}
+	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	old := w.state.Swap(&state{answer: a, err: err, since: time.Now(), replaced: make(chan struct{})})
+	old := w.state.Load()
+	if old.err != nil {
+		w.options.Log.Info("source is well again", "target", w.query.String(), "after", now.Sub(old.failing).Round(time.Millisecond).String())
+	}
+	if w.expiry != nil {
+		w.expiry.Stop()
+		w.expiry = nil
+	}
+	w.replace(state{answer: &a, answered: now})
+}
+
+// fail keeps the last answer beside the error.
+func (w *watch) fail(err error, standing bool) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	old := w.state.Load()
+	next := state{answer: old.answer, answered: old.answered, err: err, failed: now, failing: old.failing, standing: standing}
+	if old.err == nil {
+		next.failing = now
+	}
+	w.logFailure(old, &next)
+	if old.answer != nil && w.expiry == nil && w.options.MaxStale > 0 {
+		w.expiry = time.AfterFunc(w.options.MaxStale, w.expire)
+	}
+	w.replace(next)
+}
+
+// logFailure says it once, and again when the reason changes.
+func (w *watch) logFailure(old, next *state) {
+	level := slog.LevelWarn
+	if old.err != nil && old.err.Error() == next.err.Error() {
+		level = slog.LevelDebug
+	}
+	message, attrs := "source failed", []any{"target", w.query.String(), "error", next.err}
+	if h := hint.Of(next.err); h != "" {
+		attrs = append(attrs, "hint", h)
+	}
+	if next.answer != nil {
+		message = "source failed; the last answer stays"
+		attrs = append(attrs, "endpoints", len(next.answer.Endpoints), "last_answer_age", next.failed.Sub(next.answered).Round(time.Millisecond).String())
+	}
+	w.options.Log.Log(context.Background(), level, message, attrs...)
+}
+
+// expire forgets an answer whose source has been failing for MaxStale.
+func (w *watch) expire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.expiry == nil { // the source has become well just now
+		return
+	}
+	w.expiry = nil
+	next := *w.state.Load()
+	w.options.Log.Warn("the last answer is too old and no longer counts", "target", w.query.String(),
+		"failing_for", time.Since(next.failing).Round(time.Millisecond).String(), "max_stale", w.options.MaxStale.String(), "error", next.err)
+	next.answer, next.answered = nil, time.Time{}
+	w.replace(next)
+}
+
+// replace makes next the state, and wakes those who wait for the old one: at once,
+// unless they have been woken within Debounce and had endpoints all the while.
+// It is called with mu held.
+func (w *watch) replace(next state) {
+	now, old := time.Now(), w.state.Load()
+	if pause := w.woken.Add(w.options.Debounce).Sub(now); pause > 0 && old.serves() && old.err == nil && next.err == nil {
+		next.replaced = old.replaced
+		w.state.Store(&next)
+		if w.flush == nil {
+			w.flush = time.AfterFunc(pause, w.wake)
+		}
+		return
+	}
+	if w.flush != nil {
+		w.flush.Stop()
+		w.flush = nil
+	}
+	next.replaced = make(chan struct{})
+	w.state.Store(&next)
+	w.woken = now
 	close(old.replaced)
+}
+
+// wake wakes those who wait, at the end of a burst.
+func (w *watch) wake() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.flush == nil { // they have been woken meanwhile
+		return
+	}
+	w.flush = nil
+	old := w.state.Load()
+	next := *old
+	next.replaced = make(chan struct{})
+	w.state.Store(&next)
+	w.woken = time.Now()
+	close(old.replaced)
+}
+
+// end stops the timers. Those who wait are woken: they look again, at a new watch.
+func (w *watch) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range []*time.Timer{w.flush, w.expiry} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	w.flush, w.expiry = nil, nil
+	old := w.state.Load()
+	next := *old
+	next.replaced = make(chan struct{})
+	w.state.Store(&next)
+	close(old.replaced)
+}
+
+// askNow asks for an attempt before its turn.
+func (w *watch) askNow() {
+	select {
+	case w.retry <- struct{}{}:
+	default:
+	}
 }
 
 // runWatch asks source until ctx ends, with a growing pause after each failure.
 func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
-	backoff := r.options.BackoffMin
+	defer w.end()
+	backoff, urgent := r.options.BackoffMin, false
 	for {
+		answered := r.admit(ctx, w, urgent)
+		select { // who wanted this attempt has it now
+		case <-w.retry:
+		default:
+		}
+		w.asked.Store(time.Now().UnixNano())
 		err := watchOnce(ctx, source, w.query, func(a Answer) {
-			if w.state.Load().err != nil {
-				r.options.Log.Info("source is well again", "target", w.query.String())
-			}
+			answered()
 			backoff = r.options.BackoffMin
 			w.publish(a)
 		})
+		answered()
 		if ctx.Err() != nil {
 			return
 		}
-		if previous := w.state.Load().err; previous == nil || previous.Error() != err.Error() {
-			r.options.Log.Warn("source failed; the last answer stays", "target", w.query.String(), "error", err)
-		}
-		w.fail(err)
+		w.fail(err, false)
 		pause := time.NewTimer(backoff/2 + rand.N(backoff/2+1))
 		select {
 		case <-pause.C:
+			urgent = false
 		case <-w.retry:
 			pause.Stop()
+			urgent = true
 		case <-ctx.Done():
 			pause.Stop()
 			return
 		}
 		backoff = min(backoff*2, r.options.BackoffMax)
+	}
+}
+
+// askingFor is how long a question that is not answered holds up others.
+const askingFor = time.Second
+
+// admit waits for w's turn to ask its source, and returns a function to be called
+// once that has answered. Thousands of watches start at once with the daemon, or
+// when a registry is back; the source is asked Options.Asking questions at a time.
+// A question that a connection waits for is urgent and asked at once.
+func (r *Resolver) admit(ctx context.Context, w *watch, urgent bool) (answered func()) {
+	if urgent {
+		return func() {}
+	}
+	turns := r.turns[w.query.Scheme]
+	select {
+	case turns <- struct{}{}:
+	case <-w.retry:
+		return func() {}
+	case <-ctx.Done():
+		return func() {}
+	}
+	leave := sync.OnceFunc(func() { <-turns })
+	slow := time.AfterFunc(askingFor, leave)
+	return func() {
+		slow.Stop()
+		leave()
 	}
 }
 

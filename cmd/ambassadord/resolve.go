@@ -1,29 +1,37 @@
 package main
 
 import (
-	"fmt"
-	"io"
 	"log/slog"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ambassadord/ambassadord/internal/agent"
-	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver"
 )
+
+const resolveHelp = `Print the endpoints of a target: where, with which priority and weight, which
+source named it, how long ago, its health where that is known, and its name.
+
+Below them, each line with a #: the instances that were left out and why, what
+the sources have to say, and which of them fail. With -o json each answer is one
+object on a line of its own.`
 
 func resolveCommand(environ []string) *cobra.Command {
 	flags := newRunFlags(environ)
 	var watch bool
+	var out output
 	cmd := &cobra.Command{
 		Use:   "resolve TARGET",
 		Short: "Print the endpoints of a target",
+		Long:  resolveHelp,
 		Example: `  ambassadord resolve redis.service.consul
-  ambassadord resolve --watch 'docker://?label=app=redis&port=6379'`,
+  ambassadord resolve --watch 'docker://?label=app=redis&port=6379'
+  ambassadord resolve -o json 'consul-service://redis | file:///etc/redis.list'`,
 		Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
 			cfg, err := flags.config(cmd.Flags(), nil)
 			if err != nil {
 				return err
@@ -36,31 +44,13 @@ func resolveCommand(environ []string) *cobra.Command {
 			if _, err := parse(args[0]); err != nil {
 				return usage(err)
 			}
-			out := cmd.OutOrStdout()
-			return agent.Resolve(cmd.Context(), cfg, args[0], watch, log, func(endpoints []resolver.Endpoint, err error) {
-				if watch {
-					fmt.Fprintf(out, "# %s\n", time.Now().Format(time.TimeOnly))
-				}
-				if err != nil {
-					fmt.Fprintf(out, "# %v\n", err)
-					if h := hint.Of(err); h != "" {
-						fmt.Fprintf(out, "# hint: %s\n", h)
-					}
-					return
-				}
-				printEndpoints(out, endpoints)
-			})
+			printer := statusPrinter{out: cmd.OutOrStdout(), json: out.format == "json", watch: watch}
+			return agent.Resolve(cmd.Context(), cfg, args[0], watch, log, func(s resolver.Status) { printer.print(s) })
 		},
 	}
 	flags.registerSources(cmd.Flags())
+	flags.registerMaxStale(cmd.Flags())
 	cmd.Flags().BoolVar(&watch, "watch", false, "print again after every change, until interrupted")
+	out.register(cmd.Flags())
 	return cmd
-}
-
-func printEndpoints(out io.Writer, endpoints []resolver.Endpoint) {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	defer w.Flush()
-	for _, e := range endpoints {
-		fmt.Fprintf(w, "%s\tpriority=%d\tweight=%d\t%s\n", e.Addr, e.Priority, e.Weight, e.Name)
-	}
 }

@@ -154,15 +154,16 @@ func legacyAddress(target string, flags *runFlags) (string, error) {
 		return "", usage(err)
 	}
 	port := uint16(config.DefaultPort)
-	for i, q := range t.Queries {
+	first := true
+	for q := range t.Queries() {
 		if q.Scheme != resolver.SchemeStatic && q.Scheme != resolver.SchemeDNS {
 			return net.JoinHostPort("", strconv.Itoa(config.DefaultPort)), nil
 		}
-		if i > 0 && q.Port != port {
+		if !first && q.Port != port {
 			return "", usage(hint.Wrap(errors.New("the list names several ports, so it does not say on which to listen"),
 				"add --listen PORT, or set PORT"))
 		}
-		port = q.Port
+		port, first = q.Port, false
 	}
 	return net.JoinHostPort("", strconv.Itoa(int(port))), nil
 }

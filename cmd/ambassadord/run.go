@@ -33,6 +33,8 @@ TARGET is one of
   docker://?label=K=V&port=P                    the containers with that label
   consul-service://NAME?tag=T&dc=D              a Consul service's passing instances
   consul://HOST:PORT/PATH                       a path in Consul's KV store
+  file:///PATH                                  the lines of a file, host:port [weight] each
+  T1 | T2                                       the first of them that has endpoints
 
 With LISTEN_PORT=TARGET arguments it forwards those ports instead, and serves
 containers too only if --mode says so.`
@@ -86,6 +88,7 @@ type runFlags struct {
 	consulAddr     string
 	dialTimeout    time.Duration
 	resolveTimeout time.Duration
+	maxStale       time.Duration
 	drainTimeout   time.Duration
 	repairInterval time.Duration
 	keepRules      bool
@@ -119,6 +122,7 @@ func (f *runFlags) register(set *pflag.FlagSet) {
 	f.registerHost(set)
 	set.StringVar(&f.listen, "listen", "", "where to listen for the one TARGET given: PORT, :PORT or IP:PORT")
 	f.registerSources(set)
+	f.registerMaxStale(set)
 	set.DurationVar(&f.dialTimeout, "dial-timeout", d.DialTimeout, "how long to look for an endpoint that answers")
 	f.registerDrain(set)
 	set.DurationVar(&f.repairInterval, "repair-interval", d.RepairInterval, "how often the rules are looked after")
@@ -165,6 +169,12 @@ func (f *runFlags) registerSources(set *pflag.FlagSet) {
 	set.DurationVar(&f.resolveTimeout, "resolve-timeout", config.Default().ResolveTimeout, "how long to wait for a target's first answer")
 }
 
+// registerMaxStale registers what only those need who watch for long.
+func (f *runFlags) registerMaxStale(set *pflag.FlagSet) {
+	set.DurationVar(&f.maxStale, "max-stale", config.Default().MaxStale,
+		"how long a target's last answer counts while its source fails (0: for ever)")
+}
+
 // registerEndpoints registers the addresses of those who are asked.
 func (f *runFlags) registerEndpoints(set *pflag.FlagSet) {
 	set.StringVar(&f.dockerHost, "docker-host", "", "the engine's endpoint (default $DOCKER_HOST, else unix:///var/run/docker.sock)")
@@ -180,7 +190,7 @@ func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, err
 	}
 	c.Port = f.port
 	c.DockerHost, c.ConsulAddr = f.dockerHost, f.consulAddr
-	c.ResolveTimeout = f.resolveTimeout
+	c.ResolveTimeout, c.MaxStale = f.resolveTimeout, f.maxStale
 	if set.Lookup("mode") != nil {
 		c.DialTimeout, c.DrainTimeout = f.dialTimeout, f.drainTimeout
 		c.RepairInterval = f.repairInterval

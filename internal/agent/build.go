@@ -9,6 +9,7 @@ import (
 	"github.com/ambassadord/ambassadord/resolver/consul"
 	"github.com/ambassadord/ambassadord/resolver/dns"
 	"github.com/ambassadord/ambassadord/resolver/docker"
+	"github.com/ambassadord/ambassadord/resolver/file"
 	"github.com/ambassadord/ambassadord/resolver/static"
 )
 
@@ -33,10 +34,11 @@ func build(cfg config.Config, self string, log *slog.Logger) (*parts, error) {
 		resolver.SchemeSRV:    names.Services(),
 		"consul-service":      agents.Services(),
 		"consul":              agents.KV(),
-		"docker":              docker.New(engine, docker.Options{Self: self}),
+		file.Scheme:           file.Source{},
+		docker.Scheme:         docker.New(engine, docker.Options{Self: self}),
 	}
 	return &parts{
-		resolver: resolver.New(sources, resolver.Options{Timeout: cfg.ResolveTimeout, Log: log}),
+		resolver: resolver.New(sources, resolver.Options{Timeout: cfg.ResolveTimeout, MaxStale: cfg.MaxStale, Log: log}),
 		docker:   engine,
 		close:    func() { _ = agents.Close() }, // it only drops idle connections
 	}, nil
@@ -44,8 +46,8 @@ func build(cfg config.Config, self string, log *slog.Logger) (*parts, error) {
 
 // asksEngine reports whether target needs the engine's snapshots.
 func asksEngine(target resolver.Target) bool {
-	for _, q := range target.Queries {
-		if q.Scheme == "docker" {
+	for q := range target.Queries() {
+		if q.Scheme == docker.Scheme {
 			return true
 		}
 	}

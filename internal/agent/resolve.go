@@ -21,10 +21,10 @@ func NewParser(cfg config.Config, log *slog.Logger) (func(string) (resolver.Targ
 	return parts.resolver.Parse, nil
 }
 
-// Resolve reports the endpoints of target once, or with watch after every change
-// until ctx ends. The error of a single answer is Resolve's own.
+// Resolve reports what is known of target once, or with watch after every change
+// until ctx ends. The error of a single report is that of its status.
 func Resolve(ctx context.Context, cfg config.Config, target string, watch bool, log *slog.Logger,
-	report func([]resolver.Endpoint, error),
+	report func(resolver.Status),
 ) error {
 	self, _ := dockerd.Self(ctx)
 	parts, err := build(cfg, self, log)
@@ -46,10 +46,10 @@ func Resolve(ctx context.Context, cfg config.Config, target string, watch bool, 
 	if watch {
 		return parts.resolver.Watch(ctx, t, report)
 	}
-	endpoints, err := parts.resolver.Resolve(ctx, t)
+	status, err := parts.resolver.Status(ctx, t)
 	if err != nil {
 		return err
 	}
-	report(endpoints, nil)
-	return nil
+	report(status)
+	return status.Err
 }

@@ -132,7 +132,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key, value, env string) {
 		set := Read(map[string]string{key: value}, []string{env}, resolver.Parse)
 		for _, b := range set.All() {
-			if (b.Problem == nil) != (len(b.Target.Queries) > 0) {
+			if (b.Problem == nil) != (len(b.Target.Choices) > 0) {
 				t.Errorf("%q=%q, %q: %+v has a target and a problem, or neither", key, value, env, b)
 			}
 		}

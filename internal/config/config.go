@@ -87,6 +87,9 @@ type Config struct {
 	DialTimeout time.Duration
 	// ResolveTimeout bounds the wait for a target's first answer.
 	ResolveTimeout time.Duration
+	// MaxStale is how long a source may fail before its last answer no longer
+	// counts; 0 is for ever.
+	MaxStale time.Duration
 	// DrainTimeout is how long live connections may go on after SIGTERM.
 	DrainTimeout time.Duration
 	// RepairInterval is how often the rules are looked after.
@@ -127,6 +130,9 @@ func (c *Config) Validate() error {
 	}
 	if c.DrainTimeout < 0 {
 		return hint.Errorf("give a duration such as 8s, or 0 to wait for nothing", "--drain-timeout must not be negative")
+	}
+	if c.MaxStale < 0 {
+		return hint.Errorf("give a duration such as 1h, or 0 for ever", "--max-stale must not be negative")
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return choice("--log-format", c.LogFormat, "text", "json")

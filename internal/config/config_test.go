@@ -103,6 +103,7 @@ func TestValidate(t *testing.T) {
 		"resolve timeout -1": func(c *Config) { c.ResolveTimeout = -1 },
 		"repair interval 0":  func(c *Config) { c.RepairInterval = 0 },
 		"drain timeout -1":   func(c *Config) { c.DrainTimeout = -1 },
+		"max stale -1":       func(c *Config) { c.MaxStale = -1 },
 		"log format":         func(c *Config) { c.LogFormat = "jsn" },
 		"one port twice":     func(c *Config) { c.Listeners = []Listener{{":1", "a:1"}, {":1", "b:1"}} },
 	} {

@@ -3,12 +3,19 @@
 //	docker://NAME:PORT                          a container, else a Compose service
 //	docker://?label=app=web&label=tls&port=443  every container with these labels
 //	docker://NAME?label=tier=front&port=80      both
+//	docker://web:80?project=shop                the Compose service of one project
+//	docker://web:80?network=back                on that network of several
+//	docker://web:80?published=1                 where the host publishes that port
 //
-// A container serves while it is running, neither paused nor unhealthy, and has
-// an address; a health check that has not concluded yet does not keep it out.
-// Those that match and do not serve are named in the answer's note.
+// A container serves while it is running, neither paused, unhealthy nor told to
+// stop, and has an address; a health check that has not concluded yet does not keep
+// it out. Those that match and do not serve are the answer's LeftOut.
+//
+// published is for containers whose own addresses cannot be reached from here: those
+// of an engine on another host, or of a rootless one. Without it nothing is gained
+// by going through the host.
 //
 // The package asks no engine. It reads the snapshots of internal/dockerd, so an
 // answer is as fresh as the engine's last event, and an engine that is away
-// leaves the last answer in place.
+// leaves the last answer in place and is told as the answer's Err.
 package docker

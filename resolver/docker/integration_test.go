@@ -4,6 +4,7 @@ package docker
 
 import (
 	"context"
+	"os/exec"
 	"slices"
 	"testing"
 	"time"
@@ -55,6 +56,19 @@ func TestEngine(t *testing.T) {
 			}
 		}
 	}
+	// awaitWhy waits until nobody serves, for that reason.
+	awaitWhy := func(why string) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; {
+			a := await(why)
+			if said(a) == why {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("said: %q, want %q", said(a), why)
+			}
+		}
+	}
 	await("nothing runs yet")
 
 	name := dockertest.Name(t)
@@ -69,20 +83,27 @@ func TestEngine(t *testing.T) {
 	if _, err := dockertest.Exec(t, id, "touch", "/tmp/ill"); err != nil {
 		t.Fatal(err)
 	}
-	if a := await("unhealthy"); a.Note != "1 left out: "+name+" is unhealthy" {
-		t.Errorf("note: %q", a.Note)
+	if a := await("unhealthy"); said(a) != "1 left out: "+name+" is unhealthy" {
+		t.Errorf("said: %q", said(a))
 	}
 	if _, err := dockertest.Exec(t, id, "rm", "/tmp/ill"); err != nil {
 		t.Fatal(err)
 	}
 	await("healthy again", name)
 
-	dockertest.Docker(t, "kill", id)
-	if a := await("stopped"); a.Note != "1 left out: "+name+" is not running" {
-		t.Errorf("note: %q", a.Note)
+	// It ignores the signal, so that it is stopping for as long as the engine waits.
+	stopped := make(chan error, 1)
+	go func() { stopped <- exec.Command("docker", "stop", "-t", "3", id).Run() }()
+	awaitWhy("1 left out: " + name + " is stopping")
+	if state := dockertest.Docker(t, "inspect", "-f", "{{.State.Running}}", id); state != "true" {
+		t.Errorf("running: %s; want the endpoint gone while the container still runs", state)
+	}
+	awaitWhy("1 left out: " + name + " is not running")
+	if err := <-stopped; err != nil {
+		t.Errorf("docker stop: %v", err)
 	}
 	dockertest.Docker(t, "rm", id)
 	if a := await("removed"); a.Note != "no container on this host has the label "+key+"=web" {
-		t.Errorf("note: %q", a.Note)
+		t.Errorf("said: %q", said(a))
 	}
 }

@@ -9,43 +9,47 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/internal/answer"
 )
 
 const (
-	// maxNamed bounds how many left-out containers a note names: old stopped ones
-	// pile up by the hundred.
-	maxNamed = 5
-
 	// Compose labels what "docker compose run" starts as the service too; it is
 	// somebody's shell or task, not an instance.
-	labelComposeOneOff = "com.docker.compose.oneoff"
+	labelComposeOneOff  = "com.docker.compose.oneoff"
+	labelComposeProject = "com.docker.compose.project"
 
 	modeHost = "host"
 	modeNone = "none"
 )
 
-// answer matches q against one snapshot. self is our own container's ID, or "".
-func answer(s *dockerd.Snapshot, q query, self string) resolver.Answer {
+// match answers q from one snapshot. from is where we dial from.
+func match(s *dockerd.Snapshot, q query, from place) resolver.Answer {
 	matches := candidates(s, q)
-	place := locate(s, self)
-	var endpoints []resolver.Endpoint
-	var leftOut []string
-	for _, c := range matches {
-		addr, why := serves(s, c, place)
-		if why != "" {
-			leftOut = append(leftOut, c.Name+" "+why)
-			continue
-		}
-		e := resolver.Endpoint{Addr: netip.AddrPortFrom(addr, q.port), Name: c.Name, Weight: 1}
-		// Containers that share a network namespace are one place to connect to.
-		if !slices.ContainsFunc(endpoints, func(o resolver.Endpoint) bool { return o.Addr == e.Addr }) {
-			endpoints = append(endpoints, e)
-		}
-	}
 	if len(matches) == 0 {
 		return resolver.Answer{Note: nobody(q)}
 	}
-	return resolver.Answer{Endpoints: endpoints, Note: noteOf(leftOut)}
+	var endpoints []resolver.Endpoint
+	var leftOut []resolver.LeftOut
+	for _, c := range matches {
+		e, why := serves(s, c, q, from)
+		if why != "" {
+			out := resolver.LeftOut{Name: c.Name, Why: why}
+			if e.Addr.IsValid() || e.Host != "" {
+				out.Addr = e.String()
+			}
+			leftOut = append(leftOut, out)
+			continue
+		}
+		// Containers that share a network namespace are one place to connect to.
+		same := func(o resolver.Endpoint) bool { return o.String() == e.String() }
+		if !slices.ContainsFunc(endpoints, same) {
+			e.Name, e.Weight, e.Health = c.Name, 1, c.Health
+			endpoints = append(endpoints, e)
+		}
+	}
+	a := answer.New(endpoints)
+	a.LeftOut = leftOut
+	return a
 }
 
 // candidates are the containers that q asks for, in whatever state, by name. A
@@ -54,7 +58,9 @@ func answer(s *dockerd.Snapshot, q query, self string) resolver.Answer {
 func candidates(s *dockerd.Snapshot, q query) []*dockerd.Container {
 	all := s.Containers()
 	if q.name != "" {
-		if c := s.ByName(q.name); c != nil {
+		// Within a project a name is that of its service: the container's own has the
+		// project in it already.
+		if c := s.ByName(q.name); c != nil && q.project == "" {
 			all = []*dockerd.Container{c}
 		} else {
 			all = slices.DeleteFunc(slices.Clone(all), func(c *dockerd.Container) bool {
@@ -64,6 +70,9 @@ func candidates(s *dockerd.Snapshot, q query) []*dockerd.Container {
 	}
 	var matches []*dockerd.Container
 	for _, c := range all {
+		if q.project != "" && c.Labels[labelComposeProject] != q.project {
+			continue
+		}
 		if !slices.ContainsFunc(q.labels, func(l label) bool { return !l.matches(c) }) {
 			matches = append(matches, c)
 		}
@@ -77,12 +86,13 @@ func candidates(s *dockerd.Snapshot, q query) []*dockerd.Container {
 // place is where we dial from.
 type place struct {
 	self     string
+	engine   string              // the host of a remote engine, "" for this host's
 	onHost   bool                // in the host's network namespace
 	networks map[string]struct{} // IDs of those that our own namespace is on
 }
 
-func locate(s *dockerd.Snapshot, self string) place {
-	p := place{self: self, onHost: self == ""}
+func locate(s *dockerd.Snapshot, self, engine string) place {
+	p := place{self: self, engine: engine, onHost: self == ""}
 	own := s.Get(self)
 	if own == nil {
 		return p
@@ -99,44 +109,70 @@ func locate(s *dockerd.Snapshot, self string) place {
 	return p
 }
 
-// serves is where c can be reached, or why it cannot, to be read after its name.
-func serves(s *dockerd.Snapshot, c *dockerd.Container, from place) (addr netip.Addr, why string) {
-	switch {
-	case c.ID == from.self:
-		return addr, "is our own container"
-	case !c.Running:
-		return addr, "is not running"
-	case c.Paused:
-		return addr, "is paused"
-	case c.Health == "unhealthy":
-		return addr, "is unhealthy"
+// serves is where c can be reached, and why it is not to be, to be read after its
+// name.
+func serves(s *dockerd.Snapshot, c *dockerd.Container, q query, from place) (e resolver.Endpoint, why string) {
+	if c.ID == from.self {
+		return e, "is our own container"
 	}
+	if !c.Running {
+		return e, "is not running"
+	}
+	if q.published {
+		e, why = published(c, q.port, from)
+	} else {
+		e, why = inside(s, c, q, from)
+	}
+	switch {
+	case c.Paused:
+		why = "is paused"
+	case c.Stopping:
+		why = "is stopping"
+	case c.Health == "unhealthy":
+		why = "is unhealthy"
+	}
+	return e, why
+}
+
+// inside is where c itself listens.
+func inside(s *dockerd.Snapshot, c *dockerd.Container, q query, from place) (e resolver.Endpoint, why string) {
 	owner := s.NetnsOwner(c)
 	switch {
 	case owner == nil:
-		return addr, "shares the network of a container that is gone"
+		return e, "shares the network of a container that is gone"
+	case owner.NetworkMode == modeHost && q.network != "":
+		return e, "is on the host's network, not on " + q.network
 	case owner.NetworkMode == modeHost && from.onHost:
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), ""
+		return resolver.Endpoint{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), q.port)}, ""
 	case owner.NetworkMode == modeHost:
-		return addr, "is on the host's network, which ambassadord's container is not"
+		return e, "is on the host's network, which ambassadord's container is not"
 	case owner.NetworkMode == modeNone:
-		return addr, "has no network"
+		return e, "has no network"
 	}
-	if addr = address(owner, from); !addr.IsValid() {
-		return addr, "has no address"
+	networks := owner.Networks
+	if q.network != "" {
+		i := slices.IndexFunc(networks, func(n dockerd.Network) bool { return n.Name == q.network })
+		if i < 0 {
+			return e, "is not on the network " + q.network
+		}
+		networks = networks[i : i+1]
 	}
-	return addr, ""
+	addr := address(networks, from)
+	if !addr.IsValid() {
+		return e, "has no address"
+	}
+	return resolver.Endpoint{Addr: netip.AddrPortFrom(addr, q.port)}, ""
 }
 
 // address prefers a network that we are on as well, since an engine drops what
 // comes from another one; then IPv4; then the network whose name sorts first.
-func address(c *dockerd.Container, from place) netip.Addr {
+func address(networks []dockerd.Network, from place) netip.Addr {
 	for _, sharedOnly := range []bool{true, false} {
 		for _, family := range []func(dockerd.Network) netip.Addr{
 			func(n dockerd.Network) netip.Addr { return n.IPv4 },
 			func(n dockerd.Network) netip.Addr { return n.IPv6 },
 		} {
-			for _, n := range c.Networks {
+			for _, n := range networks {
 				_, shared := from.networks[n.ID]
 				if a := family(n); a.IsValid() && (shared || !sharedOnly) {
 					return a
@@ -147,25 +183,61 @@ func address(c *dockerd.Container, from place) netip.Addr {
 	return netip.Addr{}
 }
 
-func nobody(q query) string {
-	switch {
-	case q.name == "":
-		return "no container on this host has the " + q.labelText()
-	case len(q.labels) == 0:
-		return fmt.Sprintf("no container or Compose service is named %s on this host", q.name)
-	default:
-		return fmt.Sprintf("no container or Compose service named %s on this host has the %s", q.name, q.labelText())
+// published is where the host publishes c's port, as seen from where we dial.
+func published(c *dockerd.Container, port uint16, from place) (e resolver.Endpoint, why string) {
+	found := false
+	for _, p := range c.Published {
+		if p.Port != port {
+			continue
+		}
+		found = true
+		at := p.At
+		switch host := at.Addr(); {
+		case from.engine != "" && host.IsLoopback(): // of another machine
+			continue
+		case from.engine != "" && host.IsUnspecified():
+			// The engine's host goes by the name under which we know it.
+			if ip, err := netip.ParseAddr(from.engine); err == nil {
+				return resolver.Endpoint{Addr: netip.AddrPortFrom(ip, at.Port())}, ""
+			}
+			return resolver.Endpoint{Host: from.engine, Port: at.Port()}, ""
+		case !from.onHost && (host.IsLoopback() || host.IsUnspecified()):
+			continue
+		case host.IsUnspecified() && host.Is4():
+			at = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
+		case host.IsUnspecified():
+			at = netip.AddrPortFrom(netip.IPv6Loopback(), at.Port())
+		}
+		return resolver.Endpoint{Addr: at}, ""
 	}
+	if found {
+		return e, fmt.Sprintf("publishes its port %d where ambassadord cannot reach it", port)
+	}
+	return e, fmt.Sprintf("does not publish its port %d", port)
 }
 
-func noteOf(leftOut []string) string {
-	if len(leftOut) == 0 {
-		return ""
+func nobody(q query) string {
+	what := "container"
+	if q.name != "" {
+		what = "container or Compose service"
+		switch {
+		case q.project != "":
+			what = "Compose service named " + q.name
+		case len(q.labels) > 0:
+			what += " named " + q.name
+		default:
+			return fmt.Sprintf("no container or Compose service is named %s on this host", q.name)
+		}
 	}
-	named := leftOut[:min(maxNamed, len(leftOut))]
-	note := fmt.Sprintf("%d left out: %s", len(leftOut), strings.Join(named, ", "))
-	if more := len(leftOut) - len(named); more > 0 {
-		note += fmt.Sprintf(", and %d more", more)
+	text := "no " + what + " on this host"
+	if q.project != "" {
+		text += " is of the project " + q.project
 	}
-	return note
+	if len(q.labels) > 0 {
+		if q.project != "" {
+			text += " and"
+		}
+		text += " has the " + q.labelText()
+	}
+	return text
 }

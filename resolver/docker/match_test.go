@@ -45,7 +45,17 @@ func labelled(c *dockerd.Container, labels ...string) *dockerd.Container {
 	return c
 }
 
+// publishing is a container whose port the host publishes at addrs.
+func publishing(name string, port uint16, addrs ...string) *dockerd.Container {
+	c := container(name, "bridge=172.17.0.2")
+	for _, a := range addrs {
+		c.Published = append(c.Published, dockerd.Published{Port: port, At: netip.MustParseAddrPort(a)})
+	}
+	return c
+}
+
 const (
+	project = "com.docker.compose.project="
 	service = "com.docker.compose.service="
 	oneOff  = "com.docker.compose.oneoff="
 )
@@ -60,6 +70,7 @@ func TestAnswer(t *testing.T) {
 		containers []*dockerd.Container
 		query      string
 		self       string
+		engine     string
 		want       []string // ADDR NAME
 		note       string
 	}{
@@ -258,6 +269,87 @@ func TestAnswer(t *testing.T) {
 			query:      "web:80",
 			note:       "1 left out: web has no address",
 		},
+		{
+			name: "told to stop",
+			containers: []*dockerd.Container{
+				with(container("web", "bridge=172.17.0.2"), func(c *dockerd.Container) { c.Stopping = true }),
+			},
+			query: "web:80",
+			note:  "1 left out: web is stopping",
+		},
+		{
+			name: "one of several networks",
+			containers: []*dockerd.Container{
+				labelled(container("a", "back=172.19.0.2", "front=172.20.0.2"), "app"),
+				labelled(container("b", "back=172.19.0.3"), "app"),
+				labelled(with(container("c", "host="), mode("host")), "app"),
+			},
+			query: "?label=app&network=front&port=80",
+			want:  []string{"172.20.0.2:80 a"},
+			note:  "2 left out: b is not on the network front, c is on the host's network, not on front",
+		},
+		{
+			name: "a service of one project, whatever container has that name",
+			containers: []*dockerd.Container{
+				container("web", "bridge=172.17.0.2"),
+				labelled(container("p-web-1", "bridge=172.17.0.3"), service+"web", project+"p"),
+				labelled(container("q-web-1", "bridge=172.17.0.4"), service+"web", project+"q"),
+			},
+			query: "web:80?project=q",
+			want:  []string{"172.17.0.4:80 q-web-1"},
+		},
+		{
+			name: "a whole project",
+			containers: []*dockerd.Container{
+				labelled(container("p-web-1", "bridge=172.17.0.3"), service+"web", project+"p"),
+				labelled(container("q-web-1", "bridge=172.17.0.4"), service+"web", project+"q"),
+			},
+			query: "?project=p&port=80",
+			want:  []string{"172.17.0.3:80 p-web-1"},
+		},
+		{
+			name:       "nobody of that project",
+			containers: []*dockerd.Container{labelled(container("p-web-1", "bridge=172.17.0.3"), service+"web", project+"p")},
+			query:      "web:80?project=q&label=x",
+			note:       "no Compose service named web on this host is of the project q and has the label x",
+		},
+		{
+			name: "published by the host",
+			containers: []*dockerd.Container{
+				labelled(publishing("a", 80, "0.0.0.0:32768", "[::]:32768"), "app"),
+				labelled(publishing("b", 80, "192.0.2.1:8080"), "app"),
+				labelled(publishing("c", 81, "0.0.0.0:32769"), "app"),
+				labelled(publishing("d", 80, "[::]:32770"), "app"),
+			},
+			query: "?label=app&port=80&published=1",
+			want:  []string{"127.0.0.1:32768 a", "192.0.2.1:8080 b", "[::1]:32770 d"},
+			note:  "1 left out: c does not publish its port 80",
+		},
+		{
+			name: "published by another host",
+			containers: []*dockerd.Container{
+				labelled(publishing("a", 80, "0.0.0.0:32768"), "app"),
+				labelled(publishing("b", 80, "127.0.0.1:8080"), "app"),
+			},
+			engine: "192.0.2.9",
+			query:  "?label=app&port=80&published=1",
+			want:   []string{"192.0.2.9:32768 a"},
+			note:   "1 left out: b publishes its port 80 where ambassadord cannot reach it",
+		},
+		{
+			name:       "published by another host that is known by name",
+			containers: []*dockerd.Container{publishing("a", 80, "0.0.0.0:32768")},
+			engine:     "build.example.com",
+			query:      "a:80?published=1",
+			want:       []string{"build.example.com:32768 a"},
+		},
+		{
+			name:       "published on the host's loopback, asked from a bridge",
+			containers: []*dockerd.Container{publishing("a", 80, "127.0.0.1:8080"), container("me", "b=172.19.0.9")},
+			self:       "id-me",
+			query:      "a:80?published=1",
+			note:       "1 left out: a publishes its port 80 where ambassadord cannot reach it",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -265,15 +357,26 @@ func TestAnswer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			a := answer(dockerd.NewSnapshot(tt.containers...), q, tt.self)
+			snapshot := dockerd.NewSnapshot(tt.containers...)
+			a := match(snapshot, q, locate(snapshot, tt.self, tt.engine))
 			if got := texts(a); !slices.Equal(got, tt.want) {
 				t.Errorf("endpoints: %q, want %q", got, tt.want)
 			}
-			if a.Note != tt.note {
-				t.Errorf("note: %q\n want: %q", a.Note, tt.note)
+			if got := said(a); got != tt.note {
+				t.Errorf("said: %q\n want: %q", got, tt.note)
 			}
 		})
 	}
+}
+
+// said is what the error says for an answer of nobody, after its target.
+func said(a resolver.Answer) string {
+	e := resolver.NoEndpointsError{LeftOut: a.LeftOut}
+	if a.Note != "" {
+		e.Notes = []string{a.Note}
+	}
+	_, text, _ := strings.Cut(e.Error(), " has no endpoints: ")
+	return text
 }
 
 func texts(a resolver.Answer) []string {
@@ -318,7 +421,13 @@ func TestCheck(t *testing.T) {
 		{"web?port=http", `docker target: "http" is not a port`, "a port is a number from 1 to 65535"},
 		{"?label==x&port=1", `docker target: label "=x" has no key`, "write label=KEY=VALUE, or label=KEY for any value"},
 		{"web:80?labels=a", `docker target has an unknown parameter "labels"`, `did you mean "label"?`},
-		{"web:80?tag=a", `docker target has an unknown parameter "tag"`, "known parameters are label and port"},
+		{"web:80?tag=a", `docker target has an unknown parameter "tag"`, "known parameters are label, network, port, project and published"},
+		{query: "?project=shop&port=80"},
+		{query: "web:80?network=front&project=shop"},
+		{"web:80?network=", "docker target needs one name as its network", "write network=NAME"},
+		{"web:80?project=a&project=b", "docker target needs one name as its project", "write project=NAME"},
+		{"web:80?published=yes", `docker target: published is "yes"`, "write published=1, or leave it out"},
+		{"web:80?published=1&network=a", "docker target: a published port is the host's, not that of the network a", "leave one of them out"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.query, func(t *testing.T) {

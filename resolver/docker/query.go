@@ -16,17 +16,23 @@ import (
 const Scheme = "docker"
 
 const (
-	paramLabel = "label"
-	paramPort  = "port"
+	paramLabel     = "label"
+	paramNetwork   = "network"
+	paramPort      = "port"
+	paramProject   = "project"
+	paramPublished = "published"
 
 	formHint = "write docker://NAME:PORT or docker://?label=KEY=VALUE&port=PORT"
 )
 
 // query is what a target asks for.
 type query struct {
-	name   string // "" for any
-	labels []label
-	port   uint16
+	name      string // "" for any
+	labels    []label
+	project   string // the Compose project, "" for any
+	network   string // the one to be reached through, "" for any
+	port      uint16
+	published bool // where the host publishes the port
 }
 
 // label is one that a container must have; with any value if it has none here.
@@ -73,16 +79,34 @@ func parse(q resolver.Query) (query, error) {
 				return query{}, hint.Errorf("a port is a number from 1 to 65535", "docker target: %q is not a port", values[key][0])
 			}
 			parsed.port = uint16(n)
+		case paramNetwork, paramProject:
+			if len(values[key]) != 1 || values[key][0] == "" {
+				return query{}, hint.Errorf("write "+key+"=NAME", "docker target needs one name as its %s", key)
+			}
+			if key == paramNetwork {
+				parsed.network = values[key][0]
+			} else {
+				parsed.project = values[key][0]
+			}
+		case paramPublished:
+			if len(values[key]) != 1 || values[key][0] != "1" {
+				return query{}, hint.Errorf("write published=1, or leave it out", "docker target: published is %q", strings.Join(values[key], ","))
+			}
+			parsed.published = true
 		default:
-			known := []string{paramLabel, paramPort}
-			advice := "known parameters are " + strings.Join(known, " and ")
+			known := []string{paramLabel, paramNetwork, paramPort, paramProject, paramPublished}
+			last := len(known) - 1
+			advice := "known parameters are " + strings.Join(known[:last], ", ") + " and " + known[last]
 			if near := suggest.Closest(key, known); near != "" {
 				advice = fmt.Sprintf("did you mean %q?", near)
 			}
 			return query{}, hint.Errorf(advice, "docker target has an unknown parameter %q", key)
 		}
 	}
-	if parsed.name == "" && len(parsed.labels) == 0 {
+	if parsed.network != "" && parsed.published {
+		return query{}, hint.Errorf("leave one of them out", "docker target: a published port is the host's, not that of the network %s", parsed.network)
+	}
+	if parsed.name == "" && len(parsed.labels) == 0 && parsed.project == "" {
 		return query{}, hint.Errorf(formHint, "docker target names no container")
 	}
 	if parsed.port == 0 {

@@ -2,14 +2,15 @@ package docker
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
+	"net/netip"
+	"net/url"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/internal/answer"
 )
 
 // firstTimeout is how long Watch waits for the first snapshot. A healthy engine
@@ -18,9 +19,12 @@ const firstTimeout = 2 * time.Second
 
 // Containers is where snapshots come from; *dockerd.Watcher is one.
 type Containers interface {
-	// Wait blocks until there is a snapshot other than after.
-	Wait(ctx context.Context, after *dockerd.Snapshot) (*dockerd.Snapshot, error)
-	// Err is why there may be none, nil while the engine is connected.
+	// Changed is closed at the next change of what Snapshot or Err return.
+	Changed() <-chan struct{}
+	// Snapshot is the latest one, nil before the first.
+	Snapshot() *dockerd.Snapshot
+	// Err is why there may be none, or why it may be old; nil while the engine is
+	// connected.
 	Err() error
 	// Endpoint is the engine's address, for people.
 	Endpoint() string
@@ -53,40 +57,63 @@ func (s *Source) Check(q resolver.Query) error {
 }
 
 // Watch publishes who serves q, again at every change. It fails if q is wrong,
-// and if the engine has shown nothing yet 2 s after the call. An engine lost
-// later is no failure: what it said last stays the answer.
+// and if the engine has shown nothing yet 2 s after the call. An engine lost later
+// is an answer's Err: its watcher looks for it, and once it is back tells so.
 func (s *Source) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
 	asked, err := parse(q)
 	if err != nil {
 		return err
 	}
-	snapshot, err := s.first(ctx)
-	var last resolver.Answer
-	for published := false; err == nil; snapshot, err = s.containers.Wait(ctx, snapshot) {
-		a := answer(snapshot, asked, s.self)
-		if published && a.Note == last.Note && slices.Equal(a.Endpoints, last.Endpoints) {
-			continue
+	publish = answer.OnChange(publish)
+	first := time.NewTimer(firstTimeout)
+	defer first.Stop()
+	overdue := first.C
+	engine := remoteHost(s.containers.Endpoint())
+	var last *dockerd.Snapshot
+	for lost := false; ; {
+		changed := s.containers.Changed() // before what may change
+		snapshot, failure := s.containers.Snapshot(), s.containers.Err()
+		if snapshot != nil {
+			overdue = nil
+			if snapshot != last || lost && failure == nil {
+				publish(match(snapshot, asked, locate(snapshot, s.self, engine)))
+				lost = false
+			}
+			if failure != nil && !lost {
+				publish(resolver.Answer{Err: failure})
+				lost = true
+			}
+			last = snapshot
 		}
-		publish(a)
-		last, published = a, true
+		select {
+		case <-changed:
+		case <-overdue:
+			return s.nothingKnown()
+		case <-ctx.Done():
+			return nil
+		}
 	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
-func (s *Source) first(ctx context.Context) (*dockerd.Snapshot, error) {
-	waiting, cancel := context.WithTimeout(ctx, firstTimeout)
-	defer cancel()
-	snapshot, err := s.containers.Wait(waiting, nil)
-	switch {
-	case err == nil || !errors.Is(err, context.DeadlineExceeded):
-		return snapshot, err
-	case s.containers.Err() != nil:
-		return nil, fmt.Errorf("no containers known: %w", s.containers.Err())
-	default:
-		return nil, hint.Errorf("is the engine running? Try: docker -H "+s.containers.Endpoint()+" ps",
-			"no containers known: the Docker engine at %s has not answered for %v", s.containers.Endpoint(), firstTimeout)
+// nothingKnown is why there has been no snapshot for too long.
+func (s *Source) nothingKnown() error {
+	if err := s.containers.Err(); err != nil {
+		return fmt.Errorf("no containers known: %w", err)
 	}
+	return hint.Errorf("is the engine running? Try: docker -H "+s.containers.Endpoint()+" ps",
+		"no containers known: the Docker engine at %s has not answered for %v", s.containers.Endpoint(), firstTimeout)
+}
+
+// remoteHost is the host of an engine that is reached through the network, "" for
+// this host's own.
+func remoteHost(endpoint string) string {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Scheme == "unix" {
+		return ""
+	}
+	host := u.Hostname()
+	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+		return ""
+	}
+	return host
 }

@@ -3,6 +3,8 @@ package docker
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +17,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/sourcetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,24 +40,101 @@ func (f *fakeContainers) set(containers ...*dockerd.Container) {
 	f.changed = make(chan struct{})
 }
 
-func (f *fakeContainers) Wait(ctx context.Context, after *dockerd.Snapshot) (*dockerd.Snapshot, error) {
-	for {
-		f.mu.Lock()
-		current, changed := f.current, f.changed
-		f.mu.Unlock()
-		if current != nil && current != after {
-			return current, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
+// fail sets why the engine is away; nil for one that is back.
+func (f *fakeContainers) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+	close(f.changed)
+	f.changed = make(chan struct{})
 }
 
-func (f *fakeContainers) Err() error     { return f.err }
+func (f *fakeContainers) Changed() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed
+}
+
+func (f *fakeContainers) Snapshot() *dockerd.Snapshot {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.current
+}
+
+func (f *fakeContainers) Err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
 func (*fakeContainers) Endpoint() string { return "unix:///fake.sock" }
+
+func TestConformance(t *testing.T) {
+	f := newFakeContainers()
+	serve := func(_ testing.TB, endpoints ...string) {
+		containers := []*dockerd.Container{container("other", "bridge=172.17.0.9")}
+		for i, e := range endpoints {
+			addr := netip.MustParseAddrPort(e).Addr().String()
+			containers = append(containers, labelled(container(fmt.Sprint("web-", i), "bridge="+addr), "app=web"))
+		}
+		f.set(containers...)
+	}
+	const one, two = "172.17.0.2:80", "172.17.0.3:80"
+	serve(t, one)
+	sourcetest.Run(t, sourcetest.Case{
+		New:         func(testing.TB) (resolver.Source, func()) { return New(f, Options{}), nil },
+		Query:       parseQuery(t, "?label=app=web&port=80"),
+		Want:        []string{one},
+		Change:      func(t testing.TB) { serve(t, two) },
+		WantChanged: []string{two},
+		Control: sourcetest.Control{
+			Set: serve, Port: 80,
+			Break: func(testing.TB) { f.fail(hint.Errorf("start it", "docker engine at unix:///fake.sock: gone")) },
+			Mend:  func(testing.TB) { f.fail(nil) },
+		},
+	})
+}
+
+// An engine that is lost is told, and so is that it is back, with nothing else
+// changed; meanwhile a new watch gets what was known.
+func TestWatchTellsOfTheEnginesLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeContainers()
+		f.set(container("web", "bridge=172.17.0.2"))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		watch := func() (published func() string) {
+			var said []string
+			go func() {
+				_ = New(f, Options{}).Watch(ctx, parseQuery(t, "web:80"), func(a resolver.Answer) {
+					said = append(said, fmt.Sprint(a.Endpoints, a.Err))
+				})
+			}()
+			return func() string {
+				synctest.Wait()
+				defer func() { said = nil }()
+				return strings.Join(said, ", ")
+			}
+		}
+		const up, down = "[172.17.0.2:80] <nil>", "[] gone"
+		published := watch()
+		for i, step := range []struct {
+			err  error
+			want string
+		}{{nil, up}, {errors.New("gone"), down}, {errors.New("still gone"), ""}, {nil, up}} {
+			f.fail(step.err)
+			if got := published(); got != step.want {
+				t.Errorf("step %d: published %q; want %q", i, got, step.want)
+			}
+		}
+		f.fail(errors.New("gone"))
+		if got := watch()(); got != up+", "+down {
+			t.Errorf("a new watch meanwhile published %q; want what is known and that it may be old", got)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
 
 func TestWatchPublishesChangesOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -89,7 +169,7 @@ func TestWatchPublishesChangesOnly(t *testing.T) {
 		}
 		time.Sleep(time.Hour) // of the bubble's clock: the first-snapshot timeout is over
 		f.set(with(container("web", "bridge=172.17.0.2"), func(c *dockerd.Container) { c.Health = "unhealthy" }))
-		if got := published(); len(got) != 1 || got[0].Note != "1 left out: web is unhealthy" || got[0].Endpoints != nil {
+		if got := published(); len(got) != 1 || said(got[0]) != "1 left out: web is unhealthy" || got[0].Endpoints != nil {
 			t.Fatalf("published %v, want none and why", got)
 		}
 		cancel()

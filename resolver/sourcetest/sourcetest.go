@@ -33,13 +33,16 @@ type Case struct {
 	// Change makes WantChanged the answer; nil for a source without change.
 	Change      func(testing.TB)
 	WantChanged []string
+	// Control is what the test can do to what the source asks. Its zero value is for
+	// a source whose answer cannot change or fail.
+	Control Control
 }
 
 // Run runs the suite. It does not run in parallel with anything: goroutines that
 // start meanwhile elsewhere would look like leaks.
 func Run(t *testing.T, c Case) {
 	t.Helper()
-	before := goleak.IgnoreCurrent()
+	goroutines, descriptors := goleak.IgnoreCurrent(), openDescriptors(t)
 	source, letGo := c.New(t)
 
 	t.Run("accepts its query", func(t *testing.T) {
@@ -75,11 +78,13 @@ func Run(t *testing.T, c Case) {
 			w.Stop(t)
 		})
 	}
-	t.Run("leaves no goroutine", func(t *testing.T) {
+	c.Control.run(t, source, c.Query)
+	t.Run("leaves no goroutine and no descriptor", func(t *testing.T) {
 		if letGo != nil {
 			letGo()
 		}
-		goleak.VerifyNone(t, before)
+		goleak.VerifyNone(t, goroutines)
+		awaitDescriptors(t, descriptors)
 	})
 }
 
@@ -136,13 +141,13 @@ func (w *Watcher) Await(t testing.TB, endpoints ...string) resolver.Answer {
 	for {
 		a := w.Next(t)
 		got := Endpoints(a)
-		if slices.Equal(got, want) {
+		if a.Err == nil && slices.Equal(got, want) {
 			return a
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the answer is still %v (%s), want %v", got, a.Note, want)
+			t.Fatalf("the answer is still %v (%s, %v), want %v", got, a.Note, a.Err, want)
 		}
-		t.Logf("answered %v (%s); waiting for %v", got, a.Note, want)
+		t.Logf("answered %v (%s, %v); waiting for %v", got, a.Note, a.Err, want)
 	}
 }
 

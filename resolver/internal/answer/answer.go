@@ -28,26 +28,27 @@ func New(endpoints []resolver.Endpoint, notes ...string) resolver.Answer {
 }
 
 // OnChange returns a publish that passes on the first answer, even an empty one,
-// and after it only answers with other endpoints, in whatever order, or another
-// note.
+// and after it only what says something else: other endpoints, in whatever order,
+// other left-out instances or another note. A failure is passed on, and what
+// follows it.
 func OnChange(publish func(resolver.Answer)) func(resolver.Answer) {
 	var (
-		last      []resolver.Endpoint
-		lastNote  string
+		last      resolver.Answer // its endpoints sorted
 		published bool
 	)
 	return func(a resolver.Answer) {
 		sorted := slices.SortedFunc(slices.Values(a.Endpoints), Compare)
-		if published && a.Note == lastNote && slices.Equal(sorted, last) {
+		if published && a.Err == nil && a.Note == last.Note && slices.Equal(sorted, last.Endpoints) && slices.Equal(a.LeftOut, last.LeftOut) {
 			return
 		}
-		last, lastNote, published = sorted, a.Note, true
+		last = resolver.Answer{Endpoints: sorted, LeftOut: a.LeftOut, Note: a.Note}
+		published = a.Err == nil
 		publish(a)
 	}
 }
 
-// Compare is a total order of endpoints: by priority, then address, name and
-// weight.
+// Compare is a total order of endpoints: by priority, then address, name,
+// weight and health.
 func Compare(a, b resolver.Endpoint) int {
 	return cmp.Or(
 		cmp.Compare(a.Priority, b.Priority),
@@ -56,5 +57,6 @@ func Compare(a, b resolver.Endpoint) int {
 		cmp.Compare(a.Port, b.Port),
 		cmp.Compare(a.Name, b.Name),
 		cmp.Compare(a.Weight, b.Weight),
+		cmp.Compare(a.Health, b.Health),
 	)
 }

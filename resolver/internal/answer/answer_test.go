@@ -1,6 +1,7 @@
 package answer
 
 import (
+	"io"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,6 +12,11 @@ import (
 
 func endpoint(addr string) resolver.Endpoint {
 	return resolver.Endpoint{Addr: netip.MustParseAddrPort(addr), Weight: 1}
+}
+
+func leaving(a resolver.Answer, name string) resolver.Answer {
+	a.LeftOut = []resolver.LeftOut{{Name: name, Why: "is away"}}
+	return a
 }
 
 func TestOnChangePublishesWhatIsNew(t *testing.T) {
@@ -33,6 +39,13 @@ func TestOnChangePublishesWhatIsNew(t *testing.T) {
 		{"another weight", New([]resolver.Endpoint{a, heavier}), true},
 		{"one twice is not two", New([]resolver.Endpoint{a, a}), true},
 		{"one gone", New([]resolver.Endpoint{a}), true},
+		{"another left out", leaving(New([]resolver.Endpoint{a}), "b"), true},
+		{"the same left out", leaving(New([]resolver.Endpoint{a}), "b"), false},
+		{"nobody", New(nil), true},
+		{"a failure", resolver.Answer{Err: io.EOF}, true},
+		{"another", resolver.Answer{Err: io.ErrUnexpectedEOF}, true},
+		{"nobody, as before the failure", New(nil), true},
+		{"nobody, still", New(nil), false},
 	}
 	for _, s := range steps {
 		before := len(got)
