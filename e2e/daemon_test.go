@@ -215,7 +215,8 @@ func (d *daemon) stop() {
 	}
 }
 
-// kill ends the daemon as kill -9 does.
+// kill ends the daemon as kill -9 does, and waits for the last connection that
+// is carried on.
 func (d *daemon) kill() {
 	d.t.Helper()
 	_ = d.cmd.Process.Kill()

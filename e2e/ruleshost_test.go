@@ -44,9 +44,11 @@ func TestRulesHost(t *testing.T) {
 	wantHostState(t, before)
 
 	d, _ := startHost(t)
-	if err := pingPong(dialIn(t, c.ns, hostAddr4+":6379")); err != nil {
+	conn := dialIn(t, c.ns, hostAddr4+":6379")
+	if err := pingPong(conn); err != nil {
 		t.Fatal(err)
 	}
+	conn.Close() // or it would be carried on when the daemon is killed
 	planned = plan()
 	for _, part := range parts {
 		if !strings.Contains(planned, part) {
