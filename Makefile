@@ -36,7 +36,7 @@ demo: ## show it at work: two web containers, one client, one of them stopped (r
 	@scripts/demo
 
 .PHONY: test
-test: root setup check lint ## every check and every test, with real Docker, iptables, Redis, Consul and NSD (root)
+test: root setup check lint ## every check and every test, with real Docker, iptables, Redis, Consul, etcd and NSD (root)
 	@echo '==> tests'
 	@# All packages are compiled at once, but run one after the other: the tests
 	@# of several of them share the host's engine and firewall.

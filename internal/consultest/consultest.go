@@ -1,149 +1,109 @@
-// Package consultest runs a real Consul server for tests: one agent in
-// development mode on loopback ports of its own, in memory, gone when the test
-// ends.
+// Package consultest runs real Consul servers for tests: one agent in development
+// mode, in memory, or a cluster of servers.
 package consultest
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
 	"testing"
-	"time"
-)
 
-const (
-	// startPatience is how long an agent may take to elect itself.
-	startPatience = 60 * time.Second
-	// startAttempts is how often Start tries other ports.
-	startAttempts = 5
+	"github.com/ambassadord/ambassadord/internal/servertest"
 )
 
 // Server is a Consul agent.
 type Server struct {
-	// HTTPAddr and DNSAddr are host:port, and stay the same over a Restart.
-	HTTPAddr, DNSAddr string
+	// HTTPAddr, HTTPSAddr and DNSAddr are host:port, and stay the same over a
+	// Restart. Nobody listens at HTTPSAddr unless StartTLS started the agent.
+	HTTPAddr, HTTPSAddr, DNSAddr string
 
-	binary  string
-	args    []string
-	logPath string
-	process *exec.Cmd
-	exited  chan struct{} // closed when process is gone
+	*servertest.Process
 }
+
+// agentPorts is how many ports an agent takes.
+const agentPorts = 6
 
 // Start runs an agent and waits until it has a leader. extra are more arguments
 // of "consul agent". The binary is $AMBASSADORD_CONSUL, else consul in PATH.
+// Restart brings it back empty.
 func Start(t testing.TB, extra ...string) *Server {
 	t.Helper()
-	name := cmp.Or(os.Getenv("AMBASSADORD_CONSUL"), "consul")
-	binary, err := exec.LookPath(name)
-	if err != nil {
-		t.Fatalf("no Consul to test with: %v; run make setup, or set AMBASSADORD_CONSUL to the binary", err)
-	}
-	s := &Server{binary: binary, logPath: filepath.Join(t.TempDir(), "consul.log")}
-	t.Cleanup(func() {
-		s.Stop(t)
-		if t.Failed() {
-			t.Logf("the end of Consul's log:\n%s", s.logEnd())
-		}
-	})
-	for attempt := 1; ; attempt++ {
-		s.choosePorts(t, extra)
-		err := s.run(t.Context())
-		if err == nil {
-			return s
-		}
-		if attempt == startAttempts || !errors.Is(err, errEnded) || !bytes.Contains(s.logEnd(), []byte("address already in use")) {
-			t.Fatal(err)
-		}
-	}
+	return start(t, false, extra...)
 }
 
-func (s *Server) choosePorts(t testing.TB, extra []string) {
+// StartTLS is Start for an agent that speaks HTTPS as well, for which it asks
+// clients for a certificate of authority's.
+func StartTLS(t testing.TB, authority *servertest.Authority, name string, extra ...string) *Server {
 	t.Helper()
-	ports := freePorts(t, 5)
+	cert, key := authority.Issue(t, name, name)
+	return start(t, true, append([]string{fmt.Sprintf(`-hcl=tls { https {
+		ca_file = %q cert_file = %q key_file = %q verify_incoming = true
+	} }`, authority.CAFile, cert, key)}, extra...)...)
+}
+
+func start(t testing.TB, https bool, extra ...string) *Server {
+	t.Helper()
+	s := newServer(t, "Consul")
+	s.Choose(t, agentPorts, func(ports []string) []string {
+		args := append(s.use(ports, https), "-dev", "-client=127.0.0.1", "-bind=127.0.0.1")
+		return append(args, extra...)
+	})
+	return s
+}
+
+// StartCluster runs n servers that elect a leader among them, and waits until each
+// of them knows it.
+func StartCluster(t testing.TB, n int, extra ...string) []*Server {
+	t.Helper()
+	var (
+		servers = make([]*Server, n)
+		ports   = servertest.FreePorts(t, n*agentPorts)
+		join    []string
+	)
+	for i := range n {
+		join = append(join, "-retry-join="+net.JoinHostPort("127.0.0.1", ports[i*agentPorts+3]))
+	}
+	for i := range n {
+		s := newServer(t, fmt.Sprintf("Consul server %d", i+1))
+		args := append(s.use(ports[i*agentPorts:(i+1)*agentPorts], false),
+			"-server", fmt.Sprintf("-bootstrap-expect=%d", n), fmt.Sprintf("-node=server%d", i+1),
+			"-client=127.0.0.1", "-bind=127.0.0.1", "-retry-interval=100ms",
+			"-hcl=performance { raft_multiplier = 1 } skip_leave_on_interrupt = true")
+		s.Process.Start(t, append(append(args, join...), extra...)...)
+		servers[i] = s
+	}
+	for _, s := range servers {
+		s.Await(t)
+	}
+	return servers
+}
+
+func newServer(t testing.TB, name string) *Server {
+	t.Helper()
+	s := &Server{Process: servertest.New(t, name, "consul", "AMBASSADORD_CONSUL", "consul")}
+	s.Ready = s.ready
+	return s
+}
+
+// use makes the arguments that give an agent its ports and its folder.
+func (s *Server) use(ports []string, https bool) []string {
 	s.HTTPAddr = net.JoinHostPort("127.0.0.1", ports[0])
 	s.DNSAddr = net.JoinHostPort("127.0.0.1", ports[1])
-	s.args = append([]string{
-		"agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1",
-		"-data-dir=" + filepath.Join(filepath.Dir(s.logPath), "data"),
+	s.HTTPSAddr = net.JoinHostPort("127.0.0.1", ports[5])
+	httpsPort := "-1"
+	if https {
+		httpsPort = ports[5]
+	}
+	return []string{
+		"agent", "-data-dir=" + s.Dir() + "/data",
 		"-http-port=" + ports[0], "-dns-port=" + ports[1], "-server-port=" + ports[2],
-		"-serf-lan-port=" + ports[3], "-serf-wan-port=" + ports[4],
-		"-https-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1",
+		"-serf-lan-port=" + ports[3], "-serf-wan-port=" + ports[4], "-https-port=" + httpsPort,
+		"-grpc-port=-1", "-grpc-tls-port=-1",
 		"-hcl=disable_update_check = true",
-	}, extra...)
-}
-
-// Stop ends the agent and waits for it. It is killed: in development mode it has
-// nothing to save, and asked politely it sometimes hangs after its last log line.
-func (s *Server) Stop(t testing.TB) {
-	t.Helper()
-	if s.process == nil {
-		return
-	}
-	if err := s.process.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		t.Errorf("stopping Consul: %v", err)
-	}
-	<-s.exited
-	s.process = nil
-}
-
-// Restart runs the agent again, empty, on the same ports, and waits until it has a
-// leader.
-func (s *Server) Restart(t testing.TB) {
-	t.Helper()
-	s.Stop(t)
-	if err := s.run(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-var errEnded = errors.New("it ended at once")
-
-// run starts the process and waits until it is ready.
-func (s *Server) run(ctx context.Context) error {
-	log, err := os.Create(s.logPath)
-	if err != nil {
-		return err
-	}
-	defer log.Close()                                                               // the child has its own descriptor
-	process := exec.CommandContext(context.WithoutCancel(ctx), s.binary, s.args...) // Stop ends it
-	process.Stdout, process.Stderr = log, log
-	process.Dir = filepath.Dir(s.logPath)
-	if err := process.Start(); err != nil {
-		return fmt.Errorf("starting Consul: %w", err)
-	}
-	exited := make(chan struct{})
-	s.process, s.exited = process, exited
-	go func() {
-		defer close(exited)
-		_ = process.Wait()
-	}()
-
-	deadline := time.Now().Add(startPatience)
-	for {
-		err := s.ready(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-exited:
-			s.process = nil
-			return fmt.Errorf("starting Consul: %w", errEnded)
-		case <-time.After(50 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("consul is not ready after %v: %w", startPatience, err)
-		}
 	}
 }
 
@@ -165,9 +125,17 @@ func (s *Server) ready(ctx context.Context) error {
 	return nil
 }
 
+// IsLeader tells whether this server leads the cluster.
+func (s *Server) IsLeader(t testing.TB) bool {
+	t.Helper()
+	body, err := s.get(t.Context(), "/v1/agent/self")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Contains(body, []byte(`"leader":"true"`))
+}
+
 func (s *Server) get(ctx context.Context, path string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.HTTPAddr+path, nil)
 	if err != nil {
 		return nil, err
@@ -186,41 +154,4 @@ func (s *Server) get(ctx context.Context, path string) ([]byte, error) {
 		err = fmt.Errorf("%s: %s", path, response.Status)
 	}
 	return body, err
-}
-
-func (s *Server) logEnd() []byte {
-	text, err := os.ReadFile(s.logPath)
-	if err != nil {
-		return []byte(err.Error())
-	}
-	return text[max(0, len(text)-4096):]
-}
-
-// freePorts finds n different ports that are free for TCP and UDP alike. They are
-// below the range from which the kernel gives out ports, so that no connection
-// made meanwhile takes one; Start tries others if another test did.
-func freePorts(t testing.TB, n int) []string {
-	t.Helper()
-	var (
-		ports  []string
-		listen net.ListenConfig
-	)
-	for attempt := 0; len(ports) < n; attempt++ {
-		if attempt > 1000 {
-			t.Fatal("no free ports on 127.0.0.1")
-		}
-		port := strconv.Itoa(20000 + rand.N(12000))
-		tcp, err := listen.Listen(t.Context(), "tcp", net.JoinHostPort("127.0.0.1", port))
-		if err != nil {
-			continue
-		}
-		defer tcp.Close() // held until all are found
-		udp, err := listen.ListenPacket(t.Context(), "udp", tcp.Addr().String())
-		if err != nil {
-			continue
-		}
-		defer func() { _ = udp.Close() }()
-		ports = append(ports, port)
-	}
-	return ports
 }
