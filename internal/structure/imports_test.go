@@ -62,6 +62,8 @@ var homes = []struct {
 }{
 	{"github.com/hashicorp/", []string{"resolver/consul"}},
 	{"go.etcd.io/", []string{"resolver/etcd"}},
+	{"google.golang.org/grpc", []string{"resolver/etcd"}}, // etcd's transport
+	{"go.uber.org/zap", []string{"resolver/etcd"}},        // its client's logger, which is silenced
 	{"github.com/fsouza/go-dockerclient", []string{"internal/dockerd"}},
 	{"github.com/docker/", []string{"internal/dockerd"}},
 	{"github.com/moby/", []string{"internal/dockerd"}},

@@ -2,12 +2,13 @@ package consul
 
 import (
 	"cmp"
-	"context"
 	"net"
-	"net/http"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -19,35 +20,36 @@ import (
 // Schemes of this package's sources.
 const (
 	SchemeService = "consul-service"
+	SchemeQuery   = "consul-query"
 	SchemeKV      = "consul"
 )
 
-const (
-	defaultPort = "8500"
-
-	// dialTimeout bounds how long an agent that drops packets holds up a watch.
-	dialTimeout = 2 * time.Second
-
-	// maxBody bounds one answer of an agent, in bytes.
-	maxBody = 32 << 20
-)
+const defaultPort = "8500"
 
 // Config tunes a Client. The zero value of each field means its default.
 type Config struct {
 	// Address is the configured agent: HOST:PORT, http://…, https://… or
-	// unix:///path. Default CONSUL_HTTP_ADDR, else localhost:8500.
+	// unix:///path; or several of one cluster, separated by commas, the next of which
+	// is asked when one fails. Default CONSUL_HTTP_ADDR, else localhost:8500.
 	Address string
+	// Domain is Consul's DNS domain. Default consul.
+	Domain string
 	// Wait is how long the agent may hold one blocking query. Default 5 min, and
 	// Consul allows 10 min at most.
 	Wait time.Duration
 	// Slack is how long an answer may take beyond that. Default 20 s.
 	Slack time.Duration
+	// Lanes is how many blocking queries are held at once over HTTP/1.1, where each
+	// takes a connection. Default 100: agents allow 200 connections from one address
+	// (limits.http_max_conns_per_client), and we are not alone there.
+	Lanes int
 }
 
 // Client asks Consul agents. It keeps their connections until Close.
 type Client struct {
-	config  Config
-	address string // the configured agent
+	config     Config
+	configured []string     // the addresses of the configured agents
+	preferred  atomic.Int64 // which of them is asked first, modulo their number
 
 	mu     sync.Mutex
 	agents map[string]*agent // by address
@@ -57,12 +59,26 @@ type Client struct {
 func New(config Config) *Client {
 	config.Wait = cmp.Or(config.Wait, 5*time.Minute)
 	config.Slack = cmp.Or(config.Slack, 20*time.Second)
-	address := cmp.Or(config.Address, api.DefaultConfig().Address)
-	return &Client{config: config, address: address, agents: map[string]*agent{}}
+	config.Lanes = cmp.Or(config.Lanes, 100)
+	config.Domain = strings.ToLower(strings.Trim(cmp.Or(config.Domain, "consul"), "."))
+	c := &Client{config: config, agents: map[string]*agent{}}
+	for address := range strings.SplitSeq(cmp.Or(config.Address, api.DefaultConfig().Address), ",") {
+		c.configured = append(c.configured, strings.TrimSpace(address))
+	}
+	return c
+}
+
+// Explicit says whether somebody configured an agent; else one is merely looked for
+// where agents usually are.
+func (c *Client) Explicit() bool {
+	return c.config.Address != "" || os.Getenv(api.HTTPAddrEnvName) != ""
 }
 
 // Services is the source of the scheme "consul-service".
 func (c *Client) Services() resolver.Source { return serviceSource{c} }
+
+// Queries is the source of the scheme "consul-query".
+func (c *Client) Queries() resolver.Source { return querySource{c} }
 
 // KV is the source of the scheme "consul".
 func (c *Client) KV() resolver.Source { return kvSource{c} }
@@ -77,15 +93,27 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// agent is one Consul agent.
-type agent struct {
-	address   string
-	client    *api.Client
-	transport *http.Transport
+// all are the configured agents, first the one that did not fail last.
+func (c *Client) all() ([]*agent, error) {
+	agents := make([]*agent, 0, len(c.configured))
+	for _, address := range c.configured {
+		a, err := c.agent(address, true)
+		if err != nil {
+			return nil, err
+		}
+		agents = append(agents, a)
+	}
+	first := int(c.preferred.Load() % int64(len(agents)))
+	return slices.Concat(agents[first:], agents[:first]), nil
 }
 
-// configured is the agent of the configuration.
-func (c *Client) configured() (*agent, error) { return c.agent(c.address, true) }
+// avoid makes new watches ask a, which has failed, last.
+func (c *Client) avoid(a *agent) {
+	first := c.preferred.Load()
+	if c.configured[first%int64(len(c.configured))] == a.address {
+		c.preferred.CompareAndSwap(first, first+1)
+	}
+}
 
 // named is the agent that a target names.
 func (c *Client) named(host string, port uint16) (*agent, error) {
@@ -93,8 +121,10 @@ func (c *Client) named(host string, port uint16) (*agent, error) {
 	if port != 0 {
 		address = net.JoinHostPort(host, strconv.Itoa(int(port)))
 	}
-	if canonical(address) == canonical(c.address) {
-		return c.configured()
+	for _, configured := range c.configured {
+		if canonical(address) == canonical(configured) {
+			return c.agent(configured, true)
+		}
 	}
 	return c.agent(address, false)
 }
@@ -121,73 +151,10 @@ func (c *Client) agent(address string, trusted bool) (*agent, error) {
 	if a := c.agents[address]; a != nil {
 		return a, nil
 	}
-	a, err := newAgent(address, trusted)
+	a, err := newAgent(address, trusted, c.config.Lanes)
 	if err != nil {
 		return nil, hint.Errorf("check --consul-addr and the CONSUL_* environment", "Consul agent %s: %w", address, err)
 	}
 	c.agents[address] = a
 	return a, nil
-}
-
-// newAgent makes the API client for one agent. It builds the transport itself:
-// consul/api's has no bound on dialling or on the size of an answer, and takes a
-// dead peer for a quiet one.
-func newAgent(address string, trusted bool) (*agent, error) {
-	config := api.DefaultConfig()
-	config.Address = address
-	dialer := &net.Dialer{
-		Timeout:         dialTimeout,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
-	}
-	transport := config.Transport
-	transport.DialContext = dialer.DialContext
-	transport.TLSHandshakeTimeout = dialTimeout
-	transport.MaxIdleConnsPerHost = 2
-	if path, ok := strings.CutPrefix(address, "unix://"); ok {
-		config.Address = path
-		transport.Proxy = nil
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", path)
-		}
-	}
-	if !trusted {
-		config.TLSConfig.CertFile, config.TLSConfig.KeyFile = "", ""
-	}
-	tlsConfig, err := api.SetupTLSConfig(&config.TLSConfig)
-	if err != nil {
-		return nil, err
-	}
-	transport.TLSClientConfig = tlsConfig
-	config.HttpClient = &http.Client{
-		Transport: guardedTransport{base: transport, trusted: trusted},
-		// A redirect would carry the token to wherever it points.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	client, err := api.NewClient(config)
-	if err != nil {
-		return nil, err
-	}
-	return &agent{address: address, client: client, transport: transport}, nil
-}
-
-// guardedTransport bounds answers, and takes the secrets that consul/api puts
-// into every request out of those for other agents than the configured one.
-type guardedTransport struct {
-	base    *http.Transport
-	trusted bool
-}
-
-// RoundTrip is http.RoundTripper's.
-func (g guardedTransport) RoundTrip(request *http.Request) (*http.Response, error) {
-	if !g.trusted {
-		request = request.Clone(request.Context())
-		request.Header.Del("X-Consul-Token")
-		request.Header.Del("Authorization")
-	}
-	response, err := g.base.RoundTrip(request)
-	if err != nil {
-		return nil, err
-	}
-	response.Body = http.MaxBytesReader(nil, response.Body, maxBody)
-	return response, nil
 }

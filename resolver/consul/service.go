@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"math"
 	"net"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +13,6 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
-	"github.com/ambassadord/ambassadord/internal/suggest"
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/internal/answer"
 )
@@ -24,74 +21,70 @@ type serviceSource struct{ client *Client }
 
 const serviceHint = "write consul-service://NAME, with ?tag=, &dc= and &near= as needed"
 
-// Check accepts the parameters tag, which may repeat, dc and near.
+// serviceParams are the parameters of consul-service://.
+var serviceParams = []string{"tag", "dc", "near", "health", "ns", "partition", "consistency"}
+
+// Check accepts a service's name and serviceParams, of which tag may repeat.
 func (serviceSource) Check(q resolver.Query) error {
-	switch {
-	case q.Host == "":
-		return hint.Errorf(serviceHint, "no service is named")
-	case strings.ContainsAny(q.Host, "/?#") || q.Host == "." || q.Host == "..":
-		return hint.Errorf(serviceHint, "%q is not a service's name", q.Host)
-	case q.Port != 0:
-		return hint.Errorf("leave out :"+strconv.Itoa(int(q.Port))+"; Consul knows each instance's port",
-			"service %s with a port", q.Host)
-	case q.Path != "":
-		return hint.Errorf(serviceHint, "service %s with a path, %q", q.Host, q.Path)
-	}
-	return checkParams(q.Values(), "tag", "dc", "near")
-}
-
-// checkParams refuses parameters that are unknown, empty, or repeated, which only
-// tag may be.
-func checkParams(values url.Values, known ...string) error {
-	for _, key := range slices.Sorted(maps.Keys(values)) {
-		if !slices.Contains(known, key) {
-			fix := "it takes no parameters"
-			if len(known) > 0 {
-				fix = "the parameters are " + strings.Join(known, ", ")
-			}
-			if near := suggest.Closest(key, known); near != "" {
-				fix = fmt.Sprintf("did you mean %s=?", near)
-			}
-			return hint.Errorf(fix, "unknown parameter %q", key)
-		}
-		if slices.Contains(values[key], "") {
-			return hint.Errorf("write "+key+"=VALUE, or leave it out", "parameter %s is empty", key)
-		}
-		if len(values[key]) > 1 && key != "tag" {
-			return hint.Errorf("leave one", "parameter %s is given %d times", key, len(values[key]))
-		}
-	}
-	return nil
-}
-
-// Watch publishes the passing instances, and again when they change.
-func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
-	agent, err := s.client.configured()
-	if err != nil {
+	if err := checkName(q, "service", serviceHint); err != nil {
 		return err
 	}
-	values := q.Values()
-	wanted := service{name: q.Host, tags: values["tag"], dc: values.Get("dc"), near: values.Get("near")}
-	err = s.client.watch(ctx, publish, func(options *api.QueryOptions) (resolver.Answer, *api.QueryMeta, error) {
-		options.Datacenter, options.Near = wanted.dc, wanted.near
-		// The failing instances are asked for as well: the note counts them.
-		entries, meta, err := agent.client.Health().ServiceMultipleTags(wanted.name, wanted.tags, false, options)
-		if err != nil {
-			return resolver.Answer{}, nil, err
-		}
-		return wanted.answer(entries, aclNote(meta, len(entries) == 0)), meta, nil
-	})
-	if err != nil {
-		return request{agent: agent, trusted: true, what: wanted.String(), rule: "service:read and node:read"}.explain(err)
+	return checkParams(q.Values(), serviceParams...)
+}
+
+// checkName wants the name of a kind of thing and nothing beside it.
+func checkName(q resolver.Query, kind, fix string) error {
+	switch {
+	case q.Host == "":
+		return hint.Errorf(fix, "no %s is named", kind)
+	case strings.ContainsAny(q.Host, "/?#") || q.Host == "." || q.Host == "..":
+		return hint.Errorf(fix, "%q is not a %s's name", q.Host, kind)
+	case q.Port != 0:
+		return hint.Errorf("leave out :"+strconv.Itoa(int(q.Port))+"; Consul knows each instance's port",
+			"%s %s with a port", kind, q.Host)
+	case q.Path != "":
+		return hint.Errorf(fix, "%s %s with a path, %q", kind, q.Host, q.Path)
 	}
 	return nil
+}
+
+// Watch publishes the instances, and again when they change.
+func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
+	values := q.Values()
+	wanted := service{
+		name:    q.Host,
+		tags:    values["tag"],
+		near:    values.Get("near"),
+		warning: values.Get("health") == api.HealthWarning,
+		scope:   scopeOf(values),
+	}
+	return s.client.watch(ctx, question{
+		what:  wanted.String(),
+		rule:  "service:read and node:read",
+		scope: wanted.scope,
+		ask: func(a *agent, options *api.QueryOptions) (resolver.Answer, *api.QueryMeta, error) {
+			// The failing instances are asked for as well: the note counts them.
+			entries, meta, err := wanted.entries(a, options)
+			if err != nil {
+				return resolver.Answer{}, nil, err
+			}
+			return wanted.answer(entries, aclNote(meta, len(entries) == 0)), meta, nil
+		},
+		probe: func(a *agent, options *api.QueryOptions) (*api.QueryMeta, error) {
+			options.Filter = "Service.Port == -1" // none: the index is all that is wanted
+			_, meta, err := wanted.entries(a, options)
+			return meta, err
+		},
+	}, publish)
 }
 
 // service is which instances are wanted.
 type service struct {
-	name     string
-	tags     []string
-	dc, near string
+	name    string
+	tags    []string
+	near    string
+	warning bool // those with warnings too
+	scope   scope
 }
 
 func (s service) String() string {
@@ -99,13 +92,15 @@ func (s service) String() string {
 	if len(s.tags) > 0 {
 		text += " with tag " + strings.Join(s.tags, ", ")
 	}
-	if s.dc != "" {
-		text += " in datacenter " + s.dc
-	}
-	return text
+	return text + s.scope.String()
 }
 
-// answer makes endpoints of the instances whose checks all pass. They keep the
+func (s service) entries(a *agent, options *api.QueryOptions) ([]*api.ServiceEntry, *api.QueryMeta, error) {
+	options.Near = s.near
+	return a.client.Health().ServiceMultipleTags(s.name, s.tags, false, options)
+}
+
+// answer makes endpoints of the instances that are healthy enough. They keep the
 // agent's order when near asked for one.
 func (s service) answer(entries []*api.ServiceEntry, aclNote string) resolver.Answer {
 	var (
@@ -113,8 +108,9 @@ func (s service) answer(entries []*api.ServiceEntry, aclNote string) resolver.An
 		failing, malformed int
 	)
 	for _, entry := range entries {
-		switch endpoint, ok := endpointOf(entry); {
-		case entry != nil && !passing(entry.Checks):
+		status := statusOf(entry)
+		switch endpoint, ok := endpointOf(entry, status); {
+		case status != api.HealthPassing && (status != api.HealthWarning || !s.warning):
 			failing++
 		case !ok:
 			malformed++
@@ -132,7 +128,11 @@ func (s service) answer(entries []*api.ServiceEntry, aclNote string) resolver.An
 		notes[0] = fmt.Sprintf("Consul has no instance of %s", s)
 	}
 	if failing > 0 {
-		notes[0] = countNote(failing, len(entries), "not passing")
+		what := "not passing"
+		if s.warning {
+			what = "critical"
+		}
+		notes[0] = countNote(failing, len(entries), what)
 	}
 	if malformed > 0 {
 		notes[1] = countNote(malformed, len(entries), "registered without a usable address and port")
@@ -152,15 +152,18 @@ func countNote(n, of int, what string) string {
 	return fmt.Sprintf("%d of %d %s %s %s", n, of, noun, verb, what)
 }
 
-// passing tells whether no check of the instance or its node says otherwise;
-// maintenance counts as one that does.
-func passing(checks api.HealthChecks) bool {
-	checks = slices.DeleteFunc(slices.Clone(checks), func(c *api.HealthCheck) bool { return c == nil })
-	return checks.AggregatedStatus() == api.HealthPassing
+// statusOf is the worst status of the checks of an instance and its node;
+// maintenance counts as one of its own.
+func statusOf(entry *api.ServiceEntry) string {
+	if entry == nil {
+		return api.HealthPassing // of no use all the same
+	}
+	return slices.DeleteFunc(slices.Clone(entry.Checks), func(c *api.HealthCheck) bool { return c == nil }).AggregatedStatus()
 }
 
-// endpointOf reads where an instance listens: its own address, else its node's.
-func endpointOf(entry *api.ServiceEntry) (resolver.Endpoint, bool) {
+// endpointOf reads where an instance listens, its own address or else its node's,
+// and its weight, which may be another while its status is a warning.
+func endpointOf(entry *api.ServiceEntry, status string) (resolver.Endpoint, bool) {
 	if entry == nil || entry.Service == nil {
 		return resolver.Endpoint{}, false
 	}
@@ -168,13 +171,15 @@ func endpointOf(entry *api.ServiceEntry) (resolver.Endpoint, bool) {
 	if host == "" && entry.Node != nil {
 		host = entry.Node.Address
 	}
-	q, err := resolver.ParseHostPort(net.JoinHostPort(host, strconv.Itoa(entry.Service.Port)))
+	endpoint, err := answer.Endpoint(net.JoinHostPort(host, strconv.Itoa(entry.Service.Port)), entry.Service.ID)
 	if err != nil {
 		return resolver.Endpoint{}, false
 	}
-	endpoint := endpointFor(q)
-	endpoint.Name = entry.Service.ID
-	if weight := entry.Service.Weights.Passing; weight > 0 { // agents older than weights send none
+	weight := entry.Service.Weights.Passing
+	if status == api.HealthWarning {
+		weight = entry.Service.Weights.Warning
+	}
+	if weight > 0 { // agents older than weights send none
 		endpoint.Weight = uint16(min(weight, math.MaxUint16))
 	}
 	return endpoint, true
@@ -190,12 +195,4 @@ func aclNote(meta *api.QueryMeta, empty bool) string {
 		return "or the token may not read it, for ACLs deny by default"
 	}
 	return ""
-}
-
-// endpointFor is the endpoint of one host:port.
-func endpointFor(q resolver.Query) resolver.Endpoint {
-	if q.Scheme == resolver.SchemeStatic {
-		return resolver.Endpoint{Addr: q.AddrPort(), Weight: 1}
-	}
-	return resolver.Endpoint{Host: q.Host, Port: q.Port, Weight: 1}
 }

@@ -121,3 +121,35 @@ func TestServiceCheck(t *testing.T) {
 		}
 	}
 }
+
+func TestServiceWarnings(t *testing.T) {
+	agent := newFakeAgent(t, list(
+		`{"Node":{},"Service":{"ID":"a","Address":"10.0.0.1","Port":80,"Weights":{"Passing":9,"Warning":2}},"Checks":[{"Status":"warning"}]}`,
+		instance("b", "10.0.0.2", "", 80, 5, "passing"),
+		instance("c", "10.0.0.3", "", 80, 5, "warning", "critical"),
+		`{"Node":{},"Service":{"ID":"d","Address":"10.0.0.4","Port":80},"Checks":[{"CheckID":"_node_maintenance","Status":"critical"}]}`,
+	))
+	client := newTestClient(t, Config{Address: agent.address})
+	w := sourcetest.Watch(t, client.Services(), serviceQuery("web", "health=warning&ns=team&partition=p1&consistency=stale"))
+	got := w.Next(t)
+	want := []resolver.Endpoint{
+		{Addr: netip.MustParseAddrPort("10.0.0.1:80"), Name: "a", Weight: 2},
+		{Addr: netip.MustParseAddrPort("10.0.0.2:80"), Name: "b", Weight: 5},
+	}
+	if !slices.Equal(got.Endpoints, want) || got.Note != "2 of 4 instances are critical" {
+		t.Errorf("answer %+v\nwant %+v", got, want)
+	}
+	w.Stop(t)
+	values := agent.asked()[0].URL.Query()
+	if values.Get("ns") != "team" || values.Get("partition") != "p1" || !values.Has("stale") || values.Has("consistent") {
+		t.Errorf("request %s", agent.asked()[0].URL)
+	}
+	for params, fix := range map[string]string{
+		"health=critical": "passing, warning", "health=pasing": "did you mean health=passing?",
+		"consistency=stales": "did you mean consistency=stale?", "consistency=x": "default, stale, consistent",
+	} {
+		if err := client.Services().Check(serviceQuery("web", params)); !strings.Contains(hint.Of(err), fix) {
+			t.Errorf("%s: %v, hint %q", params, err, hint.Of(err))
+		}
+	}
+}

@@ -2,6 +2,8 @@ package consul
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -10,44 +12,167 @@ import (
 	"github.com/ambassadord/ambassadord/resolver/internal/answer"
 )
 
-// ask sends one request with these options and returns the answer and its index.
-type ask func(*api.QueryOptions) (resolver.Answer, *api.QueryMeta, error)
+// question is what a watch asks.
+type question struct {
+	agents []*agent // of whom, in order; nil for the configured ones
+	what   string   // "service redis", for errors
+	rule   string   // the ACL rule that reading it takes
+	scope  scope
+	// ask sends one request with these options and returns the answer and its index.
+	ask func(*agent, *api.QueryOptions) (resolver.Answer, *api.QueryMeta, error)
+	// probe asks for the index alone; nil if there is no crowd for what is asked.
+	probe func(*agent, *api.QueryOptions) (*api.QueryMeta, error)
+	// every is how often to ask when there is neither a lane nor a crowd.
+	every time.Duration
+	// polled is for what knows no blocking queries.
+	polled bool
+}
 
 // watch asks, publishes what is new, and asks again with the index it got, until
-// a request fails or ctx ends. Errors are the request's own, for the caller to
-// explain.
-func (c *Client) watch(ctx context.Context, publish func(resolver.Answer), ask ask) error {
-	publish = answer.OnChange(publish)
-	var (
-		index uint64
-		rate  = newPace(time.Now())
-	)
-	for {
-		got, meta, err := c.askOnce(ctx, index, ask)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
+// ctx ends or no agent can answer. One that fails is left for the next; an answer
+// that another agent would give as well, such as a denial, ends the watch.
+func (c *Client) watch(ctx context.Context, q question, publish func(resolver.Answer)) error {
+	agents := q.agents
+	if agents == nil {
+		var err error
+		if agents, err = c.all(); err != nil {
 			return err
 		}
-		publish(got)
-		index = nextIndex(index, meta.LastIndex)
+	}
+	var (
+		changed  = answer.OnChange(publish)
+		rate     = newPace(time.Now())
+		failures []error // since the last answer
+	)
+	publish = func(a resolver.Answer) {
+		failures = nil // every agent gets another chance
+		changed(a)
+	}
+	for turn := 0; ; turn++ {
+		a := agents[turn%len(agents)]
+		err := c.watchAgent(ctx, a, q, rate, publish)
+		if ctx.Err() != nil {
+			return nil
+		}
+		failures = append(failures, request{agent: a, what: q.what, rule: q.rule}.explain(err))
+		if !another(err) || len(failures) == len(agents) {
+			return join(failures)
+		}
+		c.avoid(a)
 		if !pause(ctx, rate.delay(time.Now())) {
 			return nil
 		}
 	}
 }
 
-func (c *Client) askOnce(ctx context.Context, index uint64, ask ask) (resolver.Answer, *api.QueryMeta, error) {
+// watchAgent is watch for one agent. Errors are the request's own.
+func (c *Client) watchAgent(ctx context.Context, a *agent, q question, rate *pace, publish func(resolver.Answer)) error {
+	var (
+		index uint64 // to wait on
+		among *member
+	)
+	defer func() { among.leave() }()
+	for {
+		release, ok := func() {}, index == 0
+		if !ok && !q.polled {
+			release, ok = a.lanes.tryBlocking()
+		}
+		if !ok {
+			index = 0
+			if q.probe == nil {
+				if !pause(ctx, jitter(q.every)) {
+					return ctx.Err()
+				}
+			} else {
+				if among == nil {
+					among = a.join(q.scope, c.config)
+				}
+				if err := c.awaitChange(ctx, a, q, among); err != nil {
+					return err
+				}
+			}
+			release = func() {}
+		}
+		got, meta, err := c.askOnce(ctx, a, q, index)
+		release()
+		if err != nil {
+			return err
+		}
+		publish(got)
+		index = nextIndex(index, meta.LastIndex)
+		if !pause(ctx, rate.delay(time.Now())) {
+			return ctx.Err()
+		}
+	}
+}
+
+// awaitChange waits, as one of a crowd, until the index of what q asks is another
+// than it was, or for as long as a blocking query would.
+func (c *Client) awaitChange(ctx context.Context, a *agent, q question, among *member) error {
+	overdue := time.NewTimer(jitter(c.config.Wait))
+	defer overdue.Stop()
+	for {
+		meta, err := c.probeOnce(ctx, a, q)
+		if err != nil {
+			return err
+		}
+		if among.moved(meta.LastIndex) {
+			return nil
+		}
+		select {
+		case <-among.changed:
+			among.lookOut()
+		case <-overdue.C: // not all that matters shows in an index: a node's address, for one
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// askOnce asks, and waits on index unless that is 0.
+func (c *Client) askOnce(ctx context.Context, a *agent, q question, index uint64) (resolver.Answer, *api.QueryMeta, error) {
 	patience := c.config.Slack
-	if index != 0 {
+	if index == 0 {
+		release, err := a.lanes.takeShort(ctx)
+		if err != nil {
+			return resolver.Answer{}, nil, err
+		}
+		defer release()
+	} else {
 		patience += c.config.Wait + c.config.Wait/16 // the agent adds up to a 16th against herds
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	options := &api.QueryOptions{WaitIndex: index, WaitTime: c.config.Wait}
-	return ask(options.WithContext(ctx))
+	q.scope.apply(options)
+	return q.ask(a, options.WithContext(ctx))
 }
+
+func (c *Client) probeOnce(ctx context.Context, a *agent, q question) (*api.QueryMeta, error) {
+	release, err := a.lanes.takeShort(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(ctx, c.config.Slack)
+	defer cancel()
+	options := &api.QueryOptions{}
+	q.scope.apply(options)
+	return q.probe(a, options.WithContext(ctx))
+}
+
+// join makes one error of those of several agents. Its hint is the first one's.
+func join(failures []error) error {
+	err := failures[0]
+	for _, next := range failures[1:] {
+		err = fmt.Errorf("%w; %w", err, next)
+	}
+	return err
+}
+
+// jitter keeps what began together from staying together.
+func jitter(d time.Duration) time.Duration { return d - d/8 + rand.N(d/4) }
 
 // nextIndex is the index to wait on after an answer with index got to a request
 // with index waited, by the rules of Consul's "Blocking Queries": start over when
@@ -58,43 +183,4 @@ func nextIndex(waited, got uint64) uint64 {
 		return 0
 	}
 	return max(got, 1)
-}
-
-const (
-	paceInterval = 100 * time.Millisecond
-	paceBurst    = 10
-)
-
-// pace keeps an agent whose index never stands still from being asked in a tight
-// loop: a burst at once, then one request each interval.
-type pace struct {
-	// free is when the bucket was or will be empty: each request moves it one
-	// interval on, and it is never more than a burst behind the clock.
-	free time.Time
-}
-
-func newPace(now time.Time) *pace { return &pace{free: now.Add(-paceBurst * paceInterval)} }
-
-// delay is how long to wait before the next request, which it counts.
-func (p *pace) delay(now time.Time) time.Duration {
-	if oldest := now.Add(-paceBurst * paceInterval); p.free.Before(oldest) {
-		p.free = oldest
-	}
-	p.free = p.free.Add(paceInterval)
-	return max(0, p.free.Sub(now))
-}
-
-// pause waits for d; it returns false if ctx ended first.
-func pause(ctx context.Context, d time.Duration) bool {
-	if d == 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -151,6 +151,12 @@ func (w *Watcher) Await(t testing.TB, endpoints ...string) resolver.Answer {
 	}
 }
 
+// Answers are the answers that nobody has read yet.
+func (w *Watcher) Answers() <-chan resolver.Answer { return w.answers }
+
+// Done yields what Watch returned, once.
+func (w *Watcher) Done() <-chan error { return w.done }
+
 // Quiet fails the test if an answer is waiting unread.
 func (w *Watcher) Quiet(t testing.TB) {
 	t.Helper()

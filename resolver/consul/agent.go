@@ -1,0 +1,121 @@
+package consul
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+const (
+	// dialTimeout bounds how long an agent that drops packets holds up a watch.
+	dialTimeout = 2 * time.Second
+
+	// maxBody bounds one answer of an agent, in bytes.
+	maxBody = 32 << 20
+)
+
+// agent is one Consul agent.
+type agent struct {
+	address   string
+	https     bool
+	trusted   bool // a configured one, which gets the secrets
+	client    *api.Client
+	transport *http.Transport
+	lanes     lanes
+
+	mu     sync.Mutex
+	crowds map[scope]*crowd
+}
+
+// newAgent makes the API client for one agent. It builds the transport itself:
+// consul/api's has no bound on dialling or on the size of an answer, and takes a
+// dead peer for a quiet one.
+func newAgent(address string, trusted bool, blocking int) (*agent, error) {
+	config := api.DefaultConfig()
+	config.Address = address
+	dialer := &net.Dialer{
+		Timeout:         dialTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+	}
+	transport := config.Transport
+	transport.DialContext = dialer.DialContext
+	transport.TLSHandshakeTimeout = dialTimeout
+	transport.MaxIdleConnsPerHost = shortLanes
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		config.Address = path
+		transport.Proxy = nil
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", path)
+		}
+	}
+	if !trusted {
+		config.TLSConfig.CertFile, config.TLSConfig.KeyFile = "", ""
+	}
+	tlsConfig, err := api.SetupTLSConfig(&config.TLSConfig)
+	if err != nil {
+		return nil, err
+	}
+	transport.TLSClientConfig = tlsConfig
+	https := strings.HasPrefix(address, "https://") || config.Scheme == "https" && !strings.Contains(address, "://")
+	a := &agent{address: address, https: https, trusted: trusted, transport: transport, crowds: map[scope]*crowd{}}
+	a.lanes.init(blocking)
+	guarded := guardedTransport{base: transport, trusted: trusted, multiplexed: &a.lanes.multiplexed}
+	if path := os.Getenv(api.HTTPTokenFileEnvName); path != "" && trusted {
+		guarded.token = &tokenFile{path: path}
+	}
+	if guarded.token != nil || !trusted {
+		config.Token = "none" // or consul/api reads the file, once; it is not sent
+	}
+	config.HttpClient = &http.Client{
+		Transport: guarded,
+		// A redirect would carry the token to wherever it points.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	if a.client, err = api.NewClient(config); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// guardedTransport bounds answers, takes the secrets that consul/api puts into
+// every request out of those for other agents than the configured ones, and keeps
+// the token up to date in those for them.
+type guardedTransport struct {
+	base        *http.Transport
+	trusted     bool
+	token       *tokenFile   // nil if the token is not in a file
+	multiplexed *atomic.Bool // told whether the agent speaks HTTP/2
+}
+
+const tokenHeader = "X-Consul-Token" //nolint:gosec // its name, not a token
+
+// RoundTrip is http.RoundTripper's.
+func (g guardedTransport) RoundTrip(request *http.Request) (*http.Response, error) {
+	switch {
+	case !g.trusted:
+		request = request.Clone(request.Context())
+		request.Header.Del(tokenHeader)
+		request.Header.Del("Authorization")
+	case g.token != nil:
+		token, err := g.token.read()
+		if err != nil {
+			return nil, err
+		}
+		request = request.Clone(request.Context())
+		request.Header.Set(tokenHeader, token)
+	}
+	response, err := g.base.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	g.multiplexed.Store(response.ProtoMajor >= 2)
+	response.Body = http.MaxBytesReader(nil, response.Body, maxBody)
+	return response, nil
+}

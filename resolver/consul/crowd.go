@@ -1,0 +1,172 @@
+package consul
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+const (
+	// probeInterval bounds the rate of a crowd's probes: from one announcement to the
+	// next there is this much time for each member.
+	probeInterval = time.Millisecond
+
+	// crowdRetry is the pause after a crowd's own query has failed.
+	crowdRetry = time.Second
+)
+
+// crowdPaths are what a crowd's queries ask. Critical and warning checks are few,
+// and one that changes to or from passing changes one of these lists.
+var crowdPaths = []string{"/v1/catalog/services", "/v1/health/state/critical", "/v1/health/state/warning"}
+
+// crowd is for the watches of services that have no lane. Three blocking queries
+// tell them all that something in their scope has changed: an instance came, went
+// or was registered anew; one became critical or ceased to be; or it began or ended
+// to warn. Then each member looks, by a request that costs little, whether it is
+// concerned.
+//
+// It runs while it has members.
+type crowd struct {
+	agent       *agent
+	scope       scope
+	wait, slack time.Duration
+	stop        context.CancelFunc
+	running     sync.WaitGroup
+	hints       chan struct{} // holds one while a change is to be announced
+
+	mu      sync.Mutex
+	members int
+	changed chan struct{} // closed at a change, and replaced
+}
+
+// member is one watch in a crowd.
+type member struct {
+	crowd   *crowd
+	changed <-chan struct{}
+	index   uint64 // of its last probe
+	probed  bool
+}
+
+// join makes a member of the crowd of a scope, which starts with its first.
+func (a *agent) join(s scope, config Config) *member {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := a.crowds[s]
+	if c == nil {
+		c = &crowd{
+			agent: a, scope: s, wait: config.Wait, slack: config.Slack,
+			hints: make(chan struct{}, 1), changed: make(chan struct{}),
+		}
+		a.crowds[s] = c
+		var ctx context.Context
+		ctx, c.stop = context.WithCancel(context.Background()) // it serves many watches; the last to leave ends it
+		for _, path := range crowdPaths {
+			c.running.Go(func() { c.listen(ctx, path) })
+		}
+		c.running.Go(func() { c.announce(ctx) })
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.members++
+	return &member{crowd: c, changed: c.changed}
+}
+
+// leave ends the membership; with the last one, the crowd. A nil member has none.
+func (m *member) leave() {
+	if m == nil {
+		return
+	}
+	c := m.crowd
+	c.agent.mu.Lock()
+	c.mu.Lock()
+	c.members--
+	last := c.members == 0
+	c.mu.Unlock()
+	if last {
+		delete(c.agent.crowds, c.scope)
+	}
+	c.agent.mu.Unlock()
+	if last {
+		c.stop()
+		c.running.Wait()
+	}
+}
+
+// lookOut turns to the next change. What happens from now on is announced.
+func (m *member) lookOut() {
+	m.crowd.mu.Lock()
+	defer m.crowd.mu.Unlock()
+	m.changed = m.crowd.changed
+}
+
+// moved takes in the index of a probe and says whether it is another than the last
+// one's. The first counts as one: between a watch's last answer and its joining
+// anything may have happened.
+func (m *member) moved(index uint64) bool {
+	moved := !m.probed || index != m.index
+	m.index, m.probed = index, true
+	return moved
+}
+
+// listen hints at every change of what path asks. Its first answer is one, for what
+// happened before is not in it; so is a failure, for the members ask the same agent
+// and tell what is wrong with it.
+func (c *crowd) listen(ctx context.Context, path string) {
+	var index uint64
+	for {
+		got, err := c.query(ctx, path, index)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil || index == 0 || got != index {
+			select {
+			case c.hints <- struct{}{}:
+			default:
+			}
+		}
+		if err == nil {
+			index = nextIndex(index, got)
+			continue
+		}
+		index = 0
+		if !pause(ctx, crowdRetry) {
+			return
+		}
+	}
+}
+
+func (c *crowd) query(ctx context.Context, path string, index uint64) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.wait+c.wait/16+c.slack)
+	defer cancel()
+	options := &api.QueryOptions{WaitIndex: index, WaitTime: c.wait}
+	c.scope.apply(options)
+	var ignored json.RawMessage
+	meta, err := c.agent.client.Raw().Query(path, &ignored, options.WithContext(ctx))
+	if err != nil {
+		return 0, err
+	}
+	return meta.LastIndex, nil
+}
+
+// announce tells the members of changes: of the first at once, of the next when they
+// have had the time to look.
+func (c *crowd) announce(ctx context.Context) {
+	for {
+		select {
+		case <-c.hints:
+		case <-ctx.Done():
+			return
+		}
+		c.mu.Lock()
+		close(c.changed)
+		c.changed = make(chan struct{})
+		rest := time.Duration(c.members) * probeInterval
+		c.mu.Unlock()
+		if !pause(ctx, rest) {
+			return
+		}
+	}
+}

@@ -1,0 +1,45 @@
+package consul
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	paceInterval = 100 * time.Millisecond
+	paceBurst    = 10
+)
+
+// pace keeps an agent whose index never stands still from being asked in a tight
+// loop: a burst at once, then one request each interval.
+type pace struct {
+	// free is when the bucket was or will be empty: each request moves it one
+	// interval on, and it is never more than a burst behind the clock.
+	free time.Time
+}
+
+func newPace(now time.Time) *pace { return &pace{free: now.Add(-paceBurst * paceInterval)} }
+
+// delay is how long to wait before the next request, which it counts.
+func (p *pace) delay(now time.Time) time.Duration {
+	if oldest := now.Add(-paceBurst * paceInterval); p.free.Before(oldest) {
+		p.free = oldest
+	}
+	p.free = p.free.Add(paceInterval)
+	return max(0, p.free.Sub(now))
+}
+
+// pause waits for d; it returns false if ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d == 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,82 @@
+package consul
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/internal/answer"
+)
+
+// queryPoll is how often a prepared query is executed. Consul has no blocking form
+// of it.
+const queryPoll = 5 * time.Second
+
+type querySource struct{ client *Client }
+
+// Check accepts a prepared query's name or ID, and near beside the scope's
+// parameters.
+func (querySource) Check(q resolver.Query) error {
+	if err := checkName(q, "prepared query", "write consul-query://NAME, with ?dc= and &near= as needed"); err != nil {
+		return err
+	}
+	return checkParams(q.Values(), append([]string{"near"}, scopeParams...)...)
+}
+
+// Watch publishes the instances that the query finds, and again when it finds
+// others. Which are healthy enough, and in which datacenter they are, the query
+// itself decides.
+func (s querySource) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
+	var (
+		scope = scopeOf(q.Values())
+		what  = "prepared query " + q.Host + scope.String()
+	)
+	return s.client.watch(ctx, question{
+		what:   what,
+		rule:   "query:read and service:read",
+		scope:  scope,
+		every:  queryPoll,
+		polled: true,
+		ask: func(a *agent, options *api.QueryOptions) (resolver.Answer, *api.QueryMeta, error) {
+			options.Near = q.Values().Get("near")
+			found, meta, err := a.client.PreparedQuery().Execute(q.Host, options)
+			if err != nil {
+				return resolver.Answer{}, nil, err
+			}
+			if found == nil {
+				return resolver.Answer{}, nil, hint.Errorf("is it a Consul agent's HTTP port?", "no result")
+			}
+			return queryAnswer(what, found), meta, nil
+		},
+	}, publish)
+}
+
+func queryAnswer(what string, found *api.PreparedQueryExecuteResponse) resolver.Answer {
+	var (
+		endpoints []resolver.Endpoint
+		notes     [2]string
+		malformed int
+	)
+	for i := range found.Nodes {
+		entry := &found.Nodes[i]
+		if endpoint, ok := endpointOf(entry, statusOf(entry)); ok {
+			endpoints = append(endpoints, endpoint)
+		} else {
+			malformed++
+		}
+	}
+	if len(found.Nodes) == 0 {
+		notes[0] = fmt.Sprintf("%s finds no healthy instance of service %s", what, found.Service)
+	}
+	if malformed > 0 {
+		notes[0] = countNote(malformed, len(found.Nodes), "registered without a usable address and port")
+	}
+	if found.Failovers > 0 {
+		notes[1] = "they are in datacenter " + found.Datacenter + ", by the query's failover"
+	}
+	return answer.New(endpoints, notes[:]...)
+}

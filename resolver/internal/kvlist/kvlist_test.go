@@ -1,0 +1,99 @@
+package kvlist
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/ambassadord/ambassadord/resolver/internal/answer"
+	"github.com/ambassadord/ambassadord/resolver/sourcetest"
+)
+
+func TestRead(t *testing.T) {
+	const none = "the store has no value at redis or below it"
+	for name, tt := range map[string]struct {
+		pairs []Pair
+		want  []string
+		note  string
+	}{
+		"own value":             {pairs: []Pair{{"redis", " a.test:1 , 10.0.0.1:2,\n[2001:db8::1]:3, "}}, want: []string{"10.0.0.1:2", "[2001:db8::1]:3", "a.test:1"}},
+		"children first":        {pairs: []Pair{{"redis", "a:1"}, {"redis/", ""}, {"redis/2", "c:3,d:4"}, {"redis/1/deep", "b:2"}}, want: []string{"b:2", "c:3", "d:4"}},
+		"empty folder":          {pairs: []Pair{{"redis", "a:1"}, {"redis/", ""}, {"redis/x", " "}}, want: []string{"a:1"}},
+		"neighbours":            {pairs: []Pair{{"redis2", "a:1"}, {"redis-b/x", "b:2"}}, note: none},
+		"nothing":               {note: none},
+		"empty":                 {pairs: []Pair{{"redis", ""}}, note: none},
+		"twice":                 {pairs: []Pair{{"redis/1", "a:1"}, {"redis/2", "a:1,b:2,a:1"}}, want: []string{"a:1", "b:2"}},
+		"one bad":               {pairs: []Pair{{"redis/1", "a"}, {"redis/2", "b:2"}}, want: []string{"b:2"}, note: `left out: "a" at key "redis/1" ("a" has no port)`},
+		"bad children stand":    {pairs: []Pair{{"redis", "a:1"}, {"redis/1", "x:0"}}, note: `left out: "x:0" at key "redis/1" ("0" is not a port)`},
+		"many bad are examples": {pairs: []Pair{{"redis", "a,b,c,d,e"}}, note: `left out: "a" at key "redis" ("a" has no port), "b" at key "redis" ("b" has no port), "c" at key "redis" ("c" has no port) and 2 more`},
+
+		// Registrator: prefix/service/id = ip:port, id being host:container:port.
+		"Registrator's service": {
+			pairs: []Pair{{"redis/h1:redis.1:6379", "10.0.0.1:31001"}, {"redis/h2:redis.1:6379", "10.0.0.2:31007"}},
+			want:  []string{"10.0.0.1:31001", "10.0.0.2:31007"},
+		},
+		"Registrator's prefix": {
+			pairs: []Pair{{"redis/b/h1:b:80", "10.0.0.1:1"}, {"redis/a/h1:a:80", "10.0.0.1:2"}, {"redis/a/h2:a:80", "10.0.0.2:2"}, {"redis/a-b/x", "10.0.0.9:2"}},
+			note:  `redis holds the folders of 3 services: "a", "a-b", "b"; name one of them`,
+		},
+		"many services": {
+			pairs: []Pair{{"redis/a/1", "a:1"}, {"redis/b/1", "a:1"}, {"redis/c/1", "a:1"}, {"redis/d/1", "a:1"}, {"redis/e/1", "a:1"}},
+			note:  `redis holds the folders of 5 services: "a", "b", "c" and 2 more; name one of them`,
+		},
+		"one folder":           {pairs: []Pair{{"redis/a/1", "a:1"}, {"redis/a/2/3", "b:1"}}, want: []string{"a:1", "b:1"}},
+		"services stay hidden": {pairs: []Pair{{"redis", "a:1"}, {"redis/a/1", "a:1"}, {"redis/b/1", "b:1"}}, note: `redis holds the folders of 2 services: "a", "b"; name one of them`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := Read("the store", "redis", tt.pairs)
+			if !slices.Equal(sourcetest.Endpoints(got), tt.want) {
+				t.Errorf("endpoints %v, want %v", got.Endpoints, tt.want)
+			}
+			if got.Note != tt.note {
+				t.Errorf("note %q\nwant %q", got.Note, tt.note)
+			}
+		})
+	}
+}
+
+func TestReadIsBounded(t *testing.T) {
+	var items []string
+	for i := range answer.MaxEndpoints + 3 {
+		items = append(items, fmt.Sprintf("h:%d", i+1))
+	}
+	got := Read("the store", "k", []Pair{{"k", strings.Join(items, ",")}}, "some hidden")
+	if len(got.Endpoints) != answer.MaxEndpoints {
+		t.Errorf("%d endpoints", len(got.Endpoints))
+	}
+	if want := "some hidden; only the first 1000 of 1003 endpoints are used"; got.Note != want {
+		t.Errorf("note %q, want %q", got.Note, want)
+	}
+}
+
+// maxNote is more than any note needs, and bounds what a hostile store can make the
+// daemon log.
+const maxNote = 4000
+
+// Whatever a store holds: no crash, notes of bounded size that a terminal can show,
+// and endpoints that can be dialled.
+func FuzzRead(f *testing.F) {
+	f.Add("redis", "redis", "10.0.0.1:6379, redis.example.com:6379", "redis/a", "[::1]:1")
+	f.Add("redis", "redis/a/1", "a:1", "redis/b/1", "b:1")
+	f.Add("a/b", "a/b/\x1b[2J", "\xff\xfe:1", "a/b", ":::")
+	f.Add("k", "k/"+strings.Repeat("\x1b", 5000), strings.Repeat("x", 5000), "k/b/c", strings.Repeat(",", 5000))
+	f.Fuzz(func(t *testing.T, path, key1, value1, key2, value2 string) {
+		got := Read("the store", path, []Pair{{key1, value1}, {key2, value2}})
+		if len(got.Note) > maxNote+4*len(path) {
+			t.Errorf("a note of %d bytes", len(got.Note))
+		}
+		if utf8.ValidString(path) && strings.ContainsFunc(strings.ReplaceAll(got.Note, path, ""), func(r rune) bool { return r < ' ' && r != '\n' }) {
+			t.Errorf("a note with control characters: %q", got.Note)
+		}
+		for _, e := range got.Endpoints {
+			if !e.Addr.IsValid() && e.Host == "" || e.Addr.IsValid() && e.Addr.Port() == 0 || !e.Addr.IsValid() && e.Port == 0 {
+				t.Errorf("endpoint %+v", e)
+			}
+		}
+	})
+}
