@@ -25,6 +25,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/ambassadord/ambassadord/bench/internal/procstat"
 )
 
 func main() {
@@ -77,12 +79,12 @@ func measure(ctx context.Context, n int, binary, image string, steady time.Durat
 
 	// The first look after the attaching still reads every table once.
 	time.Sleep(15 * time.Second)
-	before, err := cpuTime(cmd.Process.Pid)
+	before, err := procstat.CPUTime(cmd.Process.Pid)
 	if err != nil {
 		return err
 	}
 	time.Sleep(steady)
-	after, err := cpuTime(cmd.Process.Pid)
+	after, err := procstat.CPUTime(cmd.Process.Pid)
 	if err != nil {
 		return err
 	}
@@ -127,25 +129,6 @@ func removeContainers(ctx context.Context, ids []string) {
 			_ = exec.CommandContext(ctx, "docker", "rm", "-f", id).Run()
 		}
 	}
-}
-
-// cpuTime is the user and system time of a process and of its children that have
-// ended: fields 14 to 17 of /proc/PID/stat (proc_pid_stat(5)), in ticks of 10 ms.
-func cpuTime(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	var ticks int
-	for _, field := range fields[11:15] {
-		t, err := strconv.Atoi(field)
-		if err != nil {
-			return 0, err
-		}
-		ticks += t
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
 
 // countExecs counts the programs that a process starts during d.

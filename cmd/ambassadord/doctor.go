@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -42,7 +43,7 @@ func doctorCommand(environ []string) *cobra.Command {
 			checks := doctor.Checks(cmd.Context(), doctor.Options{
 				Modes:      modes,
 				DockerHost: flags.dockerHost,
-				ConsulAddr: cmp.Or(flags.consulAddr, flags.lookup("CONSUL_HTTP_ADDR")),
+				ConsulAddr: cmp.Or(strings.Join(flags.consulAddrs, ","), flags.lookup("CONSUL_HTTP_ADDR")),
 			})
 			report := doctor.Run(cmd.Context(), checks)
 			if err := cmd.Context().Err(); err != nil {

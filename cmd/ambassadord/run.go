@@ -32,7 +32,9 @@ TARGET is one of
   docker://NAME:PORT                            a container or Compose service of this host
   docker://?label=K=V&port=P                    the containers with that label
   consul-service://NAME?tag=T&dc=D              a Consul service's passing instances
+  consul-query://NAME                           what a prepared query of Consul's finds
   consul://HOST:PORT/PATH                       a path in Consul's KV store
+  etcd://HOST:PORT/PATH                         a path in etcd
   file:///PATH                                  the lines of a file, host:port [weight] each
   T1 | T2                                       the first of them that has endpoints
 
@@ -85,7 +87,9 @@ type runFlags struct {
 	port           uint16
 	portErr        error
 	dockerHost     string
-	consulAddr     string
+	consulAddrs    []string
+	consulDomain   string
+	etcdEndpoints  []string
 	dialTimeout    time.Duration
 	resolveTimeout time.Duration
 	maxStale       time.Duration
@@ -166,6 +170,8 @@ func (f *runFlags) registerMode(set *pflag.FlagSet) {
 // registerSources registers the flags that say where sources are asked.
 func (f *runFlags) registerSources(set *pflag.FlagSet) {
 	f.registerEndpoints(set)
+	set.StringVar(&f.consulDomain, "consul-domain", config.Default().ConsulDomain, "Consul's DNS domain: with an agent configured, its names are asked of that")
+	set.StringSliceVar(&f.etcdEndpoints, "etcd-endpoints", nil, "the etcd servers of etcd:///PATH (default $ETCDCTL_ENDPOINTS, else 127.0.0.1:2379)")
 	set.DurationVar(&f.resolveTimeout, "resolve-timeout", config.Default().ResolveTimeout, "how long to wait for a target's first answer")
 }
 
@@ -178,7 +184,7 @@ func (f *runFlags) registerMaxStale(set *pflag.FlagSet) {
 // registerEndpoints registers the addresses of those who are asked.
 func (f *runFlags) registerEndpoints(set *pflag.FlagSet) {
 	set.StringVar(&f.dockerHost, "docker-host", "", "the engine's endpoint (default $DOCKER_HOST, else unix:///var/run/docker.sock)")
-	set.StringVar(&f.consulAddr, "consul-addr", "", "the Consul agent (default $CONSUL_HTTP_ADDR, else 127.0.0.1:8500)")
+	set.StringSliceVar(&f.consulAddrs, "consul-addr", nil, "the Consul agent, or several in order of preference (default $CONSUL_HTTP_ADDR, else 127.0.0.1:8500)")
 }
 
 // config makes the Config of the flags that set holds and of args,
@@ -189,8 +195,9 @@ func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, err
 		return c, usage(fmt.Errorf("PORT in the environment: %w", f.portErr))
 	}
 	c.Port = f.port
-	c.DockerHost, c.ConsulAddr = f.dockerHost, f.consulAddr
+	c.DockerHost, c.ConsulAddr = f.dockerHost, strings.Join(f.consulAddrs, ",")
 	c.ResolveTimeout, c.MaxStale = f.resolveTimeout, f.maxStale
+	c.ConsulDomain, c.EtcdEndpoints = f.consulDomain, f.etcdEndpoints
 	if set.Lookup("mode") != nil {
 		c.DialTimeout, c.DrainTimeout = f.dialTimeout, f.drainTimeout
 		c.RepairInterval = f.repairInterval

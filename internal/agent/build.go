@@ -9,6 +9,7 @@ import (
 	"github.com/ambassadord/ambassadord/resolver/consul"
 	"github.com/ambassadord/ambassadord/resolver/dns"
 	"github.com/ambassadord/ambassadord/resolver/docker"
+	"github.com/ambassadord/ambassadord/resolver/etcd"
 	"github.com/ambassadord/ambassadord/resolver/file"
 	"github.com/ambassadord/ambassadord/resolver/static"
 )
@@ -26,21 +27,32 @@ func build(cfg config.Config, self string, log *slog.Logger) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	agents := consul.New(consul.Config{Address: cfg.ConsulAddr})
+	agents := consul.New(consul.Config{Address: cfg.ConsulAddr, Domain: cfg.ConsulDomain})
+	clusters := etcd.New(etcd.Config{Endpoints: cfg.EtcdEndpoints})
 	names := dns.New(dns.Config{})
 	sources := map[string]resolver.Source{
 		resolver.SchemeStatic: static.Source{},
 		resolver.SchemeDNS:    names.Hosts(),
 		resolver.SchemeSRV:    names.Services(),
 		"consul-service":      agents.Services(),
+		"consul-query":        agents.Queries(),
 		"consul":              agents.KV(),
+		"etcd":                clusters,
 		file.Scheme:           file.Source{},
 		docker.Scheme:         docker.New(engine, docker.Options{Self: self}),
+	}
+	if agents.Explicit() { // then Consul's names are Consul's, live
+		for _, scheme := range []string{resolver.SchemeDNS, resolver.SchemeSRV} {
+			sources[scheme] = agents.Names(sources[scheme])
+		}
 	}
 	return &parts{
 		resolver: resolver.New(sources, resolver.Options{Timeout: cfg.ResolveTimeout, MaxStale: cfg.MaxStale, Log: log}),
 		docker:   engine,
-		close:    func() { _ = agents.Close() }, // it only drops idle connections
+		close: func() {
+			_ = agents.Close() // it only drops idle connections
+			_ = clusters.Close()
+		},
 	}, nil
 }
 

@@ -80,9 +80,14 @@ type Config struct {
 	// DockerHost is the engine's endpoint; "" means DOCKER_HOST, else the usual
 	// socket.
 	DockerHost string
-	// ConsulAddr is the agent that consul-service:// asks; "" means
-	// CONSUL_HTTP_ADDR, else 127.0.0.1:8500.
+	// ConsulAddr is the agent that consul-service:// asks, or several, separated by
+	// commas; "" means CONSUL_HTTP_ADDR, else 127.0.0.1:8500.
 	ConsulAddr string
+	// ConsulDomain is the DNS domain whose names are asked of a configured agent.
+	ConsulDomain string
+	// EtcdEndpoints are the cluster that etcd:///path asks; none means
+	// ETCDCTL_ENDPOINTS, else 127.0.0.1:2379.
+	EtcdEndpoints []string
 	// DialTimeout bounds the search for an endpoint that answers.
 	DialTimeout time.Duration
 	// ResolveTimeout bounds the wait for a target's first answer.
@@ -110,6 +115,7 @@ func Default() Config {
 	return Config{
 		Modes:          []Mode{Auto},
 		Port:           DefaultPort,
+		ConsulDomain:   "consul",
 		HostAddrs:      []netip.Addr{hostAddr4, hostAddr6},
 		DialTimeout:    10 * time.Second,
 		ResolveTimeout: 5 * time.Second,

@@ -1,0 +1,203 @@
+package etcd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// Scheme of this package's source.
+const Scheme = "etcd"
+
+const (
+	defaultEndpoint = "127.0.0.1:2379"
+	defaultPort     = "2379"
+
+	// dialTimeout bounds an attempt to connect to one server.
+	dialTimeout = 2 * time.Second
+	// silence is how long a connection may be silent before its server is asked for a
+	// sign of life (gRPC allows no less), and signOfLife how long that may take.
+	silence, signOfLife = 10 * time.Second, 3 * time.Second
+	// failureFor is how long a cluster that could not be asked is not asked again:
+	// all its watches fail at once.
+	failureFor = 200 * time.Millisecond
+	// maxMessage bounds one answer of a server, in bytes.
+	maxMessage = 32 << 20
+)
+
+// Config tunes a Client. The zero value of each field means its default.
+type Config struct {
+	// Endpoints are the configured cluster's servers, HOST:PORT, http://… or
+	// https://…. Default ETCDCTL_ENDPOINTS, else 127.0.0.1:2379.
+	Endpoints []string
+	// Timeout bounds one read. Default 5 s.
+	Timeout time.Duration
+}
+
+// Client asks etcd clusters. It keeps their connections until Close.
+type Client struct {
+	config     Config
+	configured *cluster
+
+	mu    sync.Mutex
+	named map[string]*cluster // by address
+}
+
+var _ resolver.Source = (*Client)(nil)
+
+// New makes a Client. It connects to a cluster when one is first asked.
+func New(config Config) *Client {
+	config.Timeout = cmp.Or(config.Timeout, 5*time.Second)
+	endpoints := config.Endpoints
+	if len(endpoints) == 0 {
+		endpoints = strings.Split(cmp.Or(os.Getenv("ETCDCTL_ENDPOINTS"), defaultEndpoint), ",")
+	}
+	for i, e := range endpoints {
+		endpoints[i] = strings.TrimSuffix(strings.TrimSpace(e), "/")
+	}
+	c := &Client{config: config, named: map[string]*cluster{}}
+	c.configured = &cluster{config: config, endpoints: endpoints, trusted: true, turn: make(chan struct{}, 1)}
+	return c
+}
+
+// Close closes all connections. End the watches first.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	errs := []error{c.configured.close()}
+	for _, cluster := range c.named {
+		errs = append(errs, cluster.close())
+	}
+	return errors.Join(errs...)
+}
+
+// clusterOf is the cluster that a query asks: the configured one if it names none,
+// or one of its servers.
+func (c *Client) clusterOf(q resolver.Query) *cluster {
+	if q.Host == "" {
+		return c.configured
+	}
+	address := net.JoinHostPort(q.Host, defaultPort)
+	if q.Port != 0 {
+		address = net.JoinHostPort(q.Host, strconv.Itoa(int(q.Port)))
+	}
+	if slices.ContainsFunc(c.configured.endpoints, func(e string) bool { return canonical(e) == canonical(address) }) {
+		return c.configured
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.named[address] == nil {
+		c.named[address] = &cluster{config: c.config, endpoints: []string{address}, turn: make(chan struct{}, 1)}
+	}
+	return c.named[address]
+}
+
+// canonical makes addresses comparable, as far as that goes without asking DNS.
+func canonical(address string) string {
+	if _, rest, ok := strings.Cut(address, "://"); ok {
+		address = rest
+	}
+	address = strings.ToLower(address)
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		host, port = strings.Trim(address, "[]"), defaultPort
+	}
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// cluster is one etcd cluster, as far as its servers are named.
+type cluster struct {
+	config    Config
+	endpoints []string
+	trusted   bool // the configured one, which gets the secrets
+
+	turn   chan struct{} // holds one token while somebody reads or sets the fields below
+	client *clientv3.Client
+	err    error // why there is no client
+	failed time.Time
+}
+
+func (c *cluster) String() string { return strings.Join(c.endpoints, ",") }
+
+// dial returns the cluster's client. Making one takes no connection, but for a user
+// it takes a login: one at a time, whose failure counts for all who wait.
+func (c *cluster) dial(ctx context.Context) (*clientv3.Client, error) {
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-c.turn }()
+	switch {
+	case c.client != nil:
+		return c.client, nil
+	case c.err != nil && time.Since(c.failed) < failureFor:
+		return nil, c.err
+	}
+	c.client, c.err = c.connect()
+	c.failed = time.Now()
+	return c.client, c.err
+}
+
+func (c *cluster) connect() (*clientv3.Client, error) {
+	config := clientv3.Config{
+		Endpoints:            c.endpoints,
+		DialTimeout:          c.config.Timeout,
+		DialKeepAliveTime:    silence,
+		DialKeepAliveTimeout: signOfLife,
+		MaxCallRecvMsgSize:   maxMessage,
+		MaxUnaryRetries:      uint(2 + len(c.endpoints)), // few: the Resolver asks again
+		Logger:               zap.NewNop(),               // what goes wrong is in the errors
+		DialOptions: []grpc.DialOption{
+			grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+				MinConnectTimeout: dialTimeout,
+			}),
+			grpc.WithChainUnaryInterceptor(failFast),
+		},
+	}
+	if c.trusted {
+		if err := authenticate(&config); err != nil {
+			return nil, hint.Wrap(err, "check the ETCDCTL_* environment")
+		}
+	}
+	return clientv3.New(config)
+}
+
+// failFast undoes the client's own choice, to wait for a server until the deadline:
+// that hides why there is none.
+func failFast(ctx context.Context, method string, request, reply any, connection *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	return invoke(ctx, method, request, reply, connection, append(options, grpc.WaitForReady(false))...)
+}
+
+func (c *cluster) close() error {
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
+	if c.client == nil {
+		return nil
+	}
+	err := c.client.Close()
+	c.client = nil
+	if errors.Is(err, context.Canceled) { // what Close does to its own streams
+		return nil
+	}
+	return err
+}
