@@ -19,6 +19,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/consultest"
 	"github.com/ambassadord/ambassadord/internal/dockertest"
+	"github.com/ambassadord/ambassadord/internal/etcdtest"
 	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
@@ -103,12 +104,12 @@ func namespaceFiles(t *testing.T) []string {
 
 // TestDoctorOnThisHost finds nothing that fails here, and changes nothing.
 func TestDoctorOnThisHost(t *testing.T) {
-	consul := consultest.Start(t)
+	consul, etcd := consultest.Start(t), etcdtest.Start(t)
 	name := dockertest.Name(t)
 	all := []client{{name: name, ns: containerNamespace(t, dockertest.Run(t, "--name", name, "-l", "connect.6379=redis:6379", dockertest.Image(t)))}}
 	rules, namespaces := savedRules(t, all), namespaceFiles(t)
 	began := time.Now()
-	d := diagnose(t, []string{binary}, "--consul-addr", consul.HTTPAddr)
+	d := diagnose(t, []string{binary}, "--consul-addr", consul.HTTPAddr, "--etcd-endpoints", etcd.Addr)
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("it took %s", took)
 	}
@@ -128,6 +129,7 @@ func TestDoctorOnThisHost(t *testing.T) {
 	d.want("raw-packets", "ok", "running containers can send", "")
 	d.want("namespaces", "ok", "/run/docker/netns", "")
 	d.want("consul", "ok", "its leader is 127.0.0.1:", "")
+	d.want("etcd", "ok", "the servers at "+etcd.Addr+" answer", "")
 	d.want("daemon", "ok", "none is running", "")
 	if code := map[string]int{"ok": 0, "warn": 3}[d.Status]; d.code != code {
 		t.Errorf("exit code %d for %s, want %d", d.code, d.Status, code)
@@ -243,13 +245,15 @@ func TestDoctorNamesWhatIsMissing(t *testing.T) {
 	})
 	t.Run("DNS and Consul", func(t *testing.T) {
 		lab := netlab.New(t)
-		d := diagnoseIn(t, lab.NS(), "nameserver 127.0.0.1\n", "--consul-addr", "127.0.0.1:8500")
+		d := diagnoseIn(t, lab.NS(), "nameserver 127.0.0.1\n", "--consul-addr", "127.0.0.1:8500", "--etcd-endpoints", "127.0.0.1:2379")
 		d.want("dns", "fail", "no server answers: 127.0.0.1:53", "resolv.conf")
 		d.want("consul", "fail", "connection refused", "--consul-addr")
+		d.want("etcd", "fail", "connection refused", "--etcd-endpoints")
 		serveNames(t, lab.NS())
 		d = diagnoseIn(t, lab.NS(), "nameserver 127.0.0.1\n")
 		d.want("dns", "ok", "127.0.0.1:53", "")
 		d.want("consul", "ok", "not configured", "")
+		d.want("etcd", "ok", "not configured", "")
 	})
 	t.Run("descriptors", func(t *testing.T) {
 		d := diagnose(t, []string{"prlimit", "--nofile=1024:1024", binary})

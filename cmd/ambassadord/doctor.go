@@ -40,10 +40,16 @@ func doctorCommand(environ []string) *cobra.Command {
 			if err != nil {
 				return usage(err)
 			}
+			etcd := flags.etcdEndpoints
+			if given := flags.lookup("ETCDCTL_ENDPOINTS"); len(etcd) == 0 && given != "" {
+				etcd = strings.Split(given, ",")
+			}
 			checks := doctor.Checks(cmd.Context(), doctor.Options{
 				Modes:      modes,
 				DockerHost: flags.dockerHost,
 				ConsulAddr: cmp.Or(strings.Join(flags.consulAddrs, ","), flags.lookup("CONSUL_HTTP_ADDR")),
+
+				EtcdEndpoints: etcd,
 			})
 			report := doctor.Run(cmd.Context(), checks)
 			if err := cmd.Context().Err(); err != nil {

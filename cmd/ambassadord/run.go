@@ -171,7 +171,6 @@ func (f *runFlags) registerMode(set *pflag.FlagSet) {
 func (f *runFlags) registerSources(set *pflag.FlagSet) {
 	f.registerEndpoints(set)
 	set.StringVar(&f.consulDomain, "consul-domain", config.Default().ConsulDomain, "Consul's DNS domain: with an agent configured, its names are asked of that")
-	set.StringSliceVar(&f.etcdEndpoints, "etcd-endpoints", nil, "the etcd servers of etcd:///PATH (default $ETCDCTL_ENDPOINTS, else 127.0.0.1:2379)")
 	set.DurationVar(&f.resolveTimeout, "resolve-timeout", config.Default().ResolveTimeout, "how long to wait for a target's first answer")
 }
 
@@ -185,6 +184,7 @@ func (f *runFlags) registerMaxStale(set *pflag.FlagSet) {
 func (f *runFlags) registerEndpoints(set *pflag.FlagSet) {
 	set.StringVar(&f.dockerHost, "docker-host", "", "the engine's endpoint (default $DOCKER_HOST, else unix:///var/run/docker.sock)")
 	set.StringSliceVar(&f.consulAddrs, "consul-addr", nil, "the Consul agent, or several in order of preference (default $CONSUL_HTTP_ADDR, else 127.0.0.1:8500)")
+	set.StringSliceVar(&f.etcdEndpoints, "etcd-endpoints", nil, "the etcd servers of etcd:///PATH (default $ETCDCTL_ENDPOINTS, else 127.0.0.1:2379)")
 }
 
 // config makes the Config of the flags that set holds and of args,

@@ -21,6 +21,8 @@ type Options struct {
 	// ConsulAddr is the configured agent; "" means that none is, and that one is
 	// looked for at Consul's default address.
 	ConsulAddr string
+	// EtcdEndpoints are the configured servers; none means likewise.
+	EtcdEndpoints []string
 }
 
 // host is what the checks have in common.
@@ -48,6 +50,7 @@ func Checks(ctx context.Context, o Options) []Check {
 		{Name: "namespaces", Run: h.namespaces},
 		{Name: "dns", Run: h.dns},
 		{Name: "consul", Run: h.consul},
+		{Name: "etcd", Run: h.etcd},
 		{Name: "daemon", Run: h.daemon},
 		// It runs two processes for each network namespace.
 		{Name: "stale-rules", Timeout: 15 * time.Second, Run: h.staleRules},

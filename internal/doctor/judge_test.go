@@ -207,6 +207,14 @@ func TestDNS(t *testing.T) {
 	verdict{Fail, "no server answers: 192.0.2.2:53", "resolv.conf"}.check(t, "all silent", judgeDNS([]dns.ServerStatus{silent}))
 }
 
+func TestEtcd(t *testing.T) {
+	away := hint.Errorf("check that etcd runs", "connection refused")
+	verdict{OK, "not configured, and no server", ""}.check(t, "none", judgeEtcd(false, "127.0.0.1:2379", away))
+	verdict{OK, "have a leader", ""}.check(t, "found", judgeEtcd(false, "127.0.0.1:2379", nil))
+	verdict{Fail, "connection refused", "etcd runs"}.check(t, "configured and away", judgeEtcd(true, "etcd:2379", away))
+	verdict{OK, "have a leader", ""}.check(t, "configured", judgeEtcd(true, "etcd:2379", nil))
+}
+
 func TestConsul(t *testing.T) {
 	away := errors.New("connection refused")
 	verdict{OK, "not configured, and no agent", ""}.check(t, "none", judgeConsul(false, "localhost:8500", "", away))

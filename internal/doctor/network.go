@@ -9,6 +9,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver/consul"
 	"github.com/ambassadord/ambassadord/resolver/dns"
+	"github.com/ambassadord/ambassadord/resolver/etcd"
 )
 
 func (h *host) dns(ctx context.Context) Result {
@@ -59,4 +60,22 @@ func judgeConsul(configured bool, address, leader string, err error) Result {
 		return fail("see: consul operator raft list-peers", "the agent at %s answers and knows no leader", address)
 	}
 	return ok("the agent at %s answers, its leader is %s", address, leader)
+}
+
+func (h *host) etcd(ctx context.Context) Result {
+	client := etcd.New(etcd.Config{Endpoints: h.EtcdEndpoints})
+	defer func() { _ = client.Close() }() // its failure is the check's business alone
+	return judgeEtcd(len(h.EtcdEndpoints) > 0, client.Address(), client.Health(ctx))
+}
+
+func judgeEtcd(configured bool, address string, err error) Result {
+	switch {
+	case err != nil && !configured:
+		return ok("not configured, and no server answers at %s", address)
+	case err != nil:
+		r := broken(err)
+		r.Hint = cmp.Or(hint.Of(err), "check --etcd-endpoints and ETCDCTL_ENDPOINTS")
+		return r
+	}
+	return ok("the servers at %s answer and have a leader", address)
 }
