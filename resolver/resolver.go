@@ -75,13 +75,14 @@ type Resolver struct {
 	mu      sync.Mutex
 	wg      sync.WaitGroup
 	kept    atomic.Pointer[map[Query]struct{}]
+	log     *bursts
 	turns   map[string]chan struct{} // by scheme: a place for each question that may be open
 }
 
 // New makes a Resolver over sources, by the scheme each of them answers.
 func New(sources map[string]Source, options Options) *Resolver {
 	options.setDefaults()
-	r := &Resolver{sources: sources, options: options, running: make(chan struct{})}
+	r := &Resolver{sources: sources, options: options, log: newBursts(options.Log), running: make(chan struct{})}
 	r.kept.Store(&map[Query]struct{}{})
 	r.turns = make(map[string]chan struct{}, len(sources))
 	for scheme := range sources {
@@ -105,6 +106,7 @@ func (r *Resolver) Run(ctx context.Context) error {
 			r.mu.Lock() // no watch starts after this: watch looks at ctx under mu
 			defer r.mu.Unlock()
 			r.wg.Wait()
+			r.log.close()
 			return nil
 		}
 	}
@@ -237,7 +239,7 @@ func (r *Resolver) watch(q Query) *watch {
 	if w, ok := r.watches.Load(q); ok {
 		return w.(*watch)
 	}
-	w := newWatch(q, &r.options)
+	w := newWatch(q, &r.options, r.log)
 	source, ok := r.sources[q.Scheme]
 	switch {
 	case !ok:

@@ -19,6 +19,7 @@ import (
 type watch struct {
 	query   Query
 	options *Options
+	log     *bursts
 	created time.Time
 	used    atomic.Int64  // when somebody last asked, in Unix nanoseconds
 	asked   atomic.Int64  // when the source was last asked, likewise; 0 before
@@ -51,9 +52,9 @@ func (s *state) serves() bool { return s.answer != nil && len(s.answer.Endpoints
 // is not: somebody may serve by now.
 func (s *state) counts() bool { return s.answer != nil && (s.err == nil || s.serves()) }
 
-func newWatch(q Query, options *Options) *watch {
+func newWatch(q Query, options *Options, log *bursts) *watch {
 	now := time.Now()
-	w := &watch{query: q, options: options, created: now, retry: make(chan struct{}, 1)}
+	w := &watch{query: q, options: options, log: log, created: now, retry: make(chan struct{}, 1)}
 	w.used.Store(now.UnixNano())
 	w.state.Store(&state{replaced: make(chan struct{})})
 	return w
@@ -84,7 +85,7 @@ func (w *watch) publish(a Answer) {
 	defer w.mu.Unlock()
 	old := w.state.Load()
 	if old.err != nil {
-		w.options.Log.Info("source is well again", "target", w.query.String(), "after", now.Sub(old.failing).Round(time.Millisecond).String())
+		w.log.say(slog.LevelInfo, w.query, "source is well again", "after", now.Sub(old.failing).Round(time.Millisecond).String())
 	}
 	if w.expiry != nil {
 		w.expiry.Stop()
@@ -116,7 +117,7 @@ func (w *watch) logFailure(old, next *state) {
 	if old.err != nil && old.err.Error() == next.err.Error() {
 		level = slog.LevelDebug
 	}
-	message, attrs := "source failed", []any{"target", w.query.String(), "error", next.err}
+	message, attrs := "source failed", []any{"error", next.err}
 	if h := hint.Of(next.err); h != "" {
 		attrs = append(attrs, "hint", h)
 	}
@@ -124,7 +125,7 @@ func (w *watch) logFailure(old, next *state) {
 		message = "source failed; the last answer stays"
 		attrs = append(attrs, "endpoints", len(next.answer.Endpoints), "last_answer_age", next.failed.Sub(next.answered).Round(time.Millisecond).String())
 	}
-	w.options.Log.Log(context.Background(), level, message, attrs...)
+	w.log.say(level, w.query, message, attrs...)
 }
 
 // expire forgets an answer whose source has been failing for MaxStale.
@@ -136,7 +137,7 @@ func (w *watch) expire() {
 	}
 	w.expiry = nil
 	next := *w.state.Load()
-	w.options.Log.Warn("the last answer is too old and no longer counts", "target", w.query.String(),
+	w.log.say(slog.LevelWarn, w.query, "the last answer is too old and no longer counts",
 		"failing_for", time.Since(next.failing).Round(time.Millisecond).String(), "max_stale", w.options.MaxStale.String(), "error", next.err)
 	next.answer, next.answered = nil, time.Time{}
 	w.replace(next)

@@ -284,3 +284,50 @@ func TestLeftOutIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// An outage under many watches is told of in a few lines, and so is its end; how many
+// more there were is told a second later, or when the Resolver ends.
+func TestOutageOfManyIsFewLines(t *testing.T) {
+	const watches = 2000
+	var log bytes.Buffer
+	options := Options{Log: slog.New(slog.NewTextHandler(&log, nil)), Asking: watches}
+	chained(t, options, func(_ context.Context, r *Resolver, source *scripted) {
+		var hosts []string
+		for i := range watches {
+			hosts = append(hosts, fmt.Sprint("host", i))
+			source.says[hosts[i]] = Answer{Err: fmt.Errorf("asking for host%d: refused", i)} // each in other words
+		}
+		step := func() {
+			synctest.Wait()
+			options.Log.Info("step")
+		}
+		r.Keep([]Target{fake(hosts...)})
+		step()
+		time.Sleep(burstTime)
+		step()
+		time.Sleep(time.Hour)
+		step()
+		source.mu.Lock()
+		for _, host := range hosts {
+			source.says[host] = serving(firstAddr)
+		}
+		source.mu.Unlock()
+		source.set(hosts[0], serving(firstAddr)) // wakes all
+		step()
+	})
+	steps := strings.Split(log.String(), "msg=step\n")
+	for i, want := range []struct {
+		lines int
+		line  string
+	}{
+		{burstLines, `level=WARN msg="source failed" target=fake://host`},
+		{1, fmt.Sprintf(`level=WARN msg="source failed, for more targets" scheme=fake more=%d`, watches-burstLines)},
+		{},
+		{burstLines, `level=INFO msg="source is well again" target=fake://host`},
+		{1, fmt.Sprintf(`level=INFO msg="source is well again, for more targets" scheme=fake more=%d`, watches-burstLines)}, // as the Resolver ended
+	} {
+		if n := strings.Count(steps[i], "\n"); n != want.lines || n > 0 && strings.Count(steps[i], want.line) != n {
+			t.Errorf("step %d: %d lines, want %d with %s:\n%.2000s", i, n, want.lines, want.line, steps[i])
+		}
+	}
+}
