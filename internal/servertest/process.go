@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 const (
@@ -155,11 +157,20 @@ func (p *Process) start(ctx context.Context) error {
 	}
 	exited := make(chan struct{})
 	p.process, p.exited = process, exited
-	go func() {
-		defer close(exited)
-		_ = process.Wait()
-	}()
+	go reap(process, exited)
 	return nil
+}
+
+// reap waits for process, and then closes exited.
+func reap(process *exec.Cmd, exited chan<- struct{}) {
+	defer close(exited)
+	_ = process.Wait()
+}
+
+// Goroutines are those of Processes, for a test that looks for leaks and restarts one
+// meanwhile.
+func Goroutines() []goleak.Option {
+	return []goleak.Option{goleak.IgnoreAnyFunction("github.com/ambassadord/ambassadord/internal/servertest.reap")}
 }
 
 func (p *Process) await(ctx context.Context) error {

@@ -43,6 +43,12 @@ type Config struct {
 	// takes a connection. Default 100: agents allow 200 connections from one address
 	// (limits.http_max_conns_per_client), and we are not alone there.
 	Lanes int
+	// Pace is the least time between two requests of one watch, after a burst of ten.
+	// Default 100 ms.
+	Pace time.Duration
+	// Poll is how often a prepared query is executed, of which Consul has no blocking
+	// form. Default 5 s.
+	Poll time.Duration
 }
 
 // Client asks Consul agents. It keeps their connections until Close.
@@ -60,6 +66,8 @@ func New(config Config) *Client {
 	config.Wait = cmp.Or(config.Wait, 5*time.Minute)
 	config.Slack = cmp.Or(config.Slack, 20*time.Second)
 	config.Lanes = cmp.Or(config.Lanes, 100)
+	config.Pace = cmp.Or(config.Pace, 100*time.Millisecond)
+	config.Poll = cmp.Or(config.Poll, 5*time.Second)
 	config.Domain = strings.ToLower(strings.Trim(cmp.Or(config.Domain, "consul"), "."))
 	c := &Client{config: config, agents: map[string]*agent{}}
 	for address := range strings.SplitSeq(cmp.Or(config.Address, api.DefaultConfig().Address), ",") {

@@ -14,7 +14,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
-	"github.com/ambassadord/ambassadord/resolver/internal/kvlist"
+	"github.com/ambassadord/ambassadord/resolver/internal/answer"
 )
 
 // maxErrorText bounds how much of an agent's own words goes into an error.
@@ -52,7 +52,7 @@ func (r request) cause(err error) error {
 	}
 	switch {
 	case errors.As(err, &status):
-		return hint.Errorf(r.statusHint(status), "status %d: %q", status.Code, kvlist.Shorten(status.Body, maxErrorText))
+		return hint.Errorf(r.statusHint(status), "status %d: %q", status.Code, answer.Shorten(status.Body, maxErrorText))
 	case errors.As(err, &tooLong):
 		return hint.Errorf("ask for less: is the path the right one?", "an answer of more than %d MiB", maxBody>>20)
 	case errors.Is(err, context.DeadlineExceeded):

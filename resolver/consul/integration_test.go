@@ -3,6 +3,9 @@
 package consul
 
 import (
+	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -10,6 +13,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/consultest"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/servertest"
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/dns"
 	"github.com/ambassadord/ambassadord/resolver/sourcetest"
@@ -101,13 +105,11 @@ func TestRealServices(t *testing.T) {
 		if err := op.Agent().UpdateTTL("web-ttl", "", api.HealthWarning); err != nil {
 			t.Fatal(err)
 		}
-		if a := w.Await(t, "10.1.0.2:80"); a.Note != "1 of 2 instances is not passing" {
-			t.Errorf("note %q", a.Note)
-		}
+		checkLeftOut(t, w.Await(t, "10.1.0.2:80"), `w1 (web.example.com:80) is warning by its check "Service 'web' check"`)
 		if err := op.Agent().EnableServiceMaintenance("w2", "test"); err != nil {
 			t.Fatal(err)
 		}
-		w.Await(t)
+		checkLeftOut(t, w.Await(t), `w1 (web.example.com:80) is warning by its check "Service 'web' check"`, `w2 (10.1.0.2:80) is in maintenance: "test"`)
 		if err := op.Agent().UpdateTTL("web-ttl", "", api.HealthPassing); err != nil {
 			t.Fatal(err)
 		}
@@ -134,18 +136,68 @@ func TestRealServices(t *testing.T) {
 		checkError(t, sourcetest.Watch(t, client.Services(), serviceQuery("web", "dc=nowhere")).Err(t),
 			"check dc=", "service web in datacenter nowhere", "No path to datacenter")
 	})
+}
 
-	t.Run("conformance", func(t *testing.T) {
-		op.register("c1", "conform", "10.1.0.5", 80)
+// TestRealConformance runs the suite against an agent that is stopped and started
+// anew, with nothing of what it knew.
+func TestRealConformance(t *testing.T) {
+	// A blocking query that nobody waits for any more counts for its connection until
+	// it is over: far more watches come and go here than on a host.
+	server := consultest.Start(t, "-hcl=limits { http_max_conns_per_client = 10000 }")
+	op := newOperator(t, server)
+	breakable := func(control sourcetest.Control) sourcetest.Control {
+		control.Port = 80
+		control.Break = func(t testing.TB) { server.Stop(t) }
+		control.Mend = func(t testing.TB) { server.Restart(t) }
+		return control
+	}
+	t.Run("services", func(t *testing.T) {
+		op.register("c0", "conform", "10.1.0.5", 80)
+		id := func(i int) string { return "c" + strconv.Itoa(i) }
 		sourcetest.Run(t, sourcetest.Case{
 			New: func(testing.TB) (resolver.Source, func()) {
-				client := New(Config{Address: server.HTTPAddr})
+				client := New(conformConfig(server.HTTPAddr))
 				return client.Services(), func() { _ = client.Close() }
 			},
 			Query:       serviceQuery("conform", ""),
 			Want:        []string{"10.1.0.5:80"},
-			Change:      func(testing.TB) { op.register("c1", "conform", "10.1.0.5", 81) },
+			Change:      func(testing.TB) { op.register("c0", "conform", "10.1.0.5", 81) },
 			WantChanged: []string{"10.1.0.5:81"},
+			Control: breakable(sourcetest.Control{
+				Set: func(t testing.TB, endpoints ...string) {
+					t.Helper()
+					for i, e := range endpoints {
+						at := netip.MustParseAddrPort(e)
+						op.register(id(i), "conform", at.Addr().String(), int(at.Port()))
+					}
+					known, err := op.Agent().ServicesWithFilter("Service == conform")
+					if err != nil {
+						t.Fatal(err)
+					}
+					for i := len(endpoints); known[id(i)] != nil; i++ {
+						op.deregister(id(i))
+					}
+				},
+				Updates: 1000, // an agent takes 10 ms for each
+			}),
+			Own: servertest.Goroutines(),
+		})
+	})
+	t.Run("KV", func(t *testing.T) {
+		op.put("conform", "10.1.0.5:80")
+		sourcetest.Run(t, sourcetest.Case{
+			New: func(testing.TB) (resolver.Source, func()) {
+				client := New(conformConfig(server.HTTPAddr))
+				return client.KV(), func() { _ = client.Close() }
+			},
+			Query:       kvQuery("", "conform"),
+			Want:        []string{"10.1.0.5:80"},
+			Change:      func(testing.TB) { op.put("conform", "10.1.0.5:81") },
+			WantChanged: []string{"10.1.0.5:81"},
+			Control: breakable(sourcetest.Control{
+				Set: func(_ testing.TB, endpoints ...string) { op.put("conform", strings.Join(endpoints, ",")) },
+			}),
+			Own: servertest.Goroutines(),
 		})
 	})
 }
@@ -165,8 +217,8 @@ func TestRealKV(t *testing.T) {
 	op.put("services/redis/a", "10.0.0.2:6379")
 	w.Await(t, "10.0.0.2:6379")
 	op.put("services/redis/b/c", "10.0.0.3:6379,10.0.0.2:6379,nonsense")
-	if a := w.Await(t, "10.0.0.2:6379", "10.0.0.3:6379"); !strings.Contains(a.Note, `"nonsense" at key "services/redis/b/c"`) {
-		t.Errorf("note %q", a.Note)
+	if a := w.Await(t, "10.0.0.2:6379", "10.0.0.3:6379"); !slices.Equal(sourcetest.LeftOut(a), []string{`services/redis/b/c lists "nonsense" ("nonsense" has no port)`}) {
+		t.Errorf("answer %+v", a)
 	}
 	op.deleteTree("services/redis/")
 	w.Await(t, "10.0.0.1:6379", "redis.example.com:6379")

@@ -32,42 +32,24 @@ func kvQuery(agent, path string) resolver.Query {
 	return q
 }
 
-func TestKVConformance(t *testing.T) {
-	agent := newFakeAgent(t, list(pair("services/redis", "10.0.0.1:6379,redis.test:6379")))
-	for _, query := range []resolver.Query{kvQuery(agent.address, "services/redis"), kvQuery("", "services/redis/")} {
-		t.Run(query.String(), func(t *testing.T) {
-			agent.set(10, list(pair("services/redis", "10.0.0.1:6379,redis.test:6379")))
-			sourcetest.Run(t, sourcetest.Case{
-				New: func(testing.TB) (resolver.Source, func()) {
-					client := New(Config{Address: agent.address})
-					return client.KV(), func() { _ = client.Close() }
-				},
-				Query:       query,
-				Want:        []string{"10.0.0.1:6379", "redis.test:6379"},
-				Change:      func(testing.TB) { agent.set(11, list(pair("services/redis/a", "10.0.0.2:6379"))) },
-				WantChanged: []string{"10.0.0.2:6379"},
-			})
-		})
-	}
-}
-
 func TestKVAnswer(t *testing.T) {
 	const none = "Consul's KV store has no value at redis or below it"
 	for name, tt := range map[string]struct {
 		pairs [][2]string
 		want  []string
 		note  string
+		left  []string
 	}{
-		"own value":             {pairs: [][2]string{{"redis", " a.test:1 , 10.0.0.1:2,\n[2001:db8::1]:3, "}}, want: []string{"10.0.0.1:2", "[2001:db8::1]:3", "a.test:1"}},
-		"children first":        {pairs: [][2]string{{"redis", "a:1"}, {"redis/", ""}, {"redis/2", "c:3,d:4"}, {"redis/1/deep", "b:2"}}, want: []string{"b:2", "c:3", "d:4"}},
-		"empty folder":          {pairs: [][2]string{{"redis", "a:1"}, {"redis/", ""}, {"redis/x", " "}}, want: []string{"a:1"}},
-		"neighbours":            {pairs: [][2]string{{"redis2", "a:1"}, {"redis-b/x", "b:2"}}, note: none},
-		"nothing":               {note: none},
-		"empty":                 {pairs: [][2]string{{"redis", ""}}, note: none},
-		"twice":                 {pairs: [][2]string{{"redis/1", "a:1"}, {"redis/2", "a:1,b:2,a:1"}}, want: []string{"a:1", "b:2"}},
-		"one bad":               {pairs: [][2]string{{"redis/1", "a"}, {"redis/2", "b:2"}}, want: []string{"b:2"}, note: `left out: "a" at key "redis/1" ("a" has no port)`},
-		"bad children stand":    {pairs: [][2]string{{"redis", "a:1"}, {"redis/1", "x:0"}}, note: `left out: "x:0" at key "redis/1" ("0" is not a port)`},
-		"many bad are examples": {pairs: [][2]string{{"redis", "a,b,c,d,e"}}, note: `left out: "a" at key "redis" ("a" has no port), "b" at key "redis" ("b" has no port), "c" at key "redis" ("c" has no port) and 2 more`},
+		"own value":          {pairs: [][2]string{{"redis", " a.test:1 , 10.0.0.1:2,\n[2001:db8::1]:3, "}}, want: []string{"10.0.0.1:2", "[2001:db8::1]:3", "a.test:1"}},
+		"children first":     {pairs: [][2]string{{"redis", "a:1"}, {"redis/", ""}, {"redis/2", "c:3,d:4"}, {"redis/1/deep", "b:2"}}, want: []string{"b:2", "c:3", "d:4"}},
+		"empty folder":       {pairs: [][2]string{{"redis", "a:1"}, {"redis/", ""}, {"redis/x", " "}}, want: []string{"a:1"}},
+		"neighbours":         {pairs: [][2]string{{"redis2", "a:1"}, {"redis-b/x", "b:2"}}, note: none},
+		"nothing":            {note: none},
+		"empty":              {pairs: [][2]string{{"redis", ""}}, note: none},
+		"twice":              {pairs: [][2]string{{"redis/1", "a:1"}, {"redis/2", "a:1,b:2,a:1"}}, want: []string{"a:1", "b:2"}},
+		"one bad":            {pairs: [][2]string{{"redis/1", "a"}, {"redis/2", "b:2"}}, want: []string{"b:2"}, left: []string{`redis/1 lists "a" ("a" has no port)`}},
+		"bad children stand": {pairs: [][2]string{{"redis", "a:1"}, {"redis/1", "x:0"}}, left: []string{`redis/1 lists "x:0" ("0" is not a port)`}},
+		"many bad":           {pairs: [][2]string{{"redis", "a,b,c"}}, left: []string{`redis lists "a" ("a" has no port)`, `redis lists "b" ("b" has no port)`, `redis lists "c" ("c" has no port)`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pairs := api.KVPairs{nil}
@@ -80,6 +62,9 @@ func TestKVAnswer(t *testing.T) {
 			}
 			if got.Note != tt.note {
 				t.Errorf("note %q\nwant %q", got.Note, tt.note)
+			}
+			if left := sourcetest.LeftOut(got); !slices.Equal(left, tt.left) {
+				t.Errorf("left out %q\nwant %q", left, tt.left)
 			}
 		})
 	}
@@ -98,8 +83,11 @@ func TestKVIsBounded(t *testing.T) {
 		t.Errorf("note %q, want %q", got.Note, want)
 	}
 	hostile := kvAnswer(api.KVPairs{{Key: "k/" + strings.Repeat("\x1b", 1e6), Value: []byte(strings.Repeat("x", 1e6))}}, "k", "")
-	if len(hostile.Note) > 2000 || strings.Contains(hostile.Note, "\x1b") {
-		t.Errorf("a note of %d bytes", len(hostile.Note))
+	if hostile.Note != "" || len(hostile.LeftOut) != 1 {
+		t.Fatalf("answer %.2000v; want one left out", hostile)
+	}
+	if text := hostile.LeftOut[0].String(); len(text) > 2000 || strings.Contains(text, "\x1b") {
+		t.Errorf("%d bytes of what is left out", len(text))
 	}
 }
 

@@ -2,8 +2,11 @@ package consul
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/consul/api"
@@ -65,6 +68,7 @@ func (s nameSource) Watch(ctx context.Context, q resolver.Query, publish func(re
 	return s.sourceOf(translated).Watch(ctx, translated, func(a resolver.Answer) {
 		if q.Port != 0 {
 			a.Endpoints = atPort(a.Endpoints, q.Port)
+			a.LeftOut = leftOutAtPort(a.LeftOut, q.Port)
 		}
 		publish(a)
 	})
@@ -79,6 +83,16 @@ func atPort(endpoints []resolver.Endpoint, port uint16) []resolver.Endpoint {
 			e.Port = port
 		}
 		moved = append(moved, e)
+	}
+	return moved
+}
+
+func leftOutAtPort(leftOut []resolver.LeftOut, port uint16) []resolver.LeftOut {
+	moved := slices.Clone(leftOut)
+	for i := range moved {
+		if host, _, err := net.SplitHostPort(moved[i].Addr); err == nil {
+			moved[i].Addr = net.JoinHostPort(host, strconv.Itoa(int(port)))
+		}
 	}
 	return moved
 }

@@ -53,23 +53,29 @@ func TestNames(t *testing.T) {
 	agent := newFakeAgent(t, list(
 		instance("a", "10.0.0.1", "", 31000, 1, "passing"),
 		instance("b", "b.test", "", 31000, 1, "warning"),
+		instance("c", "2001:db8::3", "", 31000, 1, "critical"),
+		instance("d", "", "", 31000, 1, "passing"),
 	))
 	client := newTestClient(t, Config{Address: agent.address})
 	names := client.Names(otherSource{})
 	for _, tt := range []struct {
-		query resolver.Query
-		want  []string
+		query   resolver.Query
+		want    []string
+		leftOut string // the address of the instance that is critical
 	}{
-		{resolver.Query{Scheme: resolver.SchemeSRV, Host: "web.service.consul"}, []string{"10.0.0.1:31000", "b.test:31000"}},
-		{resolver.Query{Scheme: resolver.SchemeDNS, Host: "web.service.consul", Port: 80}, []string{"10.0.0.1:80", "b.test:80"}},
-		{resolver.Query{Scheme: resolver.SchemeSRV, Host: "web.example.com"}, []string{"by-dns:1"}},
-		{resolver.Query{Scheme: resolver.SchemeSRV, Host: "web.service.consul", Server: "127.0.0.1:8600"}, []string{"by-dns:1"}},
+		{resolver.Query{Scheme: resolver.SchemeSRV, Host: "web.service.consul"}, []string{"10.0.0.1:31000", "b.test:31000"}, "[2001:db8::3]:31000"},
+		{resolver.Query{Scheme: resolver.SchemeDNS, Host: "web.service.consul", Port: 80}, []string{"10.0.0.1:80", "b.test:80"}, "[2001:db8::3]:80"},
+		{resolver.Query{Scheme: resolver.SchemeSRV, Host: "web.example.com"}, []string{"by-dns:1"}, ""},
+		{resolver.Query{Scheme: resolver.SchemeSRV, Host: "web.service.consul", Server: "127.0.0.1:8600"}, []string{"by-dns:1"}, ""},
 	} {
 		if err := names.Check(tt.query); err != nil {
 			t.Error(err)
 		}
 		w := sourcetest.Watch(t, names, tt.query)
-		w.Await(t, tt.want...)
+		a := w.Await(t, tt.want...)
+		if tt.leftOut != "" {
+			checkLeftOut(t, a, "c ("+tt.leftOut+`) is critical by its node's check "c0"`, "d is registered without a usable address and port")
+		}
 		w.Stop(t)
 	}
 }

@@ -5,27 +5,28 @@ import (
 	"time"
 )
 
-const (
-	paceInterval = 100 * time.Millisecond
-	paceBurst    = 10
-)
+// paceBurst is how many requests of one watch are sent at once.
+const paceBurst = 10
 
 // pace keeps an agent whose index never stands still from being asked in a tight
 // loop: a burst at once, then one request each interval.
 type pace struct {
+	interval time.Duration
 	// free is when the bucket was or will be empty: each request moves it one
 	// interval on, and it is never more than a burst behind the clock.
 	free time.Time
 }
 
-func newPace(now time.Time) *pace { return &pace{free: now.Add(-paceBurst * paceInterval)} }
+func newPace(interval time.Duration, now time.Time) *pace {
+	return &pace{interval: interval, free: now.Add(-paceBurst * interval)}
+}
 
 // delay is how long to wait before the next request, which it counts.
 func (p *pace) delay(now time.Time) time.Duration {
-	if oldest := now.Add(-paceBurst * paceInterval); p.free.Before(oldest) {
+	if oldest := now.Add(-paceBurst * p.interval); p.free.Before(oldest) {
 		p.free = oldest
 	}
-	p.free = p.free.Add(paceInterval)
+	p.free = p.free.Add(p.interval)
 	return max(0, p.free.Sub(now))
 }
 

@@ -3,7 +3,6 @@ package consul
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -11,10 +10,6 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/internal/answer"
 )
-
-// queryPoll is how often a prepared query is executed. Consul has no blocking form
-// of it.
-const queryPoll = 5 * time.Second
 
 type querySource struct{ client *Client }
 
@@ -39,7 +34,7 @@ func (s querySource) Watch(ctx context.Context, q resolver.Query, publish func(r
 		what:   what,
 		rule:   "query:read and service:read",
 		scope:  scope,
-		every:  queryPoll,
+		every:  s.client.config.Poll,
 		polled: true,
 		ask: func(a *agent, options *api.QueryOptions) (resolver.Answer, *api.QueryMeta, error) {
 			options.Near = q.Values().Get("near")
@@ -58,25 +53,23 @@ func (s querySource) Watch(ctx context.Context, q resolver.Query, publish func(r
 func queryAnswer(what string, found *api.PreparedQueryExecuteResponse) resolver.Answer {
 	var (
 		endpoints []resolver.Endpoint
+		leftOut   answer.LeftOut
 		notes     [2]string
-		malformed int
 	)
 	for i := range found.Nodes {
 		entry := &found.Nodes[i]
-		if endpoint, ok := endpointOf(entry, statusOf(entry)); ok {
-			endpoints = append(endpoints, endpoint)
-		} else {
-			malformed++
+		endpoint, ok := endpointOf(entry, statusOf(entry))
+		if !ok {
+			leftOut.Add(malformed(entry))
+			continue
 		}
+		endpoints = append(endpoints, endpoint)
 	}
 	if len(found.Nodes) == 0 {
 		notes[0] = fmt.Sprintf("%s finds no healthy instance of service %s", what, found.Service)
 	}
-	if malformed > 0 {
-		notes[0] = countNote(malformed, len(found.Nodes), "registered without a usable address and port")
-	}
 	if found.Failovers > 0 {
 		notes[1] = "they are in datacenter " + found.Datacenter + ", by the query's failover"
 	}
-	return answer.New(endpoints, notes[:]...)
+	return leftOut.Answer(endpoints, notes[:]...)
 }

@@ -63,7 +63,7 @@ func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func
 		rule:  "service:read and node:read",
 		scope: wanted.scope,
 		ask: func(a *agent, options *api.QueryOptions) (resolver.Answer, *api.QueryMeta, error) {
-			// The failing instances are asked for as well: the note counts them.
+			// The failing instances are asked for as well: the answer says why each is left out.
 			entries, meta, err := wanted.entries(a, options)
 			if err != nil {
 				return resolver.Answer{}, nil, err
@@ -104,16 +104,16 @@ func (s service) entries(a *agent, options *api.QueryOptions) ([]*api.ServiceEnt
 // agent's order when near asked for one.
 func (s service) answer(entries []*api.ServiceEntry, aclNote string) resolver.Answer {
 	var (
-		endpoints          []resolver.Endpoint
-		failing, malformed int
+		endpoints []resolver.Endpoint
+		leftOut   answer.LeftOut
 	)
 	for _, entry := range entries {
 		status := statusOf(entry)
 		switch endpoint, ok := endpointOf(entry, status); {
 		case status != api.HealthPassing && (status != api.HealthWarning || !s.warning):
-			failing++
+			leftOut.Add(failing(entry, endpoint, status))
 		case !ok:
-			malformed++
+			leftOut.Add(malformed(entry))
 		default:
 			endpoints = append(endpoints, endpoint)
 		}
@@ -123,33 +123,11 @@ func (s service) answer(entries []*api.ServiceEntry, aclNote string) resolver.An
 			return cmp.Or(cmp.Compare(a.Name, b.Name), answer.Compare(a, b))
 		})
 	}
-	notes := [...]string{2: aclNote}
+	var none string
 	if len(entries) == 0 {
-		notes[0] = fmt.Sprintf("Consul has no instance of %s", s)
+		none = fmt.Sprintf("Consul has no instance of %s", s)
 	}
-	if failing > 0 {
-		what := "not passing"
-		if s.warning {
-			what = "critical"
-		}
-		notes[0] = countNote(failing, len(entries), what)
-	}
-	if malformed > 0 {
-		notes[1] = countNote(malformed, len(entries), "registered without a usable address and port")
-	}
-	return answer.New(endpoints, notes[:]...)
-}
-
-func countNote(n, of int, what string) string {
-	verb := "are"
-	if n == 1 {
-		verb = "is"
-	}
-	noun := "instances"
-	if of == 1 {
-		noun = "instance"
-	}
-	return fmt.Sprintf("%d of %d %s %s %s", n, of, noun, verb, what)
+	return leftOut.Answer(endpoints, none, aclNote)
 }
 
 // statusOf is the worst status of the checks of an instance and its node;

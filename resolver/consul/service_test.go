@@ -11,20 +11,6 @@ import (
 	"github.com/ambassadord/ambassadord/resolver/sourcetest"
 )
 
-func TestServiceConformance(t *testing.T) {
-	agent := newFakeAgent(t, list(instance("r1", "10.0.0.1", "", 6379, 1, "passing")))
-	sourcetest.Run(t, sourcetest.Case{
-		New: func(testing.TB) (resolver.Source, func()) {
-			client := New(Config{Address: agent.address})
-			return client.Services(), func() { _ = client.Close() }
-		},
-		Query:       serviceQuery("redis", ""),
-		Want:        []string{"10.0.0.1:6379"},
-		Change:      func(testing.TB) { agent.set(11, list(instance("r1", "10.0.0.1", "", 7000, 1, "passing"))) },
-		WantChanged: []string{"10.0.0.1:7000"},
-	})
-}
-
 func TestServiceInstances(t *testing.T) {
 	agent := newFakeAgent(t, list(
 		instance("c", "node.example.com", "", 80, 0, "passing"),
@@ -47,9 +33,10 @@ func TestServiceInstances(t *testing.T) {
 	if !slices.Equal(got.Endpoints, want) {
 		t.Errorf("endpoints %+v\nwant %+v", got.Endpoints, want)
 	}
-	if note := "2 of 9 instances are not passing; 4 of 9 instances are registered without a usable address and port"; got.Note != note {
-		t.Errorf("note %q\nwant %q", got.Note, note)
-	}
+	const malformed = "is registered without a usable address and port"
+	checkLeftOut(t, got, "an instance "+malformed, "an instance "+malformed,
+		`d (10.0.0.4:80) is warning by its node's check "c1"`, `e (10.0.0.5:80) is critical by its node's check "c0"`,
+		"f "+malformed, "g "+malformed)
 	w.Stop(t)
 }
 
@@ -61,7 +48,9 @@ func TestServiceWithoutInstances(t *testing.T) {
 		t.Errorf("answer %+v", a)
 	}
 	agent.set(11, list(instance("a", "10.0.0.1", "", 80, 1, "critical")))
-	if a := w.Next(t); len(a.Endpoints) != 0 || a.Note != "1 of 1 instance is not passing" {
+	a := w.Next(t)
+	checkLeftOut(t, a, `a (10.0.0.1:80) is critical by its node's check "c0"`)
+	if len(a.Endpoints) != 0 {
 		t.Errorf("answer %+v", a)
 	}
 	w.Stop(t)
@@ -85,12 +74,14 @@ func TestServiceRequest(t *testing.T) {
 
 func TestServicePublishesOnlyChanges(t *testing.T) {
 	a, b := instance("a", "10.0.0.1", "", 80, 1), instance("b", "10.0.0.2", "", 80, 1)
-	agent := newFakeAgent(t, list(a, b))
+	x, y := instance("x", "10.0.0.3", "", 80, 1, "critical"), instance("y", "10.0.0.4", "", 80, 1, "critical")
+	agent := newFakeAgent(t, list(a, b, x, y))
 	client := newTestClient(t, Config{Address: agent.address})
 	w := sourcetest.Watch(t, client.Services(), serviceQuery("web", "near=_agent"))
 	w.Await(t, "10.0.0.1:80", "10.0.0.2:80")
-	agent.set(11, list(b, a))
-	agent.set(12, list(a))
+	agent.set(11, list(y, b, x, a))
+	eventually(t, "it waits on 11", func() bool { return strings.HasSuffix(agent.indexes(), "[11]") })
+	agent.set(12, list(a, y, x))
 	if got := w.Next(t); len(got.Endpoints) != 1 {
 		t.Errorf("published %v: only the order was new", got.Endpoints)
 	}
@@ -136,9 +127,10 @@ func TestServiceWarnings(t *testing.T) {
 		{Addr: netip.MustParseAddrPort("10.0.0.1:80"), Name: "a", Weight: 2},
 		{Addr: netip.MustParseAddrPort("10.0.0.2:80"), Name: "b", Weight: 5},
 	}
-	if !slices.Equal(got.Endpoints, want) || got.Note != "2 of 4 instances are critical" {
+	if !slices.Equal(got.Endpoints, want) {
 		t.Errorf("answer %+v\nwant %+v", got, want)
 	}
+	checkLeftOut(t, got, `c (10.0.0.3:80) is critical by its node's check "c1"`, "d (10.0.0.4:80) is on a node in maintenance")
 	w.Stop(t)
 	values := agent.asked()[0].URL.Query()
 	if values.Get("ns") != "team" || values.Get("partition") != "p1" || !values.Has("stale") || values.Has("consistent") {

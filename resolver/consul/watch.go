@@ -41,7 +41,7 @@ func (c *Client) watch(ctx context.Context, q question, publish func(resolver.An
 	}
 	var (
 		changed  = answer.OnChange(publish)
-		rate     = newPace(time.Now())
+		rate     = newPace(c.config.Pace, time.Now())
 		failures []error // since the last answer
 	)
 	publish = func(a resolver.Answer) {

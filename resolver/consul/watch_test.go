@@ -28,7 +28,8 @@ func TestNextIndex(t *testing.T) {
 
 func TestPace(t *testing.T) {
 	now := time.Unix(1000, 0)
-	p := newPace(now)
+	const interval = 100 * time.Millisecond
+	p := newPace(interval, now)
 	for i := range paceBurst {
 		if d := p.delay(now); d != 0 {
 			t.Errorf("request %d waits %v", i, d)
@@ -36,8 +37,8 @@ func TestPace(t *testing.T) {
 	}
 	for range 50 {
 		d := p.delay(now)
-		if d != paceInterval {
-			t.Fatalf("a request after the burst waits %v, want %v", d, paceInterval)
+		if d != interval {
+			t.Fatalf("a request after the burst waits %v, want %v", d, interval)
 		}
 		now = now.Add(d)
 	}
@@ -74,7 +75,7 @@ func TestIndexZeroDoesNotSpin(t *testing.T) {
 	w := sourcetest.Watch(t, client.KV(), kvQuery("", "k"))
 	w.Await(t, "a:1")
 	eventually(t, "the burst is over", func() bool { return len(agent.asked()) >= paceBurst+3 })
-	if since := time.Since(start); since < 2*paceInterval {
+	if since := time.Since(start); since < 2*client.config.Pace {
 		t.Errorf("%d requests within %v", len(agent.asked()), since)
 	}
 	w.Quiet(t)

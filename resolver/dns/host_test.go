@@ -16,18 +16,6 @@ import (
 	"github.com/ambassadord/ambassadord/resolver/sourcetest"
 )
 
-func TestHostsConformance(t *testing.T) {
-	server := newTestServer(t, "redis.example.com. 0 A 10.0.0.1", "redis.example.com. 0 AAAA 2001:db8::1")
-	config := testConfig(t, "", "", server)
-	sourcetest.Run(t, sourcetest.Case{
-		New:         func(testing.TB) (resolver.Source, func()) { return New(config).Hosts(), nil },
-		Query:       hostQuery("redis.example.com", 6379),
-		Want:        []string{"10.0.0.1:6379", "[2001:db8::1]:6379"},
-		Change:      func(t testing.TB) { server.serve(t, "redis.example.com. 0 A 10.0.0.2") },
-		WantChanged: []string{"10.0.0.2:6379"},
-	})
-}
-
 func TestHostPublishesOnlyChanges(t *testing.T) {
 	one := parseRecords(t, "a.test. 0 A 10.0.0.1", "a.test. 0 A 10.0.0.2")
 	other := parseRecords(t, "a.test. 0 A 10.0.0.2", "a.test. 0 A 10.0.0.1")

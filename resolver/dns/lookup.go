@@ -217,13 +217,15 @@ func (c *Client) lookupService(ctx context.Context, q resolver.Query) (lookup, e
 			if up.given != "" {
 				c.lookupTargets(ctx, up, &found)
 			}
-			return lookup{answer: answer.New(found.endpoints, found.note()), holds: c.holds(found.ttl)}, true, nil
+			return lookup{answer: found.answer(), holds: c.holds(found.ttl)}, true, nil
 		case found.records > 0: // the name is the right one, it just has nothing to offer
-			return c.absence(found.ttl, "%s", found.note()), true, nil
+			none := c.absence(found.ttl, "")
+			none.answer = found.answer()
+			return none, true, nil
 		case msg.Rcode == mdns.RcodeNameError:
 			return c.noSuchName(found.ttl, host), false, nil
-		case found.note() != "":
-			return c.absence(found.ttl, "%s", found.note()), false, nil
+		case found.odd != "":
+			return c.absence(found.ttl, "%s", found.odd), false, nil
 		}
 		return c.absence(found.ttl, "the name %s has no SRV records", host), false, nil
 	})

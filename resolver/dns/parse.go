@@ -25,9 +25,6 @@ const maxChain = 16
 // for millions.
 const maxExpanded = 16 * answer.MaxEndpoints
 
-// maxExamples is how many of the records left out a note names.
-const maxExamples = 3
-
 // longest stands for "no TTL seen yet".
 const longest = time.Duration(math.MaxInt64)
 
@@ -160,20 +157,28 @@ type serviceAnswer struct {
 	endpoints []resolver.Endpoint
 	end       string // the name that has the records, at the end of all aliases
 	ttl       time.Duration
-	records   int      // SRV records seen, good or not
-	none      bool     // a record says that there is no such service here
-	leftOut   []string // records that cannot be used, and why
+	records   int                // SRV records seen, good or not
+	none      bool               // a record says that there is no such service here
+	odd       string             // why there are no records, if the message is odd
+	leftOut   []resolver.LeftOut // records that cannot be used
 }
 
 func (s *serviceAnswer) note() string {
-	switch n := len(s.leftOut); {
-	case s.none && len(s.endpoints) == 0 && n == 0:
+	if s.none && len(s.endpoints) == 0 && len(s.leftOut) == 0 {
 		return `the service is not offered (its SRV target is ".")`
-	case n > maxExamples:
-		return fmt.Sprintf("%s; and %d more SRV records left out", strings.Join(s.leftOut[:maxExamples], "; "), n-maxExamples)
-	default:
-		return strings.Join(s.leftOut, "; ")
 	}
+	return s.odd
+}
+
+// answer is what there is to publish. Records come in any order: which of many are
+// left out by name must not depend on that.
+func (s *serviceAnswer) answer() resolver.Answer {
+	slices.SortFunc(s.leftOut, answer.CompareLeftOut)
+	var leftOut answer.LeftOut
+	for _, one := range s.leftOut {
+		leftOut.Add(one)
+	}
+	return leftOut.Answer(s.endpoints, s.note())
 }
 
 // parseService reads the SRV records of name from m. Addresses that came along
@@ -184,7 +189,7 @@ func parseService(m *mdns.Msg, name string) serviceAnswer {
 	end, shortest, ok := aliasesIn(m.Answer).follow(name)
 	if !ok {
 		note := fmt.Sprintf("%s is a chain of more than %d aliases", name, maxChain)
-		return serviceAnswer{ttl: negativeTTL(m), leftOut: []string{note}}
+		return serviceAnswer{ttl: negativeTTL(m), odd: note}
 	}
 	found := serviceAnswer{end: end, ttl: shortest}
 	glue := glueIn(m)
@@ -209,16 +214,17 @@ func parseService(m *mdns.Msg, name string) serviceAnswer {
 
 func (s *serviceAnswer) add(srv *mdns.SRV, glue glue) {
 	target := strings.ToLower(srv.Target)
+	name := strings.TrimSuffix(target, ".")
 	switch {
 	case target == ".": // RFC 2782: decidedly no such service
 		s.none = true
 		return
 	case srv.Port == 0:
-		s.leftOut = append(s.leftOut, fmt.Sprintf("SRV target %.100q left out: its port is 0", target))
+		s.leaveOut(name, "has port 0 in its SRV record")
 		return
 	}
 	endpoint := resolver.Endpoint{
-		Name:     strings.TrimSuffix(target, "."),
+		Name:     name,
 		Priority: srv.Priority,
 		Weight:   srv.Weight,
 	}
@@ -236,7 +242,7 @@ func (s *serviceAnswer) add(srv *mdns.SRV, glue glue) {
 	q, err := resolver.ParseHostPort(net.JoinHostPort(endpoint.Name, strconv.Itoa(int(srv.Port))))
 	switch {
 	case err != nil:
-		s.leftOut = append(s.leftOut, fmt.Sprintf("SRV target %.100q left out: it is not a host name", target))
+		s.leaveOut(name, "is an SRV target that is not a host name")
 		return
 	case q.Scheme == resolver.SchemeStatic:
 		endpoint.Addr = q.AddrPort()
@@ -244,6 +250,10 @@ func (s *serviceAnswer) add(srv *mdns.SRV, glue glue) {
 		endpoint.Host, endpoint.Port = target, srv.Port // with its final dot: no search list
 	}
 	s.endpoints = append(s.endpoints, endpoint)
+}
+
+func (s *serviceAnswer) leaveOut(name, why string) {
+	s.leftOut = append(s.leftOut, resolver.LeftOut{Name: name, Why: why})
 }
 
 // glue is the addresses that came along with SRV records.

@@ -33,34 +33,6 @@ func askAt(t testing.TB, server, name string) resolver.Query {
 	return at(server, q)
 }
 
-func TestGivenServerConformance(t *testing.T) {
-	system, given := newTestServer(t), newTestServer(t, "redis.consul. 0 A 10.0.0.1", "redis.consul. 0 SRV 1 2 6379 r1.consul.")
-	config := testConfig(t, "", "", system)
-	t.Run("addresses", func(t *testing.T) {
-		sourcetest.Run(t, sourcetest.Case{
-			New:   func(testing.TB) (resolver.Source, func()) { return New(config).Hosts(), nil },
-			Query: at(given.addr, hostQuery("redis.consul", 80)),
-			Want:  []string{"10.0.0.1:80"},
-			Change: func(t testing.TB) {
-				given.serve(t, "redis.consul. 0 SRV 1 2 6379 r1.consul.", "r1.consul. 0 A 10.0.0.7")
-			},
-			WantChanged: nil,
-		})
-	})
-	t.Run("services", func(t *testing.T) {
-		sourcetest.Run(t, sourcetest.Case{
-			New:         func(testing.TB) (resolver.Source, func()) { return New(config).Services(), nil },
-			Query:       at(given.addr, serviceQuery("redis.consul")),
-			Want:        []string{"10.0.0.7:6379"},
-			Change:      func(t testing.TB) { given.serve(t, "redis.consul. 0 SRV 1 2 7000 r2.consul.") },
-			WantChanged: []string{"r2.consul.:7000"}, // which it does not know: left to the system's
-		})
-	})
-	if n := system.count(""); n != 0 {
-		t.Errorf("the system's server was asked %d times for targets that name theirs", n)
-	}
-}
-
 // Neither the hosts file nor the search list has a say in what a given server is
 // asked for.
 func TestGivenServerIsAskedForTheNameAsItIs(t *testing.T) {

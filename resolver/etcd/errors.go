@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
-	"github.com/ambassadord/ambassadord/resolver/internal/kvlist"
+	"github.com/ambassadord/ambassadord/resolver/internal/answer"
 )
 
 // maxErrorText bounds how much of a server's own words goes into an error.
@@ -48,7 +48,7 @@ func plainWords(err error) error {
 			text = strings.Trim(after, `"`)
 		}
 	}
-	return errors.New(kvlist.Shorten(addresses.ReplaceAllString(text, ":"), maxErrorText))
+	return errors.New(answer.Shorten(addresses.ReplaceAllString(text, ":"), maxErrorText))
 }
 
 // fix is what to do about err.
@@ -76,7 +76,7 @@ func (r request) fix(err error) string {
 	case errors.Is(err, errTooMany):
 		return "name a path further down"
 	case errors.Is(err, rpctypes.ErrPermissionDenied):
-		return fmt.Sprintf("let the user read it: etcdctl role grant-permission ROLE read --prefix /%s/", kvlist.Shorten(r.path, maxErrorText))
+		return fmt.Sprintf("let the user read it: etcdctl role grant-permission ROLE read --prefix /%s/", answer.Shorten(r.path, maxErrorText))
 	case errors.Is(err, rpctypes.ErrAuthFailed):
 		return "check ETCDCTL_USER and ETCDCTL_PASSWORD"
 	case errors.Is(err, rpctypes.ErrUserEmpty):

@@ -36,6 +36,8 @@ type Case struct {
 	// Control is what the test can do to what the source asks. Its zero value is for
 	// a source whose answer cannot change or fail.
 	Control Control
+	// Own are the goroutines of the test itself that Control starts: a server's.
+	Own []goleak.Option
 }
 
 // Run runs the suite. It does not run in parallel with anything: goroutines that
@@ -69,6 +71,7 @@ func Run(t *testing.T, c Case) {
 		one.Stop(t)
 		two.Stop(t)
 	})
+	t.Run("watches that come and go leave nothing", func(t *testing.T) { comeAndGo(t, source, c.Query) })
 	if c.Change != nil {
 		t.Run("publishes a change", func(t *testing.T) {
 			w := Watch(t, source, c.Query)
@@ -83,7 +86,7 @@ func Run(t *testing.T, c Case) {
 		if letGo != nil {
 			letGo()
 		}
-		goleak.VerifyNone(t, goroutines)
+		goleak.VerifyNone(t, append(slices.Clip(c.Own), goroutines)...)
 		awaitDescriptors(t, descriptors)
 	})
 }
@@ -207,5 +210,18 @@ func Endpoints(a resolver.Answer) []string {
 		texts = append(texts, e.String())
 	}
 	slices.Sort(texts)
+	return texts
+}
+
+// LeftOut are those left out of the answer as "NAME (ADDRESS) WHY", in its order.
+func LeftOut(a resolver.Answer) []string {
+	var texts []string
+	for _, l := range a.LeftOut {
+		text := l.String()
+		if l.Name != "" && l.Addr != "" {
+			text = l.Name + " (" + l.Addr + ") " + l.Why
+		}
+		texts = append(texts, text)
+	}
 	return texts
 }

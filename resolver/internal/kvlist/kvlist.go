@@ -26,10 +26,10 @@ import (
 type Pair struct{ Key, Value string }
 
 const (
-	// maxExamples is how many of the items left out, or of the folders, a note names.
+	// maxExamples is how many folders a note names.
 	maxExamples = 3
-	// maxItem, maxKey and maxReason bound what a note says of one item.
-	maxItem, maxKey, maxReason = 100, 200, 200
+	// maxItem and maxReason bound what is said of an item that is left out.
+	maxItem, maxReason = 100, 200
 )
 
 // Read makes the answer for path out of the pairs of store whose keys start with
@@ -61,7 +61,7 @@ func Read(store, path string, pairs []Pair, notes ...string) resolver.Answer {
 	for _, pair := range read {
 		l.add(pair)
 	}
-	return answer.New(l.endpoints, append([]string{l.note()}, notes...)...)
+	return l.leftOut.Answer(l.endpoints, notes...)
 }
 
 // foldersOf are the folders in path that hold all of pairs, sorted; none when one
@@ -95,8 +95,7 @@ func ambiguous(path string, folders []string) string {
 type list struct {
 	endpoints []resolver.Endpoint
 	seen      map[string]bool
-	leftOut   int
-	examples  []string // of what was left out, and why
+	leftOut   answer.LeftOut
 }
 
 // add reads the items of one value: host:port, separated by commas. An item that
@@ -119,41 +118,15 @@ func (l *list) add(pair Pair) {
 	}
 }
 
+// leaveOut notes an item that cannot be used, under the name of its key.
 func (l *list) leaveOut(key, item string, err error) {
-	l.leftOut++
-	if len(l.examples) == maxExamples {
-		return
-	}
 	reason := "it is not host:port"
 	var syntax *resolver.SyntaxError
 	if errors.As(err, &syntax) {
-		reason = Shorten(syntax.Msg, maxReason)
+		reason = syntax.Msg
 	}
-	l.examples = append(l.examples, fmt.Sprintf("%q at key %q (%s)", cut(item, maxItem), cut(key, maxKey), reason))
-}
-
-func (l *list) note() string {
-	switch more := l.leftOut - len(l.examples); {
-	case l.leftOut == 0:
-		return ""
-	case more > 0:
-		return fmt.Sprintf("left out: %s and %d more", strings.Join(l.examples, ", "), more)
-	default:
-		return "left out: " + strings.Join(l.examples, ", ")
-	}
-}
-
-// Shorten bounds what somebody else wrote, in bytes.
-func Shorten(text string, n int) string {
-	if short := cut(text, n); short != text {
-		return short + "…"
-	}
-	return text
-}
-
-func cut(text string, n int) string {
-	if len(text) <= n {
-		return text
-	}
-	return strings.ToValidUTF8(text[:n], "")
+	l.leftOut.Add(resolver.LeftOut{
+		Name: key,
+		Why:  fmt.Sprintf("lists %q (%s)", answer.Shorten(item, maxItem), answer.Shorten(reason, maxReason)),
+	})
 }

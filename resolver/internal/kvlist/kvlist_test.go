@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/ambassadord/ambassadord/resolver/internal/answer"
@@ -17,17 +18,19 @@ func TestRead(t *testing.T) {
 		pairs []Pair
 		want  []string
 		note  string
+		left  []string
 	}{
-		"own value":             {pairs: []Pair{{"redis", " a.test:1 , 10.0.0.1:2,\n[2001:db8::1]:3, "}}, want: []string{"10.0.0.1:2", "[2001:db8::1]:3", "a.test:1"}},
-		"children first":        {pairs: []Pair{{"redis", "a:1"}, {"redis/", ""}, {"redis/2", "c:3,d:4"}, {"redis/1/deep", "b:2"}}, want: []string{"b:2", "c:3", "d:4"}},
-		"empty folder":          {pairs: []Pair{{"redis", "a:1"}, {"redis/", ""}, {"redis/x", " "}}, want: []string{"a:1"}},
-		"neighbours":            {pairs: []Pair{{"redis2", "a:1"}, {"redis-b/x", "b:2"}}, note: none},
-		"nothing":               {note: none},
-		"empty":                 {pairs: []Pair{{"redis", ""}}, note: none},
-		"twice":                 {pairs: []Pair{{"redis/1", "a:1"}, {"redis/2", "a:1,b:2,a:1"}}, want: []string{"a:1", "b:2"}},
-		"one bad":               {pairs: []Pair{{"redis/1", "a"}, {"redis/2", "b:2"}}, want: []string{"b:2"}, note: `left out: "a" at key "redis/1" ("a" has no port)`},
-		"bad children stand":    {pairs: []Pair{{"redis", "a:1"}, {"redis/1", "x:0"}}, note: `left out: "x:0" at key "redis/1" ("0" is not a port)`},
-		"many bad are examples": {pairs: []Pair{{"redis", "a,b,c,d,e"}}, note: `left out: "a" at key "redis" ("a" has no port), "b" at key "redis" ("b" has no port), "c" at key "redis" ("c" has no port) and 2 more`},
+		"own value":          {pairs: []Pair{{"redis", " a.test:1 , 10.0.0.1:2,\n[2001:db8::1]:3, "}}, want: []string{"10.0.0.1:2", "[2001:db8::1]:3", "a.test:1"}},
+		"children first":     {pairs: []Pair{{"redis", "a:1"}, {"redis/", ""}, {"redis/2", "c:3,d:4"}, {"redis/1/deep", "b:2"}}, want: []string{"b:2", "c:3", "d:4"}},
+		"empty folder":       {pairs: []Pair{{"redis", "a:1"}, {"redis/", ""}, {"redis/x", " "}}, want: []string{"a:1"}},
+		"neighbours":         {pairs: []Pair{{"redis2", "a:1"}, {"redis-b/x", "b:2"}}, note: none},
+		"nothing":            {note: none},
+		"empty":              {pairs: []Pair{{"redis", ""}}, note: none},
+		"twice":              {pairs: []Pair{{"redis/1", "a:1"}, {"redis/2", "a:1,b:2,a:1"}}, want: []string{"a:1", "b:2"}},
+		"one bad":            {pairs: []Pair{{"redis/1", "a"}, {"redis/2", "b:2"}}, want: []string{"b:2"}, left: []string{`redis/1 lists "a" ("a" has no port)`}},
+		"bad children stand": {pairs: []Pair{{"redis", "a:1"}, {"redis/1", "x:0"}}, left: []string{`redis/1 lists "x:0" ("0" is not a port)`}},
+		"many bad":           {pairs: []Pair{{"redis", "a,b,c"}}, left: []string{`redis lists "a" ("a" has no port)`, `redis lists "b" ("b" has no port)`, `redis lists "c" ("c" has no port)`}},
+		"odd key":            {pairs: []Pair{{"redis/\x1b[2J", "a"}}, left: []string{`redis/\x1b[2J lists "a" ("a" has no port)`}},
 
 		// Registrator: prefix/service/id = ip:port, id being host:container:port.
 		"Registrator's service": {
@@ -52,6 +55,9 @@ func TestRead(t *testing.T) {
 			}
 			if got.Note != tt.note {
 				t.Errorf("note %q\nwant %q", got.Note, tt.note)
+			}
+			if left := sourcetest.LeftOut(got); !slices.Equal(left, tt.left) {
+				t.Errorf("left out %q\nwant %q", left, tt.left)
 			}
 		})
 	}
@@ -84,6 +90,12 @@ func FuzzRead(f *testing.F) {
 	f.Add("k", "k/"+strings.Repeat("\x1b", 5000), strings.Repeat("x", 5000), "k/b/c", strings.Repeat(",", 5000))
 	f.Fuzz(func(t *testing.T, path, key1, value1, key2, value2 string) {
 		got := Read("the store", path, []Pair{{key1, value1}, {key2, value2}})
+		for _, l := range got.LeftOut {
+			text := l.String()
+			if len(text) > maxNote || strings.ContainsFunc(text, unicode.IsControl) || !utf8.ValidString(text) {
+				t.Errorf("left out: %d bytes, %q", len(text), text)
+			}
+		}
 		if len(got.Note) > maxNote+4*len(path) {
 			t.Errorf("a note of %d bytes", len(got.Note))
 		}

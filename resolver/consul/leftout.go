@@ -1,0 +1,66 @@
+package consul
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/internal/answer"
+)
+
+// malformed is an instance that is registered without a place to dial.
+func malformed(entry *api.ServiceEntry) resolver.LeftOut {
+	out := resolver.LeftOut{Why: "is registered without a usable address and port"}
+	if entry != nil && entry.Service != nil {
+		out.Name = entry.Service.ID
+	}
+	return out
+}
+
+// failing is an instance whose checks give it this status, at endpoint unless that is
+// empty.
+func failing(entry *api.ServiceEntry, endpoint resolver.Endpoint, status string) resolver.LeftOut {
+	out := malformed(entry)
+	if endpoint != (resolver.Endpoint{}) {
+		out.Addr = endpoint.String()
+	}
+	out.Why = whyFailing(entry.Checks, status)
+	return out
+}
+
+// whyFailing names the first check that gives an instance its status, and for
+// maintenance the reason that somebody gave.
+func whyFailing(checks api.HealthChecks, status string) string {
+	of := slices.DeleteFunc(slices.Clone(checks), func(c *api.HealthCheck) bool {
+		return c == nil || api.HealthChecks{c}.AggregatedStatus() != status
+	})
+	if len(of) == 0 { // the status is made of these, so there is one
+		return "is " + status
+	}
+	check := of[0]
+	if status == api.HealthMaint {
+		text := "is in maintenance"
+		if check.CheckID == api.NodeMaint {
+			text = "is on a node in maintenance"
+		}
+		if check.Notes != "" {
+			text += fmt.Sprintf(": %q", answer.Shorten(check.Notes, maxErrorText))
+		}
+		return text
+	}
+	if status == "" { // Consul has learnt another one
+		status = fmt.Sprintf("%q", answer.Shorten(check.Status, maxErrorText))
+	}
+	whose := "its"
+	if check.ServiceID == "" {
+		whose = "its node's"
+	}
+	text := fmt.Sprintf("is %s by %s check %q", status, whose, answer.Shorten(cmp.Or(check.Name, check.CheckID), maxErrorText))
+	if more := len(of) - 1; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
