@@ -145,6 +145,7 @@ func TestReal(t *testing.T) {
 				Port:  80,
 				Break: func(testing.TB) { g.cut() },
 				Mend:  func(testing.TB) { g.release() },
+				Spare: 8, // what gRPC starts beside a connection, here and at the operator's client
 			},
 		})
 	})
