@@ -9,7 +9,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"strings"
@@ -153,22 +152,10 @@ func serveConsul(t *testing.T, ns *netns.Namespace, pairs map[string]string) {
 	})
 }
 
-// putKey writes to the KV store by its HTTP API.
+// putKey writes to the KV store.
 func putKey(t *testing.T, consul *consultest.Server, key, value string) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+consul.HTTPAddr+"/v1/kv/"+key, strings.NewReader(value))
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Close = true
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		t.Fatalf("put %s: %s", key, response.Status)
-	}
+	consulPut(t, consul, "/v1/kv/"+key, value)
 }
 
 // TestCommandLinesForward runs each command line that forwards ports, those of the
