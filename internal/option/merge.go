@@ -1,0 +1,129 @@
+package option
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Setting is one option as somebody wrote it.
+type Setting struct {
+	// Name is the option's name, Text its value.
+	Name, Text string
+	// Origin says where: "label connect.6379.wait".
+	Origin string
+}
+
+// Layer is what was set in one place. Of two settings of one option the later wins.
+type Layer []Setting
+
+// Problem is a setting that cannot be used, or that does nothing.
+type Problem struct {
+	Setting Setting
+	// Err says what is wrong and what is used instead; its hint what may be written.
+	Err error
+}
+
+func (p *Problem) Error() string { return fmt.Sprintf("%s: %v", p.Setting.Origin, p.Err) }
+
+// Unwrap gives Err, and with it its hint.
+func (p *Problem) Unwrap() error { return p.Err }
+
+// Merge lays own over shared, the lowest first, and those over the built-in values.
+// shared are layers that hold for several ports: what one of them sets for the case
+// that a higher one asks for it, such as the path of a check, may do nothing
+// without a problem. Problems come in the order of the layers.
+func Merge(shared []Layer, own Layer) (Set, []*Problem) {
+	m := &merger{set: Default(), own: len(shared) + 1, written: map[string][]entry{}}
+	for i, layer := range slices.Concat(shared, []Layer{own}) {
+		for _, s := range layer {
+			m.add(i+1, s)
+		}
+	}
+	m.contradictions()
+	m.idle()
+	for _, rejected := range m.rejected {
+		rejected.Err = m.stands(rejected)
+	}
+	problems := append(m.rejected, m.doingNothing...)
+	slices.SortStableFunc(problems, func(a, b *Problem) int { return m.order[a] - m.order[b] })
+	return m.set, problems
+}
+
+// entry is a setting that can be used, and its layer: 0 is built in.
+type entry struct {
+	level   int
+	setting Setting
+	order   int
+}
+
+type merger struct {
+	set          Set
+	own          int                // the level of the port's own layer
+	written      map[string][]entry // by option, the lowest first
+	rejected     []*Problem
+	doingNothing []*Problem
+	order        map[*Problem]int
+	count        int
+}
+
+func (m *merger) add(level int, s Setting) {
+	m.count++
+	o, err := Lookup(s.Name)
+	if err == nil {
+		err = o.put(&m.set, s.Text)
+	}
+	if err != nil {
+		m.reject(s, err, m.count)
+		return
+	}
+	m.written[s.Name] = append(m.written[s.Name], entry{level, s, m.count})
+}
+
+func (m *merger) note(p *Problem, order int) *Problem {
+	if m.order == nil {
+		m.order = map[*Problem]int{}
+	}
+	m.order[p] = order
+	return p
+}
+
+func (m *merger) reject(s Setting, err error, order int) {
+	m.rejected = append(m.rejected, m.note(&Problem{Setting: s, Err: err}, order))
+}
+
+// top is the entry of name that holds; that of level 0 has no setting.
+func (m *merger) top(name string) entry {
+	entries := m.written[name]
+	if len(entries) == 0 {
+		return entry{}
+	}
+	return entries[len(entries)-1]
+}
+
+// drop takes the entry away that holds for name, and puts the next lower one's
+// value back.
+func (m *merger) drop(name string) {
+	m.written[name] = m.written[name][:len(m.written[name])-1]
+	o, err := Lookup(name)
+	if err != nil {
+		return // it is in written, so it is known
+	}
+	text := o.Default
+	if below := m.top(name); below.level > 0 {
+		text = below.setting.Text
+	}
+	_ = o.put(&m.set, text) // it was put before
+}
+
+// stands adds what is used instead of what was rejected.
+func (m *merger) stands(p *Problem) error {
+	o, err := Lookup(p.Setting.Name)
+	if err != nil {
+		return fmt.Errorf("%w; passed over", p.Err)
+	}
+	value := o.In(m.set)
+	if value == "" {
+		return fmt.Errorf("%w; passed over", p.Err)
+	}
+	return fmt.Errorf("%w; %s is used", p.Err, value)
+}

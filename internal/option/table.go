@@ -1,0 +1,229 @@
+package option
+
+import (
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/suggest"
+)
+
+// Group is what an option is about.
+type Group string
+
+// The groups, in the order in which people meet them.
+const (
+	Balancing Group = "Balancing"
+	Failover  Group = "Failover"
+	Health    Group = "Health"
+	Limits    Group = "Limits"
+	Timeouts  Group = "Timeouts"
+	Removal   Group = "Removal"
+	Upstream  Group = "Upstream"
+)
+
+// Kind is how an option is written.
+type Kind string
+
+// The kinds.
+const (
+	Duration    Kind = "duration"
+	Integer     Kind = "number"
+	Percent     Kind = "percent"
+	Enumeration Kind = "word"
+	Text        Kind = "text"
+	Address     Kind = "address"
+)
+
+// Option is a row of the table.
+type Option struct {
+	// Name is the label connect.PORT.Name and the file key.
+	Name  string
+	Group Group
+	Kind  Kind
+	// Default is the built-in value, as one would write it.
+	Default string
+	// Range says what may be written, for people.
+	Range string
+	// Words are the words that it takes, if it takes words.
+	Words []string
+	// Help is one line.
+	Help string
+
+	put func(*Set, string) error
+	get func(*Set) string
+}
+
+const (
+	day   = 24 * time.Hour
+	no    = ""    // a 0 that means nothing special, or is not allowed
+	off   = "off" // a 0 that turns it off
+	never = "never"
+)
+
+// table is made once and never changes; All gives it away by copy.
+var table = sync.OnceValue(func() []Option {
+	return []Option{
+		word("policy", Balancing, LeastConnections, []Policy{LeastConnections, RoundRobin, Random, SourceAffinity, First},
+			"how an endpoint is chosen: the fewer connections of two, in turn, by chance, always the same for a client, or the first that answers",
+			func(s *Set) *Policy { return &s.Policy }),
+		word("locality", Balancing, LocalityOff, []Locality{LocalityOff, LocalityPrefer},
+			"prefer endpoints on this host, then those in this datacentre",
+			func(s *Set) *Locality { return &s.Locality }),
+		duration("slow-start", Balancing, 10*time.Second, off, time.Millisecond, time.Hour,
+			"how long a new endpoint gets fewer connections than its share",
+			func(s *Set) *time.Duration { return &s.SlowStart }),
+
+		duration("timeout", Failover, 10*time.Second, no, time.Millisecond, time.Hour,
+			"how long to look for an endpoint that answers, all attempts and holding together",
+			func(s *Set) *time.Duration { return &s.Timeout }),
+		duration("attempt-timeout", Failover, 1500*time.Millisecond, no, time.Millisecond, time.Hour,
+			"how long one attempt may take while other endpoints are left",
+			func(s *Set) *time.Duration { return &s.AttemptTimeout }),
+		duration("hedge", Failover, 0, off, time.Millisecond, time.Minute,
+			"after how long a second dial runs beside a slow first",
+			func(s *Set) *time.Duration { return &s.Hedge }),
+		duration("wait", Failover, 3*time.Second, "refuse at once", time.Millisecond, 5*time.Minute,
+			"how long a connection is held while nobody answers",
+			func(s *Set) *time.Duration { return &s.Wait }),
+		integer("eject-after", Failover, 3, never, 1, 1000,
+			"after how many failures in a row an endpoint is left out",
+			func(s *Set) *int { return &s.EjectAfter }),
+		duration("eject-for", Failover, 10*time.Second, no, time.Millisecond, day,
+			"how long it is left out the first time; then ever longer",
+			func(s *Set) *time.Duration { return &s.EjectFor }),
+		duration("eject-for-max", Failover, 5*time.Minute, no, time.Millisecond, day,
+			"how long it is left out at most",
+			func(s *Set) *time.Duration { return &s.EjectForMax }),
+		percent("eject-most", Failover, 50,
+			"the share of a target's endpoints that may be left out at a time",
+			func(s *Set) *int { return &s.EjectMost }),
+
+		word("check", Health, CheckNone, []Check{CheckNone, CheckTCP, CheckHTTP},
+			"how the endpoints of a target in use are probed",
+			func(s *Set) *Check { return &s.Check }),
+		integer("check-port", Health, 0, "the endpoint's", 1, math.MaxUint16,
+			"the port that is probed",
+			func(s *Set) *uint16 { return &s.CheckPort }),
+		text("check-path", "/", pathOf,
+			"what an HTTP check asks for; any answer from 200 to 399 is good",
+			func(s *Set) *string { return &s.CheckPath }),
+		text("check-host", "", hostOf,
+			"an HTTP check's Host header; empty is the endpoint's address",
+			func(s *Set) *string { return &s.CheckHost }),
+		text("check-send", "", escapedOf,
+			"what a TCP check sends once it is connected",
+			func(s *Set) *string { return &s.CheckSend }),
+		text("check-expect", "", escapedOf,
+			"what the answer to a TCP check, or the body of an HTTP check's, must contain",
+			func(s *Set) *string { return &s.CheckExpect }),
+		duration("check-interval", Health, 5*time.Second, no, 100*time.Millisecond, day,
+			"the time between checks of an endpoint",
+			func(s *Set) *time.Duration { return &s.CheckInterval }),
+		duration("check-timeout", Health, 2*time.Second, no, time.Millisecond, 5*time.Minute,
+			"how long a check may take",
+			func(s *Set) *time.Duration { return &s.CheckTimeout }),
+		percent("check-jitter", Health, 10,
+			"by how much the interval varies, so that checks do not come in bursts",
+			func(s *Set) *int { return &s.CheckJitter }),
+		integer("check-rise", Health, 2, no, 1, 100,
+			"how many good checks in a row make an endpoint healthy",
+			func(s *Set) *int { return &s.CheckRise }),
+		integer("check-fall", Health, 3, no, 1, 100,
+			"how many bad checks in a row make it unhealthy",
+			func(s *Set) *int { return &s.CheckFall }),
+
+		integer("client-limit", Limits, 0, "no limit", 1, 1_000_000,
+			"how many connections a client may have open by this port",
+			func(s *Set) *int { return &s.ClientLimit }),
+		integer("target-limit", Limits, 0, "no limit", 1, 1_000_000,
+			"how many connections all clients of this host may have open to this target",
+			func(s *Set) *int { return &s.TargetLimit }),
+		integer("client-rate", Limits, 0, "no limit", 1, 1_000_000,
+			"how many connections a second a client may open by this port",
+			func(s *Set) *int { return &s.ClientRate }),
+		integer("queue", Limits, 128, "none", 1, math.MaxUint16,
+			"how many connections past a limit wait; those beyond are reset with the reason `over_limit`",
+			func(s *Set) *int { return &s.Queue }),
+
+		duration("idle-timeout", Timeouts, 0, off, time.Millisecond, 365*day,
+			"ends a connection on which nothing has moved for so long",
+			func(s *Set) *time.Duration { return &s.IdleTimeout }),
+		duration("half-closed-timeout", Timeouts, 0, off, time.Millisecond, 365*day,
+			"ends a connection so long after one side has ended its stream",
+			func(s *Set) *time.Duration { return &s.HalfClosedTimeout }),
+		duration("max-lifetime", Timeouts, 0, off, time.Millisecond, 365*day,
+			"ends any connection that is so old",
+			func(s *Set) *time.Duration { return &s.MaxLifetime }),
+		duration("keepalive", Timeouts, 15*time.Second, off, time.Second, 9*time.Hour, // the kernel takes 32767 s
+			"the time before the first TCP keep-alive probe, and between probes, on both sides",
+			func(s *Set) *time.Duration { return &s.Keepalive }),
+		duration("user-timeout", Timeouts, 0, "the kernel's", time.Millisecond, day,
+			"how long what was sent may stay unacknowledged (TCP_USER_TIMEOUT), on both sides",
+			func(s *Set) *time.Duration { return &s.UserTimeout }),
+
+		word("on-removal", Removal, Keep, []OnRemoval{Keep, Drain},
+			"what becomes of live connections when their endpoint has left the target",
+			func(s *Set) *OnRemoval { return &s.OnRemoval }),
+		duration("drain-after", Removal, 30*time.Second, "at once", time.Millisecond, 365*day,
+			"how long they go on if they are drained",
+			func(s *Set) *time.Duration { return &s.DrainAfter }),
+
+		word("proxy-protocol", Upstream, ProxyOff, []ProxyProtocol{ProxyOff, ProxyV1, ProxyV2},
+			"tells the endpoint who the client is, by the PROXY protocol",
+			func(s *Set) *ProxyProtocol { return &s.ProxyProtocol }),
+		address("source-address", Upstream,
+			"the source address of connections to endpoints: one of this host's, or the client's own; empty is the kernel's choice",
+			func(s *Set) *Source { return &s.SourceAddress }),
+		integer("mark", Upstream, 0, "none", 1, math.MaxUint32,
+			"the firewall mark (SO_MARK) of connections to endpoints",
+			func(s *Set) *uint32 { return &s.Mark }),
+	}
+})
+
+// All lists the options in the order of the table.
+func All() []Option { return slices.Clone(table()) }
+
+// Names lists the names of the options in the order of the table.
+func Names() []string {
+	var names []string
+	for _, o := range table() {
+		names = append(names, o.Name)
+	}
+	return names
+}
+
+// Lookup returns the option of that name. The error of an unknown one says which
+// was probably meant.
+func Lookup(name string) (Option, error) {
+	names := Names()
+	if i := slices.Index(names, name); i >= 0 {
+		return table()[i], nil
+	}
+	fix := "the options are listed in docs/options.md"
+	if s := suggest.Closest(name, names); s != "" {
+		fix = "did you mean " + s + "?"
+	}
+	return Option{}, hint.Errorf(fix, "unknown option %q", name)
+}
+
+// Validate says what is wrong with text as a value of o.
+func (o Option) Validate(text string) error { return o.put(new(Set), text) }
+
+// In returns o's value in s, as one would write it.
+func (o Option) In(s Set) string { return o.get(&s) }
+
+// Default is what holds where nobody has said anything.
+func Default() Set { return defaults() }
+
+var defaults = sync.OnceValue(func() Set {
+	var s Set
+	for _, o := range table() {
+		if err := o.put(&s, o.Default); err != nil {
+			panic("option " + o.Name + ": its own default: " + err.Error()) // a test reads them all
+		}
+	}
+	return s
+})
