@@ -39,7 +39,7 @@ func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.T
 		})
 		defer release()
 	}
-	record.Up, record.Down, record.Err = splice(ctx, client, upstream, ended{})
+	record.Up, record.Down, record.Err = splice(ctx, client, upstream, ended{}, limits{})
 }
 
 // finish tells of the end of a connection.

@@ -29,6 +29,18 @@ const (
 	// EndpointGone: the endpoint reset the connection or vanished after it had
 	// answered the dial.
 	EndpointGone Reason = "endpoint_gone"
+	// OverLimit: as many connections are open, or wait, as may.
+	OverLimit Reason = "over_limit"
+	// IdleTimeout: no byte has moved for as long as that may last.
+	IdleTimeout Reason = "idle_timeout"
+	// HalfClosedTimeout: one side has ended its stream and the other has not, for
+	// as long as that may last.
+	HalfClosedTimeout Reason = "half_closed_timeout"
+	// LifetimeOver: the connection has lasted as long as it may.
+	LifetimeOver Reason = "lifetime_over"
+	// EndpointRemoved: the source no longer names the endpoint, and the target's
+	// connections are to leave with it.
+	EndpointRemoved Reason = "endpoint_removed"
 	// DaemonGone: the daemon was killed with bytes of the connection in its hands.
 	DaemonGone Reason = "daemon_gone"
 	// DrainTimeout: the daemon stopped and could wait no longer.
@@ -38,7 +50,8 @@ const (
 // Reasons lists every Reason, for documentation and metrics.
 func Reasons() []Reason {
 	return []Reason{
-		UnknownClient, NoBinding, Denied, ResolveFailed, NoEndpoints, DialFailed, ClientGone, EndpointGone, DaemonGone, DrainTimeout,
+		UnknownClient, NoBinding, Denied, ResolveFailed, NoEndpoints, DialFailed, OverLimit, ClientGone, EndpointGone,
+		IdleTimeout, HalfClosedTimeout, LifetimeOver, EndpointRemoved, DaemonGone, DrainTimeout,
 	}
 }
 

@@ -31,7 +31,7 @@ func (s *Server) resume(ctx context.Context, live Live) {
 		record.Err = Fail(DaemonGone, hint.Wrap(err, "what is at rest survives the daemon's death; look why it died"))
 		return
 	}
-	record.Up, record.Down, record.Err = splice(ctx, live.Client, live.Upstream, so.over)
+	record.Up, record.Down, record.Err = splice(ctx, live.Client, live.Upstream, so.over, limits{})
 	record.Up += so.up
 	record.Down += so.down
 }

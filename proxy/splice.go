@@ -4,45 +4,47 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // splice copies both ways until both are done, and closes both connections. The
 // end of one stream is passed on as the end of that stream alone (half-close,
-// RFC 9293 §3.6); a reset of one connection is passed on as a reset of the other.
-// A direction that is over already is left alone. When ctx ends both are reset and
-// ctx's cause is the error.
-func splice(ctx context.Context, client, upstream *net.TCPConn, over ended) (up, down int64, err error) {
-	stop := context.AfterFunc(ctx, func() {
-		reset(client)
-		reset(upstream)
-	})
-	upDone := make(chan copied, 1)
-	if over.up {
-		upDone <- copied{}
-	} else {
-		go copyUp(upstream, client, upDone)
+// RFC 9293 §3.6); a reset of one connection is passed on as a reset of the other,
+// after all that came before it. A direction that is over already is left alone.
+// When ctx ends both are reset and ctx's cause is the error; likewise when a limit
+// is passed.
+func splice(ctx context.Context, client, upstream *net.TCPConn, over ended, bounds limits) (up, down int64, err error) {
+	p := &pair{client: client, upstream: upstream}
+	p.running.Store(2)
+	if bounds != (limits{}) {
+		p.timers = &timers{limits: bounds, client: client, upstream: upstream, cut: p.cut}
 	}
-	var d copied
-	if !over.down {
-		d = copyStream(client, upstream)
-	}
-	u := <-upDone
+	p.up.init(p, &p.down, client, upstream, over.up)
+	p.down.init(p, &p.up, upstream, client, over.down)
+	stop := context.AfterFunc(ctx, func() { p.cut(context.Cause(ctx)) })
+	p.timers.start()
+	upDone := make(chan struct{})
+	go copyUp(&p.up, upDone)
+	p.down.run()
+	<-upDone
+	stop()
+	p.timers.stop()
 
-	if !stop() {
-		return u.bytes, d.bytes, context.Cause(ctx)
+	if err = p.settle(nil); err != nil {
+		for _, conn := range []*net.TCPConn{client, upstream} {
+			flush(conn) // nothing, where that has been done
+			reset(conn)
+		}
+		return p.up.bytes, p.down.bytes, err
 	}
-	if u.gone == nil && d.gone == nil {
-		client.Close()
-		upstream.Close()
-		return u.bytes, d.bytes, nil
-	}
-	reset(client)
-	reset(upstream)
-	return u.bytes, d.bytes, whoLeft(client, u, d)
+	client.Close()
+	upstream.Close()
+	return p.up.bytes, p.down.bytes, nil
 }
 
 // ended is which directions are over.
@@ -50,61 +52,48 @@ type ended struct{ up, down bool }
 
 // copyUp is named so that a stack dump says which way a goroutine copies; down
 // is splice itself.
-func copyUp(upstream, client *net.TCPConn, done chan<- copied) {
-	done <- copyStream(upstream, client)
+func copyUp(up *direction, done chan<- struct{}) {
+	defer close(done)
+	up.run()
 }
 
-// copied is how one direction ended.
-type copied struct {
-	bytes int64
-	err   error
-	gone  *net.TCPConn // the connection that broke; nil at a clean end
+// pair is a client's connection and the endpoint's.
+type pair struct {
+	client, upstream *net.TCPConn
+	up, down         direction
+	running          atomic.Int32 // directions that have not ended
+	timers           *timers      // nil without limits
+
+	mu      sync.Mutex
+	settled bool
+	cause   error // nil for a clean end
 }
 
-// copyStream copies src to dst until src ends or either breaks. io.Copy between
-// two *net.TCPConn is splice(2) in the kernel; the bytes are counted from its own
-// return value because a counting writer would turn that off.
-func copyStream(dst, src *net.TCPConn) copied {
-	n, err := io.Copy(dst, src)
-	if err == nil {
-		err = dst.CloseWrite()
+// settle says why the splice ends, unless that has been said; it returns what has.
+func (p *pair) settle(cause error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.settled {
+		p.settled, p.cause = true, cause
 	}
-	if err == nil {
-		return copied{bytes: n}
-	}
-	// The error does not say whose it is; the socket's state does. Whichever
-	// broke, the other must not be waited for: if dst broke nobody reads what src
-	// sends, and if src broke nothing follows for dst. What dst still sends the
-	// other way has reached us before the reset did and is copied by the other
-	// direction, so it is src that is cut when dst is gone, and the other way
-	// round.
-	c := copied{bytes: n, err: err}
-	switch {
-	case gone(dst):
-		c.gone = dst
-	case gone(src):
-		c.gone = src
-		reset(dst)
-	default:
-		c.gone = src
-		reset(src)
-		reset(dst)
-	}
-	return c
+	return p.cause
 }
 
-// whoLeft names the side that broke.
-func whoLeft(client *net.TCPConn, directions ...copied) error {
-	for _, c := range directions {
-		if c.gone == nil {
-			continue
-		}
-		if c.gone == client {
-			return Fail(ClientGone, fmt.Errorf("the client broke the connection: %w", plain(c.err)))
-		}
-		return Fail(EndpointGone, fmt.Errorf("the endpoint broke the connection: %w", plain(c.err)))
+// cut ends both connections at once, unless they have ended cleanly.
+func (p *pair) cut(cause error) {
+	if p.settle(cause) != nil {
+		reset(p.client)
+		reset(p.upstream)
 	}
-	return nil
+}
+
+// left settles that the peer of conn has broken the connection.
+func (p *pair) left(conn *net.TCPConn, err error) {
+	if conn == p.client {
+		_ = p.settle(Fail(ClientGone, fmt.Errorf("the client broke the connection: %w", plain(err))))
+		return
+	}
+	_ = p.settle(Fail(EndpointGone, fmt.Errorf("the endpoint broke the connection: %w", plain(err))))
 }
 
 // plain strips the addresses of an operation error: the log line has them.
@@ -116,24 +105,75 @@ func plain(err error) error {
 	return err
 }
 
-// reset closes conn with a RST instead of a FIN: what was refused or cut short
-// must not look like a clean end of stream.
-func reset(conn *net.TCPConn) {
-	_ = conn.SetLinger(0) // fails only if conn is closed already
-	_ = conn.Close()
+// run copies until src ends, and passes that on. Then, for as long as the other
+// direction lasts, it watches src for a reset, which nobody else would see when the
+// other direction has nothing to write.
+func (d *direction) run() {
+	if !d.finished.Load() {
+		broken, err := d.copy()
+		switch {
+		case broken == d.dst && gone(d.dst):
+			// Nobody reads what src sends. What dst sent before has reached us before
+			// its reset did; the other direction copies that, and then finds the reset.
+			d.pair.left(d.dst, err)
+			return
+		case broken != nil && !gone(broken):
+			d.pair.left(broken, err)
+			d.pair.cut(err)
+			return
+		case broken != nil:
+			d.srcBroke(err)
+			return
+		}
+	}
+	if d.pair.running.Add(-1) == 0 {
+		_ = d.dst.SetReadDeadline(longAgo) // the other direction's watch is over
+		return
+	}
+	d.pair.timers.halfClosed()
+	if d.watch() {
+		d.srcBroke(unix.ECONNRESET)
+	}
 }
 
-// gone reports whether the peer has reset conn: the kernel has then put the
-// socket into the state CLOSE (tcp(7), TCP_INFO).
-func gone(conn *net.TCPConn) bool {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return true
-	}
-	closed := true // also when conn has been closed by us
-	_ = raw.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		closed = err != nil || info.State == tcpClose
-	})
-	return closed
+// srcBroke passes a reset of src on, after the bytes that came before it: they have
+// been acknowledged to src's peer, which would find them lost otherwise.
+func (d *direction) srcBroke(err error) {
+	d.pair.left(d.src, err)
+	flush(d.dst)
+	reset(d.dst)
 }
+
+// watch waits until src is reset, which it reports, or the splice is over.
+func (d *direction) watch() bool {
+	err := d.srcRaw.Read(func(fd uintptr) bool {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		return err != nil || info.State == tcpClose
+	})
+	// When we have ended our stream as well, the state says nothing.
+	return err == nil && !d.opposite.finished.Load()
+}
+
+// flush waits until the peer's kernel has all that was written to conn: closing
+// with a reset throws away what waits to be sent. It gives up on a peer that takes
+// nothing for flushPatience.
+func flush(conn *net.TCPConn) {
+	const shortest, longest = 200 * time.Microsecond, 50 * time.Millisecond
+	least, moved := -1, time.Now()
+	for pause := shortest; ; pause = min(2*pause, longest) {
+		waiting, err := unacknowledged(conn)
+		if err != nil || waiting == 0 || gone(conn) {
+			return
+		}
+		if least < 0 || waiting < least {
+			least, moved, pause = waiting, time.Now(), shortest
+		}
+		if time.Since(moved) > flushPatience {
+			return
+		}
+		time.Sleep(pause)
+	}
+}
+
+// flushPatience is how long a reset waits for a peer that does not read.
+const flushPatience = 10 * time.Second

@@ -1,0 +1,150 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// spliced is a connection being spliced, seen from its two far ends.
+type spliced struct {
+	client, endpoint *net.TCPConn
+	began            time.Time
+	result           chan Record
+}
+
+func spliceWith(t *testing.T, ctx context.Context, bounds limits) *spliced { //nolint:revive // t first, as everywhere
+	t.Helper()
+	s := &spliced{began: time.Now(), result: make(chan Record, 1)}
+	client, accepted := couple(t)
+	dialled, endpoint := couple(t)
+	s.client, s.endpoint = client, endpoint
+	for _, conn := range []*net.TCPConn{accepted, dialled} {
+		if err := conn.SetDeadline(time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var r Record
+		r.Up, r.Down, r.Err = splice(ctx, accepted, dialled, ended{}, bounds)
+		r.Duration = time.Since(s.began)
+		s.result <- r
+	}()
+	t.Cleanup(func() {
+		reset(client)
+		reset(endpoint)
+		<-done
+	})
+	return s
+}
+
+// end waits for the end, which must be a reset of both with the reason.
+func (s *spliced) end(t *testing.T, reason Reason) Record {
+	t.Helper()
+	wantReset(t, s.client)
+	wantReset(t, s.endpoint)
+	r := <-s.result
+	if got := ReasonOf(r.Err); got != reason {
+		t.Errorf("reason %q (%v), want %q", got, r.Err, reason)
+	}
+	return r
+}
+
+func TestIdleTimeout(t *testing.T) {
+	const limit, moves = 200 * time.Millisecond, 6
+	s := spliceWith(t, t.Context(), limits{Idle: limit})
+	for i := range moves {
+		time.Sleep(limit / 3) // what is told apart here is time
+		from, to := s.client, s.endpoint
+		if i%2 == 1 {
+			from, to = to, from
+		}
+		mustWrite(t, from, "x")
+		if _, err := io.ReadFull(to, make([]byte, 1)); err != nil {
+			t.Fatalf("after %s, with a byte each %s: %v", time.Since(s.began), limit/3, err)
+		}
+	}
+	moved := time.Now()
+	r := s.end(t, IdleTimeout)
+	if waited := time.Since(moved); waited < limit-50*time.Millisecond {
+		t.Errorf("cut %s after the last byte, before %s", waited, limit)
+	}
+	if r.Up != moves/2 || r.Down != moves/2 {
+		t.Errorf("%d bytes up and %d down, want %d each", r.Up, r.Down, moves/2)
+	}
+}
+
+func TestHalfClosedTimeout(t *testing.T) {
+	const limit = 150 * time.Millisecond
+	for name, which := range map[string]func(*spliced) (first, second *net.TCPConn){
+		"the client's first":   func(s *spliced) (_, _ *net.TCPConn) { return s.client, s.endpoint },
+		"the endpoint's first": func(s *spliced) (_, _ *net.TCPConn) { return s.endpoint, s.client },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := spliceWith(t, t.Context(), limits{HalfClosed: limit})
+			first, second := which(s)
+			time.Sleep(2 * limit) // it must not count yet
+			mustWrite(t, first, "x")
+			began := time.Now()
+			if err := first.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if b, err := io.ReadAll(second); err != nil || string(b) != "x" {
+				t.Fatalf("read %q, %v", b, err)
+			}
+			wantReset(t, first)
+			r := <-s.result
+			if ReasonOf(r.Err) != HalfClosedTimeout {
+				t.Errorf("ended with %v, want the reason %s", r.Err, HalfClosedTimeout)
+			}
+			if waited := time.Since(began); waited < limit {
+				t.Errorf("cut %s after the first end, before %s", waited, limit)
+			}
+			if !gone(second) {
+				t.Error("the second side has not been reset")
+			}
+		})
+	}
+	t.Run("both in time", func(t *testing.T) {
+		s := spliceWith(t, t.Context(), limits{HalfClosed: patience})
+		s.client.CloseWrite()
+		s.endpoint.CloseWrite()
+		if r := <-s.result; r.Err != nil {
+			t.Errorf("ended with %v", r.Err)
+		}
+	})
+}
+
+func TestLifetime(t *testing.T) {
+	const limit = 150 * time.Millisecond
+	s := spliceWith(t, t.Context(), limits{Idle: patience, HalfClosed: patience, Lifetime: limit})
+	mustWrite(t, s.client, "x")
+	if _, err := io.ReadFull(s.endpoint, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.end(t, LifetimeOver); r.Duration < limit {
+		t.Errorf("cut after %s, before %s", r.Duration, limit)
+	}
+}
+
+// A limit that comes first, or an end, leaves no timer behind.
+func TestLimitsOfWhatHasEnded(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	s := spliceWith(t, ctx, limits{Idle: time.Hour, HalfClosed: time.Hour, Lifetime: time.Hour})
+	cancel(Fail(DrainTimeout, context.Canceled))
+	s.end(t, DrainTimeout)
+
+	ended := &timers{limits: limits{Idle: time.Nanosecond, HalfClosed: time.Nanosecond, Lifetime: time.Nanosecond}, cut: func(err error) {
+		t.Errorf("cut after its end: %v", err)
+	}}
+	ended.stop()
+	ended.start()
+	ended.halfClosed()
+	if ended.idle != nil || ended.halfClose != nil || ended.wholeLife != nil {
+		t.Error("a timer was started after the end")
+	}
+}

@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// setKeepAlive has the kernel ask a silent peer every interval whether it is still
+// there, first after idle, and break the connection when it has not answered
+// keepAliveProbes times (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT). Both
+// are rounded up to seconds. idle 0 turns it off; interval 0 means idle, or
+// maxKeepAliveInterval if that is less.
+func setKeepAlive(conn *net.TCPConn, idle, interval time.Duration) error {
+	if idle <= 0 {
+		return conn.SetKeepAlive(false)
+	}
+	if interval <= 0 {
+		interval = min(idle, maxKeepAliveInterval)
+	}
+	return conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: idle, Interval: interval, Count: keepAliveProbes})
+}
+
+const (
+	keepAliveProbes      = 5
+	maxKeepAliveInterval = 15 * time.Second
+)
+
+// setUserTimeout has the kernel break the connection when what was sent has not
+// been acknowledged, or could not be sent, for d (tcp(7): TCP_USER_TIMEOUT). It is
+// rounded up to milliseconds; 0 leaves it to the kernel, which gives up after some
+// 15 minutes. Where it is set it also decides, instead of the number of probes,
+// when keep-alive gives up.
+func setUserTimeout(conn *net.TCPConn, d time.Duration) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var fail error
+	err = raw.Control(func(fd uintptr) {
+		fail = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, milliseconds(d))
+	})
+	if err != nil {
+		return err
+	}
+	if fail != nil {
+		return fmt.Errorf("set TCP_USER_TIMEOUT: %w", fail)
+	}
+	return nil
+}
+
+func milliseconds(d time.Duration) int {
+	const most = 1<<31 - 1
+	return int(min((max(d, 0)+time.Millisecond-1)/time.Millisecond, most))
+}
+
+// idleFor is how long no byte has come or gone on either connection, as the kernel
+// has it (tcp(7), TCP_INFO). Data that is sent again counts, keep-alive probes do
+// not. So an idle timeout costs the data path nothing.
+func idleFor(client, upstream *net.TCPConn) (time.Duration, error) {
+	c, err := infoOf(client)
+	if err != nil {
+		return 0, fmt.Errorf("the client's connection: %w", err)
+	}
+	u, err := infoOf(upstream)
+	if err != nil {
+		return 0, fmt.Errorf("the endpoint's connection: %w", err)
+	}
+	ago := min(c.Last_data_sent, c.Last_data_recv, u.Last_data_sent, u.Last_data_recv)
+	return time.Duration(ago) * time.Millisecond, nil
+}
+
+// infoOf asks the kernel for the state of a connection; it fails when the
+// connection has been closed by us.
+func infoOf(conn *net.TCPConn) (info *unix.TCPInfo, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fail error
+	err = raw.Control(func(fd uintptr) {
+		info, fail = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return info, fail
+}
+
+// unacknowledged is how many bytes written to conn its peer's kernel does not have
+// yet (tcp(7), SIOCOUTQ).
+func unacknowledged(conn *net.TCPConn) (n int, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var fail error
+	err = raw.Control(func(fd uintptr) { n, fail = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	if err != nil {
+		return 0, err
+	}
+	return n, fail
+}
+
+// gone reports whether the peer has reset conn: the kernel has then put the
+// socket into the state CLOSE (tcp(7), TCP_INFO). It is true, too, of a connection
+// that both have ended, and of one that has been closed by us.
+func gone(conn *net.TCPConn) bool {
+	info, err := infoOf(conn)
+	return err != nil || info.State == tcpClose
+}
+
+// reset closes conn with a RST instead of a FIN: what was refused or cut short
+// must not look like a clean end of stream.
+func reset(conn *net.TCPConn) {
+	_ = conn.SetLinger(0) // fails only if conn is closed already
+	_ = conn.Close()
+}
