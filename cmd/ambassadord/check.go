@@ -14,9 +14,10 @@ func checkCommand(environ []string) *cobra.Command {
 	flags := newRunFlags(environ)
 	cmd := &cobra.Command{
 		Use:   "check [TARGET | LISTEN_PORT=TARGET …]",
-		Short: "Check flags and targets, and touch nothing",
+		Short: "Check flags, a configuration file and targets, and touch nothing",
 		Example: `  ambassadord check 6379=redis.service.consul
-  ambassadord check 'docker://?label=app=redis&port=6379'`,
+  ambassadord check 'docker://?label=app=redis&port=6379'
+  ambassadord check --config /etc/ambassadord.yml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var listeners, targets []string
 			for _, arg := range args {
@@ -26,7 +27,7 @@ func checkCommand(environ []string) *cobra.Command {
 					targets = append(targets, arg)
 				}
 			}
-			cfg, err := flags.config(cmd.Flags(), listeners)
+			cfg, err := flags.load(cmd.Flags(), listeners)
 			if err != nil {
 				return err
 			}
@@ -60,5 +61,6 @@ func checkCommand(environ []string) *cobra.Command {
 		},
 	}
 	flags.register(cmd.Flags())
+	flags.registerFile(cmd)
 	return cmd
 }

@@ -51,7 +51,7 @@ func runCommand(environ []string) *cobra.Command {
   ambassadord run 6379=redis.service.consul 5432=docker://postgres:5432
   ambassadord run --listen 127.0.0.1:6379 redis.example.com:6379`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := flags.config(cmd.Flags(), args)
+			cfg, err := flags.load(cmd.Flags(), args)
 			if err != nil {
 				return err
 			}
@@ -59,6 +59,7 @@ func runCommand(environ []string) *cobra.Command {
 		},
 	}
 	flags.register(cmd.Flags())
+	flags.registerFile(cmd)
 	return cmd
 }
 
@@ -90,7 +91,6 @@ type runFlags struct {
 	consulAddrs    []string
 	consulDomain   string
 	etcdEndpoints  []string
-	dialTimeout    time.Duration
 	resolveTimeout time.Duration
 	maxStale       time.Duration
 	drainTimeout   time.Duration
@@ -100,6 +100,8 @@ type runFlags struct {
 	logLevel       string
 
 	keepConnections bool
+	options         optionFlags
+	configFile      string
 }
 
 func newRunFlags(environ []string) *runFlags {
@@ -127,7 +129,7 @@ func (f *runFlags) register(set *pflag.FlagSet) {
 	set.StringVar(&f.listen, "listen", "", "where to listen for the one TARGET given: PORT, :PORT or IP:PORT")
 	f.registerSources(set)
 	f.registerMaxStale(set)
-	set.DurationVar(&f.dialTimeout, "dial-timeout", d.DialTimeout, "how long to look for an endpoint that answers")
+	f.options.register(set)
 	f.registerDrain(set)
 	set.DurationVar(&f.repairInterval, "repair-interval", d.RepairInterval, "how often the rules are looked after")
 	set.BoolVar(&f.keepRules, "keep-rules", false, "leave the rules in place at exit")
@@ -199,7 +201,10 @@ func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, err
 	c.ResolveTimeout, c.MaxStale = f.resolveTimeout, f.maxStale
 	c.ConsulDomain, c.EtcdEndpoints = f.consulDomain, f.etcdEndpoints
 	if set.Lookup("mode") != nil {
-		c.DialTimeout, c.DrainTimeout = f.dialTimeout, f.drainTimeout
+		c.DrainTimeout = f.drainTimeout
+		if err := f.options.apply(set, &c); err != nil {
+			return c, usage(err)
+		}
 		c.RepairInterval = f.repairInterval
 		c.KeepRules = f.keepRules
 		if err := f.logging(&c); err != nil {
@@ -230,6 +235,7 @@ func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, err
 		if err != nil {
 			return c, usage(err)
 		}
+		l.AcceptProxyFrom = f.options.proxies
 		c.Listeners = append(c.Listeners, l)
 	}
 	return c, usage(c.Validate())

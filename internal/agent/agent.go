@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -48,6 +49,7 @@ type agent struct {
 	server   *proxy.Server
 	table    latestTable
 	running  []mode
+	tuning   atomic.Pointer[tuning] // see tuned
 
 	accepting sync.WaitGroup // every Serve
 }
@@ -79,13 +81,18 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 		return nil, nil, err
 	}
 	a.modes = effectiveModes(cfg.Modes, a.self != "", enterable(a.have), log)
-	a.server = &proxy.Server{DialTimeout: cfg.DialTimeout, Done: func(r proxy.Record) { logConnection(log, r) }, Log: log}
+	a.server = &proxy.Server{Done: func(r proxy.Record) { logConnection(log, r) }, Log: log}
 
 	parts, err := build(cfg, a.self, log)
 	if err != nil {
 		return nil, nil, err
 	}
 	a.resolver = parts.resolver
+	layers, err := layersOf(cfg, a.resolver.Parse)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.tuning.Store(&tuning{cfg: cfg, layers: layers})
 	needsEngine := len(a.modes) > 0
 	for _, l := range cfg.Listeners {
 		target, err := a.resolver.Parse(l.Target)
@@ -238,7 +245,7 @@ func (a *agent) follow(ctx context.Context, done chan<- struct{}) {
 			return // ctx has ended
 		}
 		previous := a.table.load()
-		table := identity.Build(snapshot, previous, a.self, a.resolver.Parse)
+		table := identity.Build(snapshot, previous, a.self, a.tuned().layers, a.resolver.Parse)
 		a.logProblems(previous, table)
 		a.table.store(table)
 		if len(a.modes) > 0 {

@@ -80,10 +80,6 @@ func plain(err error) error {
 // Check says what is wrong with cfg, as far as that can be known without
 // touching anything.
 func Check(cfg config.Config, parse func(string) (resolver.Target, error)) error {
-	errs := []error{cfg.Validate()}
-	for _, l := range cfg.Listeners {
-		_, err := parse(l.Target)
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
+	_, err := layersOf(cfg, parse)
+	return errors.Join(cfg.Validate(), err)
 }

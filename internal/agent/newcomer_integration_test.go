@@ -110,7 +110,7 @@ func (h *newcomerLab) serve(lab *netlab.Lab, addr, name string) string {
 
 // follow makes the containers those that the engine has.
 func (h *newcomerLab) follow(containers ...*dockerd.Container) {
-	table := identity.Build(dockerd.NewSnapshot(containers...), h.agent.table.load(), "", h.agent.resolver.Parse)
+	table := identity.Build(dockerd.NewSnapshot(containers...), h.agent.table.load(), "", nil, h.agent.resolver.Parse)
 	h.agent.table.store(table)
 	h.as.update(h.ctx, table)
 }

@@ -17,7 +17,7 @@ import (
 // known, the binding and its endpoints are not yet.
 func (a *agent) routeFor(ctx context.Context, namespace *identity.Namespace, port uint16) (proxy.Route, error) {
 	client, b, ok := namespace.Lookup(port)
-	route := proxy.Route{Client: clientOf(client), Port: port, Target: b.Text, DialTimeout: b.DialTimeout}
+	route := proxy.Route{Client: clientOf(client), Port: port, Target: b.Text, DialTimeout: b.Options.Timeout}
 	switch {
 	case !ok:
 		return route, proxy.Fail(proxy.NoBinding, hint.Errorf(
@@ -50,7 +50,7 @@ func clientOf(c *identity.Client) proxy.Client {
 func (a *agent) fixed(b binding.Binding) proxy.Router {
 	return proxy.RouterFunc(func(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
 		source := sourceOf(conn)
-		route := proxy.Route{Client: proxy.Client{Name: source.String()}, Port: b.Port, Target: b.Text}
+		route := proxy.Route{Client: proxy.Client{Name: source.String()}, Port: b.Port, Target: b.Text, DialTimeout: b.Options.Timeout}
 		// Who it is matters to the log alone here, so an unsure answer will do.
 		if table := a.table.load(); table != nil {
 			if n := table.At(source); n != nil {

@@ -144,9 +144,13 @@ func eachWanted(ctx context.Context, cfg config.Config, wanted WantedRules, log 
 		return err
 	}
 	defer parts.close()
+	layers, err := layersOf(cfg, parts.resolver.Parse)
+	if err != nil {
+		return err
+	}
 	a := &agent{cfg: cfg, log: log, rules: rules, docker: parts.docker}
 	return withSnapshot(ctx, parts.docker, func(snapshot *dockerd.Snapshot) error {
-		table := identity.Build(snapshot, nil, "", parts.resolver.Parse)
+		table := identity.Build(snapshot, nil, "", layers, parts.resolver.Parse)
 		for _, n := range table.Namespaces() {
 			if n.Owner.NetworkMode == "host" || len(n.Bindings()) == 0 {
 				continue

@@ -75,10 +75,14 @@ func planGuard(ctx context.Context, cfg config.Config, log *slog.Logger, report 
 		return err
 	}
 	defer parts.close()
+	layers, err := layersOf(cfg, parts.resolver.Parse)
+	if err != nil {
+		return err
+	}
 	a := &agent{cfg: cfg, log: log, docker: parts.docker}
 	var bindings []guard.Binding
 	err = withSnapshot(ctx, parts.docker, func(snapshot *dockerd.Snapshot) error {
-		for _, n := range identity.Build(snapshot, nil, "", parts.resolver.Parse).Namespaces() {
+		for _, n := range identity.Build(snapshot, nil, "", layers, parts.resolver.Parse).Namespaces() {
 			if !guarded(n) {
 				continue
 			}

@@ -18,7 +18,7 @@ func TestOwnersReadBack(t *testing.T) {
 		ID: id, Name: "web-1", Running: true, NetworkMode: "bridge",
 		Labels: map[string]string{"connect.6379": "redis:6379", "connect.5432": "no (good) target:x"},
 	})
-	n := identity.Build(snapshot, nil, "", resolver.Parse).Owned(id)
+	n := identity.Build(snapshot, nil, "", nil, resolver.Parse).Owned(id)
 	ports := redirectPorts(n)
 	if len(ports) != 2 {
 		t.Fatalf("ports: %v", ports)

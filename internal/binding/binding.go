@@ -2,13 +2,16 @@
 // bindings out.
 //
 //	connect.PORT=TARGET   connect[PORT]=TARGET   labels
-//	connect.PORT.timeout=2s                      an option of that port
+//	connect.PORT.wait=5s  connect[PORT].wait=5s  an option of that port
+//	connect.wait=5s                              … of all ports of the container
 //	CONNECT_PORT=TARGET   BACKEND_PORT=TARGET    environment, in any case
+//	CONNECT_PORT_WAIT=5s  BACKEND_PORT_WAIT=5s   an option, with _ for -
 //
 // A label wins over environment, CONNECT_ over BACKEND_, the dotted label over
-// the bracketed one. A declaration that does not parse quarantines its port: it
-// is still ours to answer, with the reason why not, and nothing else of that
-// container is lost.
+// the bracketed one, and all of them over the configuration (Layers). A
+// declaration that does not parse quarantines its port: it is still ours to
+// answer, with the reason why not, and nothing else of that container is lost. An
+// option that does not parse costs itself.
 package binding
 
 import (
@@ -16,8 +19,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
+	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -31,8 +34,8 @@ type Binding struct {
 	Origin string
 	// Target is what Text says. It is empty when Problem is set.
 	Target resolver.Target
-	// DialTimeout bounds finding an endpoint that answers; 0 means the default.
-	DialTimeout time.Duration
+	// Options are the port's, with every value filled in.
+	Options option.Set
 	// Problem says why the port is quarantined; nil when it is not.
 	Problem *Problem
 }

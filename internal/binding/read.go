@@ -9,9 +9,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/internal/suggest"
 	"github.com/ambassadord/ambassadord/resolver"
 )
@@ -26,16 +26,13 @@ var (
 	bracketed = regexp.MustCompile(`^connect\[([^\]]*)\](?:\.(.*))?$`)
 	// slip matches a label whose first word may be a misspelt "connect".
 	slip = regexp.MustCompile(`^([A-Za-z]+)([.\[_:-]?)([0-9]+)\]?(.*)$`)
-	// variable matches an environment name that may declare a port.
-	variable = regexp.MustCompile(`^([A-Za-z]+)_([0-9]+)$`)
+	// variable matches an environment name that may declare a port, or an option of it.
+	variable = regexp.MustCompile(`^([A-Za-z]+)_([0-9]+)(?:_([A-Za-z0-9_]+))?$`)
 )
 
 // maxPorts bounds what one container makes the host hold: a rule and a watch for
 // each port that it declares.
 const maxPorts = 1024
-
-// options are the words that may follow connect.PORT.
-var options = []string{"timeout"}
 
 // rank orders the places one port can be declared in; the lowest wins.
 type rank int
@@ -45,6 +42,7 @@ const (
 	rankBracketed
 	rankConnect
 	rankBackend
+	rankStatic
 )
 
 // declaration is one label or variable that names a port.
@@ -54,44 +52,52 @@ type declaration struct {
 	text   string
 }
 
+// Declarer is a container as far as its declarations go.
+type Declarer struct {
+	Name   string
+	Labels map[string]string
+	// Env holds KEY=VALUE items.
+	Env []string
+}
+
 type reader struct {
 	parse    func(string) (resolver.Target, error)
+	layers   *Layers
 	declared map[uint16][]declaration
-	timeouts map[uint16]time.Duration
+	options  map[uint16][]portOption
+	wide     option.Layer
 	set      Set
 }
 
-// Read reads the declarations in labels and in env (KEY=VALUE items). parse
-// reads a target; Resolver.Parse is meant.
-func Read(labels map[string]string, env []string, parse func(string) (resolver.Target, error)) Set {
+// Read reads what d declares, and what layers say of its ports. parse reads a
+// target; Resolver.Parse is meant.
+func Read(d Declarer, layers *Layers, parse func(string) (resolver.Target, error)) Set {
 	r := &reader{
 		parse:    parse,
+		layers:   layers,
 		declared: map[uint16][]declaration{},
-		timeouts: map[uint16]time.Duration{},
+		options:  map[uint16][]portOption{},
 		set:      Set{bindings: map[uint16]Binding{}},
 	}
-	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		r.label(key, labels[key])
+	for _, key := range slices.Sorted(maps.Keys(d.Labels)) {
+		r.label(key, d.Labels[key])
 	}
-	for _, item := range env {
+	for _, item := range d.Env {
 		key, value, _ := strings.Cut(item, "=")
 		r.variable(key, value)
 	}
+	r.static(d)
 	ports := slices.Sorted(maps.Keys(r.declared))
 	if len(ports) > maxPorts {
 		r.problem("container", hint.Errorf("split it into several containers",
 			"declares %d ports; the most is %d, and those above port %d are passed over", len(ports), maxPorts, ports[maxPorts-1]))
 		ports = ports[:maxPorts]
 	}
+	r.checkWide()
 	for _, port := range ports {
 		r.bind(port, r.declared[port])
 	}
-	for _, port := range slices.Sorted(maps.Keys(r.timeouts)) {
-		if _, ok := r.declared[port]; !ok {
-			r.problem(fmt.Sprintf("label connect.%d.timeout", port),
-				hint.Errorf(labelHint, "an option of port %d, which nothing declares", port))
-		}
-	}
+	r.orphans()
 	return r.set
 }
 
@@ -110,34 +116,32 @@ func (r *reader) label(key, value string) {
 		r.misspelt(key, origin)
 		return
 	}
+	if rank == rankDotted && match[2] == "" && r.wideOption(match[1], origin, value) {
+		return
+	}
 	port, err := parsePort(match[1])
 	if err != nil {
 		r.problem(origin, err)
 		return
 	}
-	if option := match[2]; option != "" {
-		r.option(port, option, origin, value)
+	if name := match[2]; name != "" {
+		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin}})
 		return
 	}
 	r.declare(port, declaration{rank: rank, origin: origin, text: value})
 }
 
-func (r *reader) option(port uint16, option, origin, value string) {
-	if option != "timeout" {
-		fix := fmt.Sprintf("the options of a port are %s", strings.Join(options, ", "))
-		if s := suggest.Closest(option, options); s != "" {
-			fix = fmt.Sprintf("did you mean connect.%d.%s?", port, s)
+// static takes over what the configuration declares for d where d does not itself.
+func (r *reader) static(d Declarer) {
+	for number, port := range r.layers.static(d) {
+		if len(r.declared[number]) > 0 {
+			continue
 		}
-		r.problem(origin, hint.Errorf(fix, "unknown option %q; passed over", option))
-		return
+		r.declare(number, declaration{rank: rankStatic, origin: port.Origin, text: port.Target})
+		for _, s := range port.Options {
+			r.options[number] = append(r.options[number], portOption{rank: rankStatic, Setting: s})
+		}
 	}
-	d, err := time.ParseDuration(value)
-	if err != nil || d <= 0 {
-		r.problem(origin, hint.Errorf("write a duration such as 2s or 500ms",
-			"%q is not a duration; the default is used", value))
-		return
-	}
-	r.timeouts[port] = d
 }
 
 // misspelt looks for labels that were meant to be connect.PORT.
@@ -157,12 +161,17 @@ func (r *reader) variable(key, value string) {
 	}
 	origin := "environment " + key
 	word := strings.ToUpper(match[1])
+	name := strings.ReplaceAll(strings.ToLower(match[3]), "_", "-")
+	if match[3] != "" && !slices.Contains(option.Names(), name) {
+		r.strangeOption(word, match[2], name, origin)
+		return
+	}
 	ranks := map[string]rank{"CONNECT": rankConnect, "BACKEND": rankBackend}
 	rank, ok := ranks[word]
 	if !ok {
 		for _, known := range []string{"CONNECT", "BACKEND"} {
 			if suggest.Distance(word, known) == 1 {
-				r.problem(origin, hint.Errorf(fmt.Sprintf("did you mean %s_%s?", known, match[2]),
+				r.problem(origin, hint.Errorf(fmt.Sprintf("did you mean %s?", known+key[len(word):]),
 					"looks like a declaration but is none; passed over"))
 			}
 		}
@@ -171,6 +180,10 @@ func (r *reader) variable(key, value string) {
 	port, err := parsePort(match[2])
 	if err != nil {
 		r.problem(origin, err)
+		return
+	}
+	if name != "" {
+		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin}})
 		return
 	}
 	r.declare(port, declaration{rank: rank, origin: origin, text: value})
@@ -189,7 +202,7 @@ func (r *reader) bind(port uint16, declarations []declaration) {
 			r.problem(lost.origin, hint.Errorf("keep one of the two", "passed over: %s declares port %d too and wins", won.origin, port))
 		}
 	}
-	b := Binding{Port: port, Text: won.text, Origin: won.origin, DialTimeout: r.timeouts[port]}
+	b := Binding{Port: port, Text: won.text, Origin: won.origin}
 	target, err := r.parse(won.text)
 	if err != nil {
 		r.problem(won.origin, err)
@@ -197,6 +210,7 @@ func (r *reader) bind(port uint16, declarations []declaration) {
 	} else {
 		b.Target = target
 	}
+	b.Options = r.optionsOf(port, b.Target)
 	r.set.bindings[port] = b
 }
 

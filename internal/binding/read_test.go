@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver"
 )
+
+func read(labels map[string]string, env []string) Set {
+	return Read(Declarer{Name: "web", Labels: labels, Env: env}, nil, resolver.Parse)
+}
 
 func TestRead(t *testing.T) {
 	for _, test := range []struct {
@@ -29,7 +32,7 @@ func TestRead(t *testing.T) {
 		{"dotted wins over bracketed", map[string]string{"connect[1]": "b:1", "connect.1": "d:1"}, nil, map[uint16]string{1: "d:1"}},
 		{"others are not ours", map[string]string{"com.example": "x", "connection": "y"}, []string{"BACKEND_HOST=x", "PATH=/bin", "REDIS_6379=x:1", "EMPTY"}, nil},
 	} {
-		set := Read(test.labels, test.env, resolver.Parse)
+		set := read(test.labels, test.env)
 		if len(set.Ports()) != len(test.want) {
 			t.Errorf("%s: ports %v; want %v", test.name, set.Ports(), test.want)
 		}
@@ -43,10 +46,10 @@ func TestRead(t *testing.T) {
 }
 
 func TestMistakeLosesItsOwnPortOnly(t *testing.T) {
-	set := Read(map[string]string{
+	set := read(map[string]string{
 		"connect.6379": "redis:66379",
 		"connect.5432": "pg:5432",
-	}, []string{"CONNECT_6379=redis:6379"}, resolver.Parse)
+	}, []string{"CONNECT_6379=redis:6379"})
 	bad, ok := set.Lookup(6379)
 	if !ok || bad.Problem == nil {
 		t.Fatalf("port 6379 is %+v; want it quarantined, not taken from the environment behind the label's back", bad)
@@ -78,7 +81,7 @@ func TestProblems(t *testing.T) {
 		{map[string]string{"connect.0": "a:1"}, nil, "label connect.0", portHint},
 		{map[string]string{"connect.70000": "a:1"}, nil, "label connect.70000", portHint},
 		{map[string]string{"connect.1": "a:1", "connect.1.timeuot": "1s"}, nil, "label connect.1.timeuot", "did you mean connect.1.timeout?"},
-		{map[string]string{"connect.1": "a:1", "connect.1.timeout": "soon"}, nil, "label connect.1.timeout", "write a duration such as 2s or 500ms"},
+		{map[string]string{"connect.1": "a:1", "connect.1.timeout": "soon"}, nil, "label connect.1.timeout", "write a number with its unit, such as 2s or 500ms; timeout takes 1ms to 1h"},
 		{map[string]string{"connect.1.timeout": "1s"}, nil, "label connect.1.timeout", labelHint},
 		{nil, []string{"CONECT_6379=a:1"}, "environment CONECT_6379", "did you mean CONNECT_6379?"},
 		{nil, []string{"BACKENDS_6379=a:1"}, "environment BACKENDS_6379", "did you mean BACKEND_6379?"},
@@ -86,7 +89,7 @@ func TestProblems(t *testing.T) {
 		{map[string]string{"connect.1": "a:1"}, []string{"BACKEND_1=b:1"}, "environment BACKEND_1", "keep one of the two"},
 		{map[string]string{"connect.1": "a:1"}, []string{"BACKEND_1=a:1"}, "", ""},
 	} {
-		set := Read(test.labels, test.env, resolver.Parse)
+		set := read(test.labels, test.env)
 		if test.origin == "" {
 			if len(set.Problems) != 0 {
 				t.Errorf("%v %v: %v; want no problem", test.labels, test.env, set.Problems)
@@ -108,7 +111,7 @@ func TestPortsAreBounded(t *testing.T) {
 	for port := range 2000 {
 		labels[fmt.Sprintf("connect.%d", port+1)] = "redis:6379"
 	}
-	set := Read(labels, nil, resolver.Parse)
+	set := read(labels, nil)
 	if got := set.Ports(); len(got) != maxPorts || got[maxPorts-1] != maxPorts {
 		t.Errorf("%d ports are accepted; want the first %d", len(got), maxPorts)
 	}
@@ -117,20 +120,11 @@ func TestPortsAreBounded(t *testing.T) {
 	}
 }
 
-func TestTimeout(t *testing.T) {
-	set := Read(map[string]string{"connect.1": "a:1", "connect.1.timeout": "250ms", "connect[2]": "a:1", "connect[2].timeout": "2s"}, nil, resolver.Parse)
-	for port, want := range map[uint16]time.Duration{1: 250 * time.Millisecond, 2: 2 * time.Second} {
-		if b, _ := set.Lookup(port); b.DialTimeout != want {
-			t.Errorf("port %d has the timeout %s; want %s", port, b.DialTimeout, want)
-		}
-	}
-}
-
 func FuzzRead(f *testing.F) {
 	f.Add("connect.6379", "redis:6379", "BACKEND_1=a:1")
 	f.Add("connect[1].timeout", "1s", "connect_70000=")
 	f.Fuzz(func(t *testing.T, key, value, env string) {
-		set := Read(map[string]string{key: value}, []string{env}, resolver.Parse)
+		set := read(map[string]string{key: value}, []string{env})
 		for _, b := range set.All() {
 			if (b.Problem == nil) != (len(b.Target.Choices) > 0) {
 				t.Errorf("%q=%q, %q: %+v has a target and a problem, or neither", key, value, env, b)

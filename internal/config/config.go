@@ -13,7 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/internal/suggest"
 )
 
@@ -60,6 +62,29 @@ type Listener struct {
 	Address string
 	// Target is the target as it was written.
 	Target string
+	// Origin says where it was written; "" is the command line.
+	Origin string
+	// Options are the listener's own.
+	Options option.Layer
+	// AcceptProxyFrom are those of whom a PROXY protocol header is expected.
+	AcceptProxyFrom []netip.Prefix
+}
+
+// At names in err where l was written.
+func (l Listener) At(err error) error {
+	if l.Origin == "" || err == nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w", l.Origin, err)
+}
+
+// TargetOptions are the options of all ports that lead to a target.
+type TargetOptions struct {
+	// Target is the target as it was written.
+	Target string
+	// Origin says where.
+	Origin  string
+	Options option.Layer
 }
 
 // Config is all that the daemon is told.
@@ -88,8 +113,17 @@ type Config struct {
 	// EtcdEndpoints are the cluster that etcd:///path asks; none means
 	// ETCDCTL_ENDPOINTS, else 127.0.0.1:2379.
 	EtcdEndpoints []string
-	// DialTimeout bounds the search for an endpoint that answers.
-	DialTimeout time.Duration
+	// Defaults are the options of every port, the lowest layer first.
+	Defaults []option.Layer
+	// Targets are the options of single targets.
+	Targets []TargetOptions
+	// Clients declare for containers that cannot be labelled.
+	Clients []binding.Static
+	// MaxConnections is how many connections may be open; 0 is as many as the limit
+	// of open files is good for.
+	MaxConnections int
+	// AcceptRate is how many new connections a second the daemon takes; 0 is no limit.
+	AcceptRate int
 	// ResolveTimeout bounds the wait for a target's first answer.
 	ResolveTimeout time.Duration
 	// MaxStale is how long a source may fail before its last answer no longer
@@ -117,7 +151,6 @@ func Default() Config {
 		Port:           DefaultPort,
 		ConsulDomain:   "consul",
 		HostAddrs:      []netip.Addr{hostAddr4, hostAddr6},
-		DialTimeout:    10 * time.Second,
 		ResolveTimeout: 5 * time.Second,
 		DrainTimeout:   8 * time.Second,
 		RepairInterval: 5 * time.Second,
@@ -128,7 +161,7 @@ func Default() Config {
 // Validate says what is wrong with values that no parser has seen yet.
 func (c *Config) Validate() error {
 	for name, d := range map[string]time.Duration{
-		"--dial-timeout": c.DialTimeout, "--resolve-timeout": c.ResolveTimeout, "--repair-interval": c.RepairInterval,
+		"--resolve-timeout": c.ResolveTimeout, "--repair-interval": c.RepairInterval,
 	} {
 		if d <= 0 {
 			return hint.Errorf("give a duration such as 5s", "%s must be more than 0", name)
@@ -142,6 +175,11 @@ func (c *Config) Validate() error {
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return choice("--log-format", c.LogFormat, "text", "json")
+	}
+	for name, n := range map[string]int{"--max-connections": c.MaxConnections, "--accept-rate": c.AcceptRate} {
+		if n < 0 {
+			return hint.Errorf("give a number, or 0 for none of your own", "%s must not be negative", name)
+		}
 	}
 	seen := map[string]string{}
 	for _, l := range c.Listeners {

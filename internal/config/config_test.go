@@ -99,13 +99,16 @@ func TestValidate(t *testing.T) {
 		t.Errorf("the defaults: %v", err)
 	}
 	for name, spoil := range map[string]func(*Config){
-		"dial timeout 0":     func(c *Config) { c.DialTimeout = 0 },
+		"max connections -1": func(c *Config) { c.MaxConnections = -1 },
+		"accept rate -1":     func(c *Config) { c.AcceptRate = -1 },
 		"resolve timeout -1": func(c *Config) { c.ResolveTimeout = -1 },
 		"repair interval 0":  func(c *Config) { c.RepairInterval = 0 },
 		"drain timeout -1":   func(c *Config) { c.DrainTimeout = -1 },
 		"max stale -1":       func(c *Config) { c.MaxStale = -1 },
 		"log format":         func(c *Config) { c.LogFormat = "jsn" },
-		"one port twice":     func(c *Config) { c.Listeners = []Listener{{":1", "a:1"}, {":1", "b:1"}} },
+		"one port twice": func(c *Config) {
+			c.Listeners = []Listener{{Address: ":1", Target: "a:1"}, {Address: ":1", Target: "b:1"}}
+		},
 	} {
 		c := Default()
 		spoil(&c)

@@ -75,7 +75,7 @@ func expose(containers []*dockerd.Container) exposure {
 			continue
 		}
 		e.running++
-		if len(binding.Read(c.Labels, c.Env, parse).Ports()) > 0 {
+		if len(binding.Read(binding.Declarer{Name: c.Name, Labels: c.Labels, Env: c.Env}, nil, parse).Ports()) > 0 {
 			e.declaring++
 		}
 		if c.NetRaw {

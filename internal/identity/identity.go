@@ -24,6 +24,19 @@ import (
 type Client struct {
 	Container *dockerd.Container
 	Bindings  binding.Set
+	layers    *binding.Layers // with which Bindings were read
+}
+
+// bind reads what c declares, or takes it from known, which may be nil: what a
+// container declares never changes while it lives, but of one that was only announced
+// it is not all known, and the configuration may go by its name.
+func (c *Client) bind(known *Client, layers *binding.Layers, parse func(string) (resolver.Target, error)) {
+	c.layers = layers
+	if known != nil && !known.Container.Announced && known.layers == layers && known.Container.Name == c.Container.Name {
+		c.Bindings = known.Bindings
+		return
+	}
+	c.Bindings = binding.Read(binding.Declarer{Name: c.Container.Name, Labels: c.Container.Labels, Env: c.Container.Env}, layers, parse)
 }
 
 // Namespace is one network namespace and the clients in it.
@@ -46,11 +59,12 @@ func (n *Namespace) Lookup(port uint16) (*Client, binding.Binding, bool) {
 	return c, b, ok
 }
 
-// Equal reports whether n and other hold the same containers in the same state. A
-// container that has not changed is the same pointer in the next snapshot.
+// Equal reports whether n and other hold the same containers in the same state, under
+// the same configuration. A container that has not changed is the same pointer in the
+// next snapshot.
 func (n *Namespace) Equal(other *Namespace) bool {
 	return n.Owner == other.Owner && slices.EqualFunc(n.Clients, other.Clients, func(a, b *Client) bool {
-		return a.Container == b.Container
+		return a.Container == b.Container && a.layers == b.layers
 	})
 }
 
@@ -169,9 +183,9 @@ func (t *Table) knows(id string) *Client {
 }
 
 // Build makes the table of snapshot. It takes the bindings of containers that
-// previous knows from there: what a container declares never changes while it
-// lives, but of one that was only announced it is not all known. self, if not "", is our own container, which is nobody's client.
-func Build(snapshot *dockerd.Snapshot, previous *Table, self string, parse func(string) (resolver.Target, error)) *Table {
+// previous knows from there, if it was built with the same layers, by pointer. self,
+// if not "", is our own container, which is nobody's client.
+func Build(snapshot *dockerd.Snapshot, previous *Table, self string, layers *binding.Layers, parse func(string) (resolver.Target, error)) *Table {
 	t := &Table{
 		byOwner:   map[string]*Namespace{},
 		byAddr:    map[netip.Addr]*Namespace{},
@@ -186,11 +200,7 @@ func Build(snapshot *dockerd.Snapshot, previous *Table, self string, parse func(
 			continue
 		}
 		client := &Client{Container: c}
-		if known := previous.knows(c.ID); known != nil && !known.Container.Announced {
-			client.Bindings = known.Bindings
-		} else {
-			client.Bindings = binding.Read(c.Labels, c.Env, parse)
-		}
+		client.bind(previous.knows(c.ID), layers, parse)
 		if !c.Running {
 			t.resting[c.ID] = client
 			continue

@@ -17,7 +17,7 @@ func running(id, name, addr string, labels map[string]string) *dockerd.Container
 }
 
 func build(previous *Table, containers ...*dockerd.Container) *Table {
-	return Build(dockerd.NewSnapshot(containers...), previous, "self", resolver.Parse)
+	return Build(dockerd.NewSnapshot(containers...), previous, "self", nil, resolver.Parse)
 }
 
 func TestLookup(t *testing.T) {
@@ -100,7 +100,7 @@ func TestBindingsAreReadOncePerContainer(t *testing.T) {
 	var table *Table
 	for range 3 {
 		c := running("c1", "a", "172.17.0.2", map[string]string{"connect.1": "a:1"})
-		table = Build(dockerd.NewSnapshot(c), table, "", parse)
+		table = Build(dockerd.NewSnapshot(c), table, "", nil, parse)
 	}
 	if reads != 1 {
 		t.Errorf("the declarations were read %d times; want once", reads)

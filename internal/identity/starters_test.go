@@ -88,7 +88,7 @@ func TestStarters(t *testing.T) {
 	parse := func(text string) (resolver.Target, error) { parsed++; return resolver.Parse(text) }
 	started := sandboxed("created", "/netns/mounted")
 	containers[0] = started
-	again := Build(dockerd.NewSnapshot(containers...), table, "self", parse)
+	again := Build(dockerd.NewSnapshot(containers...), table, "self", nil, parse)
 	if parsed > 0 {
 		t.Errorf("%d targets were parsed again", parsed)
 	}

@@ -73,6 +73,7 @@ var homes = []struct {
 	{"github.com/google/nftables", []string{"netrules/advance", "netrules/anchor", "netrules/guard", "netrules/iptables", "netrules/owned"}},
 	{"github.com/mdlayher/", []string{"netrules/iptables", "netrules/owned"}}, // nftables' transport
 	{"github.com/vishvananda/", []string{"netrules/netns", "internal/netlab"}},
+	{"go.yaml.in/", []string{"internal/config"}},
 	{"github.com/spf13/", []string{"cmd/ambassadord"}},
 }
 

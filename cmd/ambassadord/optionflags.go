@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/option"
+)
+
+// optionFlags are the flags of run about connections: the options that hold for
+// every port, and the daemon's own limits.
+type optionFlags struct {
+	dialTimeout    time.Duration
+	defaults       []string
+	maxConnections int
+	acceptRate     int
+	proxyFrom      []string
+	proxies        []netip.Prefix // proxyFrom, read
+}
+
+const (
+	dialTimeoutFlag = "dial-timeout"
+	defaultFlag     = "default"
+	timeoutOption   = "timeout"
+)
+
+func (f *optionFlags) register(set *pflag.FlagSet) {
+	set.DurationVar(&f.dialTimeout, dialTimeoutFlag, option.Default().Timeout, "how long to look for an endpoint that answers (--default timeout=…)")
+	set.StringArrayVar(&f.defaults, defaultFlag, nil, "NAME=VALUE: an option of every port that sets none itself; may be repeated. See docs/options.md")
+	set.IntVar(&f.maxConnections, "max-connections", 0, "how many connections may be open (0: what the limit of open files is good for)")
+	set.IntVar(&f.acceptRate, "accept-rate", 0, "how many new connections a second are taken (0: no limit)")
+	set.StringSliceVar(&f.proxyFrom, "accept-proxy-protocol-from", nil, "networks whose connections to listeners begin with a PROXY protocol header")
+}
+
+// apply puts what the flags say into c.
+func (f *optionFlags) apply(set *pflag.FlagSet, c *config.Config) error {
+	c.MaxConnections, c.AcceptRate = f.maxConnections, f.acceptRate
+	var err error
+	if f.proxies, err = config.ParsePrefixes(f.proxyFrom); err != nil {
+		return fmt.Errorf("--%w", err) // it begins with the flag's name
+	}
+	var layer option.Layer
+	if set.Changed(dialTimeoutFlag) {
+		layer = append(layer, option.Setting{Name: timeoutOption, Text: f.dialTimeout.String(), Origin: "--" + dialTimeoutFlag})
+	}
+	for _, text := range f.defaults {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok {
+			return hint.Errorf("write --default NAME=VALUE, for example --default wait=5s", "--default %q has no value", text)
+		}
+		layer = append(layer, option.Setting{Name: name, Text: value, Origin: "--" + defaultFlag + " " + name})
+	}
+	for _, s := range layer {
+		o, err := option.Lookup(s.Name)
+		if err == nil {
+			err = o.Validate(s.Text)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.Origin, err)
+		}
+	}
+	c.Defaults = append(c.Defaults, layer)
+	return nil
+}
+
+// completeDefault completes --default: names, and the words of those that take any.
+func completeDefault(_ *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	var out []string
+	name, _, valued := strings.Cut(typed, "=")
+	for _, o := range option.All() {
+		switch {
+		case !valued:
+			out = append(out, o.Name+"=\t"+o.Help)
+		case o.Name == name:
+			for _, w := range o.Words {
+				out = append(out, o.Name+"="+w)
+			}
+		}
+	}
+	if valued {
+		return out, cobra.ShellCompDirectiveNoFileComp
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}

@@ -1,0 +1,94 @@
+package binding
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// Layers are what the configuration says about ports beside what their containers
+// declare. They are read-only once they are in use; nil are none.
+type Layers struct {
+	// Defaults are for all ports, the lowest layer first.
+	Defaults []option.Layer
+	// Targets are for all ports that lead to a target, by its canonical text.
+	Targets map[string]option.Layer
+	// Clients declare for containers that cannot be labelled. The first that declares
+	// a port for a container wins.
+	Clients []Static
+}
+
+// Static is what the configuration declares for some containers.
+type Static struct {
+	// Container is a name or a pattern (path.Match); "" is every one.
+	Container string
+	// Label is K=V, or K for any value; "" is every one.
+	Label string
+	// Ports are declared for those that have both.
+	Ports map[uint16]StaticPort
+}
+
+// StaticPort is one port of a Static.
+type StaticPort struct {
+	// Target is the target as it was written.
+	Target string
+	// Origin says where.
+	Origin string
+	// Options are the port's own.
+	Options option.Layer
+}
+
+// matches reports whether s is about d.
+func (s Static) matches(d Declarer) bool {
+	if s.Container != "" {
+		// A pattern was checked when it was read; what does not parse matches nothing.
+		if ok, err := path.Match(s.Container, d.Name); err != nil || !ok {
+			return false
+		}
+	}
+	if s.Label == "" {
+		return true
+	}
+	key, value, valued := strings.Cut(s.Label, "=")
+	has, ok := d.Labels[key]
+	return ok && (!valued || has == value)
+}
+
+// static finds what is declared for port of d by configuration.
+func (l *Layers) static(d Declarer) map[uint16]StaticPort {
+	if l == nil {
+		return nil
+	}
+	var ports map[uint16]StaticPort
+	for _, s := range l.Clients {
+		if !s.matches(d) {
+			continue
+		}
+		for number, port := range s.Ports {
+			if _, taken := ports[number]; taken {
+				continue
+			}
+			if ports == nil {
+				ports = map[uint16]StaticPort{}
+			}
+			ports[number] = port
+		}
+	}
+	return ports
+}
+
+// Options merges what holds for a port that leads to target: the layers of the
+// configuration, then wide, which is for all ports of its container, then own.
+func (l *Layers) Options(target resolver.Target, wide, own option.Layer) (option.Set, []*option.Problem) {
+	var shared []option.Layer
+	if l != nil {
+		shared = slices.Clone(l.Defaults)
+		if len(target.Choices) > 0 && len(l.Targets) > 0 {
+			shared = append(shared, l.Targets[target.String()])
+		}
+	}
+	return option.Merge(append(shared, wide), own)
+}
