@@ -30,6 +30,8 @@ type Endpoint struct {
 	// Health is the state in the source's own words ("healthy", "warning"), ""
 	// when it knows none. It is for people: who must not be used is no endpoint.
 	Health string
+	// Distance is how far it is from us.
+	Distance Distance
 }
 
 // String is the endpoint's address, or host:port while it has none.

@@ -34,6 +34,7 @@ type endpointJSON struct {
 	Priority   uint16  `json:"priority"`
 	Weight     uint16  `json:"weight"`
 	Health     string  `json:"health,omitempty"`
+	Distance   string  `json:"distance,omitempty"`
 	Source     string  `json:"source"`
 	AgeSeconds float64 `json:"age_seconds"`
 }
@@ -97,7 +98,7 @@ func describe(s resolver.Status, now time.Time) resolvedJSON {
 			seen[e.Addr] = true
 			d.Endpoints = append(d.Endpoints, endpointJSON{
 				Address: e.Addr.String(), Name: e.Name, Priority: e.Priority, Weight: e.Weight, Health: e.Health,
-				Source: source, AgeSeconds: *seconds(now.Sub(q.Answered)),
+				Distance: e.Distance.String(), Source: source, AgeSeconds: *seconds(now.Sub(q.Answered)),
 			})
 		}
 	}

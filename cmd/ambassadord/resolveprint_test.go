@@ -23,7 +23,7 @@ func exampleStatus(t *testing.T, now time.Time) resolver.Status {
 	if err != nil {
 		t.Fatal(err)
 	}
-	web := resolver.Endpoint{Addr: netip.MustParseAddrPort("172.17.0.2:80"), Name: "web", Weight: 1, Health: "healthy"}
+	web := resolver.Endpoint{Addr: netip.MustParseAddrPort("172.17.0.2:80"), Name: "web", Weight: 1, Health: "healthy", Distance: resolver.SameHost}
 	other := resolver.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.9:80"), Weight: 3, Priority: 1}
 	return resolver.Status{
 		Target: target, Endpoints: []resolver.Endpoint{web}, Choice: 0,
@@ -74,6 +74,7 @@ func TestPrintStatus(t *testing.T) {
       "priority": 0,
       "weight": 1,
       "health": "healthy",
+      "distance": "host",
       "source": "docker://web:80",
       "age_seconds": 90
     }

@@ -29,6 +29,7 @@ type agent struct {
 	client    *api.Client
 	transport *http.Transport
 	lanes     lanes
+	home      home
 
 	mu     sync.Mutex
 	crowds map[scope]*crowd
@@ -65,6 +66,7 @@ func newAgent(address string, trusted bool, blocking int) (*agent, error) {
 	transport.TLSClientConfig = tlsConfig
 	https := strings.HasPrefix(address, "https://") || config.Scheme == "https" && !strings.Contains(address, "://")
 	a := &agent{address: address, https: https, trusted: trusted, transport: transport, crowds: map[scope]*crowd{}}
+	a.home.turn = make(chan struct{}, 1)
 	a.lanes.init(blocking)
 	guarded := guardedTransport{base: transport, trusted: trusted, multiplexed: &a.lanes.multiplexed}
 	if path := os.Getenv(api.HTTPTokenFileEnvName); path != "" && trusted {

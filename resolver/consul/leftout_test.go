@@ -52,7 +52,7 @@ func TestLeftOutIsBounded(t *testing.T) {
 			Checks:  api.HealthChecks{{Name: strings.Repeat("\x1b", 1e4), Status: "critical"}},
 		}
 	}
-	a := service{name: "web"}.answer(entries, "")
+	a := service{name: "web"}.answer(entries, "", "")
 	if len(a.LeftOut) != resolver.MaxLeftOut || a.Note != "2900 more are left out" {
 		t.Errorf("%d left out, note %q", len(a.LeftOut), a.Note)
 	}

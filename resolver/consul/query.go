@@ -45,12 +45,17 @@ func (s querySource) Watch(ctx context.Context, q resolver.Query, publish func(r
 			if found == nil {
 				return resolver.Answer{}, nil, hint.Errorf("is it a Consul agent's HTTP port?", "no result")
 			}
-			return queryAnswer(what, found), meta, nil
+			home := found.Datacenter // unless one was asked for, or they are of another
+			if scope.dc != "" || found.Failovers > 0 {
+				home = a.datacenter(options.Context())
+			}
+			return queryAnswer(what, home, found), meta, nil
 		},
 	}, publish)
 }
 
-func queryAnswer(what string, found *api.PreparedQueryExecuteResponse) resolver.Answer {
+// queryAnswer makes endpoints of what was found, as seen from the datacenter home.
+func queryAnswer(what, home string, found *api.PreparedQueryExecuteResponse) resolver.Answer {
 	var (
 		endpoints []resolver.Endpoint
 		leftOut   answer.LeftOut
@@ -63,6 +68,7 @@ func queryAnswer(what string, found *api.PreparedQueryExecuteResponse) resolver.
 			leftOut.Add(malformed(entry))
 			continue
 		}
+		endpoint.Distance = distance(home, datacenterOf(entry))
 		endpoints = append(endpoints, endpoint)
 	}
 	if len(found.Nodes) == 0 {

@@ -68,7 +68,7 @@ func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func
 			if err != nil {
 				return resolver.Answer{}, nil, err
 			}
-			return wanted.answer(entries, aclNote(meta, len(entries) == 0)), meta, nil
+			return wanted.answer(entries, wanted.home(options.Context(), a, entries), aclNote(meta, len(entries) == 0)), meta, nil
 		},
 		probe: func(a *agent, options *api.QueryOptions) (*api.QueryMeta, error) {
 			options.Filter = "Service.Port == -1" // none: the index is all that is wanted
@@ -100,9 +100,23 @@ func (s service) entries(a *agent, options *api.QueryOptions) ([]*api.ServiceEnt
 	return a.client.Health().ServiceMultipleTags(s.name, s.tags, false, options)
 }
 
-// answer makes endpoints of the instances that are healthy enough. They keep the
-// agent's order when near asked for one.
-func (s service) answer(entries []*api.ServiceEntry, aclNote string) resolver.Answer {
+// home is the datacenter of the agent that gave entries, "" if it is not known. When
+// none was asked for, it is theirs.
+func (s service) home(ctx context.Context, a *agent, entries []*api.ServiceEntry) string {
+	if s.scope.dc != "" && len(entries) > 0 {
+		return a.datacenter(ctx)
+	}
+	for _, entry := range entries {
+		if theirs := datacenterOf(entry); theirs != "" {
+			return theirs
+		}
+	}
+	return ""
+}
+
+// answer makes endpoints of the instances that are healthy enough, as seen from the
+// datacenter home. They keep the agent's order when near asked for one.
+func (s service) answer(entries []*api.ServiceEntry, home, aclNote string) resolver.Answer {
 	var (
 		endpoints []resolver.Endpoint
 		leftOut   answer.LeftOut
@@ -115,6 +129,7 @@ func (s service) answer(entries []*api.ServiceEntry, aclNote string) resolver.An
 		case !ok:
 			leftOut.Add(malformed(entry))
 		default:
+			endpoint.Distance = distance(home, datacenterOf(entry))
 			endpoints = append(endpoints, endpoint)
 		}
 	}

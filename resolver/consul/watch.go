@@ -54,6 +54,7 @@ func (c *Client) watch(ctx context.Context, q question, publish func(resolver.An
 		if ctx.Err() != nil {
 			return nil
 		}
+		a.home.forget()
 		failures = append(failures, request{agent: a, what: q.what, rule: q.rule}.explain(err))
 		if !another(err) || len(failures) == len(agents) {
 			return join(failures)

@@ -15,6 +15,8 @@
 // of an engine on another host, or of a rootless one. Without it nothing is gained
 // by going through the host.
 //
+// Endpoints are on our host unless the engine was reached at another's address.
+//
 // The package asks no engine. It reads the snapshots of internal/dockerd, so an
 // answer is as fresh as the engine's last event, and an engine that is away
 // leaves the last answer in place and is told as the answer's Err.

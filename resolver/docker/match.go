@@ -44,6 +44,9 @@ func match(s *dockerd.Snapshot, q query, from place) resolver.Answer {
 		same := func(o resolver.Endpoint) bool { return o.String() == e.String() }
 		if !slices.ContainsFunc(endpoints, same) {
 			e.Name, e.Weight, e.Health = c.Name, 1, c.Health
+			if from.here {
+				e.Distance = resolver.SameHost
+			}
 			endpoints = append(endpoints, e)
 		}
 	}
@@ -87,12 +90,13 @@ func candidates(s *dockerd.Snapshot, q query) []*dockerd.Container {
 type place struct {
 	self     string
 	engine   string              // the host of a remote engine, "" for this host's
+	here     bool                // the engine's host is ours
 	onHost   bool                // in the host's network namespace
 	networks map[string]struct{} // IDs of those that our own namespace is on
 }
 
-func locate(s *dockerd.Snapshot, self, engine string) place {
-	p := place{self: self, engine: engine, onHost: self == ""}
+func locate(s *dockerd.Snapshot, self, engine string, here bool) place {
+	p := place{self: self, engine: engine, here: here, onHost: self == ""}
 	own := s.Get(self)
 	if own == nil {
 		return p

@@ -358,12 +358,21 @@ func TestAnswer(t *testing.T) {
 				t.Fatal(err)
 			}
 			snapshot := dockerd.NewSnapshot(tt.containers...)
-			a := match(snapshot, q, locate(snapshot, tt.self, tt.engine))
+			a := match(snapshot, q, locate(snapshot, tt.self, tt.engine, tt.engine == ""))
 			if got := texts(a); !slices.Equal(got, tt.want) {
 				t.Errorf("endpoints: %q, want %q", got, tt.want)
 			}
 			if got := said(a); got != tt.note {
 				t.Errorf("said: %q\n want: %q", got, tt.note)
+			}
+			distance := resolver.SameHost
+			if tt.engine != "" {
+				distance = resolver.DistanceUnknown
+			}
+			for _, e := range a.Endpoints {
+				if e.Distance != distance {
+					t.Errorf("%s is at distance %q; want %q", e, e.Distance, distance)
+				}
 			}
 		})
 	}

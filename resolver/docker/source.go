@@ -3,8 +3,10 @@ package docker
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
@@ -69,6 +71,7 @@ func (s *Source) Watch(ctx context.Context, q resolver.Query, publish func(resol
 	defer first.Stop()
 	overdue := first.C
 	engine := remoteHost(s.containers.Endpoint())
+	here := engine == "" || isOurs(engine)
 	var last *dockerd.Snapshot
 	for lost := false; ; {
 		changed := s.containers.Changed() // before what may change
@@ -76,7 +79,7 @@ func (s *Source) Watch(ctx context.Context, q resolver.Query, publish func(resol
 		if snapshot != nil {
 			overdue = nil
 			if snapshot != last || lost && failure == nil {
-				publish(match(snapshot, asked, locate(snapshot, s.self, engine)))
+				publish(match(snapshot, asked, locate(snapshot, s.self, engine, here)))
 				lost = false
 			}
 			if failure != nil && !lost {
@@ -116,4 +119,21 @@ func remoteHost(endpoint string) string {
 		return ""
 	}
 	return host
+}
+
+// isOurs says whether host is an address of this host. A name may be one, but that
+// would take a lookup; then the distance is not known.
+func isOurs(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return false
+	}
+	ours, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(ours, func(a net.Addr) bool {
+		prefix, err := netip.ParsePrefix(a.String())
+		return err == nil && prefix.Addr().WithZone("") == ip.Unmap().WithZone("")
+	})
 }

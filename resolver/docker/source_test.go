@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -220,4 +221,38 @@ func TestWatchRefusesWhatCheckRefuses(t *testing.T) {
 	if err := New(newFakeContainers(), Options{}).Watch(t.Context(), parseQuery(t, "web"), func(resolver.Answer) {}); err == nil {
 		t.Error("Watch: nil, want an error")
 	}
+}
+
+func TestEngineOnOurHost(t *testing.T) {
+	for endpoint, want := range map[string]bool{
+		"unix:///var/run/docker.sock":       true,
+		"tcp://127.0.0.1:2375":              true,
+		"tcp://localhost:2375":              true,
+		"tcp://[::ffff:127.0.0.1]:2375":     true,
+		"tcp://192.0.2.1:2375":              false,
+		"tcp://build.example.com:2375":      false,
+		"tcp://[2001:db8::7]:2375":          false,
+		"tcp://" + someAddress(t) + ":2375": true,
+	} {
+		host := remoteHost(endpoint)
+		if got := host == "" || isOurs(host); got != want {
+			t.Errorf("%s: on our host %v; want %v", endpoint, got, want)
+		}
+	}
+}
+
+// someAddress is one of this host that is not a loopback, or 127.0.0.1 if there is
+// none.
+func someAddress(t *testing.T) string {
+	t.Helper()
+	ours, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range ours {
+		if p := netip.MustParsePrefix(a.String()); p.Addr().Is4() && !p.Addr().IsLoopback() {
+			return p.Addr().String()
+		}
+	}
+	return "127.0.0.1"
 }

@@ -48,7 +48,7 @@ func OnChange(publish func(resolver.Answer)) func(resolver.Answer) {
 }
 
 // Compare is a total order of endpoints: by priority, then address, name,
-// weight and health.
+// weight, health and distance.
 func Compare(a, b resolver.Endpoint) int {
 	return cmp.Or(
 		cmp.Compare(a.Priority, b.Priority),
@@ -58,5 +58,6 @@ func Compare(a, b resolver.Endpoint) int {
 		cmp.Compare(a.Name, b.Name),
 		cmp.Compare(a.Weight, b.Weight),
 		cmp.Compare(a.Health, b.Health),
+		cmp.Compare(a.Distance, b.Distance),
 	)
 }
