@@ -1,13 +1,15 @@
 // Command resolve measures how soon a change in a registry reaches a client, and
 // what it costs to watch many services.
 //
-//	go run ./bench/resolve -daemon bin/ambassadord
-//	go run ./bench/resolve -daemon bin/ambassadord -services 2000 -instances 10
+//	go run ./bench/resolve
+//	go run ./bench/resolve -services 2000 -instances 10
 //
-// It starts a Consul agent and an etcd of its own (consul and etcd in PATH) on
-// loopback. The first form moves an endpoint back and forth and dials the daemon
-// until it reaches the new place. The second fills Consul with services, lets one
-// daemon watch them all, and then changes one.
+// It starts a Consul agent, an etcd and an NSD of its own (consul, etcd and nsd in
+// PATH) on loopback, and containers on the machine's Docker engine. The first form
+// moves an endpoint of each kind of source back and forth and dials the daemon until
+// it reaches the new place; a static target has no registry to tell of a change. The
+// second fills Consul with services, lets one daemon watch them all, and then changes
+// one. It runs as root, for the daemon does.
 package main
 
 import (
@@ -17,13 +19,14 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"slices"
+	"path/filepath"
 	"time"
 )
 
 func main() {
 	var b bench
-	flag.StringVar(&b.daemon, "daemon", "bin/ambassadord", "the daemon's binary")
+	flag.StringVar(&b.daemon, "daemon", "", "the daemon's binary; without one it is built")
+	flag.StringVar(&b.only, "only", "", "measure only the sources whose name contains this")
 	flag.IntVar(&b.rounds, "rounds", 51, "how many changes of each source")
 	flag.IntVar(&b.services, "services", 0, "how many services to watch; 0 measures changes of single targets")
 	flag.IntVar(&b.instances, "instances", 10, "of each service")
@@ -39,7 +42,7 @@ func main() {
 }
 
 type bench struct {
-	daemon              string
+	daemon, only        string
 	rounds              int
 	services, instances int
 	steady              time.Duration
@@ -51,6 +54,12 @@ func (b bench) run(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	if b.daemon == "" {
+		b.daemon = filepath.Join(dir, "ambassadord")
+		if err := build(ctx, b.daemon, "cmd/ambassadord"); err != nil {
+			return err
+		}
+	}
 	consul, err := startConsul(ctx, dir)
 	if err != nil {
 		return err
@@ -59,67 +68,28 @@ func (b bench) run(ctx context.Context, out io.Writer) (err error) {
 	if b.services > 0 {
 		return b.many(ctx, consul, out)
 	}
-	etcd, err := startEtcd(ctx, dir)
+	places, err := listenAlike(ctx)
 	if err != nil {
 		return err
 	}
-	defer etcd.stop()
-	places, err := listen(ctx, 2)
+	all, stop, err := b.sources(ctx, dir, consul, places)
 	if err != nil {
 		return err
 	}
-	for _, source := range []struct {
-		target string
-		move   func(address string) error
-	}{
-		{"consul-service://moving", func(address string) error { return consul.register(ctx, "moving", address) }},
-		{"consul://" + consul.address + "/moving", func(address string) error { return consul.put(ctx, "moving", address) }},
-		{"etcd://" + etcd.address + "/moving", func(address string) error { return etcd.put(ctx, "moving", address) }},
-	} {
-		times, err := b.changes(ctx, consul, source.target, places, source.move)
+	defer stop()
+	some, err := chosen(all, b.only)
+	if err != nil {
+		return err
+	}
+	for _, s := range some {
+		times, err := b.changes(ctx, consul, s, places)
 		if err != nil {
-			return fmt.Errorf("%s: %w", source.target, err)
+			return fmt.Errorf("%s: %w", s.target, err)
 		}
-		slices.Sort(times)
-		fmt.Fprintf(out, "%-40s median %s, 95%% within %s, of %d changes\n", source.target,
-			times[len(times)/2].Round(100*time.Microsecond), times[len(times)*95/100].Round(100*time.Microsecond), len(times))
+		fmt.Fprintf(out, "%-32s %s\n", s.name, times)
+		if s.bound != "" {
+			fmt.Fprintf(out, "%-32s bound: %s\n", "", s.bound)
+		}
 	}
 	return nil
-}
-
-// between is the pause before each change: the daemon asks an agent whose answers
-// never stand still only every 100 ms, and this is not to measure that.
-const between = 200 * time.Millisecond
-
-// changes moves target between places and returns how long it took each time from
-// before the registry was told until a connection through the daemon got there.
-func (b bench) changes(ctx context.Context, consul *registry, target string, places []*place, move func(string) error) ([]time.Duration, error) {
-	if err := move(places[0].address); err != nil {
-		return nil, err
-	}
-	listener := "127.0.0.1:31999"
-	d, err := start(ctx, b.daemon, consul.address, listener+"="+target)
-	if err != nil {
-		return nil, err
-	}
-	defer d.stop()
-	if _, err := until(ctx, listener, places[0].name); err != nil {
-		return nil, err
-	}
-	var times []time.Duration
-	for i := range b.rounds {
-		if err := rest(ctx, between); err != nil {
-			return nil, err
-		}
-		to := places[(i+1)%2]
-		began := time.Now()
-		if err := move(to.address); err != nil {
-			return nil, err
-		}
-		if _, err := until(ctx, listener, to.name); err != nil {
-			return nil, err
-		}
-		times = append(times, time.Since(began))
-	}
-	return times, nil
 }

@@ -20,7 +20,7 @@ const apart = 3 * time.Second
 
 // many fills Consul with services and measures a daemon that watches them all.
 func (b bench) many(ctx context.Context, consul *registry, out io.Writer) error {
-	places, err := listen(ctx, 2)
+	places, err := listen(ctx)
 	if err != nil {
 		return err
 	}

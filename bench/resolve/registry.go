@@ -163,30 +163,44 @@ type place struct {
 	port          int
 }
 
-// listen opens n places, at every loopback address, for as long as the program runs.
-func listen(ctx context.Context, n int) ([]*place, error) {
-	var places []*place
-	for i := range n {
-		var config net.ListenConfig
-		listener, err := config.Listen(ctx, "tcp4", "0.0.0.0:0") // the whole of 127.0.0.0/8
-		if err != nil {
-			return nil, err
+// listen opens two places, each at every loopback address with a port of its own, for
+// as long as the program runs.
+func listen(ctx context.Context) (places [2]place, err error) {
+	for i, name := range []string{"a", "b"} {
+		if places[i], err = open(ctx, name, "0.0.0.0", 0); err != nil { // the whole of 127.0.0.0/8
+			return places, err
 		}
-		port := listener.Addr().(*net.TCPAddr).Port
-		p := &place{name: string(rune('a' + i)), address: fmt.Sprintf("127.0.0.1:%d", port), port: port}
-		places = append(places, p)
-		go func() {
-			for {
-				conn, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				_, _ = io.WriteString(conn, p.name)
-				_ = conn.Close()
-			}
-		}()
 	}
 	return places, nil
+}
+
+// listenAlike opens two places at different addresses with the same port, as what has
+// only an address in DNS needs them.
+func listenAlike(ctx context.Context) (places [2]place, err error) {
+	if places[0], err = open(ctx, "a", "127.0.77.1", 0); err != nil {
+		return places, err
+	}
+	places[1], err = open(ctx, "b", "127.0.77.2", places[0].port)
+	return places, err
+}
+
+func open(ctx context.Context, name, host string, port int) (place, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp4", net.JoinHostPort(host, strconv.Itoa(port)))
+	if err != nil {
+		return place{}, err
+	}
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, name)
+			_ = conn.Close()
+		}
+	}()
+	return place{name: name, address: listener.Addr().String(), port: listener.Addr().(*net.TCPAddr).Port}, nil
 }
 
 // until dials address until it gets to the place called name, and returns when.
@@ -196,6 +210,7 @@ func until(ctx context.Context, address, name string) (time.Time, error) {
 		conn, err := dialer.DialContext(ctx, "tcp", address)
 		if err == nil {
 			var got []byte
+			_ = conn.SetDeadline(time.Now().Add(time.Second)) // it may have got to a container that is being killed
 			got, err = io.ReadAll(conn)
 			_ = conn.Close()
 			if err == nil && string(got) == name {
