@@ -39,6 +39,7 @@ func syntaxError(text string, offset int, fix, format string, args ...any) error
 const (
 	hostPortHint = "write HOST:PORT, for example redis.example.com:6379 or [2001:db8::7]:6379"
 	targetHint   = "write HOST:PORT, a list a:6379,b:6379, a service's DNS name, or SCHEME://…"
+	weightHint   = "write HOST:PORT, or HOST:PORT WEIGHT, and a comma between two of them"
 	chainHint    = "write T1 | T2; a | that belongs to an URL is written %7C"
 )
 
@@ -46,7 +47,7 @@ const (
 //
 //	192.168.1.100:8080, [2001:db8::7]:8080   one address
 //	redis.example.com:6379                   every A and AAAA record
-//	a:6379,b:6379                            each of the list
+//	a:6379,b:6379 3                          each of the list, b with three times the weight
 //	redis.service.consul                     SRV records
 //	dns://SERVER:PORT/NAME:PORT              the same of a DNS server of one's own choice
 //	srv://SERVER:PORT/NAME
@@ -107,19 +108,16 @@ func parseChoice(text string) (Choice, error) {
 		q, err := parseURL(text, i)
 		return Choice{Queries: []Query{q}}, err
 	}
-	if !strings.Contains(text, ",") {
-		q, err := parseOne(text)
+	if !strings.ContainsAny(text, ",:") {
+		q, err := parseName(text)
 		return Choice{Queries: []Query{q}}, err
 	}
 	return parseList(text)
 }
 
-// parseOne reads a target without a scheme that is no list.
-func parseOne(text string) (Query, error) {
+// parseName reads a target without a scheme that is neither a list nor has a port.
+func parseName(text string) (Query, error) {
 	name := strings.TrimSpace(text)
-	if strings.Contains(name, ":") {
-		return hostPort(text, 0, text)
-	}
 	lead := strings.Index(text, name)
 	if _, err := netip.ParseAddr(name); err == nil {
 		return Query{}, syntaxError(text, lead+len(name), hostPortHint, "an address needs a port")
@@ -128,32 +126,6 @@ func parseOne(text string) (Query, error) {
 		return Query{}, err
 	}
 	return Query{Scheme: SchemeSRV, Host: strings.ToLower(name)}, nil
-}
-
-func parseList(text string) (Choice, error) {
-	items := strings.Split(text, ",")
-	if len(items) > maxListItems {
-		return Choice{}, syntaxError(text[:32]+"…", 0, "keep a list this long in a registry",
-			"%d items; the most is %d", len(items), maxListItems)
-	}
-	c := Choice{Queries: make([]Query, 0, len(items))}
-	offset := 0
-	for _, item := range items {
-		q, err := hostPort(text, offset, item)
-		if err != nil {
-			return Choice{}, err
-		}
-		c.Queries = append(c.Queries, q)
-		offset += len(item) + 1
-	}
-	return c, nil
-}
-
-// ParseHostPort reads one item of a host:port list: a static query for an IP
-// address, a DNS query for a name. Sources that find such lists in a registry
-// read them with it too.
-func ParseHostPort(text string) (Query, error) {
-	return hostPort(text, 0, text)
 }
 
 // hostPort reads item, which starts at offset of text.

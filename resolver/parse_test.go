@@ -64,21 +64,34 @@ func TestParse(t *testing.T) {
 
 func TestParseChain(t *testing.T) {
 	static := func(host string, port uint16) Query { return Query{Scheme: SchemeStatic, Host: host, Port: port} }
+	name := func(host string, port uint16) Query { return Query{Scheme: SchemeDNS, Host: host, Port: port} }
 	for _, test := range []struct {
 		text, canonical string
 		want            []Choice
 	}{
-		{"10.0.0.1:1|10.0.0.2:2", "10.0.0.1:1 | 10.0.0.2:2", []Choice{{[]Query{static("10.0.0.1", 1)}}, {[]Query{static("10.0.0.2", 2)}}}},
+		{"10.0.0.1:1|10.0.0.2:2", "10.0.0.1:1 | 10.0.0.2:2", []Choice{{Queries: []Query{static("10.0.0.1", 1)}}, {Queries: []Query{static("10.0.0.2", 2)}}}},
 		{
 			"docker://web:80?label=a | 10.0.0.1:1,10.0.0.2:2 | redis", "docker://web:80?label=a | 10.0.0.1:1,10.0.0.2:2 | redis",
 			[]Choice{
-				{[]Query{{Scheme: "docker", Host: "web", Port: 80, Params: "label=a"}}},
-				{[]Query{static("10.0.0.1", 1), static("10.0.0.2", 2)}},
-				{[]Query{{Scheme: SchemeSRV, Host: "redis"}}},
+				{Queries: []Query{{Scheme: "docker", Host: "web", Port: 80, Params: "label=a"}}},
+				{Queries: []Query{static("10.0.0.1", 1), static("10.0.0.2", 2)}},
+				{Queries: []Query{{Scheme: SchemeSRV, Host: "redis"}}},
 			},
 		},
-		{"consul://h:1/a%7Cb?x=%7C", "consul://h:1/a%7Cb?x=%7C", []Choice{{[]Query{{Scheme: "consul", Host: "h", Port: 1, Path: "a|b", Params: "x=%7C"}}}}},
-		{"consul:///a%3Fb%20c", "consul:///a%3Fb%20c", []Choice{{[]Query{{Scheme: "consul", Path: "a?b c"}}}}},
+		{"consul://h:1/a%7Cb?x=%7C", "consul://h:1/a%7Cb?x=%7C", []Choice{{Queries: []Query{{Scheme: "consul", Host: "h", Port: 1, Path: "a|b", Params: "x=%7C"}}}}},
+		{
+			"a:1 3,10.0.0.1:2", "a:1 3,10.0.0.1:2",
+			[]Choice{{Queries: []Query{name("a", 1), static("10.0.0.1", 2)}, Weights: []uint16{3, 1}}},
+		},
+		{
+			" a:1\t 0 , [::1]:2   65535 | b:1 007", "a:1 0,[::1]:2 65535 | b:1 7",
+			[]Choice{
+				{Queries: []Query{name("a", 1), static("::1", 2)}, Weights: []uint16{0, 65535}},
+				{Queries: []Query{name("b", 1)}, Weights: []uint16{7}},
+			},
+		},
+		{"a:1 1,b:1 1", "a:1,b:1", []Choice{{Queries: []Query{name("a", 1), name("b", 1)}}}}, // as if none were written
+		{"consul:///a%3Fb%20c", "consul:///a%3Fb%20c", []Choice{{Queries: []Query{{Scheme: "consul", Path: "a?b c"}}}}},
 	} {
 		got, err := Parse(test.text)
 		if err != nil {
@@ -90,6 +103,10 @@ func TestParseChain(t *testing.T) {
 		}
 		if got.String() != test.canonical {
 			t.Errorf("Parse(%q) is written %q; want %q", test.text, got, test.canonical)
+		}
+		again, err := Parse(got.String())
+		if err != nil || cmp.Diff(got, again) != "" {
+			t.Errorf("Parse(%q) of %q's canonical form = %v, %v; want the same target", got.String(), test.text, again, err)
 		}
 	}
 }
@@ -117,6 +134,16 @@ func TestParseRefuses(t *testing.T) {
 		{"a:1, b", 7, `"b" has no port`},
 		{"a:1,b:x", 7, `"x" is not a port`},
 		{"a:1,b!c:2", 6, `'!' cannot stand in a name`},
+		{"a:1 heavy", 5, `"heavy" is not a weight from 0 to 65535`},
+		{"a:1,b:2  65536", 10, `"65536" is not a weight from 0 to 65535`},
+		{"a:1 -1", 5, `"-1" is not a weight`},
+		{"a:1 2\t 3,b:1", 8, `"3" follows the weight`},
+		{"a:1 2 2,b:1", 7, `"2" follows the weight`},
+		{"c:1 | a:1,b:1 x", 15, `"x" is not a weight`},
+		{"redis 3", 6, `' ' cannot stand in a name`},
+		{"redis 3,b:1", 8, `"redis 3" has no port`},
+		{"a: 3", 3, `"" is not a port`},
+		{"a:1 b:1", 1, `"a:1 b" is neither a name nor an address`},
 		{"re dis:1", 3, `' ' cannot stand in a name`},
 		{"redis..consul", 7, `a label of 0 characters in the name "redis..consul"`},
 		{"10.0.0.256:80", 1, `"10.0.0.256" is neither an IPv4 address nor a name`},
@@ -172,6 +199,7 @@ func FuzzParse(f *testing.F) {
 		"dns://127.0.0.1:8600/r.consul:1", "dns://[fe80::1%eth0]/r", "srv://ns:5353/_r._tcp", "srv://r", "dns:///a:1",
 		"192.168.1.100:8080", "[2001:db8::7]:8080", "redis.example.com:6379", "a:6379,b:6379", "redis.service.consul",
 		"consul://127.0.0.1:8500/path", "docker://?label=app=redis&port=6379", "consul-service://r?tag=a", "://", "a:1,", "[::%25eth0]:1",
+		"a:1 3,[::1]:2\t0", "a:1 x", "a:1 2 3", "10.0.0.1:1 65536 | b:1 7", " a:1  1 ",
 		"a:1 | docker://web:80?label=x | b:1,c:1", "a:1||", "consul://h/a%7Cb | redis", "file:///etc/a%20b.list|10.0.0.1:1",
 	} {
 		f.Add(seed)

@@ -27,6 +27,26 @@ type Target struct {
 // are taken together.
 type Choice struct {
 	Queries []Query
+	// Weights are how many times the weight that its source gives each endpoint of a
+	// query has; nil when all are 1.
+	Weights []uint16
+}
+
+// weight is that of the query at i.
+func (c Choice) weight(i int) uint16 {
+	if c.Weights == nil {
+		return 1
+	}
+	return c.Weights[i]
+}
+
+// only is the query at i alone.
+func (c Choice) only(i int) Choice {
+	one := Choice{Queries: c.Queries[i : i+1]}
+	if c.Weights != nil {
+		one.Weights = c.Weights[i : i+1]
+	}
+	return one
 }
 
 // Queries yields the queries of all choices, in order.
@@ -56,6 +76,9 @@ func (c Choice) String() string {
 	parts := make([]string, len(c.Queries))
 	for i, q := range c.Queries {
 		parts[i] = q.String()
+		if w := c.weight(i); w != 1 {
+			parts[i] += " " + strconv.Itoa(int(w))
+		}
 	}
 	return strings.Join(parts, ",")
 }

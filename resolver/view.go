@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -62,7 +63,7 @@ func (r *Resolver) view(t Target, now time.Time) view {
 func (r *Resolver) readChoice(c Choice, now time.Time, watched *[]<-chan struct{}) part {
 	var p part
 	before := len(*watched)
-	for _, q := range c.Queries {
+	for i, q := range c.Queries {
 		s := r.read(q, now, &p, watched)
 		if !s.counts() {
 			continue
@@ -71,6 +72,7 @@ func (r *Resolver) readChoice(c Choice, now time.Time, watched *[]<-chan struct{
 			p.endpoints = make([]Endpoint, 0, len(s.answer.Endpoints)*len(c.Queries))
 		}
 		for _, e := range s.answer.Endpoints {
+			e.Weight = times(e.Weight, c.weight(i))
 			if e.Addr.IsValid() {
 				p.endpoints = append(p.endpoints, e)
 				continue
@@ -87,6 +89,11 @@ func (r *Resolver) readChoice(c Choice, now time.Time, watched *[]<-chan struct{
 		p.endpoints = dedupe(p.endpoints)
 	}
 	return p
+}
+
+// times is a weight as often as a list says; there is none greater than 65535.
+func times(weight, by uint16) uint16 {
+	return uint16(min(uint32(weight)*uint32(by), math.MaxUint16))
 }
 
 // lookupOf is the query for the addresses of an endpoint that is only a name.

@@ -27,7 +27,7 @@ TARGET is one of
 
   192.168.1.100:8080, [2001:db8::7]:8080        an address
   redis.example.com:6379                        every A and AAAA record of a name
-  a:6379,b:6379                                 a list of these
+  a:6379,b:6379 3                               a list of these, with a weight where wanted
   redis.service.consul                          SRV records
   docker://NAME:PORT                            a container or Compose service of this host
   docker://?label=K=V&port=P                    the containers with that label

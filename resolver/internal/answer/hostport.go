@@ -9,8 +9,22 @@ func Endpoint(hostPort, name string) (resolver.Endpoint, error) {
 	if err != nil {
 		return resolver.Endpoint{}, err
 	}
-	if q.Scheme == resolver.SchemeStatic {
-		return resolver.Endpoint{Addr: q.AddrPort(), Name: name, Weight: 1}, nil
+	return endpointOf(q, 1, name), nil
+}
+
+// Item reads host:port or host:port weight, as people write it, into an endpoint
+// called name. The error is ParseItem's.
+func Item(text, name string) (resolver.Endpoint, error) {
+	q, weight, err := resolver.ParseItem(text)
+	if err != nil {
+		return resolver.Endpoint{}, err
 	}
-	return resolver.Endpoint{Host: q.Host, Port: q.Port, Name: name, Weight: 1}, nil
+	return endpointOf(q, weight, name), nil
+}
+
+func endpointOf(q resolver.Query, weight uint16, name string) resolver.Endpoint {
+	if q.Scheme == resolver.SchemeStatic {
+		return resolver.Endpoint{Addr: q.AddrPort(), Name: name, Weight: weight}
+	}
+	return resolver.Endpoint{Host: q.Host, Port: q.Port, Name: name, Weight: weight}
 }

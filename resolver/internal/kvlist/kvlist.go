@@ -2,7 +2,7 @@
 // stores are filled by the same people and programs, so a path means the same in
 // both:
 //
-//	path = a:6379,b:6379        its own value, a list
+//	path = a:6379,b:6379 3      its own value, a list, of which b has a weight
 //	path/1 = a:6379             or the values below it: Registrator's layout,
 //	path/2 = b:6379             prefix/service/id = ip:port, for path = prefix/service
 //
@@ -98,7 +98,7 @@ type list struct {
 	leftOut   answer.LeftOut
 }
 
-// add reads the items of one value: host:port, separated by commas. An item that
+// add reads the items of one value: host:port [weight], separated by commas. An item that
 // is already there is skipped.
 func (l *list) add(pair Pair) {
 	for item := range strings.SplitSeq(pair.Value, ",") {
@@ -106,7 +106,7 @@ func (l *list) add(pair Pair) {
 		if item == "" {
 			continue
 		}
-		endpoint, err := answer.Endpoint(item, pair.Key)
+		endpoint, err := answer.Item(item, pair.Key)
 		if err != nil {
 			l.leaveOut(pair.Key, item, err)
 			continue

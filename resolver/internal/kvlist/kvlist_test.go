@@ -63,6 +63,21 @@ func TestRead(t *testing.T) {
 	}
 }
 
+func TestReadWeights(t *testing.T) {
+	got := Read("the store", "redis", []Pair{{"redis/1", "a:1 3, 10.0.0.1:2 , [::1]:3\t0"}, {"redis/2", "b:1 heavy,c:1 2 3"}})
+	var weights []string
+	for _, e := range got.Endpoints {
+		weights = append(weights, fmt.Sprint(e, " ", e.Weight))
+	}
+	if want := "a:1 3, 10.0.0.1:2 1, [::1]:3 0"; strings.Join(weights, ", ") != want {
+		t.Errorf("weights %q; want %s", weights, want)
+	}
+	left := []string{`redis/2 lists "b:1 heavy" ("heavy" is not a weight from 0 to 65535)`, `redis/2 lists "c:1 2 3" ("3" follows the weight)`}
+	if got := sourcetest.LeftOut(got); !slices.Equal(got, left) {
+		t.Errorf("left out %q\nwant %q", got, left)
+	}
+}
+
 func TestReadIsBounded(t *testing.T) {
 	var items []string
 	for i := range answer.MaxEndpoints + 3 {
@@ -86,6 +101,7 @@ const maxNote = 4000
 func FuzzRead(f *testing.F) {
 	f.Add("redis", "redis", "10.0.0.1:6379, redis.example.com:6379", "redis/a", "[::1]:1")
 	f.Add("redis", "redis/a/1", "a:1", "redis/b/1", "b:1")
+	f.Add("redis", "redis/1", "a:1 3, b:1 65536", "redis/2", "c:1 2 3,\td:1\t0")
 	f.Add("a/b", "a/b/\x1b[2J", "\xff\xfe:1", "a/b", ":::")
 	f.Add("k", "k/"+strings.Repeat("\x1b", 5000), strings.Repeat("x", 5000), "k/b/c", strings.Repeat(",", 5000))
 	f.Fuzz(func(t *testing.T, path, key1, value1, key2, value2 string) {
