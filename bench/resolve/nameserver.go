@@ -22,7 +22,7 @@ type nameserver struct {
 	serial int
 }
 
-func startNameserver(ctx context.Context, dir string, records string) (*nameserver, error) {
+func startNameserver(ctx context.Context, dir, records string) (*nameserver, error) {
 	n := &nameserver{dir: dir}
 	if err := n.write(records); err != nil {
 		return nil, err
@@ -86,7 +86,7 @@ func (n *nameserver) set(records string) error {
 // one, to the nanosecond.
 func (n *nameserver) write(records string) error {
 	n.serial++
-	text := fmt.Sprintf("$ORIGIN %s.\n@ 0 SOA ns root %d 3600 600 86400 0\n@ 0 NS ns\nns 0 A 127.0.0.1\n%s\n", zone, n.serial, records)
+	text := fmt.Sprintf("$ORIGIN %s.\n@ 0 SOA ns root %d 3600 600 86400 0\n@ 0 NS ns\n%s\n", zone, n.serial, records)
 	return replace(filepath.Join(n.dir, "zone"), text)
 }
 

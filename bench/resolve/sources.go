@@ -53,7 +53,7 @@ func (b bench) sources(ctx context.Context, dir string, consul *registry, places
 	stops = append(stops, func() { containers.remove(context.WithoutCancel(ctx)) })
 	host := func(i int) string { h, _, _ := strings.Cut(places[i].address, ":"); return h }
 	records := func(i int) string {
-		return fmt.Sprintf("moving 0 A %s\n_moving._tcp 0 SRV 0 1 %d target\ntarget 0 A %s", host(i), places[i].port, host(i))
+		return fmt.Sprintf("moving 0 A %s\n_moving._tcp 0 SRV 0 1 %d moving", host(i), places[i].port)
 	}
 	names, err := startNameserver(ctx, dir, records(0))
 	if err != nil {

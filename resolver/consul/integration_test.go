@@ -151,37 +151,63 @@ func TestRealConformance(t *testing.T) {
 		control.Mend = func(t testing.TB) { server.Restart(t) }
 		return control
 	}
-	t.Run("services", func(t *testing.T) {
-		op.register("c0", "conform", "10.1.0.5", 80)
+	set := func(t testing.TB, endpoints ...string) {
+		t.Helper()
 		id := func(i int) string { return "c" + strconv.Itoa(i) }
+		for i, e := range endpoints {
+			at := netip.MustParseAddrPort(e)
+			op.register(id(i), "conform", at.Addr().String(), int(at.Port()))
+		}
+		known, err := op.Agent().ServicesWithFilter("Service == conform")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := len(endpoints); known[id(i)] != nil; i++ {
+			op.deregister(id(i))
+		}
+	}
+	services := func(t *testing.T, source func(*Client) resolver.Source, q resolver.Query, control sourcetest.Control) {
+		t.Helper()
+		op.register("c0", "conform", "10.1.0.5", 80)
+		control.Set = set
 		sourcetest.Run(t, sourcetest.Case{
 			New: func(testing.TB) (resolver.Source, func()) {
 				client := New(conformConfig(server.HTTPAddr))
-				return client.Services(), func() { _ = client.Close() }
+				return source(client), func() { _ = client.Close() }
 			},
-			Query:       serviceQuery("conform", ""),
+			Query:       q,
 			Want:        []string{"10.1.0.5:80"},
 			Change:      func(testing.TB) { op.register("c0", "conform", "10.1.0.5", 81) },
 			WantChanged: []string{"10.1.0.5:81"},
-			Control: breakable(sourcetest.Control{
-				Set: func(t testing.TB, endpoints ...string) {
-					t.Helper()
-					for i, e := range endpoints {
-						at := netip.MustParseAddrPort(e)
-						op.register(id(i), "conform", at.Addr().String(), int(at.Port()))
-					}
-					known, err := op.Agent().ServicesWithFilter("Service == conform")
-					if err != nil {
-						t.Fatal(err)
-					}
-					for i := len(endpoints); known[id(i)] != nil; i++ {
-						op.deregister(id(i))
-					}
-				},
-				Updates: 1000, // an agent takes 10 ms for each
-			}),
-			Own: servertest.Goroutines(),
+			Control:     control,
+			Own:         servertest.Goroutines(),
 		})
+	}
+	t.Run("services", func(t *testing.T) {
+		services(t, (*Client).Services, serviceQuery("conform", ""), breakable(sourcetest.Control{Updates: 1000})) // an agent takes 10 ms for each
+	})
+	t.Run("services in a crowd", func(t *testing.T) {
+		crowded := func(c *Client) resolver.Source {
+			c.config.Lanes = 0
+			return c.Services()
+		}
+		services(t, crowded, serviceQuery("conform", ""), breakable(sourcetest.Control{Updates: 300, Spare: 4 * shortLanes}))
+	})
+	t.Run("prepared queries", func(t *testing.T) {
+		define := func() {
+			_, _, err := op.PreparedQuery().Create(&api.PreparedQueryDefinition{Name: "conform-query", Service: api.ServiceQuery{Service: "conform"}}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		define()
+		control := breakable(sourcetest.Control{Updates: 300})
+		restart := control.Mend
+		control.Mend = func(t testing.TB) {
+			restart(t)
+			define() // the agent has forgotten it
+		}
+		services(t, (*Client).Queries, preparedQuery("conform-query", ""), control)
 	})
 	t.Run("KV", func(t *testing.T) {
 		op.put("conform", "10.1.0.5:80")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	mdns "github.com/miekg/dns"
+	"go.uber.org/goleak"
 
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/sourcetest"
@@ -83,15 +85,23 @@ zone:
 	name: broken.zone
 	zonefile: broken.zone
 `, s.dir, host, port))
+	s.start(t, binary)
+}
+
+// start runs it as it is configured.
+func (s *nsd) start(t testing.TB, binary string) {
+	t.Helper()
 	s.process = exec.Command(binary, "-d", "-c", filepath.Join(s.dir, "nsd.conf"))
 	if err := s.process.Start(); err != nil {
 		t.Fatal(err)
 	}
 	s.exited = make(chan struct{})
-	go func(process *exec.Cmd, exited chan struct{}) {
-		defer close(exited)
-		_ = process.Wait()
-	}(s.process, s.exited)
+	go reap(s.process, s.exited)
+}
+
+func reap(process *exec.Cmd, exited chan<- struct{}) {
+	defer close(exited)
+	_ = process.Wait()
 }
 
 // await waits until the server has the zone as it was written last; false if the
@@ -125,6 +135,15 @@ func (s *nsd) stop(t testing.TB) {
 		t.Error(err)
 	}
 	<-s.exited
+}
+
+// restart starts it again where it was, and waits until it serves its zone.
+func (s *nsd) restart(t testing.TB) {
+	t.Helper()
+	s.start(t, s.process.Path)
+	if !s.await(t) {
+		t.Fatal("NSD does not start again")
+	}
 }
 
 // writeZone writes the zone file as an editor does: aside, then in its place.
@@ -171,10 +190,28 @@ func freeAddr(t testing.TB) string {
 	return ""
 }
 
+// control is what a test can do to the server: records are its zone when these
+// addresses are to be found.
+func (s *nsd) control(port uint16, records func(addrs []netip.Addr) []string) sourcetest.Control {
+	return sourcetest.Control{
+		Set: func(t testing.TB, endpoints ...string) {
+			var addrs []netip.Addr
+			for _, e := range endpoints {
+				addrs = append(addrs, netip.MustParseAddrPort(e).Addr())
+			}
+			s.edit(t, records(addrs)...)
+		},
+		Port:    port,
+		Break:   func(t testing.TB) { s.stop(t) },
+		Mend:    func(t testing.TB) { s.restart(t) },
+		Updates: 300, // it reads its zones anew for each
+	}
+}
+
 func TestNSDConformance(t *testing.T) {
 	server := startNSD(t, "redis 1 A 10.0.0.1", "redis 1 AAAA 2001:db8::1",
 		"_r._tcp 1 SRV 1 10 6379 redis", "_r._tcp 1 SRV 2 20 6380 far.example.")
-	config := testConfig(t, "", "", newTestServer(t))
+	config := conformConfig(t, newTestServer(t))
 	t.Run("addresses", func(t *testing.T) {
 		sourcetest.Run(t, sourcetest.Case{
 			New:         func(testing.TB) (resolver.Source, func()) { return New(config).Hosts(), nil },
@@ -182,17 +219,37 @@ func TestNSDConformance(t *testing.T) {
 			Want:        []string{"10.0.0.1:80", "[2001:db8::1]:80"},
 			Change:      func(t testing.TB) { server.edit(t, "redis 1 A 10.0.0.2", "_r._tcp 1 SRV 1 10 6379 redis") },
 			WantChanged: []string{"10.0.0.2:80"},
+			Control: server.control(80, func(addrs []netip.Addr) (records []string) {
+				for _, addr := range addrs {
+					records = append(records, "redis 1 A "+addr.String())
+				}
+				return records
+			}),
+			Own: waiting,
 		})
 	})
 	t.Run("services", func(t *testing.T) {
+		server.edit(t, "redis 1 A 10.0.0.2", "_r._tcp 1 SRV 1 10 6379 redis")
 		sourcetest.Run(t, sourcetest.Case{
 			New:         func(testing.TB) (resolver.Source, func()) { return New(config).Services(), nil },
 			Query:       at(server.addr, serviceQuery("_r._tcp.test.zone")),
 			Want:        []string{"10.0.0.2:6379"},
 			Change:      func(t testing.TB) { server.edit(t, "_r._tcp 1 SRV 1 10 6379 far.example.") },
 			WantChanged: []string{"far.example.:6379"},
+			Control: server.control(6379, func(addrs []netip.Addr) (records []string) {
+				for i, addr := range addrs {
+					records = append(records, fmt.Sprintf("_r._tcp 1 SRV 1 10 6379 r%d", i), fmt.Sprintf("r%d 1 A %s", i, addr))
+				}
+				return records
+			}),
+			Own: waiting,
 		})
 	})
+}
+
+// waiting are the goroutines of this test that wait for the server to end.
+var waiting = []goleak.Option{
+	goleak.IgnoreAnyFunction("github.com/ambassadord/ambassadord/resolver/dns.reap"),
 }
 
 // TestNSDTTL holds a watch with the default bounds to a real zone's TTL: an edit
