@@ -53,7 +53,7 @@ const (
 // ReadFile reads the configuration file at name. flags are the names of the flags
 // that may be keys. An error lists every mistake, each with line and column.
 func ReadFile(name string, flags []string) (*File, error) {
-	f, err := os.Open(name) //nolint:gosec // it is the user's own
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, hint.Wrap(fmt.Errorf("configuration: %w", err), "give --config a file that this user may read")
 	}
@@ -72,8 +72,11 @@ func ReadFile(name string, flags []string) (*File, error) {
 func ParseFile(name string, content []byte, flags []string) (*File, error) {
 	r := &fileReader{name: name, file: &File{}}
 	root, err := r.parse(content)
-	if err != nil || root == nil {
-		return r.file, err
+	if err != nil {
+		return nil, err
+	}
+	if root == nil {
+		return r.file, nil
 	}
 	r.top(root, flags)
 	if err := r.mistakes(); err != nil {
@@ -165,8 +168,8 @@ func (r *fileReader) optionsAnd(node *yaml.Node, where string, others []string, 
 
 // listener reads one item of listen.
 func (r *fileReader) listener(node *yaml.Node) {
-	l := Listener{Origin: r.at(node)}
-	l.Options = r.optionsAnd(node, keyListen, []string{"address", "target", "accept-proxy-protocol-from"}, func(key, value *yaml.Node) {
+	l, before := Listener{Origin: r.at(node)}, len(r.found)
+	l.Options = r.optionsAnd(node, "an item of listen", []string{"address", "target", "accept-proxy-protocol-from"}, func(key, value *yaml.Node) {
 		if key.Value == "accept-proxy-protocol-from" {
 			prefixes, err := ParsePrefixes(r.values(value, key.Value))
 			if err != nil {
@@ -188,7 +191,7 @@ func (r *fileReader) listener(node *yaml.Node) {
 			}
 		}
 	})
-	if node.Kind == yaml.MappingNode && (l.Address == "" || l.Target == "") {
+	if len(r.found) == before && (l.Address == "" || l.Target == "") {
 		r.wrong(node, hint.Errorf("write address: 127.0.0.1:6379 and target: redis.service.consul", "a listener needs an address and a target"))
 	}
 	r.file.Listeners = append(r.file.Listeners, l)
@@ -205,14 +208,13 @@ func orEmpty(prefixes []netip.Prefix) []netip.Prefix {
 // client reads one item of clients.
 func (r *fileReader) client(node *yaml.Node) {
 	s := binding.Static{Ports: map[uint16]binding.StaticPort{}}
-	chosen := false
-	for key, value := range r.mapping(node, keyClients, []string{"container", "label", "ports"}) {
+	before := len(r.found)
+	for key, value := range r.mapping(node, "an item of clients", []string{"container", "label", "ports"}) {
 		switch key.Value {
 		case "ports":
 			for number, port := range r.mapping(value, "ports", nil) {
 				r.port(s.Ports, number, port)
 			}
-			continue
 		case "container":
 			s.Container, _ = r.scalar(value, key.Value)
 			if _, err := path.Match(s.Container, ""); err != nil {
@@ -224,15 +226,12 @@ func (r *fileReader) client(node *yaml.Node) {
 				r.wrong(value, hint.Errorf("write label: app=web", "%q names no label", s.Label))
 			}
 		}
-		chosen = true
 	}
-	if node.Kind != yaml.MappingNode {
-		return
-	}
-	if !chosen || s.Container == "" && s.Label == "" {
+	switch {
+	case len(r.found) > before: // it is wrong enough
+	case s.Container == "" && s.Label == "":
 		r.wrong(node, hint.Errorf(`write container: NAME, or label: app=web; container: "*" is every one`, "clients without container and label"))
-	}
-	if len(s.Ports) == 0 {
+	case len(s.Ports) == 0:
 		r.wrong(node, hint.Errorf("write ports: {6379: redis.service.consul}", "clients without ports"))
 	}
 	r.file.Clients = append(r.file.Clients, s)

@@ -28,7 +28,7 @@ func TestDocs(t *testing.T) {
 	}
 	want := tables()
 	if *update {
-		if err := os.WriteFile(page, []byte(before+begin+want+end+after), 0o644); err != nil { //nolint:gosec // it is for everybody to read
+		if err := os.WriteFile(page, []byte(before+begin+want+end+after), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
