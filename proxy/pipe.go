@@ -90,7 +90,7 @@ func affordablePipes() int {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return mostPipes
 	}
-	const share = 8 * 2                                 // two descriptors each
+	const share = 8 * 2 // two descriptors each
 	return int(max(1, min(limit.Cur/share, mostPipes)))
 }
 

@@ -22,16 +22,16 @@ func (s *Server) Resume(live Live) {
 
 func (s *Server) resume(ctx context.Context, live Live) {
 	record := Record{Route: live.Route, Source: live.Source, Endpoint: live.Endpoint, Attempts: live.Attempts}
-	defer func() { s.finish(record, live.Accepted) }()
+	defer func() { s.finish(&record, live.Accepted) }()
 
-	so, err := carried(live.Client, live.Upstream)
+	so, err := carried(&live)
 	if err != nil {
 		reset(live.Client)
 		reset(live.Upstream)
 		record.Err = Fail(DaemonGone, hint.Wrap(err, "what is at rest survives the daemon's death; look why it died"))
 		return
 	}
-	record.Up, record.Down, record.Err = splice(ctx, live.Client, live.Upstream, so.over, limits{})
+	record.Up, record.Down, record.Err = splice(ctx, live.Client, live.Upstream, so.over, live.Route.Options.limits(live.Accepted))
 	record.Up += so.up
 	record.Down += so.down
 }
@@ -44,18 +44,19 @@ type progress struct {
 
 // carried asks the kernel how far a connection is. The error says that bytes were
 // read and not written, or that one of the ends is gone.
-func carried(client, upstream *net.TCPConn) (progress, error) {
-	c, err := countOf(client)
+func carried(live *Live) (progress, error) {
+	c, err := countOf(live.Client)
 	if err != nil {
 		return progress{}, fmt.Errorf("the client's connection: %w", err)
 	}
-	u, err := countOf(upstream)
+	u, err := countOf(live.Upstream)
 	if err != nil {
 		return progress{}, fmt.Errorf("the endpoint's connection: %w", err)
 	}
 	// The kernel counts the SYN of a connection that we opened among the bytes that
 	// were acknowledged; where it would not, no connection would look at rest.
-	u.written--
+	u.written -= 1 + uint64(len(live.Route.Preface))
+	c.read -= uint64(live.Route.Read)
 	if c.read != u.written || u.read != c.written {
 		return progress{}, fmt.Errorf("the daemon died with %d bytes from the client and %d from the endpoint in its hands",
 			c.read-u.written, u.read-c.written)

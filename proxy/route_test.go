@@ -14,12 +14,12 @@ func TestRouteDialsItsOwnWay(t *testing.T) {
 	ended := make(chan struct{})
 	l := newLab(t, &Server{}, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
 		return Route{
-			Endpoints: []Endpoint{{Addr: meant}},
+			Endpoints: InOrder(Endpoint{Addr: meant}),
 			Dial: func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
 				if addr != meant {
 					t.Errorf("dials %s, want %s", addr, meant)
 				}
-				return dialTCP(ctx, endpoint.Addr)
+				return dialTCP(ctx, endpoint.Addr, &Options{})
 			},
 			Ended: func() { close(ended) },
 		}, nil

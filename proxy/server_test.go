@@ -138,9 +138,11 @@ func refused(t *testing.T) Endpoint {
 	return Endpoint{Addr: addr, Name: "refused"}
 }
 
-func to(endpoints ...Endpoint) Router {
+func to(endpoints ...Endpoint) Router { return toWith(Options{}, endpoints...) }
+
+func toWith(o Options, endpoints ...Endpoint) Router {
 	return RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
-		return Route{Client: Client{Name: "client"}, Port: 6379, Target: "target", Endpoints: endpoints}, nil
+		return Route{Client: Client{Name: "client"}, Port: 6379, Target: "target", Endpoints: InOrder(endpoints...), Options: o}, nil
 	})
 }
 
@@ -233,15 +235,14 @@ func TestSilentEndpointLeavesTimeForTheNext(t *testing.T) {
 	silent := Endpoint{Addr: netip.MustParseAddrPort("192.0.2.1:1")}
 	last := backend(t, func(c *net.TCPConn) { _, _ = c.Write([]byte("x")) })
 	l := newLab(t, &Server{
-		DialTimeout: 2 * time.Second,
 		Dial: func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
 			if addr == silent.Addr {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
-			return dialTCP(ctx, addr)
+			return dialTCP(ctx, addr, &Options{})
 		},
-	}, to(silent, silent, last))
+	}, toWith(Options{Timeout: 2 * time.Second}, silent, silent, last))
 	if b, err := l.read(l.dial()); err != nil || b != "x" {
 		t.Errorf("read %q, %v; want the last endpoint to be reached although two before it swallow packets", b, err)
 	}
@@ -394,7 +395,7 @@ func TestSlowConnectionDelaysNoOther(t *testing.T) {
 			close(held)
 			<-release
 		}
-		return Route{Endpoints: []Endpoint{good}}, nil
+		return Route{Endpoints: InOrder(good)}, nil
 	}))
 	hung := l.dial()
 	<-held

@@ -119,7 +119,7 @@ func TestChain(t *testing.T) {
 					}
 					time.Sleep(500 * time.Millisecond)
 					begin := time.Now()
-					got, err := r.Resolve(ctx, chain("first", "second"))
+					got, err := resolved(ctx, r, chain("first", "second"))
 					took := time.Since(begin)
 					switch {
 					case err != nil && !strings.Contains(err.Error(), s.want), err == nil && (len(got) != 1 || got[0].String() != s.want):
@@ -155,7 +155,7 @@ func TestChainAsksAFailedChoiceAgain(t *testing.T) {
 			}
 			time.Sleep(step.after)
 			begin := time.Now()
-			got, err := r.Resolve(ctx, chain("first", "second"))
+			got, err := resolved(ctx, r, chain("first", "second"))
 			if took := time.Since(begin); err != nil || len(got) != 1 || got[0].String() != step.want || took != step.took {
 				t.Errorf("%v, %v after %s; want %s after %s", got, err, took, step.want, step.took)
 			}
@@ -168,14 +168,14 @@ func TestChainKeepsAllChoicesWarm(t *testing.T) {
 		source.set("first", serving(firstAddr))
 		source.set("second", serving(secondAddr))
 		for range 5 {
-			if _, err := r.Resolve(ctx, chain("first", "second")); err != nil {
+			if _, err := resolved(ctx, r, chain("first", "second")); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(9 * time.Minute) // not idle for long enough to be given up
 		}
 		source.set("first", Answer{})
 		time.Sleep(time.Second)
-		if got, err := r.Resolve(ctx, chain("first", "second")); err != nil || got[0].String() != secondAddr {
+		if got, err := resolved(ctx, r, chain("first", "second")); err != nil || got[0].String() != secondAddr {
 			t.Errorf("Resolve = %v, %v; want the second's endpoint", got, err)
 		}
 		for _, host := range []string{"first", "second"} {

@@ -30,7 +30,7 @@ func TestOutage(t *testing.T) {
 		connect := func() Endpoint {
 			t.Helper()
 			opened := time.Now()
-			got, err := r.Resolve(ctx, fake("a"))
+			got, err := resolved(ctx, r, fake("a"))
 			if err != nil || len(got) != 1 {
 				t.Fatalf("Resolve %s into the outage: %v, %v", time.Since(began), got, err)
 			}

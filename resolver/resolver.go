@@ -178,23 +178,6 @@ func (r *Resolver) Keep(targets []Target) {
 	}
 }
 
-// Resolve returns the endpoints of t in the order in which to try them: by
-// priority, in random order by weight among equals. It waits for a first answer,
-// at most Options.Timeout or until ctx ends. An error is a *NoEndpointsError, or
-// says which source could not be asked and why.
-func (r *Resolver) Resolve(ctx context.Context, t Target) ([]Endpoint, error) {
-	if err := r.started(ctx); err != nil {
-		return nil, err
-	}
-	v := r.settle(ctx, t)
-	endpoints := v.endpoints()
-	if len(endpoints) == 0 {
-		return nil, v.failure(t)
-	}
-	order(endpoints)
-	return endpoints, nil
-}
-
 func (r *Resolver) started(ctx context.Context) error {
 	select {
 	case <-r.running:

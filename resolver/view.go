@@ -18,6 +18,7 @@ type view struct {
 	parts   []part            // one for each choice
 	chosen  int               // the part whose endpoints are used; -1 when none has any
 	watched []<-chan struct{} // closed when an answer changes
+	answers []answered        // in step with watched
 }
 
 // part is what the watches of one choice say.
@@ -45,12 +46,23 @@ func (v *view) endpoints() []Endpoint {
 	return v.parts[v.chosen].endpoints
 }
 
+// settled reports whether every watch is well and has answered: what v says then holds
+// until one of them says something else.
+func (v *view) settled() bool {
+	for i := range v.parts {
+		if len(v.parts[i].pending) > 0 || len(v.parts[i].errs) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // view reads the watches of t, all of them: what a chain may fall back to is to
 // be warm.
 func (r *Resolver) view(t Target, now time.Time) view {
 	v := view{parts: make([]part, len(t.Choices)), chosen: -1}
 	for i, c := range t.Choices {
-		v.parts[i] = r.readChoice(c, now, &v.watched)
+		v.parts[i] = r.readChoice(c, now, &v)
 		if v.chosen < 0 && len(v.parts[i].endpoints) > 0 {
 			v.chosen = i
 		}
@@ -60,11 +72,11 @@ func (r *Resolver) view(t Target, now time.Time) view {
 
 // readChoice reads the watches of c. An endpoint that is only a name is looked up
 // through the DNS watch of that name, and keeps its own priority and weight.
-func (r *Resolver) readChoice(c Choice, now time.Time, watched *[]<-chan struct{}) part {
+func (r *Resolver) readChoice(c Choice, now time.Time, v *view) part {
 	var p part
-	before := len(*watched)
+	before := len(v.watched)
 	for i, q := range c.Queries {
-		s := r.read(q, now, &p, watched)
+		s := r.read(q, now, &p, v)
 		if !s.counts() {
 			continue
 		}
@@ -77,7 +89,7 @@ func (r *Resolver) readChoice(c Choice, now time.Time, watched *[]<-chan struct{
 				p.endpoints = append(p.endpoints, e)
 				continue
 			}
-			if found := r.read(lookupOf(e), now, &p, watched); found.counts() {
+			if found := r.read(lookupOf(e), now, &p, v); found.counts() {
 				for _, f := range found.answer.Endpoints {
 					e.Addr = f.Addr
 					p.endpoints = append(p.endpoints, e)
@@ -85,7 +97,7 @@ func (r *Resolver) readChoice(c Choice, now time.Time, watched *[]<-chan struct{
 			}
 		}
 	}
-	if len(*watched)-before > 1 {
+	if len(v.watched)-before > 1 {
 		p.endpoints = dedupe(p.endpoints)
 	}
 	return p
@@ -102,11 +114,12 @@ func lookupOf(e Endpoint) Query {
 }
 
 // read returns what q's watch knows, and notes in p what it does not.
-func (r *Resolver) read(q Query, now time.Time, p *part, watched *[]<-chan struct{}) *state {
+func (r *Resolver) read(q Query, now time.Time, p *part, v *view) *state {
 	w := r.watch(q)
 	w.used.Store(now.UnixNano())
 	s := w.state.Load()
-	*watched = append(*watched, s.replaced)
+	v.watched = append(v.watched, s.replaced)
+	v.answers = append(v.answers, answered{w, s})
 	if s.counts() {
 		p.leftOut = append(p.leftOut, s.answer.LeftOut...)
 		if s.answer.Note != "" {

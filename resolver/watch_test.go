@@ -27,7 +27,7 @@ func TestMaxStale(t *testing.T) {
 				source.set("a", serving(firstAddr))
 				resolve := func(want string) {
 					t.Helper()
-					got, err := r.Resolve(ctx, fake("a"))
+					got, err := resolved(ctx, r, fake("a"))
 					if text := fmt.Sprint(got, err); !strings.Contains(text, want) {
 						t.Errorf("%s; want %s", text, want)
 					}
@@ -79,14 +79,14 @@ func TestStandingFailure(t *testing.T) {
 		source.set("a", Answer{Err: errors.New("line 3, column 5")})
 		for range 3 {
 			begin := time.Now()
-			if _, err := r.Resolve(ctx, fake("a")); err == nil || !strings.Contains(err.Error(), "line 3, column 5") || time.Since(begin) != 0 {
+			if _, err := resolved(ctx, r, fake("a")); err == nil || !strings.Contains(err.Error(), "line 3, column 5") || time.Since(begin) != 0 {
 				t.Errorf("Resolve = %v after %s; want the source's failure at once", err, time.Since(begin))
 			}
 			time.Sleep(time.Minute)
 		}
 		source.set("a", serving(firstAddr))
 		synctest.Wait()
-		if got, err := r.Resolve(ctx, fake("a")); err != nil || len(got) != 1 {
+		if got, err := resolved(ctx, r, fake("a")); err != nil || len(got) != 1 {
 			t.Errorf("Resolve = %v, %v; want the endpoint", got, err)
 		}
 		if n := source.calls(fakeQuery("a")); n != 1 {
@@ -124,7 +124,7 @@ func TestBurstWakesOnce(t *testing.T) {
 		time.Sleep(5 * time.Millisecond) // within the first answer's own pause
 		close(burst)
 		synctest.Wait()
-		if got, err := r.Resolve(ctx, fake("a")); err != nil || got[0].Addr.Port() != 1000 {
+		if got, err := resolved(ctx, r, fake("a")); err != nil || got[0].Addr.Port() != 1000 {
 			t.Errorf("within the burst a connection gets %v, %v; want the last answer", got, err)
 		}
 		time.Sleep(time.Second)
@@ -166,13 +166,13 @@ func TestFirstQuestionsAreSpread(t *testing.T) {
 		begin := time.Now()
 		r.Keep(targets)
 		time.Sleep(15 * time.Millisecond)
-		if _, err := r.Resolve(ctx, fake("urgent")); err != nil || time.Since(begin) != 25*time.Millisecond {
+		if _, err := resolved(ctx, r, fake("urgent")); err != nil || time.Since(begin) != 25*time.Millisecond {
 			t.Errorf("a connection's own question: %v after %s; want an answer after 10ms of its own", err, time.Since(begin))
 		}
 		time.Sleep(2 * time.Second)
 		for _, target := range targets {
 			begin := time.Now()
-			if _, err := r.Resolve(ctx, target); err != nil || time.Since(begin) != 0 {
+			if _, err := resolved(ctx, r, target); err != nil || time.Since(begin) != 0 {
 				t.Fatalf("%s: %v after %s; want it warm", target, err, time.Since(begin))
 			}
 		}
@@ -216,14 +216,14 @@ func TestUrgentRetryDoesNotQueue(t *testing.T) {
 		return hold(ctx, publish, endpoint(firstAddr))
 	}
 	inBubbleWith(t, Options{Asking: 1, BackoffMin: time.Hour, BackoffMax: time.Hour}, source, func(ctx context.Context, r *Resolver) {
-		if _, err := r.Resolve(ctx, fake("a")); err == nil {
+		if _, err := resolved(ctx, r, fake("a")); err == nil {
 			t.Fatal("the first attempt did not fail")
 		}
 		time.Sleep(2 * time.Second)
 		r.Keep([]Target{fake("hung1")})
 		synctest.Wait()
 		begin := time.Now()
-		if got, err := r.Resolve(ctx, fake("a")); err != nil || len(got) != 1 || time.Since(begin) != 0 {
+		if got, err := resolved(ctx, r, fake("a")); err != nil || len(got) != 1 || time.Since(begin) != 0 {
 			t.Errorf("Resolve = %v, %v after %s; want the endpoint at once", got, err, time.Since(begin))
 		}
 	})
@@ -255,7 +255,7 @@ func TestAllAtOnce(t *testing.T) {
 	for i := range 4 {
 		wg.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
-				got, err := r.Resolve(ctx, chain(fmt.Sprint("host", n%7), "b"))
+				got, err := resolved(ctx, r, chain(fmt.Sprint("host", n%7), "b"))
 				if err == nil && len(got) != 1 {
 					t.Errorf("Resolve = %v without an error", got)
 				}
@@ -277,7 +277,7 @@ func TestAllAtOnce(t *testing.T) {
 func TestLeftOutIsBounded(t *testing.T) {
 	chained(t, Options{}, func(ctx context.Context, r *Resolver, source *scripted) {
 		source.set("a", Answer{LeftOut: make([]LeftOut, 1000), Note: "x"})
-		_, err := r.Resolve(ctx, fake("a"))
+		_, err := resolved(ctx, r, fake("a"))
 		var none *NoEndpointsError
 		if !errors.As(err, &none) || len(none.LeftOut) != MaxLeftOut || none.Notes[0] != "x; 900 more are left out" {
 			t.Errorf("Resolve = %v; want %d left out and a note of the rest", err, MaxLeftOut)

@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -47,9 +48,13 @@ type agent struct {
 	docker   *dockerd.Watcher // nil when nothing needs an engine
 	rules    *iptables.Rules  // nil when no mode needs rules
 	server   *proxy.Server
+	balancer *balance.Registry
 	table    latestTable
 	running  []mode
 	tuning   atomic.Pointer[tuning] // see tuned
+
+	upstreams upstreams
+	removals  *removals
 
 	accepting sync.WaitGroup // every Serve
 }
@@ -81,7 +86,10 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 		return nil, nil, err
 	}
 	a.modes = effectiveModes(cfg.Modes, a.self != "", enterable(a.have), log)
-	a.server = &proxy.Server{Done: func(r proxy.Record) { logConnection(log, r) }, Log: log}
+	a.balancer = balance.New(balance.Config{Log: log})
+	if err := a.serverWithin(cfg.MaxConnections, cfg.AcceptRate); err != nil {
+		return nil, nil, err
+	}
 
 	parts, err := build(cfg, a.self, log)
 	if err != nil {
@@ -120,6 +128,8 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	running.Go(func() { _ = a.resolver.Run(background) }) // returns nil, when background ends
+	running.Go(func() { _ = a.balancer.Run(background) }) // likewise
+	a.removals = newRemovals(background, a.resolver)
 	if a.docker != nil {
 		running.Go(func() { _ = a.docker.Run(background) }) // likewise
 	}
@@ -130,6 +140,7 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 	}
 	return a, func() {
 		cancel()
+		a.removals.watching.Wait()
 		running.Wait()
 		parts.close()
 	}, nil
@@ -250,6 +261,7 @@ func (a *agent) follow(ctx context.Context, done chan<- struct{}) {
 		a.table.store(table)
 		if len(a.modes) > 0 {
 			a.resolver.Keep(append(table.Targets(), fixed...))
+			a.upstreams.keep(table)
 		}
 		for _, m := range a.running {
 			m.update(ctx, table)

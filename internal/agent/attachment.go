@@ -279,13 +279,13 @@ func notUnsupported(f netrules.Family, err error) error {
 }
 
 // route is the Router of this namespace: whoever reaches its socket is inside.
-func (at *attachment) route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
+func (at *attachment) route(_ context.Context, conn *net.TCPConn) (proxy.Route, error) {
 	n := at.desired.Load()
 	dst, err := proxy.OriginalDst(conn)
 	if err != nil {
 		return proxy.Route{Client: clientOf(n.Clients[0])}, proxy.Fail(proxy.NoBinding, err)
 	}
-	return at.agent.routeFor(ctx, n, dst.Port())
+	return at.agent.routeFor(n, way{peerOf(conn), dst})
 }
 
 // detach stops redirecting and accepting. The rest of the rules stays until

@@ -52,8 +52,8 @@ func (at *attachment) listenAt(ctx context.Context, addr netip.AddrPort) error {
 	}
 	serving, cancel := context.WithCancel(ctx)
 	at.direct[addr] = cancel
-	at.agent.accept(serving, listener, proxy.RouterFunc(func(ctx context.Context, _ *net.TCPConn) (proxy.Route, error) {
-		return at.agent.routeFor(ctx, at.desired.Load(), addr.Port())
+	at.agent.accept(serving, listener, proxy.RouterFunc(func(_ context.Context, conn *net.TCPConn) (proxy.Route, error) {
+		return at.agent.routeFor(at.desired.Load(), way{peerOf(conn), addr})
 	}))
 	return nil
 }

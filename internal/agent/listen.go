@@ -7,7 +7,6 @@ import (
 	"net"
 	"syscall"
 
-	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -23,13 +22,12 @@ func (a *agent) serveListeners(ctx context.Context) error {
 	}
 	var all []opened
 	for _, l := range a.cfg.Listeners {
-		target, err := a.resolver.Parse(l.Target)
+		b, err := bindingOf(l, a.tuned().layers, a.resolver.Parse)
 		if err == nil {
 			var listener *net.TCPListener
 			if listener, err = listenTCP(ctx, l.Address); err == nil {
-				port := listener.Addr().(*net.TCPAddr).AddrPort().Port()
-				b := binding.Binding{Port: port, Text: l.Target, Origin: "command line", Target: target}
-				all = append(all, opened{listener, a.fixed(b)})
+				b.Port = listener.Addr().(*net.TCPAddr).AddrPort().Port()
+				all = append(all, opened{listener, a.fixed(&b, l.AcceptProxyFrom)})
 				continue
 			}
 		}

@@ -13,6 +13,10 @@ import (
 
 type noEndpoints = resolver.NoEndpointsError
 
+// heldLong is from when on it is worth saying how long a connection waited for an
+// endpoint that answers.
+const heldLong = 100 * time.Millisecond
+
 // logConnection writes the one line of a connection.
 func logConnection(log *slog.Logger, r proxy.Record) {
 	level := slog.LevelInfo
@@ -35,6 +39,9 @@ func logConnection(log *slog.Logger, r proxy.Record) {
 	}
 	if r.Attempts > 1 {
 		attrs = append(attrs, slog.Int("attempts", r.Attempts))
+	}
+	if r.Held >= heldLong {
+		add("held", r.Held.Round(time.Millisecond).String())
 	}
 	attrs = append(attrs, slog.Int64("bytes_up", r.Up), slog.Int64("bytes_down", r.Down),
 		slog.String("duration", r.Duration.Round(10*time.Microsecond).String()))

@@ -268,7 +268,7 @@ func (nc *newcomer) route(ctx context.Context, conn *net.TCPConn) (proxy.Route, 
 	if err != nil {
 		return proxy.Route{}, proxy.Fail(proxy.NoBinding, err)
 	}
-	source := netip.AddrPortFrom(sourceOf(conn), conn.RemoteAddr().(*net.TCPAddr).AddrPort().Port())
+	source := peerOf(conn)
 	leave := func() { nc.guests.leave(source) }
 	if !nc.guests.enter(source) {
 		return proxy.Route{Port: dst.Port()}, proxy.Fail(proxy.NoBinding, errors.New("the container declares nothing"))
@@ -283,7 +283,7 @@ func (nc *newcomer) route(ctx context.Context, conn *net.TCPConn) (proxy.Route, 
 	}
 	if ctx.Err() == nil && nc.verdict.owner != nil {
 		leave() // the chain stays, whatever becomes of this connection
-		return nc.routeOwned(ctx, nc.verdict.owner, dst)
+		return nc.routeOwned(ctx, nc.verdict.owner, way{source, dst})
 	}
 	select {
 	case <-nc.unhooked:
@@ -301,11 +301,11 @@ func (nc *newcomer) route(ctx context.Context, conn *net.TCPConn) (proxy.Route, 
 }
 
 // routeOwned routes a connection of the container that at serves.
-func (nc *newcomer) routeOwned(ctx context.Context, at *attachment, dst netip.AddrPort) (proxy.Route, error) {
+func (nc *newcomer) routeOwned(ctx context.Context, at *attachment, w way) (proxy.Route, error) {
 	n := at.desired.Load()
-	client, _, declared := n.Lookup(dst.Port())
+	client, _, declared := n.Lookup(w.to.Port())
 	if declared {
-		return nc.agent.routeFor(ctx, n, dst.Port())
+		return nc.agent.routeFor(n, w)
 	}
 	// It was caught by the rule for a declaration of somebody else's. Until the
 	// rules are the owner's own, we would catch ourselves.
@@ -314,7 +314,7 @@ func (nc *newcomer) routeOwned(ctx context.Context, at *attachment, dst netip.Ad
 	case <-at.ending:
 	case <-ctx.Done():
 	}
-	return nc.through(clientOf(client), dst)
+	return nc.through(clientOf(client), w.to)
 }
 
 // through lets a connection go where it was meant to: to the container itself.
@@ -323,7 +323,7 @@ func (nc *newcomer) through(client proxy.Client, dst netip.AddrPort) (proxy.Rout
 	if dst.Port() == nc.listen {
 		return route, proxy.Fail(proxy.NoBinding, hint.Errorf("dial the port that is declared", "it dialled our own socket"))
 	}
-	route.Endpoints = []proxy.Endpoint{{Addr: dst, Name: "the container itself"}}
+	route.Endpoints = proxy.InOrder(proxy.Endpoint{Addr: dst, Name: "the container itself"})
 	route.Dial = nc.inside.DialTCP
 	return route, nil
 }

@@ -6,18 +6,26 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/internal/proxyproto"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
-// routeFor is the second half of every Router: the client and the port are
-// known, the binding and its endpoints are not yet.
-func (a *agent) routeFor(ctx context.Context, namespace *identity.Namespace, port uint16) (proxy.Route, error) {
+// way is from where a connection came, and where it was dialled.
+type way struct{ from, to netip.AddrPort }
+
+// routeFor is the second half of every Router: the client is known, what it has bound
+// the port to is not yet.
+func (a *agent) routeFor(namespace *identity.Namespace, w way) (proxy.Route, error) {
+	port := w.to.Port()
 	client, b, ok := namespace.Lookup(port)
-	route := proxy.Route{Client: clientOf(client), Port: port, Target: b.Text, DialTimeout: b.Options.Timeout}
+	route := proxy.Route{Client: clientOf(client), Port: port, Target: b.Text}
 	switch {
 	case !ok:
 		return route, proxy.Fail(proxy.NoBinding, hint.Errorf(
@@ -26,44 +34,120 @@ func (a *agent) routeFor(ctx context.Context, namespace *identity.Namespace, por
 	case b.Problem != nil:
 		return route, proxy.Fail(proxy.NoBinding, fmt.Errorf("container %s: %w", route.Client.Name, b.Problem))
 	}
-	return a.resolve(ctx, route, b)
+	w.from = sourceSeen(namespace, w.from)
+	return a.bound(route, &b, w, client.Container)
 }
 
-// resolve fills in the endpoints.
-func (a *agent) resolve(ctx context.Context, route proxy.Route, b binding.Binding) (proxy.Route, error) {
-	endpoints, err := a.resolver.Resolve(ctx, b.Target)
-	if err != nil {
-		return route, proxy.Fail(resolveReason(err), err)
+// bound completes the route of a binding. container is nil for a client that is none.
+func (a *agent) bound(route proxy.Route, b *binding.Binding, w way, container *dockerd.Container) (proxy.Route, error) {
+	up := a.upstreams.of(b)
+	client := route.Client.ID
+	if client == "" {
+		client = w.from.Addr().String()
 	}
-	route.Endpoints = make([]proxy.Endpoint, len(endpoints))
-	for i, e := range endpoints {
-		route.Endpoints[i] = proxy.Endpoint{Addr: e.Addr, Name: e.Name}
+	route.Options = up.carried
+	route.Endpoints = &chooser{agent: a, up: up, text: b.Text, client: client}
+	route.Limits = a.upstreams.limitsOf(up, client, route.Client.Name, b)
+	if up.options.OnRemoval == option.Drain {
+		route.Opened = a.removals.opened(up)
+	}
+	if up.options.SourceAddress.Client {
+		route.Options.Source, route.Options.Transparent = w.from.Addr().Unmap(), true
+	}
+	var err error
+	if route.Preface, err = preface(up.options.ProxyProtocol, w, container); err != nil {
+		return route, proxy.Fail(proxy.DialFailed, err)
 	}
 	return route, nil
+}
+
+// preface is the PROXY header of a connection, if its endpoint wants one.
+func preface(version option.ProxyProtocol, w way, container *dockerd.Container) ([]byte, error) {
+	client := proxyproto.Client{Source: w.from, Destination: w.to}
+	if container != nil {
+		client.Name, client.ID, client.Labels = container.Name, container.ID, container.Labels
+	}
+	switch version {
+	case option.ProxyV1:
+		return proxyproto.Header(1, client)
+	case option.ProxyV2:
+		return proxyproto.Header(2, client)
+	case option.ProxyOff:
+	}
+	return nil, nil
+}
+
+// sourceSeen is the address by which others know the client of a connection: one that
+// comes from its own loopback is seen with an address that its container has on a
+// network, if it has one of that family.
+func sourceSeen(n *identity.Namespace, from netip.AddrPort) netip.AddrPort {
+	if !from.Addr().IsLoopback() {
+		return from
+	}
+	for _, network := range n.Owner.Networks {
+		for _, addr := range []netip.Addr{network.IPv4, network.IPv6} {
+			if addr.IsValid() && addr.Is4() == from.Addr().Is4() {
+				return netip.AddrPortFrom(addr, from.Port())
+			}
+		}
+	}
+	return from
 }
 
 func clientOf(c *identity.Client) proxy.Client {
 	return proxy.Client{Name: c.Container.Name, ID: c.Container.ShortID(), Service: c.Container.Service()}
 }
 
-// fixed is the Router of a listener with one target.
-func (a *agent) fixed(b binding.Binding) proxy.Router {
+// headerPatience is how long a trusted peer may take to say who its client is.
+const headerPatience = 10 * time.Second
+
+// fixed is the Router of a listener with one target. trusted are those whose PROXY
+// header is believed, and demanded.
+func (a *agent) fixed(b *binding.Binding, trusted []netip.Prefix) proxy.Router {
 	return proxy.RouterFunc(func(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
-		source := sourceOf(conn)
-		route := proxy.Route{Client: proxy.Client{Name: source.String()}, Port: b.Port, Target: b.Text, DialTimeout: b.Options.Timeout}
-		// Who it is matters to the log alone here, so an unsure answer will do.
-		if table := a.table.load(); table != nil {
-			if n := table.At(source); n != nil {
-				route.Client = clientOf(n.Clients[0])
+		w := way{from: peerOf(conn), to: localOf(conn)}
+		route := proxy.Route{Port: b.Port, Target: b.Text}
+		if trusts(trusted, w.from.Addr()) {
+			ctx, cancel := context.WithTimeout(ctx, headerPatience)
+			defer cancel()
+			source, n, err := proxyproto.Read(ctx, conn)
+			route.Read = n
+			if err != nil {
+				route.Client.Name = w.from.Addr().String()
+				return route, proxy.Fail(proxy.UnknownClient, err)
+			}
+			if source.IsValid() {
+				w.from = source
 			}
 		}
-		return a.resolve(ctx, route, b)
+		route.Client.Name = w.from.Addr().String()
+		var container *dockerd.Container
+		// Who it is matters to the log alone here, so an unsure answer will do.
+		if table := a.table.load(); table != nil {
+			if n := table.At(w.from.Addr()); n != nil {
+				route.Client, container = clientOf(n.Clients[0]), n.Owner
+			}
+		}
+		return a.bound(route, b, w, container)
 	})
 }
 
-func sourceOf(conn *net.TCPConn) netip.Addr {
-	return conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+func trusts(prefixes []netip.Prefix, addr netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
 }
+
+// peerOf is where conn comes from.
+func peerOf(conn *net.TCPConn) netip.AddrPort {
+	peer := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
+}
+
+func sourceOf(conn *net.TCPConn) netip.Addr { return peerOf(conn).Addr() }
 
 func resolveReason(err error) proxy.Reason {
 	if _, ok := errors.AsType[*noEndpoints](err); ok {

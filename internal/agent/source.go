@@ -36,7 +36,7 @@ func (a *agent) routeBySource(ctx context.Context, conn *net.TCPConn, dst netip.
 		client, _, _ := n.Lookup(dst.Port())
 		return proxy.Route{Client: clientOf(client), Port: dst.Port()}, proxy.Fail(proxy.Denied, err)
 	}
-	return a.routeFor(ctx, n, dst.Port())
+	return a.routeFor(n, way{peerOf(conn), dst})
 }
 
 // believe says why a connection from source may not be its owner's.

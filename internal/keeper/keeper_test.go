@@ -79,7 +79,7 @@ func runDaemon(endpoint string) error {
 	err = server.Serve(ctx, listener, proxy.RouterFunc(func(context.Context, *net.TCPConn) (proxy.Route, error) {
 		return proxy.Route{
 			Client: proxy.Client{Name: "app"}, Port: 6379,
-			Endpoints: []proxy.Endpoint{{Addr: addr.AddrPort()}},
+			Endpoints: proxy.InOrder(proxy.Endpoint{Addr: addr.AddrPort()}),
 		}, nil
 	}))
 	expired, expire := context.WithCancel(context.Background())

@@ -31,7 +31,7 @@ const (
 // rights is the room for the descriptors of a message.
 var rights = unix.CmsgSpace(2 * perMessage * 4)
 
-// connection is what the log will say of a connection.
+// connection is what the log will say of a connection, and how it is to be carried.
 type connection struct {
 	ID       uint64         `json:"id"`
 	Client   proxy.Client   `json:"client"`
@@ -41,19 +41,25 @@ type connection struct {
 	Endpoint proxy.Endpoint `json:"endpoint"`
 	Attempts int            `json:"attempts"`
 	Accepted time.Time      `json:"accepted"`
+	Options  proxy.Options  `json:"options"`
+	Preface  []byte         `json:"preface,omitempty"`
+	Read     int            `json:"read,omitempty"`
 }
 
 func describe(id uint64, live proxy.Live) connection {
 	return connection{
 		ID: id, Client: live.Route.Client, Port: live.Route.Port, Target: live.Route.Target,
 		Source: live.Source, Endpoint: live.Endpoint, Attempts: live.Attempts, Accepted: live.Accepted,
+		Options: live.Route.Options, Preface: live.Route.Preface, Read: live.Route.Read,
 	}
 }
 
 // live is the connection again, but for its two ends.
 func (c connection) live() proxy.Live {
 	return proxy.Live{
-		Route:  proxy.Route{Client: c.Client, Port: c.Port, Target: c.Target},
+		Route: proxy.Route{
+			Client: c.Client, Port: c.Port, Target: c.Target, Options: c.Options, Preface: c.Preface, Read: c.Read,
+		},
 		Source: c.Source, Endpoint: c.Endpoint, Attempts: c.Attempts, Accepted: c.Accepted,
 	}
 }

@@ -13,7 +13,8 @@ var (
 	coreMayDo = []string{
 		module + "/internal/hint",
 		module + "/internal/suggest",
-		"golang.org/x/sys/unix", // the kernel's interface, as syscall was
+		"golang.org/x/sys/unix",  // the kernel's interface, as syscall was
+		"golang.org/x/time/rate", // a token bucket, which speaks to nobody
 	}
 )
 
@@ -73,6 +74,7 @@ var homes = []struct {
 	{"github.com/google/nftables", []string{"netrules/advance", "netrules/anchor", "netrules/guard", "netrules/iptables", "netrules/owned"}},
 	{"github.com/mdlayher/", []string{"netrules/iptables", "netrules/owned"}}, // nftables' transport
 	{"github.com/vishvananda/", []string{"netrules/netns", "internal/netlab"}},
+	{"github.com/pires/go-proxyproto", []string{"internal/proxyproto"}},
 	{"go.yaml.in/", []string{"internal/config"}},
 	{"github.com/spf13/", []string{"cmd/ambassadord"}},
 }

@@ -1,0 +1,314 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/balance"
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// upstream is a target with its options, shared by all whose bindings say the same.
+type upstream struct {
+	target  resolver.Target
+	options option.Set
+	carried proxy.Options
+	balance balance.Options
+	limit   *proxy.Limit // nil without a limit of the target
+
+	last atomic.Pointer[resolver.Resolution]
+}
+
+// upstreamKey is what makes an upstream.
+type upstreamKey struct {
+	target  string
+	options option.Set
+}
+
+// upstreams are made when they are first needed, and forgotten with the last binding
+// that says the same.
+type upstreams struct {
+	all sync.Map // upstreamKey → *upstream
+
+	mu      sync.Mutex
+	limits  map[targetLimit]*proxy.Limit
+	clients map[clientLimit]*proxy.Limit
+}
+
+// targetLimit is a limit that several upstreams may share, whatever else their options
+// say.
+type targetLimit struct {
+	target string
+	bounds proxy.Bounds
+}
+
+// clientLimit is whose connections by which port are limited.
+type clientLimit struct {
+	client string
+	port   uint16
+}
+
+// of returns the upstream of a binding.
+func (u *upstreams) of(b *binding.Binding) *upstream {
+	key := upstreamKey{b.Text, b.Options}
+	if up, ok := u.all.Load(key); ok {
+		return up.(*upstream)
+	}
+	up := &upstream{target: b.Target, options: b.Options, carried: carriedOptions(&b.Options), balance: balanceOptions(&b.Options)}
+	if b.Options.TargetLimit > 0 {
+		up.limit = u.targetLimit(b)
+	}
+	actual, _ := u.all.LoadOrStore(key, up)
+	return actual.(*upstream)
+}
+
+func (u *upstreams) targetLimit(b *binding.Binding) *proxy.Limit {
+	key := targetLimit{b.Target.String(), proxy.Bounds{Open: b.Options.TargetLimit, Queue: b.Options.Queue}}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if l := u.limits[key]; l != nil {
+		return l
+	}
+	if u.limits == nil {
+		u.limits = map[targetLimit]*proxy.Limit{}
+	}
+	l := proxy.NewLimit("target "+b.Text, "raise the option target-limit, or give the target more endpoints and connections", key.bounds)
+	u.limits[key] = l
+	return l
+}
+
+// limitsOf are what a connection of client by the binding b has to pass.
+func (u *upstreams) limitsOf(up *upstream, client string, name string, b *binding.Binding) []*proxy.Limit {
+	var limits []*proxy.Limit
+	if b.Options.ClientLimit > 0 || b.Options.ClientRate > 0 {
+		limits = append(limits, u.clientLimit(clientLimit{client, b.Port}, name, &b.Options))
+	}
+	if up.limit != nil {
+		limits = append(limits, up.limit)
+	}
+	return limits
+}
+
+func (u *upstreams) clientLimit(key clientLimit, name string, o *option.Set) *proxy.Limit {
+	bounds := proxy.Bounds{Open: o.ClientLimit, Rate: o.ClientRate, Queue: o.Queue}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	l := u.clients[key]
+	if l == nil {
+		if u.clients == nil {
+			u.clients = map[clientLimit]*proxy.Limit{}
+		}
+		if len(u.clients) >= mostClients {
+			u.sweep(nil)
+		}
+		l = proxy.NewLimit(fmt.Sprintf("%s by port %d", name, key.port),
+			fmt.Sprintf("raise connect.%d.client-limit or client-rate, or look why it opens so many", key.port), bounds)
+		u.clients[key] = l
+	}
+	l.Set(bounds)
+	return l
+}
+
+// keep forgets what no client of table has bound any more. Connections that use it go
+// on, and a listener makes its own anew.
+func (u *upstreams) keep(table *identity.Table) {
+	kept, alive := map[upstreamKey]bool{}, map[string]bool{}
+	for _, c := range table.Clients() {
+		alive[c.Container.ShortID()] = true
+		for _, b := range c.Bindings.All() {
+			kept[upstreamKey{b.Text, b.Options}] = true
+		}
+	}
+	limits := map[*proxy.Limit]bool{}
+	u.all.Range(func(key, up any) bool {
+		if kept[key.(upstreamKey)] {
+			limits[up.(*upstream).limit] = true
+		} else {
+			u.all.Delete(key)
+		}
+		return true
+	})
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for key, l := range u.limits {
+		if !limits[l] && l.Idle() {
+			delete(u.limits, key)
+		}
+	}
+	u.sweep(alive)
+}
+
+// mostClients is how many clients' limits are kept before those that are of no use
+// are looked for: a listener's clients are addresses, of which there are many.
+const mostClients = 4096
+
+// sweep forgets the limits of clients that are not alive and have nothing left that
+// counts. It is called with mu held.
+func (u *upstreams) sweep(alive map[string]bool) {
+	for key, l := range u.clients {
+		if !alive[key.client] && l.Idle() {
+			delete(u.clients, key)
+		}
+	}
+}
+
+// chooser is the proxy.Chooser of one connection.
+type chooser struct {
+	agent  *agent
+	up     *upstream
+	text   string // the target as it was declared
+	client string // who keeps an endpoint, under the policy that does
+
+	resolution atomic.Pointer[resolver.Resolution]
+	choice     balance.Choice
+}
+
+// Refresh asks who serves the target now.
+func (c *chooser) Refresh(ctx context.Context) error {
+	last := c.up.last.Load()
+	resolution, err := c.agent.resolver.Resolve(ctx, c.up.target, last)
+	if resolution != nil {
+		c.resolution.Store(resolution)
+	}
+	if err != nil {
+		return proxy.Fail(resolveReason(err), err)
+	}
+	if resolution != last {
+		c.up.last.Store(resolution)
+	}
+	pool := c.agent.balancer.Pool(c.text, c.up.balance)
+	if !pool.Knows(resolution) {
+		pool.Update(resolution, c.agent.candidates(resolution.Endpoints))
+	}
+	c.choice = pool.Choose(c.client)
+	return nil
+}
+
+// Next names the endpoint to dial next.
+func (c *chooser) Next() (proxy.Attempt, bool) {
+	left := c.choice.Left()
+	use, ok := c.choice.Next()
+	if !ok {
+		return proxy.Attempt{}, false
+	}
+	return proxy.Attempt{
+		Endpoint: proxy.Endpoint{Addr: use.Addr, Name: use.Name},
+		Left:     left,
+		Verdict:  &trial{use: use, began: time.Now()},
+	}, true
+}
+
+// Changed blocks until the target's sources say something else than at the last
+// Refresh.
+func (c *chooser) Changed(ctx context.Context) {
+	if resolution := c.resolution.Load(); resolution != nil {
+		resolution.Changed(ctx)
+		return
+	}
+	<-ctx.Done()
+}
+
+// trial tells the balancer what became of an endpoint.
+type trial struct {
+	use   balance.Use
+	began time.Time
+}
+
+// leastPatience is how long an endpoint must have been given to answer if it is to
+// count as its failure that it did not.
+const leastPatience = 500 * time.Millisecond
+
+// Failed passes on that the endpoint did not answer, if it had the time to.
+func (t *trial) Failed(err error) {
+	if errors.Is(err, context.DeadlineExceeded) && time.Since(t.began) < leastPatience {
+		t.use.Cancelled()
+		return
+	}
+	t.use.Failed(err)
+}
+
+// Cancelled passes on that it was given up.
+func (t *trial) Cancelled() { t.use.Cancelled() }
+
+// Opened passes on that it answered.
+func (t *trial) Opened() { t.use.Opened() }
+
+// Closed passes on how the connection ended.
+func (t *trial) Closed(answered, reset bool) {
+	switch {
+	case answered:
+		t.use.Closed(balance.Answered)
+	case reset:
+		t.use.Closed(balance.Reset)
+	default:
+		t.use.Closed(balance.Silent)
+	}
+}
+
+// candidates are endpoints as the balancer wants them.
+func (a *agent) candidates(endpoints []resolver.Endpoint) []balance.Endpoint {
+	table := a.table.load()
+	out := make([]balance.Endpoint, len(endpoints))
+	for i, e := range endpoints {
+		out[i] = balance.Endpoint{Addr: e.Addr, Name: e.Name, Priority: e.Priority, Weight: e.Weight, Distance: distanceOf(&e)}
+		if local(e.Addr.Addr()) || table != nil && table.At(e.Addr.Addr()) != nil {
+			out[i].Distance = balance.SameHost
+		}
+	}
+	return out
+}
+
+// local reports whether addr is surely this host's.
+func local(addr netip.Addr) bool { return addr.Unmap().IsLoopback() }
+
+func distanceOf(e *resolver.Endpoint) balance.Distance {
+	switch e.Distance {
+	case resolver.SameHost:
+		return balance.SameHost
+	case resolver.SameDatacenter:
+		return balance.SameDatacentre
+	case resolver.OtherDatacenter:
+		return balance.Elsewhere
+	}
+	return balance.DistanceUnknown
+}
+
+func balanceOptions(o *option.Set) balance.Options {
+	b := balance.Options{
+		Policy: balance.Policy(o.Policy), PreferNear: o.Locality == option.LocalityPrefer, SlowStart: o.SlowStart,
+		EjectAfter: o.EjectAfter, EjectFor: o.EjectFor, EjectForMax: o.EjectForMax, EjectMost: o.EjectMost,
+	}
+	switch o.Check {
+	case option.CheckTCP:
+		b.Check = balance.Check{Kind: balance.TCPCheck, Send: o.CheckSend, Expect: o.CheckExpect}
+	case option.CheckHTTP:
+		b.Check = balance.Check{Kind: balance.HTTPCheck, Path: o.CheckPath, Host: o.CheckHost}
+	case option.CheckNone:
+		return b
+	}
+	b.Check.Port, b.Check.Interval, b.Check.Timeout = o.CheckPort, o.CheckInterval, o.CheckTimeout
+	b.Check.Jitter, b.Check.Rise, b.Check.Fall = o.CheckJitter, o.CheckRise, o.CheckFall
+	return b
+}
+
+func carriedOptions(o *option.Set) proxy.Options {
+	p := proxy.Options{
+		Timeout: o.Timeout, AttemptTimeout: o.AttemptTimeout, Hedge: o.Hedge, Wait: o.Wait,
+		Idle: o.IdleTimeout, HalfClosed: o.HalfClosedTimeout, Lifetime: o.MaxLifetime,
+		KeepAlive: o.Keepalive, UserTimeout: o.UserTimeout,
+		Source: o.SourceAddress.Addr, Mark: o.Mark,
+	}
+	if p.KeepAlive == 0 {
+		p.KeepAlive = -1 // off; to the proxy 0 is what package net does
+	}
+	return p
+}

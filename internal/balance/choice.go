@@ -1,0 +1,119 @@
+package balance
+
+// Choice is the choosing for one connection. It is not for use by several
+// goroutines at once.
+type Choice struct {
+	pool   *Pool
+	client uint64
+	tried  tried
+}
+
+// Choose begins the choosing of a connection of client, which is who keeps an
+// endpoint under policy Source: a container's ID, an address.
+func (p *Pool) Choose(client string) Choice {
+	p.touch()
+	c := Choice{pool: p}
+	if p.options.Policy == Source {
+		c.client = hashText(client)
+	}
+	return c
+}
+
+// Next returns the best endpoint that has not been tried in this round, and false
+// when all have been. Those who are well come first, by priority, then distance if
+// the pool prefers the near, then policy. Those who are out come after them, in case
+// that is an error. What it returns are the endpoints of now: it sees what other
+// connections learn meanwhile.
+//
+// In each group an ejected endpoint whose time is over comes before all others, to
+// one connection, which is its probe.
+func (c *Choice) Next() (Use, bool) {
+	pic := c.pool.current()
+	for i := range pic.groups {
+		g := &pic.groups[i]
+		if len(g.halfOpen) > 0 {
+			if u, ok := c.probe(g); ok {
+				return u, true
+			}
+		}
+		if at := g.pick(c); at >= 0 {
+			return c.use(g.well[at]), true
+		}
+	}
+	if pic.out > 0 && !pic.panic {
+		for i := range pic.groups {
+			out := pic.groups[i].out
+			if at := scan(out, nil, &c.tried, -1); at >= 0 {
+				return c.use(out[at]), true
+			}
+		}
+	}
+	return Use{}, false
+}
+
+// Left is how many endpoints Next has still to offer in this round, as it looks now.
+func (c *Choice) Left() int {
+	return max(0, len(c.pool.picture.Load().roster.members)-c.tried.n)
+}
+
+// Again begins a new round: every endpoint may be tried once more.
+func (c *Choice) Again() { c.tried = tried{} }
+
+func (c *Choice) use(m *member) Use {
+	c.tried.add(m.health)
+	m.health.load.Add(1)
+	return Use{Endpoint: m.Endpoint, pool: c.pool, health: m.health, mark: m.health.mark.Load()}
+}
+
+// probe makes this connection the probe of one of g's, if one needs one.
+func (c *Choice) probe(g *group) (Use, bool) {
+	now := c.pool.registry.now()
+	for _, m := range g.halfOpen {
+		e := m.health.ejection.Load()
+		if e == nil || c.tried.has(m.health) || !g.wouldPick(c, m) || !e.claim(now) {
+			continue
+		}
+		u := c.use(m)
+		u.probe = e
+		return u, true
+	}
+	return Use{}, false
+}
+
+// tried is a small set: nearly always it is empty, or has one.
+type tried struct {
+	n    int
+	few  [6]*health
+	many map[*health]struct{} // all of them, once there are more
+}
+
+func (t *tried) add(h *health) {
+	if t.has(h) {
+		return
+	}
+	if t.n < len(t.few) {
+		t.few[t.n] = h
+	} else {
+		if t.many == nil {
+			t.many = make(map[*health]struct{})
+			for _, h := range t.few {
+				t.many[h] = struct{}{}
+			}
+		}
+		t.many[h] = struct{}{}
+	}
+	t.n++
+}
+
+func (t *tried) has(h *health) bool {
+	if t.many != nil {
+		_, ok := t.many[h]
+		return ok
+	}
+	for i := range t.n {
+		if t.few[i] == h {
+			return true
+		}
+	}
+	return false
+}

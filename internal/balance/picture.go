@@ -1,0 +1,149 @@
+package balance
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// leastShare is the weight in effect of an endpoint of weight 0.
+	leastShare = 0.01
+	// startShare is the part of its weight with which a slow start begins.
+	startShare = 0.1
+	// slowSteps is in how many steps the weight then grows.
+	slowSteps = 100
+)
+
+// picture is how a pool looks at one moment: who is well, and what weighs how much.
+// It does not change.
+type picture struct {
+	roster *roster
+	groups []group // in the order in which to try them
+	until  int64   // when it is to be made anew; 0 when no time makes it wrong
+	out    int     // members that are out
+	panic  bool    // so many are out that nobody counts as out
+}
+
+// group is the members that are equally good by priority and distance.
+type group struct {
+	well    []*member
+	weights []float64 // of those, in effect
+	sums    []float64 // of those up to each; nil when all weigh the same
+	// halfOpen are out, but due for a probe.
+	halfOpen []*member
+	// out are those who are not well, halfOpen included.
+	out []*member
+}
+
+// draw makes a picture. It is called with p.mu held.
+func (p *Pool) draw(r *roster, now int64) *picture {
+	pic := &picture{roster: r}
+	outs := make([]bool, len(r.members))
+	for i := range r.members {
+		if out, until := p.isOut(&r.members[i], now); out {
+			outs[i] = true
+			pic.out++
+			pic.wrongAt(until)
+		}
+	}
+	most := p.options.EjectMost
+	pic.panic = most > 0 && pic.out*100 > most*len(r.members)
+
+	for from := 0; from < len(r.members); {
+		first := &r.members[from]
+		to := from + 1
+		for to < len(r.members) && r.members[to].Priority == first.Priority &&
+			p.distance(r.members[to].Endpoint) == p.distance(first.Endpoint) {
+			to++
+		}
+		pic.groups = append(pic.groups, p.drawGroup(pic, r.members[from:to], outs[from:to], now))
+		from = to
+	}
+	return pic
+}
+
+func (p *Pool) drawGroup(pic *picture, members []member, outs []bool, now int64) group {
+	var g group
+	for i := range members {
+		m := &members[i]
+		if outs[i] && !pic.panic {
+			g.out = append(g.out, m)
+			if p.due(m, now) {
+				g.halfOpen = append(g.halfOpen, m)
+			}
+			continue
+		}
+		weight, until := p.weight(m, now)
+		pic.wrongAt(until)
+		g.well = append(g.well, m)
+		g.weights = append(g.weights, weight)
+	}
+	if slices.ContainsFunc(g.weights, func(w float64) bool { return w != g.weights[0] }) {
+		g.sums = make([]float64, len(g.weights))
+		sum := 0.0
+		for i, w := range g.weights {
+			sum += w
+			g.sums[i] = sum
+		}
+	}
+	return g
+}
+
+// wrongAt says that from t on the picture is another; 0 is never.
+func (pic *picture) wrongAt(t int64) {
+	if t != 0 && (pic.until == 0 || t < pic.until) {
+		pic.until = t
+	}
+}
+
+// isOut says whether m is ejected or out by its check, and when that may change by
+// time alone.
+func (p *Pool) isOut(m *member, now int64) (out bool, until int64) {
+	if m.check != nil && m.check.down() {
+		out = true
+	}
+	if p.options.EjectAfter <= 0 {
+		return out, 0
+	}
+	if e := m.health.ejection.Load(); e != nil {
+		out = true
+		if now < e.until {
+			until = e.until
+		}
+	}
+	return out, until
+}
+
+// due says whether m, which is out, may be probed. Whom its check finds down, the
+// check will find well again.
+func (p *Pool) due(m *member, now int64) bool {
+	if p.options.EjectAfter <= 0 || m.check != nil && m.check.down() {
+		return false
+	}
+	e := m.health.ejection.Load()
+	return e != nil && now >= e.until
+}
+
+// weight is the weight of m in effect, and when it is to be looked at again.
+func (p *Pool) weight(m *member, now int64) (weight float64, until int64) {
+	weight = weightOf(m.Endpoint)
+	slow := int64(p.options.SlowStart)
+	if slow <= 0 {
+		return weight, 0
+	}
+	began := m.joined
+	if p.options.EjectAfter > 0 {
+		began = max(began, m.health.recovered.Load())
+	}
+	if m.check != nil {
+		began = max(began, m.check.risen.Load())
+	}
+	age := now - began
+	if began == 0 || age >= slow {
+		return weight, 0
+	}
+	step := max(slow/slowSteps, int64(time.Millisecond))
+	return weight * max(startShare, float64(age)/float64(slow)), now + step
+}
+
+func weightOf(e Endpoint) float64 { return max(float64(e.Weight), leastShare) }

@@ -1,0 +1,214 @@
+package balance
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// rejoinFor is how long an endpoint may be away from a pool without being new to it
+// when it comes back: two connections may bring an old and a new answer in either
+// order.
+const rejoinFor = 30 * time.Second
+
+// Pool is the endpoints of one target under one set of options.
+type Pool struct {
+	registry *Registry
+	target   string
+	options  Options
+
+	picture atomic.Pointer[picture]
+	stale   atomic.Bool   // the picture is to be made anew
+	turn    atomic.Uint64 // of RoundRobin
+	used    atomic.Int64  // the beat at which it was last chosen from
+
+	// mu is for making pictures and rosters. Who chooses only tries it.
+	mu     sync.Mutex
+	away   map[netip.AddrPort]absence
+	closed bool
+}
+
+// absence is what is kept of a member that has left.
+type absence struct{ joined, left int64 }
+
+func newPool(r *Registry, target string, o Options) *Pool {
+	p := &Pool{registry: r, target: target, options: o}
+	// So that not every pool, on every host, begins with the first.
+	p.turn.Store(uint64(rand.Uint32()))
+	p.used.Store(r.beat.Load())
+	p.picture.Store(&picture{roster: new(roster)})
+	return p
+}
+
+// member is an endpoint of a pool.
+type member struct {
+	Endpoint
+	health *health
+	check  *checker // nil when the pool has none
+	hash   uint64
+	joined int64 // when it joined others; 0 when it was among the first
+	place  int   // in the roster
+}
+
+// roster is what a pool was last told of its endpoints. It does not change.
+type roster struct {
+	version any
+	members []member // by priority, then distance
+}
+
+// Knows reports whether the pool was told of its endpoints as they were in version.
+func (p *Pool) Knows(version any) bool { return p.picture.Load().roster.version == version }
+
+// Update tells the pool of its endpoints. It does nothing when version is the one it
+// was told last, so it may be called for every connection; version is to be a
+// pointer or another comparable value that is another one for each answer. An
+// address that comes twice counts once, with its best priority.
+func (p *Pool) Update(version any, endpoints []Endpoint) {
+	if version != nil && p.picture.Load().roster.version == version {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	had := p.picture.Load().roster
+	if version != nil && had.version == version {
+		return
+	}
+	now := p.registry.now()
+	before := make(map[netip.AddrPort]*member, len(had.members))
+	for i := range had.members {
+		before[had.members[i].Addr] = &had.members[i]
+	}
+	next := &roster{version: version, members: make([]member, 0, len(endpoints))}
+	for _, e := range p.sorted(endpoints) {
+		m := p.enlist(e, before, len(had.members) > 0, now)
+		m.place = len(next.members)
+		next.members = append(next.members, m)
+	}
+	p.dismiss(before, now)
+	p.stale.Store(false)
+	p.picture.Store(p.draw(next, now))
+	if p.options.Check.Kind != NoCheck {
+		p.registry.wakeUp()
+	}
+}
+
+// sorted is endpoints by priority and distance, each address once.
+func (p *Pool) sorted(endpoints []Endpoint) []Endpoint {
+	sorted := slices.Clone(endpoints)
+	slices.SortStableFunc(sorted, func(a, b Endpoint) int {
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(p.distance(a), p.distance(b)))
+	})
+	seen := make(map[netip.AddrPort]struct{}, len(sorted))
+	return slices.DeleteFunc(sorted, func(e Endpoint) bool {
+		_, twice := seen[e.Addr]
+		seen[e.Addr] = struct{}{}
+		return twice || !e.Addr.IsValid()
+	})
+}
+
+// distance is by which e is ordered.
+func (p *Pool) distance(e Endpoint) Distance {
+	switch {
+	case !p.options.PreferNear:
+		return 0
+	case e.Distance == DistanceUnknown:
+		return Elsewhere
+	}
+	return e.Distance
+}
+
+// enlist makes e a member, and takes it out of before if it was one.
+func (p *Pool) enlist(e Endpoint, before map[netip.AddrPort]*member, joins bool, now int64) member {
+	m := member{Endpoint: e}
+	if was := before[e.Addr]; was != nil {
+		delete(before, e.Addr)
+		m.health, m.check, m.hash, m.joined = was.health, was.check, was.hash, was.joined
+		return m
+	}
+	m.hash = hashAddr(e.Addr)
+	if p.closed {
+		m.health = &health{addr: e.Addr} // its own: nobody would ever let go of it
+	} else {
+		m.health = p.registry.acquire(e.Addr, p)
+	}
+	if p.options.Check.Kind != NoCheck {
+		m.check = m.health.checker(p.options.Check)
+	}
+	if joins {
+		m.joined = now
+	}
+	if was, ok := p.away[e.Addr]; ok {
+		delete(p.away, e.Addr)
+		if now-was.left < int64(rejoinFor) {
+			m.joined = was.joined
+		}
+	}
+	return m
+}
+
+// dismiss lets go of those that are no longer members.
+func (p *Pool) dismiss(gone map[netip.AddrPort]*member, now int64) {
+	for addr, was := range p.away {
+		if now-was.left >= int64(rejoinFor) {
+			delete(p.away, addr)
+		}
+	}
+	for addr, m := range gone {
+		if p.closed {
+			continue // close has
+		}
+		p.registry.release(m.health, p)
+		if p.away == nil {
+			p.away = make(map[netip.AddrPort]absence)
+		}
+		if len(p.away) < mostRemembered {
+			p.away[addr] = absence{joined: m.joined, left: now}
+		}
+	}
+}
+
+// close lets go of all members. Who still holds the pool may go on choosing from it.
+func (p *Pool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	members := p.picture.Load().roster.members
+	for i := range members {
+		p.registry.release(members[i].health, p)
+	}
+}
+
+// current is the picture to choose by. It is made anew by whoever finds that it has
+// to be; others do not wait for that.
+func (p *Pool) current() *picture {
+	pic := p.picture.Load()
+	if p.stale.Load() || pic.until != 0 && p.registry.now() >= pic.until {
+		if p.mu.TryLock() {
+			defer p.mu.Unlock()
+			p.stale.Store(false) // before looking: a change from now on is for the next one
+			pic = p.draw(p.picture.Load().roster, p.registry.now())
+			p.picture.Store(pic)
+		}
+	}
+	return pic
+}
+
+// inUse says whether somebody has chosen from it lately.
+func (p *Pool) inUse() bool { return p.registry.beat.Load()-p.used.Load() < int64(idleAfter) }
+
+// touch notes that somebody chooses from it.
+func (p *Pool) touch() {
+	beat := p.registry.beat.Load()
+	used := p.used.Load()
+	if used == beat {
+		return
+	}
+	p.used.Store(beat)
+	if p.options.Check.Kind != NoCheck && beat-used >= int64(idleAfter) {
+		p.registry.wakeUp()
+	}
+}

@@ -1,0 +1,102 @@
+package balance
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"golang.org/x/sys/unix"
+)
+
+// Use is an endpoint that was chosen for a connection. It counts as one of the
+// endpoint's connections from then on. Exactly one of Failed, Cancelled and Opened
+// follows, and Closed after Opened.
+type Use struct {
+	Endpoint
+	pool   *Pool
+	health *health
+	mark   uint64    // the health's when it was chosen
+	probe  *ejection // set when it is the probe of that ejection
+}
+
+// End says how a connection that was opened ended, as far as the endpoint's health
+// is concerned.
+type End int
+
+const (
+	// Silent: no byte came from the endpoint, and it did not reset the connection
+	// either: the client left, or the protocol goes one way. It proves nothing; a
+	// process that is frozen looks like that, since its kernel answers for it.
+	Silent End = iota
+	// Answered: at least one byte came from the endpoint.
+	Answered
+	// Reset: the endpoint reset the connection before any byte of its own.
+	Reset
+)
+
+// Failed says that the endpoint could not be dialled. What is not the endpoint's
+// doing (no descriptors or ports left here, a context that was cancelled) counts as
+// Cancelled. A dial that was given less time than an answer takes should be reported
+// as Cancelled too.
+func (u Use) Failed(err error) {
+	if err == nil || ours(err) {
+		u.Cancelled()
+		return
+	}
+	u.health.load.Add(-1)
+	u.tell(u.health.fail(u.mark, &u.pool.options, u.pool.registry.now(), err.Error(), true))
+}
+
+// Cancelled says that it was given up without a verdict: a hedge lost, the client
+// left.
+func (u Use) Cancelled() {
+	u.health.load.Add(-1)
+	if u.probe != nil {
+		u.probe.probe.Store(0) // whoever comes next is the probe
+	}
+}
+
+// Opened says that the endpoint answered the dial.
+func (u Use) Opened() {
+	u.health.open.Add(1)
+	u.tell(u.health.opened(u.mark, u.pool.registry.now()))
+}
+
+// Closed says how the connection ended.
+func (u Use) Closed(end End) {
+	u.health.open.Add(-1)
+	u.health.load.Add(-1)
+	switch end {
+	case Silent:
+	case Answered:
+		u.tell(u.health.answered(u.mark, u.pool.registry.now()))
+	case Reset:
+		u.tell(u.health.fail(u.mark, &u.pool.options, u.pool.registry.now(), "reset before any byte", false))
+	}
+}
+
+// tell logs what became of the endpoint.
+func (u Use) tell(c change) {
+	if c.what == "" {
+		return
+	}
+	level, lasting := slog.LevelWarn, "for"
+	if c.what == recovered {
+		level, lasting = slog.LevelInfo, "after"
+	}
+	u.pool.registry.log.Log(context.Background(), level, c.what, "endpoint", u.Addr.String(), "name", u.Name,
+		"target", u.pool.target, "why", c.why, "failures", c.failures, lasting, c.lasts.String())
+}
+
+// ours says that err is about this host rather than the endpoint.
+func ours(err error) bool {
+	if errors.Is(err, context.Canceled) {
+		return true
+	}
+	for _, e := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EADDRNOTAVAIL, unix.EADDRINUSE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,189 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Client is who opened a connection, as the log names it.
+type Client struct {
+	// Name is a container's name, or an address when it is no container.
+	Name string
+	// ID is the container's short ID; "" when it is no container.
+	ID string
+	// Service is the Compose or Swarm service, "" if none.
+	Service string
+}
+
+// Endpoint is a place to dial.
+type Endpoint struct {
+	Addr netip.AddrPort
+	// Name is for people: a container's name, a service instance's ID.
+	Name string
+}
+
+// Verdict is told what became of the use of an endpoint, once: Failed, Cancelled, or
+// Opened and after it Closed.
+type Verdict interface {
+	// Failed says that the endpoint did not answer.
+	Failed(err error)
+	// Cancelled says that it was given up before that was known.
+	Cancelled()
+	// Opened says that it answered.
+	Opened()
+	// Closed says that the connection has ended: whether a byte came from the
+	// endpoint, and whether the endpoint reset it.
+	Closed(answered, reset bool)
+}
+
+// Attempt is an endpoint to be dialled now.
+type Attempt struct {
+	Endpoint
+	// Left is how many endpoints are left to try in this round, with this one.
+	Left int
+	// Verdict is told what became of it; nil means nobody is.
+	Verdict Verdict
+}
+
+// Chooser chooses the endpoints of one connection, in rounds in which each is tried
+// at most once. Changed may be called while another method runs, the others from one
+// goroutine at a time.
+type Chooser interface {
+	// Refresh begins a round with whoever serves the target now; it may wait for
+	// that to be known. The error is a *Failure that says why there is nobody.
+	Refresh(ctx context.Context) error
+	// Next names the endpoint to dial next; false when the round is over.
+	Next() (Attempt, bool)
+	// Changed blocks until another round may find somebody else than this one did, or
+	// until ctx ends.
+	Changed(ctx context.Context)
+}
+
+// Options is how a connection is to be carried. Durations are off at 0 unless said
+// otherwise.
+type Options struct {
+	// Timeout bounds the search for an endpoint that answers, over all attempts and
+	// what is waited in between. 0 means 10 s.
+	Timeout time.Duration
+	// AttemptTimeout bounds one attempt while other endpoints are left to try. 0
+	// means 1.5 s: enough for one lost SYN, which is sent again after 1 s
+	// (RFC 6298).
+	AttemptTimeout time.Duration
+	// Hedge is after how long a second endpoint is dialled beside one that has not
+	// answered yet.
+	Hedge time.Duration
+	// Wait is how long after its accept a connection is held while nobody answers.
+	Wait time.Duration
+	// Idle resets a connection on which nothing moved for so long.
+	Idle time.Duration
+	// HalfClosed resets a connection so long after one of its streams has ended.
+	HalfClosed time.Duration
+	// Lifetime resets a connection that is so old.
+	Lifetime time.Duration
+	// KeepAlive is how long a connection is silent before it is probed, and between
+	// probes (tcp(7), TCP_KEEPIDLE and TCP_KEEPINTVL). 0 means DefaultKeepAlive, less
+	// than 0 never.
+	KeepAlive time.Duration
+	// UserTimeout is how long what was sent may stay unacknowledged (tcp(7),
+	// TCP_USER_TIMEOUT). 0 leaves it to the kernel.
+	UserTimeout time.Duration
+	// Source is the address from which endpoints are dialled; invalid means the
+	// kernel's choice.
+	Source netip.Addr
+	// Transparent lets Source be an address that is not this host's (ip(7),
+	// IP_TRANSPARENT).
+	Transparent bool
+	// Mark is set on connections to endpoints (socket(7), SO_MARK) unless it is 0.
+	Mark uint32
+}
+
+// Route is the answer for one connection.
+type Route struct {
+	Client Client
+	// Port is the port that the client dialled.
+	Port uint16
+	// Target is the binding's target as it was declared.
+	Target string
+	// Endpoints chooses whom to dial.
+	Endpoints Chooser
+	// Options is how to do it.
+	Options Options
+	// Limits are passed in this order, before an endpoint is chosen.
+	Limits []*Limit
+	// Preface is sent to the endpoint ahead of what the client sends.
+	Preface []byte
+	// Read is how many bytes of the client's stream the Router has taken.
+	Read int
+	// Dial opens a connection to one of Endpoints; nil means the server's way.
+	Dial func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error)
+	// Opened is called when an endpoint has answered, with what cuts the connection
+	// off for a reason of the Router's; closed is called at its end. nil means that
+	// nobody wants to.
+	Opened func(endpoint Endpoint, cut func(error)) (closed func())
+	// Ended is called when the connection has ended, whatever became of it; nil
+	// means nobody waits for that.
+	Ended func()
+}
+
+// Router finds the route of a connection. On failure it returns as much of the
+// route as it knows, for the log, and a *Failure. It must not write to the
+// connection, and read no more than Route.Read says.
+type Router interface {
+	Route(ctx context.Context, conn *net.TCPConn) (Route, error)
+}
+
+// RouterFunc is a function as a Router.
+type RouterFunc func(ctx context.Context, conn *net.TCPConn) (Route, error)
+
+// Route calls f.
+func (f RouterFunc) Route(ctx context.Context, conn *net.TCPConn) (Route, error) { return f(ctx, conn) }
+
+// Record is what is said of one connection when it has ended.
+type Record struct {
+	Route    Route
+	Source   netip.AddrPort // the client's address
+	Endpoint Endpoint       // the one that answered; zero if none did
+	Attempts int            // endpoints dialled
+	Held     time.Duration  // from accept until an endpoint had answered, or none had
+	Up       int64          // bytes from client to endpoint
+	Down     int64          // bytes from endpoint to client
+	Duration time.Duration  // from accept to the end
+	Err      error          // nil, or a *Failure
+}
+
+// Live is a connection whose both ends are up.
+type Live struct {
+	Route    Route
+	Source   netip.AddrPort // the client's address
+	Endpoint Endpoint
+	Attempts int // endpoints dialled
+	Accepted time.Time
+	Client   *net.TCPConn
+	Upstream *net.TCPConn
+}
+
+// InOrder chooses endpoints in the order in which they are given, and nobody else.
+func InOrder(endpoints ...Endpoint) Chooser { return &inOrder{all: endpoints} }
+
+type inOrder struct{ all, left []Endpoint }
+
+// Refresh begins anew.
+func (o *inOrder) Refresh(context.Context) error {
+	o.left = o.all
+	return nil
+}
+
+// Next is the next in order.
+func (o *inOrder) Next() (Attempt, bool) {
+	if len(o.left) == 0 {
+		return Attempt{}, false
+	}
+	a := Attempt{Endpoint: o.left[0], Left: len(o.left)}
+	o.left = o.left[1:]
+	return a, true
+}
+
+// Changed waits in vain.
+func (o *inOrder) Changed(ctx context.Context) { <-ctx.Done() }

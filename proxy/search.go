@@ -1,0 +1,288 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+const (
+	defaultDialTimeout    = 10 * time.Second
+	defaultAttemptTimeout = 1500 * time.Millisecond
+	// firstPause and longestPause bound the time between two rounds in which nobody
+	// answered.
+	firstPause, longestPause = 20 * time.Millisecond, 250 * time.Millisecond
+	// noticeAfter is how long a search may take before somebody looks whether the
+	// client is still there. Most are over long before.
+	noticeAfter = 50 * time.Millisecond
+)
+
+// search looks for an endpoint that answers, for one connection.
+type search struct {
+	server   *Server
+	route    *Route
+	client   *net.TCPConn
+	accepted time.Time
+
+	attempts int
+	failures []error // of this round
+
+	found Attempt      // the one that answered
+	conn  *net.TCPConn // to it
+}
+
+// held is the time until which the connection is held although nobody answers.
+func (s *search) held() time.Time { return s.accepted.Add(s.route.Options.Wait) }
+
+// admit passes the limits; leave gives the places back.
+func (s *search) admit(ctx context.Context) (leave func(), err error) {
+	limits := s.route.Limits
+	if s.server.Limit != nil {
+		limits = append(limits[:len(limits):len(limits)], s.server.Limit)
+	}
+	entered := 0
+	leave = func() {
+		for _, l := range limits[:entered] {
+			l.leave()
+		}
+	}
+	for entered < len(limits) && limits[entered].tryEnter() {
+		entered++
+	}
+	if entered == len(limits) { // nearly always
+		return leave, nil
+	}
+	ctx, cancel := context.WithDeadline(ctx, s.held())
+	defer cancel()
+	ctx, stop := s.watchClient(ctx)
+	defer stop()
+	for ; entered < len(limits); entered++ {
+		if err := limits[entered].enter(ctx); err != nil {
+			return leave, err
+		}
+	}
+	return leave, nil
+}
+
+// watchClient ends the context that it returns once the client is seen to have left,
+// with errClientLeft. stop ends the watch and waits for it: nobody else may read
+// from the client meanwhile.
+func (s *search) watchClient(ctx context.Context) (watched context.Context, stop func()) {
+	watched, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	timer := time.AfterFunc(noticeAfter, func() {
+		defer close(done)
+		if waitGone(watched, s.client) {
+			cancel(errClientLeft)
+		}
+	})
+	return watched, func() {
+		cancel(nil)
+		if !timer.Stop() {
+			<-done
+		}
+	}
+}
+
+// find dials until an endpoint answers, in rounds in which each is tried once, for as
+// long as the connection is held.
+func (s *search) find(ctx context.Context) error {
+	budget := firstPositive(s.route.Options.Timeout, defaultDialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, budget)
+	defer cancel()
+	ctx, stop := s.watchClient(ctx)
+	defer stop()
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		err := s.route.Endpoints.Refresh(ctx)
+		if err == nil {
+			if err = s.round(ctx); err == nil {
+				return nil
+			}
+		}
+		left := time.Until(s.held())
+		if left <= 0 || ctx.Err() != nil {
+			return s.failure(ctx, err)
+		}
+		changed, cancel := context.WithTimeout(ctx, min(pause, left))
+		s.route.Endpoints.Changed(changed)
+		cancel()
+	}
+}
+
+// failure is err, unless the search was ended from outside.
+func (s *search) failure(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errClientLeft) {
+		return fmt.Errorf("%w; before that: %w", errClientLeft, err)
+	}
+	return err
+}
+
+// round tries each endpoint once.
+func (s *search) round(ctx context.Context) error {
+	s.failures = s.failures[:0]
+	for ctx.Err() == nil {
+		attempt, ok := s.route.Endpoints.Next()
+		if !ok {
+			break
+		}
+		if s.route.Options.Hedge > 0 && attempt.Left > 1 {
+			if s.race(ctx, attempt) {
+				return nil
+			}
+			continue
+		}
+		s.attempts++
+		conn, err := s.dial(ctx, attempt)
+		if s.settle(ctx, attempt, conn, err) {
+			return nil
+		}
+	}
+	if len(s.failures) == 0 {
+		s.failures = append(s.failures, context.Cause(ctx))
+	}
+	err := fmt.Errorf("%d endpoints dialled, none answered: %w", len(s.failures), errors.Join(firstFew(s.failures)...))
+	return Fail(DialFailed, hint.Wrap(err, "is the backend up, and reachable from this host?"))
+}
+
+// settle takes the outcome of an attempt, and reports whether it is the one.
+func (s *search) settle(ctx context.Context, a Attempt, conn *net.TCPConn, err error) bool {
+	switch {
+	case err == nil:
+		a.opened()
+		s.found, s.conn = a, conn
+		return true
+	case errors.Is(context.Cause(ctx), errClientLeft), errors.Is(context.Cause(ctx), errDrained), errors.Is(err, errOvertaken):
+		a.cancelled() // it was not the endpoint that failed
+	default:
+		a.failed(err)
+	}
+	s.failures = append(s.failures, err)
+	return false
+}
+
+// outcome is what became of one of two attempts that run side by side.
+type outcome struct {
+	attempt Attempt
+	conn    *net.TCPConn
+	err     error
+}
+
+// race dials an endpoint, and after Options.Hedge another one beside it; the first to
+// answer wins. It reports whether one did.
+func (s *search) race(ctx context.Context, first Attempt) bool {
+	outcomes := make(chan outcome, 2)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(errOvertaken)
+	running := 0
+	start := func(a Attempt) {
+		running++
+		s.attempts++
+		s.server.connections.Go(func() {
+			conn, err := s.dial(ctx, a)
+			outcomes <- outcome{a, conn, err}
+		})
+	}
+	start(first)
+	hedge := time.NewTimer(s.route.Options.Hedge)
+	defer hedge.Stop()
+	for running > 0 {
+		select {
+		case <-hedge.C:
+			if second, ok := s.route.Endpoints.Next(); ok {
+				start(second)
+			}
+		case o := <-outcomes:
+			running--
+			if !s.settle(ctx, o.attempt, o.conn, o.err) {
+				continue
+			}
+			if running > 0 { // the other one has lost, whatever becomes of it
+				s.server.connections.Go(func() { discard(<-outcomes) })
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// discard gives up an attempt that lost.
+func discard(o outcome) {
+	if o.conn != nil {
+		reset(o.conn)
+	}
+	o.attempt.cancelled()
+}
+
+var errOvertaken = errors.New("another endpoint answered first")
+
+// dial gives an endpoint its fair share of the time that is left, and no more than
+// AttemptTimeout, so that one that swallows packets leaves enough for those behind it.
+// The last one gets all that is left, unless somebody else appears.
+func (s *search) dial(ctx context.Context, a Attempt) (*net.TCPConn, error) {
+	patience := firstPositive(s.route.Options.AttemptTimeout, defaultAttemptTimeout)
+	attempt, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if deadline, ok := ctx.Deadline(); ok && a.Left > 1 {
+		share := time.Until(deadline) / time.Duration(a.Left)
+		bounded, cancel := context.WithTimeout(attempt, min(share, patience))
+		defer cancel()
+		attempt = bounded
+	} else if time.Until(s.held()) > patience {
+		changed := time.AfterFunc(patience, func() {
+			s.route.Endpoints.Changed(attempt)
+			cancel(errors.New("it did not answer, and by now there may be another endpoint"))
+		})
+		defer changed.Stop()
+	}
+	conn, err := s.server.dial(attempt, s.route, a.Addr)
+	if err != nil && ctx.Err() == nil && context.Cause(attempt) != nil && !errors.Is(context.Cause(attempt), context.DeadlineExceeded) {
+		err = fmt.Errorf("dial %s: %w", a.Addr, context.Cause(attempt))
+	}
+	return conn, err
+}
+
+func (a *Attempt) failed(err error) {
+	if a.Verdict != nil {
+		a.Verdict.Failed(err)
+	}
+}
+
+func (a *Attempt) cancelled() {
+	if a.Verdict != nil {
+		a.Verdict.Cancelled()
+	}
+}
+
+func (a *Attempt) opened() {
+	if a.Verdict != nil {
+		a.Verdict.Opened()
+	}
+}
+
+func (a *Attempt) closed(answered, reset bool) {
+	if a.Verdict != nil {
+		a.Verdict.Closed(answered, reset)
+	}
+}
+
+func firstPositive(durations ...time.Duration) time.Duration {
+	for _, d := range durations {
+		if d > 0 {
+			return d
+		}
+	}
+	return 0
+}
+
+// firstFew keeps an error text readable when there were hundreds of endpoints.
+func firstFew(errs []error) []error {
+	const few = 5
+	if len(errs) <= few {
+		return errs
+	}
+	return append(errs[:few:few], fmt.Errorf("and %d more", len(errs)-few))
+}

@@ -1,0 +1,372 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// crowd is a Chooser whose endpoints a test changes, and what it was told of them.
+type crowd struct {
+	mu        sync.Mutex
+	endpoints []Endpoint
+	err       error // why there is nobody
+	changed   chan struct{}
+	seen      chan struct{} // changed, at the last Refresh
+	left      []Endpoint
+	rounds    chan struct{} // gets one for each Refresh
+	told      []string
+}
+
+func newCrowd(endpoints ...Endpoint) *crowd {
+	return &crowd{endpoints: endpoints, changed: make(chan struct{}), rounds: make(chan struct{}, 1000)}
+}
+
+func (c *crowd) set(err error, endpoints ...Endpoint) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err, c.endpoints = err, endpoints
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *crowd) Refresh(context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rounds <- struct{}{}
+	c.left, c.seen = c.endpoints, c.changed
+	return c.err
+}
+
+func (c *crowd) Next() (Attempt, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.left) == 0 {
+		return Attempt{}, false
+	}
+	a := Attempt{Endpoint: c.left[0], Left: len(c.left), Verdict: &verdict{c, c.left[0].Name}}
+	c.left = c.left[1:]
+	return a, true
+}
+
+func (c *crowd) Changed(ctx context.Context) {
+	c.mu.Lock()
+	changed := c.seen
+	c.mu.Unlock()
+	select {
+	case <-changed:
+	case <-ctx.Done():
+	}
+}
+
+// says is what it was told, in order.
+func (c *crowd) says() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.told)
+}
+
+type verdict struct {
+	crowd *crowd
+	name  string
+}
+
+func (v *verdict) tell(what string) {
+	v.crowd.mu.Lock()
+	defer v.crowd.mu.Unlock()
+	v.crowd.told = append(v.crowd.told, v.name+" "+what)
+}
+
+func (v *verdict) Failed(error) { v.tell("failed") }
+func (v *verdict) Cancelled()   { v.tell("cancelled") }
+func (v *verdict) Opened()      { v.tell("opened") }
+
+func (v *verdict) Closed(answered, reset bool) {
+	switch {
+	case reset && !answered:
+		v.tell("reset before a byte")
+	case reset:
+		v.tell("reset")
+	default:
+		v.tell("closed")
+	}
+}
+
+func routed(c Chooser, o Options) Router {
+	return RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
+		return Route{Client: Client{Name: "client"}, Port: 6379, Target: "target", Endpoints: c, Options: o}, nil
+	})
+}
+
+// swallowing is a Dial that gets no answer from the addresses of silent.
+func swallowing(silent ...Endpoint) func(context.Context, netip.AddrPort) (*net.TCPConn, error) {
+	return func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
+		if slices.ContainsFunc(silent, func(e Endpoint) bool { return e.Addr == addr }) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return dialTCP(ctx, addr, &Options{})
+	}
+}
+
+var blackHole = Endpoint{Addr: netip.MustParseAddrPort("192.0.2.1:1"), Name: "silent"}
+
+func greeter(t *testing.T) Endpoint {
+	return backend(t, func(c *net.TCPConn) { _, _ = c.Write([]byte("hello")) })
+}
+
+func TestHeldUntilSomebodyAppears(t *testing.T) {
+	nobody := Fail(NoEndpoints, errors.New("nobody serves it"))
+	for name, before := range map[string]func(*crowd, *testing.T){
+		"nobody is known":      func(c *crowd, _ *testing.T) { c.set(nobody) },
+		"who is known refuses": func(c *crowd, t *testing.T) { c.set(nil, refused(t)) },
+		"who is known is silent": func(c *crowd, _ *testing.T) {
+			c.set(nil, blackHole)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCrowd()
+			before(c, t)
+			l := newLab(t, &Server{Dial: swallowing(blackHole)}, routed(c, Options{Wait: patience, AttemptTimeout: time.Millisecond}))
+			conn := l.dial()
+			if _, err := conn.Write([]byte("early")); err != nil { // waits in the kernel
+				t.Fatal(err)
+			}
+			<-c.rounds
+			got := make(chan string, 1)
+			c.set(nil, backend(t, func(c *net.TCPConn) {
+				b := make([]byte, 5)
+				_, _ = io.ReadFull(c, b)
+				got <- string(b)
+				_, _ = c.Write([]byte("hello"))
+			}))
+			if b, err := l.read(conn); err != nil || b != "hello" {
+				t.Errorf("read %q, %v; want the new endpoint's hello", b, err)
+			}
+			r := l.record()
+			if r.Err != nil || r.Held <= 0 || r.Held > r.Duration {
+				t.Fatalf("record %+v; want no error and how long it was held", r)
+			}
+			if b := <-got; b != "early" {
+				t.Errorf("the endpoint read %q; want what the client had sent meanwhile", b)
+			}
+		})
+	}
+}
+
+func TestHeldNoLongerThanWait(t *testing.T) {
+	c := newCrowd(refused(t))
+	const wait = 100 * time.Millisecond
+	l := newLab(t, &Server{}, routed(c, Options{Wait: wait}))
+	l.dialRefused()
+	r := l.record()
+	l.wantReason(r, DialFailed)
+	if r.Held < wait || r.Attempts < 2 {
+		t.Errorf("held for %s with %d attempts; want at least %s and several", r.Held, r.Attempts, wait)
+	}
+	if len(c.rounds) > 20 { // 20, 40, 80 ms apart, and each time somebody appears
+		t.Errorf("%d rounds; want a pause between them", len(c.rounds))
+	}
+}
+
+func TestNotHeldWithoutWait(t *testing.T) {
+	c := newCrowd()
+	c.set(Fail(NoEndpoints, errors.New("nobody")))
+	l := newLab(t, &Server{}, routed(c, Options{}))
+	l.dialRefused()
+	l.wantReason(l.record(), NoEndpoints)
+	if len(c.rounds) != 1 {
+		t.Errorf("%d rounds; want one", len(c.rounds))
+	}
+}
+
+func TestClientThatGivesUpWhileHeld(t *testing.T) {
+	for name, leave := range map[string]func(*net.TCPConn){
+		"reset": func(c *net.TCPConn) { _ = c.SetLinger(0); c.Close() },
+		"close": func(c *net.TCPConn) { c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCrowd()
+			c.set(Fail(NoEndpoints, errors.New("nobody")))
+			l := newLab(t, &Server{}, routed(c, Options{Wait: time.Hour, Timeout: time.Hour}))
+			conn := l.dial()
+			<-c.rounds
+			leave(conn)
+			r := l.record() // long before the hour is over
+			l.wantReason(r, ClientGone)
+			if !strings.Contains(r.Err.Error(), "nobody") {
+				t.Errorf("the record says %v; want what it waited for too", r.Err)
+			}
+		})
+	}
+}
+
+func TestClientThatHasSentItsRequestAndEndedItsStreamIsHeld(t *testing.T) {
+	c := newCrowd()
+	c.set(Fail(NoEndpoints, errors.New("nobody")))
+	l := newLab(t, &Server{}, routed(c, Options{Wait: patience}))
+	conn := l.dial()
+	if _, err := conn.Write([]byte("request")); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 { // rounds, the last of them after the watch has begun
+		<-c.rounds
+	}
+	c.set(nil, backend(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) }))
+	if b, err := l.read(conn); err != nil || b != "request" {
+		t.Errorf("read %q, %v; want its request answered", b, err)
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	no := refused(t)
+	yes := greeter(t)
+	cutter := backend(t, func(c *net.TCPConn) { _ = c.SetLinger(0) })
+	yes.Name, cutter.Name = "yes", "cutter"
+	t.Run("of a failure and a success", func(t *testing.T) {
+		c := newCrowd(no, yes)
+		l := newLab(t, &Server{}, routed(c, Options{}))
+		_, _ = l.read(l.dial())
+		l.record()
+		if got := strings.Join(c.says(), ", "); got != "refused failed, yes opened, yes closed" {
+			t.Errorf("told: %s", got)
+		}
+	})
+	t.Run("of a reset before a byte", func(t *testing.T) {
+		c := newCrowd(cutter)
+		l := newLab(t, &Server{}, routed(c, Options{}))
+		_, _ = l.read(l.dial())
+		l.record()
+		if got := strings.Join(c.says(), ", "); got != "cutter opened, cutter reset before a byte" {
+			t.Errorf("told: %s", got)
+		}
+	})
+	t.Run("of a client that leaves", func(t *testing.T) {
+		c := newCrowd(blackHole)
+		l := newLab(t, &Server{Dial: swallowing(blackHole)}, routed(c, Options{}))
+		conn := l.dial()
+		<-c.rounds
+		_ = conn.SetLinger(0)
+		conn.Close()
+		l.wantReason(l.record(), ClientGone)
+		if got := strings.Join(c.says(), ", "); got != "silent cancelled" {
+			t.Errorf("told: %s; it was not the endpoint that failed", got)
+		}
+	})
+}
+
+func TestHedge(t *testing.T) {
+	yes := greeter(t)
+	yes.Name = "yes"
+	c := newCrowd(blackHole, yes)
+	l := newLab(t, &Server{Dial: swallowing(blackHole)}, routed(c, Options{Hedge: time.Millisecond, AttemptTimeout: time.Hour, Timeout: time.Hour}))
+	if b, err := l.read(l.dial()); err != nil || b != "hello" {
+		t.Errorf("read %q, %v; want the second endpoint's hello", b, err)
+	}
+	if r := l.record(); r.Attempts != 2 || r.Endpoint.Name != "yes" {
+		t.Errorf("record %+v; want the second of two attempts", r)
+	}
+	l.stop()
+	l.server.Drain(t.Context()) // waits for the one that lost, too
+	told := c.says()
+	slices.Sort(told)
+	if got := strings.Join(told, ", "); got != "silent cancelled, yes closed, yes opened" {
+		t.Errorf("told: %s", got)
+	}
+}
+
+func TestHedgeIsNotNeededByTheQuick(t *testing.T) {
+	first := greeter(t)
+	c := newCrowd(first, blackHole)
+	l := newLab(t, &Server{Dial: swallowing(blackHole)}, routed(c, Options{Hedge: patience}))
+	if b, err := l.read(l.dial()); err != nil || b != "hello" {
+		t.Errorf("read %q, %v", b, err)
+	}
+	if r := l.record(); r.Attempts != 1 {
+		t.Errorf("%d attempts; want one", r.Attempts)
+	}
+}
+
+func TestHedgeGoesOnAfterAFailure(t *testing.T) {
+	yes := greeter(t)
+	l := newLab(t, &Server{}, routed(newCrowd(refused(t), refused(t), yes), Options{Hedge: patience}))
+	if b, err := l.read(l.dial()); err != nil || b != "hello" {
+		t.Errorf("read %q, %v; want the third endpoint's hello, without waiting for a hedge", b, err)
+	}
+}
+
+func TestPrefaceComesFirst(t *testing.T) {
+	got := make(chan string, 1)
+	e := backend(t, func(c *net.TCPConn) {
+		b, _ := io.ReadAll(c)
+		got <- string(b)
+	})
+	l := newLab(t, &Server{}, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
+		return Route{Endpoints: InOrder(refused(t), e), Preface: []byte("PROXY\r\n")}, nil
+	}))
+	conn := l.dial()
+	if _, err := conn.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.CloseWrite()
+	if b := <-got; b != "PROXY\r\nhello" {
+		t.Errorf("the endpoint reads %q; want the preface and then what the client sent", b)
+	}
+	if r := l.record(); r.Up != 5 {
+		t.Errorf("%d bytes up; want the client's alone", r.Up)
+	}
+}
+
+func TestCutOff(t *testing.T) {
+	cuts := make(chan func(error), 1)
+	closed := make(chan struct{})
+	e := backend(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
+	l := newLab(t, &Server{}, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
+		return Route{Endpoints: InOrder(e), Opened: func(got Endpoint, cut func(error)) func() {
+			if got != e {
+				t.Errorf("opened %v; want %v", got, e)
+			}
+			cuts <- cut
+			return func() { close(closed) }
+		}}, nil
+	}))
+	conn := l.dial()
+	(<-cuts)(Fail(EndpointRemoved, errors.New("it has left")))
+	wantReset(t, conn)
+	l.wantReason(l.record(), EndpointRemoved)
+	<-closed
+}
+
+func TestSourceAddressAndMark(t *testing.T) {
+	from := make(chan netip.Addr, 1)
+	e := backend(t, func(c *net.TCPConn) { from <- addrOf(c.RemoteAddr()).Addr() })
+	source := netip.MustParseAddr("127.0.0.77")
+	l := newLab(t, &Server{}, routed(InOrder(e), Options{Source: source}))
+	_, _ = l.read(l.dial())
+	if got := <-from; got != source {
+		t.Errorf("the endpoint sees %s; want %s", got, source)
+	}
+	l.record()
+	t.Run("of another family", func(t *testing.T) {
+		l := newLab(t, &Server{}, routed(InOrder(e), Options{Source: netip.IPv6Loopback()}))
+		l.dialRefused()
+		if r := l.record(); !strings.Contains(r.Err.Error(), "another family") {
+			t.Errorf("error %v; want that the family is another", r.Err)
+		}
+	})
+	t.Run("not ours", func(t *testing.T) {
+		l := newLab(t, &Server{}, routed(InOrder(e), Options{Source: netip.MustParseAddr("192.0.2.9")}))
+		l.dialRefused()
+		l.wantReason(l.record(), DialFailed)
+	})
+}

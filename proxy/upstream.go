@@ -1,0 +1,141 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+// DefaultKeepAlive is how long package net leaves a connection silent before it is
+// probed, and between probes. Connections with just that are left as they are.
+const DefaultKeepAlive = 15 * time.Second
+
+// dial opens a connection to addr and sends it the route's preface.
+func (s *Server) dial(ctx context.Context, route *Route, addr netip.AddrPort) (*net.TCPConn, error) {
+	conn, err := s.open(ctx, route, addr)
+	if err != nil {
+		return nil, err
+	}
+	route.Options.apply(conn)
+	if len(route.Preface) == 0 {
+		return conn, nil
+	}
+	// What a new connection takes without waiting holds it many times over.
+	if err := writeAll(ctx, conn, route.Preface); err != nil {
+		reset(conn)
+		return nil, fmt.Errorf("dial %s: send the PROXY header: %w", addr, err)
+	}
+	return conn, nil
+}
+
+func (s *Server) open(ctx context.Context, route *Route, addr netip.AddrPort) (*net.TCPConn, error) {
+	switch {
+	case route.Dial != nil:
+		return route.Dial(ctx, addr)
+	case s.Dial != nil:
+		return s.Dial(ctx, addr)
+	}
+	return dialTCP(ctx, addr, &route.Options)
+}
+
+// dialTCP dials plain TCP, never MPTCP.
+func dialTCP(ctx context.Context, addr netip.AddrPort, o *Options) (*net.TCPConn, error) {
+	var dialer net.Dialer
+	dialer.SetMultipathTCP(false)
+	if o.Source.IsValid() {
+		if o.Source.Is4() != addr.Addr().Unmap().Is4() {
+			return nil, hint.Errorf("choose a source-address of its family, or leave it out",
+				"dial %s: the source address %s is of another family", addr, o.Source)
+		}
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.Source, 0))
+	}
+	if o.Source.IsValid() || o.Mark != 0 {
+		dialer.Control = func(_, _ string, raw syscall.RawConn) error {
+			var errno error
+			err := raw.Control(func(fd uintptr) { errno = o.prepare(int(fd)) })
+			return errors.Join(err, errno)
+		}
+	}
+	conn, err := dialer.DialContext(ctx, "tcp", addr.String())
+	if err != nil {
+		return nil, o.explain(err)
+	}
+	return conn.(*net.TCPConn), nil
+}
+
+// prepare sets what has to be set before a socket is bound.
+func (o *Options) prepare(fd int) error {
+	if o.Mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(o.Mark)); err != nil {
+			return hint.Wrap(fmt.Errorf("set the mark %#x: %w", o.Mark, err), "the option mark needs CAP_NET_ADMIN")
+		}
+	}
+	if !o.Source.IsValid() {
+		return nil
+	}
+	// Otherwise the port is chosen before the destination is known, and every one is
+	// taken once for all of them (ip(7), IP_BIND_ADDRESS_NO_PORT).
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+		return fmt.Errorf("bind without a port: %w", err)
+	}
+	if !o.Transparent {
+		return nil
+	}
+	level, option := unix.IPPROTO_IP, unix.IP_TRANSPARENT
+	if o.Source.Is6() {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT
+	}
+	if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
+		return hint.Wrap(fmt.Errorf("dial as %s: %w", o.Source, err), "source-address=client needs CAP_NET_ADMIN")
+	}
+	return nil
+}
+
+// explain adds what to do about a source address that this host does not have.
+func (o *Options) explain(err error) error {
+	if o.Source.IsValid() && errors.Is(err, unix.EADDRNOTAVAIL) {
+		return hint.Wrap(err, "source-address must be an address of the daemon's own network namespace")
+	}
+	return err
+}
+
+// apply sets what differs from the default of every connection. A socket that is gone
+// by now shows that soon enough.
+func (o *Options) apply(conn *net.TCPConn) {
+	if o.KeepAlive != 0 && o.KeepAlive != DefaultKeepAlive {
+		_ = setKeepAlive(conn, max(o.KeepAlive, 0), max(o.KeepAlive, 0))
+	}
+	if o.UserTimeout > 0 {
+		_ = setUserTimeout(conn, o.UserTimeout)
+	}
+}
+
+// limits are those of a connection that was accepted then.
+func (o *Options) limits(accepted time.Time) limits {
+	l := limits{Idle: o.Idle, HalfClosed: o.HalfClosed}
+	if o.Lifetime > 0 {
+		l.Lifetime = max(o.Lifetime-time.Since(accepted), 1)
+	}
+	return l
+}
+
+// writeAll writes b before ctx ends.
+func writeAll(ctx context.Context, conn *net.TCPConn, b []byte) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetWriteDeadline(deadline); err != nil {
+			return err
+		}
+	}
+	if _, err := conn.Write(b); err != nil {
+		return err
+	}
+	return conn.SetWriteDeadline(time.Time{})
+}
