@@ -1,0 +1,351 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/balance"
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// told is a source that says what a test tells it.
+type told struct {
+	mu      sync.Mutex
+	answer  resolver.Answer
+	changed chan struct{}
+}
+
+func (s *told) say(a resolver.Answer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = a
+	if s.changed != nil {
+		close(s.changed)
+	}
+	s.changed = make(chan struct{})
+}
+
+func (s *told) Check(resolver.Query) error { return nil }
+
+func (s *told) Watch(ctx context.Context, _ resolver.Query, publish func(resolver.Answer)) error {
+	for {
+		s.mu.Lock()
+		answer, changed := s.answer, s.changed
+		s.mu.Unlock()
+		publish(answer)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func at(addrs ...string) resolver.Answer {
+	var a resolver.Answer
+	for _, addr := range addrs {
+		a.Endpoints = append(a.Endpoints, resolver.Endpoint{Addr: netip.MustParseAddrPort(addr), Name: addr})
+	}
+	return a
+}
+
+// withTold runs test in a bubble, with an agent that has the parts that choose
+// endpoints, and a binding to a target of source's.
+func withTold(t *testing.T, options func(*option.Set), test func(t *testing.T, a *agent, source *told, b binding.Binding)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		source := &told{}
+		source.say(at("10.0.0.1:80", "10.0.0.2:80"))
+		r := resolver.New(map[string]resolver.Source{"told": source}, resolver.Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		a := &agent{log: slog.New(slog.DiscardHandler), resolver: r, balancer: balance.New(balance.Config{})}
+		a.removals = newRemovals(ctx, r)
+		var running sync.WaitGroup
+		running.Go(func() { _ = r.Run(ctx) })
+		running.Go(func() { _ = a.balancer.Run(ctx) })
+		b := binding.Binding{Port: 80, Text: "told://a", Options: option.Default()}
+		if options != nil {
+			options(&b.Options)
+		}
+		var err error
+		if b.Target, err = r.Parse(b.Text); err != nil {
+			t.Fatal(err)
+		}
+		test(t, a, source, b)
+		cancel()
+		a.removals.watching.Wait()
+		running.Wait()
+	})
+}
+
+func (a *agent) chooserFor(t *testing.T, b binding.Binding) proxy.Chooser {
+	t.Helper()
+	route, err := a.bound(proxy.Route{Client: proxy.Client{Name: "web", ID: "0123"}, Port: b.Port}, &b,
+		way{netip.MustParseAddrPort("172.17.0.2:4000"), netip.MustParseAddrPort("127.0.0.1:80")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return route.Endpoints
+}
+
+func TestChooserGoesRoundAndFollowsTheTarget(t *testing.T) {
+	withTold(t, nil, func(t *testing.T, a *agent, source *told, b binding.Binding) {
+		c := a.chooserFor(t, b)
+		for range 2 {
+			if err := c.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			seen := map[string]int{}
+			for left := 2; left > 0; left-- {
+				attempt, ok := c.Next()
+				if !ok || attempt.Left != left || attempt.Name != attempt.Addr.String() {
+					t.Fatalf("attempt %+v, %v; want one of %d that are left", attempt, ok, left)
+				}
+				attempt.Verdict.Cancelled()
+				seen[attempt.Name]++
+			}
+			if _, ok := c.Next(); ok || len(seen) != 2 {
+				t.Fatalf("the round gave %v, and more: %v; want each once", seen, ok)
+			}
+		}
+		changed := make(chan struct{})
+		go func() { defer close(changed); c.Changed(t.Context()) }()
+		synctest.Wait()
+		source.say(resolver.Answer{Note: "all are gone"})
+		<-changed
+		if err := c.Refresh(t.Context()); proxy.ReasonOf(err) != proxy.NoEndpoints || !strings.Contains(err.Error(), "all are gone") {
+			t.Errorf("with nobody left: %v", err)
+		}
+		go func() { time.Sleep(time.Second); source.say(at("10.0.0.3:80")) }()
+		c.Changed(t.Context())
+		if err := c.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if attempt, ok := c.Next(); !ok || attempt.Name != "10.0.0.3:80" || attempt.Left != 1 {
+			t.Errorf("attempt %+v, %v; want the new endpoint", attempt, ok)
+		}
+	})
+}
+
+func TestOneContainersFailureIsKnownToAll(t *testing.T) {
+	withTold(t, func(o *option.Set) { o.EjectAfter = 2 }, func(t *testing.T, a *agent, _ *told, b binding.Binding) {
+		for range 2 { // twice the first endpoint fails one client
+			c := a.chooserFor(t, b)
+			if err := c.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for {
+				attempt, ok := c.Next()
+				if !ok {
+					break
+				}
+				if attempt.Name == "10.0.0.1:80" {
+					attempt.Verdict.Failed(errors.New("refused"))
+				} else {
+					attempt.Verdict.Cancelled()
+				}
+			}
+		}
+		for range 20 {
+			c := a.chooserFor(t, b)
+			if err := c.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			attempt, _ := c.Next()
+			attempt.Verdict.Cancelled()
+			if attempt.Name != "10.0.0.2:80" {
+				t.Fatalf("%s comes first; want it ejected", attempt.Name)
+			}
+		}
+	})
+}
+
+func TestATooShortAttemptIsNobodysFailure(t *testing.T) {
+	withTold(t, func(o *option.Set) { o.EjectAfter = 1 }, func(t *testing.T, a *agent, _ *told, b binding.Binding) {
+		failures := func() (n int) {
+			for _, s := range a.balancer.Pool(b.Text, balanceOptions(&b.Options)).Status().Members {
+				n += s.Health.Failures
+			}
+			return n
+		}
+		c := a.chooserFor(t, b)
+		if err := c.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		attempt, _ := c.Next()
+		attempt.Verdict.Failed(context.DeadlineExceeded)
+		if n := failures(); n != 0 {
+			t.Errorf("%d failures after an attempt of no length; want none", n)
+		}
+		attempt, _ = c.Next()
+		time.Sleep(time.Second)
+		attempt.Verdict.Failed(context.DeadlineExceeded)
+		if n := failures(); n != 1 {
+			t.Errorf("%d failures after a second without an answer; want one", n)
+		}
+	})
+}
+
+func TestConnectionsAreDrainedWhenTheirEndpointLeaves(t *testing.T) {
+	withTold(t, func(o *option.Set) { o.OnRemoval, o.DrainAfter = option.Drain, time.Minute }, func(t *testing.T, a *agent, source *told, b binding.Binding) {
+		begin := time.Now()
+		cut := map[string]time.Duration{}
+		var mu sync.Mutex
+		open := func(addr string) (closed func()) {
+			return a.removals.opened(a.upstreams.of(&b))(proxy.Endpoint{Addr: netip.MustParseAddrPort(addr)}, func(err error) {
+				mu.Lock()
+				defer mu.Unlock()
+				if proxy.ReasonOf(err) != proxy.EndpointRemoved {
+					t.Errorf("cut off for %v", err)
+				}
+				cut[addr] = time.Since(begin)
+			})
+		}
+		closeFirst, closeSecond := open("10.0.0.1:80"), open("10.0.0.2:80")
+		synctest.Wait()
+		source.say(at("10.0.0.2:80")) // the first leaves, and is back before the minute is over
+		time.Sleep(50 * time.Second)
+		source.say(at("10.0.0.1:80", "10.0.0.2:80"))
+		time.Sleep(50 * time.Second)
+		source.say(resolver.Answer{Err: errors.New("the registry is down")}) // says nothing of endpoints
+		time.Sleep(10 * time.Minute)
+		if len(cut) != 0 {
+			t.Errorf("cut off: %v; want none while their endpoints are there, or may be", cut)
+		}
+		begin = time.Now()
+		source.say(at("10.0.0.1:80"))
+		synctest.Wait()
+		time.Sleep(2 * time.Minute)
+		mu.Lock()
+		if len(cut) != 1 || cut["10.0.0.2:80"].Round(time.Second) != time.Minute {
+			t.Errorf("cut off: %v; want the second's alone, a minute after it left", cut)
+		}
+		mu.Unlock()
+		closeFirst()
+		closeSecond()
+		source.say(at("10.0.0.9:80"))
+		time.Sleep(2 * time.Minute)
+		a.removals.mu.Lock()
+		defer a.removals.mu.Unlock()
+		if len(a.removals.targets) != 0 {
+			t.Errorf("%d targets are followed for nobody", len(a.removals.targets))
+		}
+	})
+}
+
+func TestLimitsAreSharedByThoseWhoSayTheSame(t *testing.T) {
+	withTold(t, func(o *option.Set) { o.TargetLimit, o.ClientLimit = 5, 3 }, func(t *testing.T, a *agent, _ *told, b binding.Binding) {
+		up := a.upstreams.of(&b)
+		other := b
+		other.Options.Hedge = time.Second // another binding, the same limit of the target
+		if a.upstreams.of(&other) == up || a.upstreams.of(&other).limit != up.limit {
+			t.Error("bindings that differ in something else do not share the target's limit")
+		}
+		one, two := a.upstreams.limitsOf(up, "1", "web", &b), a.upstreams.limitsOf(up, "2", "shop", &b)
+		again := a.upstreams.limitsOf(a.upstreams.of(&other), "1", "web", &other)
+		if len(one) != 2 || one[0] == two[0] || one[1] != two[1] || one[0] != again[0] {
+			t.Errorf("limits %v, %v, %v; want each client its own, by port, and one for the target", one, two, again)
+		}
+		table := identity.Build(dockerd.NewSnapshot(), nil, "", nil, a.resolver.Parse)
+		a.upstreams.keep(table)
+		if len(a.upstreams.limits)+len(a.upstreams.clients) != 0 || a.upstreams.of(&b) == up {
+			t.Errorf("limits %v, %v are kept for nobody", a.upstreams.limits, a.upstreams.clients)
+		}
+	})
+}
+
+func TestBudget(t *testing.T) {
+	for descriptors, least := range map[uint64]int{64: 1, 1024: 440, 20_000: 9_000, 1 << 20: 480_000, 1 << 62: 7_000_000} {
+		b := budgetOf(descriptors)
+		if b.open < least || b.queue < 1 {
+			t.Errorf("%d descriptors: %+v; want at least %d connections", descriptors, b, least)
+		}
+		if descriptors > 1000 && uint64(2*b.open+b.queue) > descriptors-64 {
+			t.Errorf("%d descriptors: %+v is more than there are", descriptors, b)
+		}
+	}
+	b := budget{open: 100, queue: 10}
+	if got, err := b.within(30, 250); err != nil || got.open != 30 {
+		t.Errorf("fewer: %+v, %v", got, err)
+	}
+	if got, err := b.within(0, 250); err != nil || got != b {
+		t.Errorf("none asked for: %+v, %v", got, err)
+	}
+	if got, err := b.within(101, 250); err == nil || got != b || !strings.Contains(err.Error(), "limit of 250 open files") {
+		t.Errorf("more: %+v, %v; want what there is, and why", got, err)
+	}
+}
+
+func TestSourceSeen(t *testing.T) {
+	n := &identity.Namespace{Owner: &dockerd.Container{Networks: []dockerd.Network{
+		{IPv4: netip.MustParseAddr("172.18.0.3"), IPv6: netip.MustParseAddr("fd00::3")},
+	}}}
+	alone := &identity.Namespace{Owner: &dockerd.Container{}}
+	for _, test := range []struct {
+		n          *identity.Namespace
+		from, want string
+	}{
+		{n, "127.0.0.1:4000", "172.18.0.3:4000"},
+		{n, "[::1]:4000", "[fd00::3]:4000"},
+		{n, "172.18.0.9:4000", "172.18.0.9:4000"},
+		{alone, "127.0.0.1:4000", "127.0.0.1:4000"},
+	} {
+		if got := sourceSeen(test.n, netip.MustParseAddrPort(test.from)); got.String() != test.want {
+			t.Errorf("%s is seen as %s; want %s", test.from, got, test.want)
+		}
+	}
+}
+
+// TestTrustedPeerSpeaksForItsClient: of whom the header is believed it is demanded, and
+// of others nothing is read.
+func TestTrustedPeerSpeaksForItsClient(t *testing.T) {
+	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	a := &agent{}
+	b := binding.Binding{Port: 80, Text: "10.0.0.1:80", Options: option.Default()}
+	b.Options.ProxyProtocol = option.ProxyV1
+	route := func(sent string, trusted ...netip.Prefix) (proxy.Route, error) {
+		conn, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte(sent)); err != nil {
+			t.Fatal(err)
+		}
+		accepted, err := listener.AcceptTCP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer accepted.Close()
+		return a.fixed(&b, trusted).Route(t.Context(), accepted)
+	}
+	const header = "PROXY TCP4 192.0.2.7 192.0.2.8 4000 80\r\n"
+	here := netip.MustParsePrefix("127.0.0.0/8")
+	r, err := route(header+"hello", here)
+	if err != nil || r.Read != len(header) || r.Client.Name != "192.0.2.7" || !strings.HasPrefix(string(r.Preface), "PROXY TCP4 192.0.2.7 127.0.0.1 4000 ") {
+		t.Errorf("route %+v, %v; want what the header says", r, err)
+	}
+	if r, err := route("hello", here); proxy.ReasonOf(err) != proxy.UnknownClient || r.Client.Name != "127.0.0.1" {
+		t.Errorf("without a header: %+v, %v", r, err)
+	}
+	if r, err := route(header, netip.MustParsePrefix("10.0.0.0/8")); err != nil || r.Read != 0 || r.Client.Name != "127.0.0.1" {
+		t.Errorf("of a stranger: %+v, %v; want its header to be its own affair", r, err)
+	}
+}
