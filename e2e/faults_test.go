@@ -187,7 +187,7 @@ func TestFaultsStayWithTheirConnections(t *testing.T) {
 	})
 	neighbour := declaring(t, map[int]string{good: backend})
 	d := startIn(t, hostNamespace(t), map[string]string{"/etc/resolv.conf": "nameserver " + server + "\n"}, nil,
-		"run", "--resolve-timeout", "4s", "--dial-timeout", "6s")
+		"run", "--resolve-timeout", "4s", "--dial-timeout", "6s", "--default", "wait=0s")
 	attachedTo(d, []client{unlucky, neighbour})
 
 	// What hangs, and the reason to be given at last.

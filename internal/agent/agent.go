@@ -87,7 +87,7 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 	}
 	a.modes = effectiveModes(cfg.Modes, a.self != "", enterable(a.have), log)
 	a.balancer = balance.New(balance.Config{Log: log})
-	if err := a.serverWithin(cfg.MaxConnections, cfg.AcceptRate); err != nil {
+	if a.server, err = a.newServer(cfg.MaxConnections, cfg.AcceptRate); err != nil {
 		return nil, nil, err
 	}
 

@@ -267,28 +267,6 @@ func TestLimitsAreSharedByThoseWhoSayTheSame(t *testing.T) {
 	})
 }
 
-func TestBudget(t *testing.T) {
-	for descriptors, least := range map[uint64]int{64: 1, 1024: 440, 20_000: 9_000, 1 << 20: 480_000, 1 << 62: 7_000_000} {
-		b := budgetOf(descriptors)
-		if b.open < least || b.queue < 1 {
-			t.Errorf("%d descriptors: %+v; want at least %d connections", descriptors, b, least)
-		}
-		if descriptors > 1000 && uint64(2*b.open+b.queue) > descriptors-64 {
-			t.Errorf("%d descriptors: %+v is more than there are", descriptors, b)
-		}
-	}
-	b := budget{open: 100, queue: 10}
-	if got, err := b.within(30, 250); err != nil || got.open != 30 {
-		t.Errorf("fewer: %+v, %v", got, err)
-	}
-	if got, err := b.within(0, 250); err != nil || got != b {
-		t.Errorf("none asked for: %+v, %v", got, err)
-	}
-	if got, err := b.within(101, 250); err == nil || got != b || !strings.Contains(err.Error(), "limit of 250 open files") {
-		t.Errorf("more: %+v, %v; want what there is, and why", got, err)
-	}
-}
-
 func TestSourceSeen(t *testing.T) {
 	n := &identity.Namespace{Owner: &dockerd.Container{Networks: []dockerd.Network{
 		{IPv4: netip.MustParseAddr("172.18.0.3"), IPv6: netip.MustParseAddr("fd00::3")},

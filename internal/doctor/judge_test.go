@@ -272,7 +272,7 @@ func TestLocks(t *testing.T) {
 }
 
 func TestDescriptors(t *testing.T) {
-	verdict{OK, "1048576, for about 174762 connections", ""}.check(t, "many", judgeDescriptors(1<<20))
-	verdict{OK, "for about 1000", ""}.check(t, "enough", judgeDescriptors(6000))
-	verdict{Warn, "for about 170", "LimitNOFILE"}.check(t, "the old default", judgeDescriptors(1024))
+	verdict{OK, "1048576, for 480597 connections", ""}.check(t, "many", judgeDescriptors(1<<20))
+	verdict{OK, "for 1010", ""}.check(t, "enough", judgeDescriptors(2204))
+	verdict{Warn, "for 448", "LimitNOFILE"}.check(t, "the old default", judgeDescriptors(1024))
 }
