@@ -91,11 +91,13 @@ func (c *Client) Queries() resolver.Source { return querySource{c} }
 // KV is the source of the scheme "consul".
 func (c *Client) KV() resolver.Source { return kvSource{c} }
 
-// Close closes the connections that no watch is using. End the watches first.
+// Close closes the connections that no watch is using, and ends what has outlived a
+// watch for the next one's sake. End the watches first.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, a := range c.agents {
+		a.closeCrowds()
 		a.transport.CloseIdleConnections()
 	}
 	return nil

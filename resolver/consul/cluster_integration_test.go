@@ -188,8 +188,41 @@ func TestRealCrowd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(a.crowds) != 0 {
-		t.Error("the crowd outlives its members")
+	if err := client.Close(); err != nil || len(a.crowds) != 0 {
+		t.Errorf("the crowd outlives its client: %v", err)
+	}
+}
+
+// An agent goes on with queries that nobody waits for any more, and counts their
+// connections. Watches that come and go, more than it takes connections, use up neither
+// its patience nor their own.
+func TestRealComingsAndGoings(t *testing.T) {
+	const limit, lanesHere = 60, 20
+	server := consultest.Start(t, fmt.Sprintf("-hcl=limits { http_max_conns_per_client = %d }", limit))
+	op := newOperator(t, server)
+	op.register("web", "web", "10.1.0.1", 80)
+	op.put("web", "10.1.0.1:80")
+	for name, source := range map[string]func(*Client) (resolver.Source, resolver.Query){
+		"KV":       func(c *Client) (resolver.Source, resolver.Query) { return c.KV(), kvQuery("", "web") },
+		"services": func(c *Client) (resolver.Source, resolver.Query) { return c.Services(), serviceQuery("web", "") },
+		"services, all in the crowd": func(c *Client) (resolver.Source, resolver.Query) {
+			c.config.Lanes = 0
+			return c.Services(), serviceQuery("web", "")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := newTestClient(t, Config{Address: server.HTTPAddr, Lanes: lanesHere})
+			s, q := source(client)
+			for range 2 * limit {
+				w := sourcetest.Watch(t, s, q)
+				w.Await(t, "10.1.0.1:80")
+				time.Sleep(5 * time.Millisecond) // nothing tells that its query is on the way; one that is not proves less
+				w.Stop(t)
+			}
+			if err := client.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

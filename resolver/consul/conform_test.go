@@ -12,9 +12,9 @@ import (
 )
 
 // conformConfig is for a test that counts updates, which are not to come at the pace
-// of a day.
+// of a day, nor are lanes to be short for all the watches that come and go.
 func conformConfig(address string) Config {
-	return Config{Address: address, Pace: time.Microsecond, Poll: 100 * time.Microsecond}
+	return Config{Address: address, Pace: time.Microsecond, Poll: 100 * time.Microsecond, Lanes: 10_000}
 }
 
 // controlOf is what a test can do to what a fake agent answers, body being how it

@@ -3,6 +3,8 @@ package consul
 import (
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,7 +30,9 @@ var crowdPaths = []string{"/v1/catalog/services", "/v1/health/state/critical", "
 // to warn. Then each member looks, by a request that costs little, whether it is
 // concerned.
 //
-// It runs while it has members.
+// It starts with its first member, and goes on for a while when the last has left: its
+// queries would count at the agent all the same (see lanes), and those of the next crowd
+// would count beside them.
 type crowd struct {
 	agent       *agent
 	scope       scope
@@ -39,6 +43,7 @@ type crowd struct {
 
 	mu      sync.Mutex
 	members int
+	left    *time.Timer   // ends the crowd; nil while there are members
 	changed chan struct{} // closed at a change, and replaced
 }
 
@@ -62,7 +67,7 @@ func (a *agent) join(s scope, config Config) *member {
 		}
 		a.crowds[s] = c
 		var ctx context.Context
-		ctx, c.stop = context.WithCancel(context.Background()) // it serves many watches; the last to leave ends it
+		ctx, c.stop = context.WithCancel(context.Background()) // it serves many watches, and outlives each of them
 		for _, path := range crowdPaths {
 			c.running.Go(func() { c.listen(ctx, path) })
 		}
@@ -71,27 +76,61 @@ func (a *agent) join(s scope, config Config) *member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.members++
+	if c.left != nil {
+		c.left.Stop()
+		c.left = nil
+	}
 	return &member{crowd: c, changed: c.changed}
 }
 
-// leave ends the membership; with the last one, the crowd. A nil member has none.
+// leave ends the membership. A nil member has none.
 func (m *member) leave() {
 	if m == nil {
 		return
 	}
 	c := m.crowd
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.members--
+	if c.members == 0 {
+		c.left = time.AfterFunc(longest(c.wait), c.endIfLeft)
+	}
+}
+
+// endIfLeft ends the crowd, unless somebody has joined meanwhile.
+func (c *crowd) endIfLeft() {
 	c.agent.mu.Lock()
 	c.mu.Lock()
-	c.members--
-	last := c.members == 0
+	left := c.members == 0
 	c.mu.Unlock()
-	if last {
+	if left && c.agent.crowds[c.scope] == c {
 		delete(c.agent.crowds, c.scope)
 	}
 	c.agent.mu.Unlock()
-	if last {
-		c.stop()
-		c.running.Wait()
+	if left {
+		c.end()
+	}
+}
+
+// end ends it and waits for that.
+func (c *crowd) end() {
+	c.mu.Lock()
+	if c.left != nil {
+		c.left.Stop()
+	}
+	c.mu.Unlock()
+	c.stop()
+	c.running.Wait()
+}
+
+// closeCrowds ends those that no watch is a member of any more.
+func (a *agent) closeCrowds() {
+	a.mu.Lock()
+	crowds := slices.Collect(maps.Values(a.crowds))
+	clear(a.crowds)
+	a.mu.Unlock()
+	for _, c := range crowds {
+		c.end()
 	}
 }
 
@@ -139,7 +178,7 @@ func (c *crowd) listen(ctx context.Context, path string) {
 }
 
 func (c *crowd) query(ctx context.Context, path string, index uint64) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.wait+c.wait/16+c.slack)
+	ctx, cancel := context.WithTimeout(ctx, longest(c.wait)+c.slack)
 	defer cancel()
 	options := &api.QueryOptions{WaitIndex: index, WaitTime: c.wait}
 	c.scope.apply(options)

@@ -3,6 +3,7 @@ package consul
 import (
 	"context"
 	"sync/atomic"
+	"time"
 )
 
 // shortLanes is how many requests that do not wait may be under way at one agent.
@@ -13,6 +14,11 @@ const shortLanes = 16
 // limit (200), whoever they belong to. So the first so many watches have a query of
 // their own; for the rest see crowd. Over HTTP/2, which agents speak with TLS, many
 // queries share a connection, and every watch has its own.
+//
+// A blocking query that we give up goes on at the agent: for most of what it asks, an
+// agent does not notice that nobody waits any more, and counts the connection until the
+// time is over that the query was to wait. So long its lane stays taken. Otherwise
+// watches that come and go, as containers do, would use up the agent's limit.
 type lanes struct {
 	blocking, short chan struct{}
 	multiplexed     atomic.Bool
@@ -22,17 +28,44 @@ func (l *lanes) init(blocking int) {
 	l.blocking, l.short = make(chan struct{}, blocking), make(chan struct{}, shortLanes)
 }
 
-// tryBlocking takes a lane for a blocking query, if there is one.
-func (l *lanes) tryBlocking() (release func(), ok bool) {
+// lane is for one request, the zero value for one that takes none.
+type lane struct{ taken chan struct{} }
+
+// release gives the lane back when the agent has nothing to do with the request any
+// more: at once, or later.
+func (l lane) release(later time.Duration) {
+	switch {
+	case l.taken == nil:
+	case later <= 0:
+		<-l.taken
+	default:
+		time.AfterFunc(later, func() { <-l.taken })
+	}
+}
+
+// takeBlocking takes a lane for a blocking query, if there is one or one becomes free
+// within patience.
+func (l *lanes) takeBlocking(ctx context.Context, patience time.Duration) (taken lane, ok bool) {
 	if l.multiplexed.Load() {
-		return func() {}, true
+		return lane{}, true
 	}
 	select {
 	case l.blocking <- struct{}{}:
-		return func() { <-l.blocking }, true
+		return lane{l.blocking}, true
 	default:
-		return nil, false
 	}
+	if patience == 0 {
+		return lane{}, false
+	}
+	over := time.NewTimer(patience)
+	defer over.Stop()
+	select {
+	case l.blocking <- struct{}{}:
+		return lane{l.blocking}, true
+	case <-over.C:
+	case <-ctx.Done():
+	}
+	return lane{}, false
 }
 
 // takeShort takes a lane for a request that does not wait, or fails with ctx.

@@ -74,28 +74,24 @@ func (c *Client) watchAgent(ctx context.Context, a *agent, q question, rate *pac
 	)
 	defer func() { among.leave() }()
 	for {
-		release, ok := func() {}, index == 0
-		if !ok && !q.polled {
-			release, ok = a.lanes.tryBlocking()
-		}
-		if !ok {
-			index = 0
-			if q.probe == nil {
-				if !pause(ctx, jitter(q.every)) {
-					return ctx.Err()
-				}
-			} else {
-				if among == nil {
-					among = a.join(q.scope, c.config)
-				}
-				if err := c.awaitChange(ctx, a, q, among); err != nil {
-					return err
-				}
+		var taken lane
+		if index != 0 {
+			var blocking bool
+			var err error
+			if taken, blocking, err = c.awaitTurn(ctx, a, q, &among); err != nil {
+				return err
 			}
-			release = func() {}
+			if !blocking {
+				index = 0
+			}
 		}
+		began := time.Now()
 		got, meta, err := c.askOnce(ctx, a, q, index)
-		release()
+		if ctx.Err() != nil {
+			taken.release(longest(c.config.Wait) - time.Since(began))
+			return ctx.Err()
+		}
+		taken.release(0)
 		if err != nil {
 			return err
 		}
@@ -105,6 +101,28 @@ func (c *Client) watchAgent(ctx context.Context, a *agent, q question, rate *pac
 			return ctx.Err()
 		}
 	}
+}
+
+// awaitTurn waits until q is to be asked again: with a lane for a blocking query, or
+// without one once there may be something new.
+func (c *Client) awaitTurn(ctx context.Context, a *agent, q question, among **member) (taken lane, blocking bool, err error) {
+	switch {
+	case q.polled:
+		pause(ctx, jitter(q.every))
+		return lane{}, false, ctx.Err()
+	case q.probe == nil:
+		if taken, blocking = a.lanes.takeBlocking(ctx, jitter(q.every)); blocking {
+			return taken, true, nil
+		}
+		return lane{}, false, ctx.Err()
+	}
+	if taken, blocking = a.lanes.takeBlocking(ctx, 0); blocking {
+		return taken, true, nil
+	}
+	if *among == nil {
+		*among = a.join(q.scope, c.config)
+	}
+	return lane{}, false, c.awaitChange(ctx, a, q, *among)
 }
 
 // awaitChange waits, as one of a crowd, until the index of what q asks is another
@@ -141,7 +159,7 @@ func (c *Client) askOnce(ctx context.Context, a *agent, q question, index uint64
 		}
 		defer release()
 	} else {
-		patience += c.config.Wait + c.config.Wait/16 // the agent adds up to a 16th against herds
+		patience += longest(c.config.Wait)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -171,6 +189,10 @@ func join(failures []error) error {
 	}
 	return err
 }
+
+// longest is how long an agent may hold a query that is to wait so long: it adds up to
+// a 16th against herds.
+func longest(wait time.Duration) time.Duration { return wait + wait/16 }
 
 // jitter keeps what began together from staying together.
 func jitter(d time.Duration) time.Duration { return d - d/8 + rand.N(d/4) }
