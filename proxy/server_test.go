@@ -31,9 +31,13 @@ type lab struct {
 
 func newLab(t *testing.T, server *Server, router Router) *lab {
 	t.Helper()
+	return newLabAt(t, server, router, listen(t))
+}
+
+func newLabAt(t *testing.T, server *Server, router Router, listener *net.TCPListener) *lab {
+	t.Helper()
 	l := &lab{t: t, server: server, records: make(chan Record, 100)}
 	server.Done = func(r Record) { l.records <- r }
-	listener := listen(t)
 	l.addr = listener.Addr().(*net.TCPAddr).AddrPort()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

@@ -1,6 +1,7 @@
 package pathtest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -67,7 +68,7 @@ func how(err error) string {
 	switch {
 	case err == nil:
 		return "well"
-	case err == unix.Errno(0):
+	case errors.Is(err, unix.Errno(0)):
 		return "no error"
 	case errors.Is(err, io.EOF):
 		return "end"
@@ -150,7 +151,7 @@ func (e *end) read(n int) (got int, err error) {
 		r, err = e.conn.Read(b[:min(len(b), n-got)])
 		for rest := b[:r]; len(rest) > 0; {
 			want := e.peer.next(e.got, len(rest))
-			if string(rest[:len(want)]) != string(want) {
+			if !bytes.Equal(rest[:len(want)], want) {
 				e.t.Errorf("the %s reads other bytes than were sent, after %d", e.name, e.got)
 				return got, errors.New("other bytes")
 			}
@@ -260,7 +261,7 @@ func (e *end) acknowledged() {
 
 // arrived waits until all that the peer sent is here, read or not.
 func (e *end) arrived() {
-	want := uint64(e.peer.sent) //nolint:gosec // a count
+	want := uint64(e.peer.sent)
 	e.until(fmt.Sprintf("all %d bytes are here", want), func(fd int) bool {
 		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 		return err != nil || info.Bytes_received >= want

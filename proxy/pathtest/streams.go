@@ -83,6 +83,14 @@ func deeds() (scripts []Script) {
 			<-acknowledged
 		},
 	}, {
+		"sends much and resets with data on its way", func(first, second *end) {
+			wait := first.sendMeanwhile(64 << 20)
+			second.receive(block)
+			first.reset()
+			wait()
+			second.receiveAtLeast(block)
+		},
+	}, {
 		"resets what the other blocks in sending", func(first, second *end) {
 			_ = first.conn.SetReadBuffer(slow)
 			done := make(chan struct{})

@@ -1,8 +1,6 @@
 package pathtest
 
-import (
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // urgents are scripts with urgent data (tcp(7), MSG_OOB). The receiver either takes
 // the byte apart from the stream or, with SO_OOBINLINE, at its place in it.
@@ -19,7 +17,7 @@ func urgents() (scripts []Script) {
 		{"twice", func(e *end) { e.text("a"); e.urgent("1"); e.text("b"); e.urgent("2"); e.text("c") }},
 	} {
 		for name, inline := range map[string]bool{"apart": false, "in line": true} {
-			for ending, end_ := range map[string]func(*end){
+			for ending, finish := range map[string]func(*end){
 				"goes on":     func(e *end) { e.text(" and on") },
 				"half-closes": (*end).halfClose,
 				"resets":      func(e *end) { e.acknowledged(); e.reset() },
@@ -31,7 +29,7 @@ func urgents() (scripts []Script) {
 						}
 						s.send(first)
 						second.arrived()
-						end_(first)
+						finish(first)
 						if ending == "resets" { // the kernel gives no byte apart any more
 							second.comesToItsEnd()
 						}
@@ -95,11 +93,11 @@ func (e *end) receiveMarked(inline, goesOn bool) {
 				}
 			}
 			n, err = unix.Read(int(fd), b[:])
-			if err == unix.EAGAIN && goesOn { //nolint:errorlint // a call's own
+			if err == unix.EAGAIN && goesOn {
 				done = true
 				return true
 			}
-			return err != unix.EAGAIN //nolint:errorlint // a call's own
+			return err != unix.EAGAIN
 		})
 		switch {
 		case e.check(waitErr) != nil:
