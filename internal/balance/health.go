@@ -95,7 +95,9 @@ func (h *health) fail(mark uint64, o *Options, now int64, why string, byDial boo
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	current := h.mark.Load()
-	if eraOf(mark) != eraOf(current) {
+	// A connection that ended an ejection by being opened may still be reset.
+	reopened := !byDial && eraOf(mark)+1 == eraOf(current) && h.ejection.Load() == nil
+	if eraOf(mark) != eraOf(current) && !reopened {
 		return change{} // it tells of a time before the last change
 	}
 	if now-h.last > int64(lapse) && h.ejection.Load() == nil {
