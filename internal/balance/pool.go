@@ -60,6 +60,10 @@ type roster struct {
 	members []member // by priority, then distance
 }
 
+// Knows reports whether version is what the pool was told last, so that there is no
+// need to put the endpoints together for Update.
+func (p *Pool) Knows(version any) bool { return p.picture.Load().roster.version == version }
+
 // Update tells the pool of its endpoints. It does nothing when version is the one it
 // was told last, so it may be called for every connection; version is to be a
 // pointer or another comparable value that is another one for each answer. An
