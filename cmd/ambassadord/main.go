@@ -59,6 +59,13 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	return exitFailure
 }
 
+// hangups is SIGHUP, which asks a daemon to read its configuration again, until stop.
+func hangups() (signals <-chan os.Signal, stop func()) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
+	return c, func() { signal.Stop(c) }
+}
+
 // exitStatus ends the program with that code, by a command that has said why.
 type exitStatus int
 

@@ -99,7 +99,7 @@ func runLegacy(cmd *cobra.Command, flags *runFlags, legacy legacyFlags, args []s
 		}
 		cfg.Listeners = []config.Listener{{Address: address, Target: args[0]}}
 	}
-	return serve(cmd.Context(), cfg, log)
+	return serve(cmd.Context(), cfg, log, agent.Hooks{})
 }
 
 func (l legacyFlags) exclusive(args []string) error {

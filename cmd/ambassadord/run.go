@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -55,7 +54,12 @@ func runCommand(environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), cfg, newLogger(cfg, cmd.ErrOrStderr()))
+			log, retune := newLiveLogger(cfg, cmd.ErrOrStderr())
+			hooks := agent.Hooks{Tuned: retune}
+			if flags.configFile != "" {
+				hooks.Load = func() (config.Config, error) { return flags.load(cmd.Flags(), args) }
+			}
+			return serve(cmd.Context(), cfg, log, hooks)
 		},
 	}
 	flags.register(cmd.Flags())
@@ -64,7 +68,7 @@ func runCommand(environ []string) *cobra.Command {
 }
 
 // serve checks what can be checked and runs the daemon.
-func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+func serve(ctx context.Context, cfg config.Config, log *slog.Logger, hooks agent.Hooks) error {
 	parse, err := agent.NewParser(cfg, log)
 	if err != nil {
 		return usage(err)
@@ -73,7 +77,10 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return usage(err)
 	}
 	log.Info("starting", "version", versionText())
-	return agent.Run(ctx, cfg, log, nil)
+	reload, stop := hangups()
+	defer stop()
+	hooks.Reload = reload
+	return agent.Run(ctx, cfg, log, hooks)
 }
 
 // runFlags are the flags of a command that runs the daemon or looks at what it
@@ -255,12 +262,4 @@ func (f *runFlags) listener(arg string, count int) (config.Listener, error) {
 	}
 	address, err := config.ParseAddress(f.listen)
 	return config.Listener{Address: address, Target: arg}, err
-}
-
-func newLogger(cfg config.Config, w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: cfg.LogLevel}
-	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
 }

@@ -52,6 +52,9 @@ type agent struct {
 	table    latestTable
 	running  []mode
 	tuning   atomic.Pointer[tuning] // see tuned
+	reloads  reloads
+
+	fixedOpen map[string]*fixedListener // by the address as configured; see changeListeners
 
 	upstreams upstreams
 	removals  *removals
@@ -66,20 +69,28 @@ func Keep(ctx context.Context, cfg config.Config, socket *os.File, log *slog.Log
 	return keeper.Serve(ctx, socket, server, cfg.DrainTimeout, log)
 }
 
-// Run runs the daemon until ctx ends, then drains and cleans up. ready, if not
-// nil, is called once it serves.
-func Run(ctx context.Context, cfg config.Config, log *slog.Logger, ready func()) error {
+// Hooks are for whoever runs the daemon; each may be nil.
+type Hooks struct {
+	Ready  func()                        // called once it serves
+	Load   func() (config.Config, error) // reads the configuration anew
+	Reload <-chan os.Signal              // asks for that
+	Tuned  func(config.Config)           // told of a configuration that was read anew and holds
+}
+
+// Run runs the daemon until ctx ends, then drains and cleans up.
+func Run(ctx context.Context, cfg config.Config, log *slog.Logger, hooks Hooks) error {
 	a, stop, err := start(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	return a.serve(ctx, ready)
+	a.reloads.hooks = hooks
+	return a.serve(ctx, hooks)
 }
 
 // start builds the parts and runs those that others need, until stop is called.
 func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, func(), error) {
-	a := &agent{cfg: cfg, log: log}
+	a := &agent{cfg: cfg, log: log, fixedOpen: map[string]*fixedListener{}}
 	a.self, _ = dockerd.Self(ctx)
 	var err error
 	if a.have, err = privilege.Effective(); err != nil {
@@ -100,7 +111,7 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 	if err != nil {
 		return nil, nil, err
 	}
-	a.tuning.Store(&tuning{cfg: cfg, layers: layers})
+	a.tune(cfg, layers)
 	needsEngine := len(a.modes) > 0
 	for _, l := range cfg.Listeners {
 		target, err := a.resolver.Parse(l.Target)
@@ -147,9 +158,9 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 }
 
 // serve accepts until ctx ends and then takes everything down.
-func (a *agent) serve(ctx context.Context, ready func()) error {
-	if len(a.modes) == 0 && len(a.cfg.Listeners) == 0 {
-		return hint.Errorf("give LISTEN_PORT=TARGET, or a --mode", "nothing to listen for")
+func (a *agent) serve(ctx context.Context, hooks Hooks) error {
+	if err := a.somethingToDo(a.cfg); err != nil {
+		return err
 	}
 	if slices.ContainsFunc(a.modes, func(m config.Mode) bool { return m != config.Link }) {
 		unlock, err := lock()
@@ -181,18 +192,21 @@ func (a *agent) serve(ctx context.Context, ready func()) error {
 	following := make(chan struct{})
 	go a.follow(ctx, following)
 	a.log.Info("ready", "modes", a.modes, "listeners", len(a.cfg.Listeners))
-	if ready != nil {
-		ready()
+	reloading := a.startReloads(ctx)
+	defer reloading.Wait()
+	if hooks.Ready != nil {
+		hooks.Ready()
 	}
 	<-ctx.Done()
 
-	a.log.Info("stopping", "drain_timeout", a.cfg.DrainTimeout.String())
+	reloading.Wait() // or it might open a listener behind our back
+	a.log.Info("stopping", "drain_timeout", a.tuned().cfg.DrainTimeout.String())
 	<-following
 	for _, m := range a.running {
 		m.unhook()
 	}
 	a.accepting.Wait()
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.DrainTimeout)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.tuned().cfg.DrainTimeout)
 	defer cancel()
 	a.server.Drain(drain)
 	for _, m := range a.running {
@@ -236,36 +250,44 @@ func (a *agent) startModes(ctx context.Context) error {
 	return nil
 }
 
-// follow turns each engine snapshot into a table and acts on it.
+// follow turns each engine snapshot, and each configuration, into a table and acts on
+// it.
 func (a *agent) follow(ctx context.Context, done chan<- struct{}) {
 	defer close(done)
-	var fixed []resolver.Target
-	for _, l := range a.cfg.Listeners {
-		if t, err := a.resolver.Parse(l.Target); err == nil { // start has parsed them all
-			fixed = append(fixed, t)
-		}
-	}
-	a.resolver.Keep(fixed)
-	if a.docker == nil {
-		return
-	}
 	var snapshot *dockerd.Snapshot
 	for {
+		t := a.tuned()
+		a.act(ctx, t, snapshot)
 		var err error
-		if snapshot, err = a.docker.Wait(ctx, snapshot); err != nil {
+		if snapshot, err = a.news(ctx, t, snapshot); err != nil {
 			return // ctx has ended
 		}
-		previous := a.table.load()
-		table := identity.Build(snapshot, previous, a.self, a.tuned().layers, a.resolver.Parse)
-		a.logProblems(previous, table)
-		a.table.store(table)
-		if len(a.modes) > 0 {
-			a.resolver.Keep(append(table.Targets(), fixed...))
-			a.upstreams.keep(table)
+	}
+}
+
+// act makes everything follow t and snapshot, which is nil before the first.
+func (a *agent) act(ctx context.Context, t *tuning, snapshot *dockerd.Snapshot) {
+	var targets []resolver.Target
+	for _, l := range t.cfg.Listeners {
+		if target, err := a.resolver.Parse(l.Target); err == nil { // t was made of what parses
+			targets = append(targets, target)
 		}
-		for _, m := range a.running {
-			m.update(ctx, table)
-		}
+	}
+	if snapshot == nil {
+		a.resolver.Keep(targets)
+		return
+	}
+	previous := a.table.load()
+	table := identity.Build(snapshot, previous, a.self, t.layers, a.resolver.Parse)
+	a.logProblems(previous, table)
+	a.table.store(table)
+	if len(a.modes) > 0 {
+		targets = append(targets, table.Targets()...)
+		a.upstreams.keep(table)
+	}
+	a.resolver.Keep(targets)
+	for _, m := range a.running {
+		m.update(ctx, table)
 	}
 }
 

@@ -73,7 +73,7 @@ func TestRunForwardsAndLeavesNothing(t *testing.T) {
 	handler := addresses{slog.DiscardHandler, make(chan string, 1)}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, cfg, slog.New(handler), nil) }()
+	go func() { ended <- Run(ctx, cfg, slog.New(handler), Hooks{}) }()
 
 	conn, err := net.Dial("tcp", <-handler.found)
 	if err != nil {
@@ -108,7 +108,7 @@ func TestRunRefusesWhatCannotWork(t *testing.T) {
 	} {
 		cfg := config.Default()
 		cfg.Modes, cfg.Listeners = nil, listeners
-		err := Run(t.Context(), cfg, slog.New(slog.DiscardHandler), nil)
+		err := Run(t.Context(), cfg, slog.New(slog.DiscardHandler), Hooks{})
 		if err == nil || !strings.Contains(err.Error()+hint.Of(err), name) {
 			t.Errorf("Run = %v (%s); want: %s", err, hint.Of(err), name)
 		}

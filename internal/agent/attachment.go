@@ -102,7 +102,8 @@ func (at *attachment) run(ctx context.Context) {
 	}
 	const firstPause, longestPause = 50 * time.Millisecond, 5 * time.Second
 	pause, failures := firstPause, 0
-	repair := time.NewTicker(at.agent.cfg.RepairInterval)
+	tuned := at.agent.tuned()
+	repair := time.NewTicker(tuned.cfg.RepairInterval)
 	defer repair.Stop()
 	for {
 		at.slots <- struct{}{}
@@ -121,6 +122,9 @@ func (at *attachment) run(ctx context.Context) {
 		case <-at.changed:
 		case <-retry:
 		case <-repair.C:
+		case <-tuned.replaced.Done():
+			tuned = at.agent.tuned()
+			repair.Reset(tuned.cfg.RepairInterval)
 		case <-at.ending:
 			at.detach()
 			return
@@ -294,7 +298,7 @@ func (at *attachment) detach() {
 	if at.ns == nil {
 		return
 	}
-	remove := at.alive.Load() && !at.agent.cfg.KeepRules
+	remove := at.alive.Load() && !at.agent.tuned().cfg.KeepRules
 	if remove {
 		at.forFamilies(func(ctx context.Context, f netrules.Family) error {
 			_, err := at.agent.rules.Unhook(ctx, at.ns, f)

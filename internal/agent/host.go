@@ -26,7 +26,6 @@ import (
 type host struct {
 	agent  *agent
 	doors  []*door
-	lease  time.Duration
 	sentry *sentry       // nil where source addresses cannot be guarded
 	done   chan struct{} // closed when keep has returned
 }
@@ -46,8 +45,7 @@ func (d *door) chain() netrules.Chain {
 // startHost opens the doors, first what is behind them: without the rules a
 // connection is refused, without the guard nobody is connected.
 func (a *agent) startHost(ctx context.Context) (*host, error) {
-	// Long enough for a repair to come late a few times.
-	h := &host{agent: a, lease: max(2*time.Minute, 8*a.cfg.RepairInterval), done: make(chan struct{})}
+	h := &host{agent: a, done: make(chan struct{})}
 	for _, addr := range a.cfg.HostAddrs {
 		if err := h.open(addr); err != nil {
 			h.close()
@@ -78,6 +76,11 @@ func (a *agent) startHost(ctx context.Context) (*host, error) {
 	return h, nil
 }
 
+// lease is long enough for a repair to come late a few times.
+func (h *host) lease() time.Duration {
+	return max(2*time.Minute, 8*h.agent.tuned().cfg.RepairInterval)
+}
+
 // open puts addr on lo and listens there. A family that this host lacks is passed
 // over.
 func (h *host) open(addr netip.Addr) error {
@@ -93,7 +96,7 @@ func (h *host) open(addr netip.Addr) error {
 			return nil
 		}
 	}
-	if _, err := (*netns.Namespace)(nil).Lease(addr, h.lease); err != nil {
+	if _, err := (*netns.Namespace)(nil).Lease(addr, h.lease()); err != nil {
 		return hint.Wrap(err, "mode host needs CAP_NET_ADMIN in the host's network namespace")
 	}
 	h.doors = append(h.doors, d) // from here on close undoes it
@@ -151,7 +154,7 @@ func (h *host) repair(ctx context.Context, d *door, due bool) error {
 		due = !slices.Contains(addrs, d.addr)
 	}
 	if due {
-		if _, err := (*netns.Namespace)(nil).Lease(d.addr, h.lease); err != nil {
+		if _, err := (*netns.Namespace)(nil).Lease(d.addr, h.lease()); err != nil {
 			return err
 		}
 	}

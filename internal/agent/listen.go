@@ -13,36 +13,6 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-// serveListeners opens every fixed listener before it serves the first, so that
-// a port that is taken is known at once.
-func (a *agent) serveListeners(ctx context.Context) error {
-	type opened struct {
-		listener *net.TCPListener
-		router   proxy.Router
-	}
-	var all []opened
-	for _, l := range a.cfg.Listeners {
-		b, err := bindingOf(l, a.tuned().layers, a.resolver.Parse)
-		if err == nil {
-			var listener *net.TCPListener
-			if listener, err = listenTCP(ctx, l.Address); err == nil {
-				b.Port = listener.Addr().(*net.TCPAddr).AddrPort().Port()
-				all = append(all, opened{listener, a.fixed(&b, l.AcceptProxyFrom)})
-				continue
-			}
-		}
-		for _, o := range all {
-			o.listener.Close()
-		}
-		return err
-	}
-	for i, o := range all {
-		a.log.Info("listening", "address", o.listener.Addr().String(), "target", a.cfg.Listeners[i].Target)
-		a.accept(ctx, o.listener, o.router)
-	}
-	return nil
-}
-
 // accept serves listener until ctx ends.
 func (a *agent) accept(ctx context.Context, listener *net.TCPListener, router proxy.Router) {
 	a.accepting.Go(func() { _ = a.server.Serve(ctx, listener, router) }) // returns nil, when ctx ends

@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -69,14 +71,18 @@ func (a *agent) logProblems(previous, table *identity.Table) {
 		return
 	}
 	for _, c := range table.Clients() {
-		if previous != nil && previous.Client(c.Container.ID) != nil {
-			continue
+		var before *identity.Client
+		if previous != nil {
+			before = previous.Client(c.Container.ID)
 		}
 		for _, p := range c.Bindings.Problems {
+			if before != nil && slices.ContainsFunc(before.Bindings.Problems, func(said *binding.Problem) bool { return said.Error() == p.Error() }) {
+				continue
+			}
 			a.log.Warn("declaration", "client", c.Container.Name, "id", c.Container.ShortID(),
 				"origin", p.Origin, "error", p.Err, "hint", hint.Of(p.Err))
 		}
-		if len(c.Bindings.Ports()) > 0 && c.Container.NetworkMode == "host" {
+		if before == nil && len(c.Bindings.Ports()) > 0 && c.Container.NetworkMode == "host" {
 			a.log.Warn("declaration", "client", c.Container.Name, "id", c.Container.ShortID(),
 				"error", "its network is the host's, where nothing is redirected", "hint", "give it a network of its own")
 		}

@@ -22,13 +22,18 @@ func (a *agent) occasions(ctx context.Context, also <-chan struct{}, look func(d
 	} else {
 		defer end()
 	}
-	repair := time.NewTicker(a.cfg.RepairInterval)
+	tuned := a.tuned()
+	repair := time.NewTicker(tuned.cfg.RepairInterval)
 	defer repair.Stop()
 	for {
 		due := false
 		select {
 		case <-repair.C:
 			due = true
+		case <-tuned.replaced.Done():
+			tuned = a.tuned()
+			repair.Reset(tuned.cfg.RepairInterval)
+			due = true // what is renewed at the interval may have to last longer now
 		case <-changed: // never, if nobody tells
 			if !settle(ctx) {
 				return

@@ -101,10 +101,11 @@ func clientOf(c *identity.Client) proxy.Client {
 // headerPatience is how long a trusted peer may take to say who its client is.
 const headerPatience = 10 * time.Second
 
-// fixed is the Router of a listener with one target. trusted are those whose PROXY
-// header is believed, and demanded.
-func (a *agent) fixed(b *binding.Binding, trusted []netip.Prefix) proxy.Router {
+// fixed is the Router of a listener with one target, which a reload may change.
+func (a *agent) fixed(l *fixedListener) proxy.Router {
 	return proxy.RouterFunc(func(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
+		service := l.service.Load()
+		b, trusted := &service.binding, service.proxyFrom
 		w := way{from: peerOf(conn), to: localOf(conn)}
 		route := proxy.Route{Port: b.Port, Target: b.Text}
 		if trusts(trusted, w.from.Addr()) {

@@ -101,7 +101,8 @@ func (s *sentry) run(ctx context.Context) {
 	defer close(s.done)
 	const firstPause, longestPause = 50 * time.Millisecond, 5 * time.Second
 	pause := firstPause
-	repair := time.NewTicker(s.agent.cfg.RepairInterval)
+	tuned := s.agent.tuned()
+	repair := time.NewTicker(tuned.cfg.RepairInterval)
 	defer repair.Stop()
 	logged := ""
 	for {
@@ -121,6 +122,9 @@ func (s *sentry) run(ctx context.Context) {
 		case <-s.changed:
 		case <-retry:
 		case <-repair.C:
+		case <-tuned.replaced.Done():
+			tuned = s.agent.tuned()
+			repair.Reset(tuned.cfg.RepairInterval)
 		case <-ctx.Done():
 			s.drop()
 			return

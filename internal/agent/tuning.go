@@ -1,8 +1,11 @@
 package agent
 
 import (
+	"context"
+
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
 )
 
 // tuning is what a reload may change. It never changes itself: it is replaced.
@@ -11,6 +14,9 @@ type tuning struct {
 	// has what the daemon was started with.
 	cfg    config.Config
 	layers *binding.Layers
+
+	replaced context.Context // ends when there is a newer tuning
+	replace  context.CancelFunc
 }
 
 // tuned returns what holds now.
@@ -18,5 +24,35 @@ func (a *agent) tuned() *tuning {
 	if t := a.tuning.Load(); t != nil {
 		return t
 	}
-	return &tuning{cfg: a.cfg} // parts of the daemon that run alone, for a command or a test
+	return newTuning(a.cfg, nil) // parts of the daemon that run alone, for a command or a test
+}
+
+func newTuning(cfg config.Config, layers *binding.Layers) *tuning {
+	t := &tuning{cfg: cfg, layers: layers}
+	t.replaced, t.replace = context.WithCancel(context.Background())
+	return t
+}
+
+// tune lets cfg hold from now on. It is called by one goroutine at a time.
+func (a *agent) tune(cfg config.Config, layers *binding.Layers) {
+	if old := a.tuning.Swap(newTuning(cfg, layers)); old != nil {
+		old.replace()
+	}
+}
+
+// news waits for a newer snapshot than last, or for t to be replaced, when last is
+// the newest still.
+func (a *agent) news(ctx context.Context, t *tuning, last *dockerd.Snapshot) (*dockerd.Snapshot, error) {
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(t.replaced, stop)()
+	if a.docker == nil {
+		<-waiting.Done()
+		return nil, ctx.Err()
+	}
+	next, err := a.docker.Wait(waiting, last)
+	if err != nil && ctx.Err() == nil {
+		return last, nil
+	}
+	return next, err
 }

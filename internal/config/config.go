@@ -187,6 +187,9 @@ func (c *Config) Validate() error {
 			return hint.Errorf("give each target a port of its own, or write one list a:6379,b:6379",
 				"%s is asked to listen for %q and for %q", l.Address, other, l.Target)
 		}
+		if _, ok := seen[l.Address]; ok && l.Origin != "" {
+			return l.At(hint.Errorf("keep one of the two", "%s is there already", l.Address))
+		}
 		seen[l.Address] = l.Target
 	}
 	return nil
