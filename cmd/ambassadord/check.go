@@ -42,6 +42,9 @@ func checkCommand(environ []string) *cobra.Command {
 			for _, l := range cfg.Listeners {
 				fmt.Fprintf(out, "listen %s -> %s\n", l.Address, l.Target)
 			}
+			if flags.configFile != "" {
+				fmt.Fprintf(out, "config %s: %d targets with options, %d clients\n", flags.configFile, len(cfg.Targets), len(cfg.Clients))
+			}
 			for _, text := range targets {
 				t, err := parse(text)
 				if err != nil {

@@ -92,7 +92,11 @@ func setFlag(f *pflag.Flag, values []string) error {
 		return hint.Errorf("write "+f.Name+": VALUE", "%s takes one value", f.Name)
 	}
 	if err := f.Value.Set(values[0]); err != nil {
-		return hint.Errorf(f.Name+": "+f.Usage, "%s does not take %q", f.Name, values[0])
+		fix := f.Name + ": " + f.Usage
+		if f.Value.Type() == "duration" {
+			fix = "write a number with its unit, such as 5s or 500ms"
+		}
+		return hint.Errorf(fix, "%s does not take %q", f.Name, values[0])
 	}
 	return nil
 }
@@ -125,7 +129,7 @@ func (f *runFlags) take(set *pflag.FlagSet, file *config.File) ([]option.Layer, 
 			errs = append(errs, setFlag(to, flag.Values))
 		}
 	}
-	return []option.Layer{lowest, file.Defaults}, errors.Join(errs...)
+	return []option.Layer{lowest, file.Defaults}, hint.Join(errs...)
 }
 
 // try says what is wrong with one flag of a file, by itself.

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/ambassadord/ambassadord/internal/binding"
@@ -24,7 +23,7 @@ func layersOf(cfg config.Config, parse func(string) (resolver.Target, error)) (*
 	_, problems := option.Merge(cfg.Defaults, nil)
 	add(problems)
 	if len(errs) > 0 {
-		return nil, errors.Join(errs...) // or each target below would say it again
+		return nil, hint.Join(errs...) // or each target below would say it again
 	}
 	first := map[string]string{}
 	for _, t := range cfg.Targets {
@@ -58,7 +57,7 @@ func layersOf(cfg config.Config, parse func(string) (resolver.Target, error)) (*
 		_, err := bindingOf(l, layers, parse)
 		errs = append(errs, err)
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := hint.Join(errs...); err != nil {
 		return nil, err
 	}
 	return layers, nil
@@ -77,5 +76,5 @@ func bindingOf(l config.Listener, layers *binding.Layers, parse func(string) (re
 	for i, p := range problems {
 		errs[i] = p
 	}
-	return b, errors.Join(errs...)
+	return b, hint.Join(errs...)
 }

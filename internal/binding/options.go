@@ -109,9 +109,13 @@ func (r *reader) optionsOf(port uint16, target resolver.Target) option.Set {
 	}
 	set, problems := r.layers.Options(target, r.wide, own)
 	for _, p := range problems {
+		problem := &Problem{Origin: p.Setting.Origin, Err: p.Err}
+		if p.Instead != "" {
+			problem.Err = fmt.Errorf("%w; %s", p.Err, p.Instead)
+		}
 		// What is for all ports of the container is wrong at each of them.
-		if !slices.ContainsFunc(r.set.Problems, func(said *Problem) bool { return said.Error() == p.Error() }) {
-			r.problem(p.Setting.Origin, p.Err)
+		if !slices.ContainsFunc(r.set.Problems, func(said *Problem) bool { return said.Error() == problem.Error() }) {
+			r.set.Problems = append(r.set.Problems, problem)
 		}
 	}
 	return set

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -41,8 +40,7 @@ func (r *fileReader) said(node *yaml.Node) bool {
 	return slices.ContainsFunc(r.found, func(m mistake) bool { return m.line == node.Line && m.column == node.Column })
 }
 
-// mistakes is the error of all that was found wrong, in the file's order. One hint
-// is the error's; those of several stand beside what they are about.
+// mistakes is the error of all that was found wrong, in the file's order.
 func (r *fileReader) mistakes() error {
 	slices.SortStableFunc(r.found, func(a, b mistake) int {
 		if a.line != b.line {
@@ -53,16 +51,8 @@ func (r *fileReader) mistakes() error {
 	errs := make([]error, len(r.found))
 	for i, m := range r.found {
 		errs[i] = fmt.Errorf("%s:%d:%d: %w", r.name, m.line, m.column, m.err)
-		if h := hint.Of(m.err); h != "" && len(r.found) > 1 {
-			errs[i] = fmt.Errorf("%w (%s)", errs[i], h)
-		}
 	}
-	switch err := errors.Join(errs...); len(errs) {
-	case 0, 1:
-		return err
-	default:
-		return hint.Wrap(err, fmt.Sprintf("mend these %d places; ambassadord check --config %s looks again", len(errs), r.name))
-	}
+	return hint.Join(errs...)
 }
 
 // resolved follows an alias to what it stands for.

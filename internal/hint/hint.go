@@ -8,6 +8,7 @@ package hint
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 type hinted struct {
@@ -30,6 +31,22 @@ func Wrap(err error, hint string) error {
 // Errorf formats an error as fmt.Errorf does and attaches hint to it.
 func Errorf(hint, format string, args ...any) error {
 	return Wrap(fmt.Errorf(format, args...), hint)
+}
+
+// Join is errors.Join for mistakes that people are to read at once: of several, the
+// hint of each stands beside it, for one hint would be about the first alone. nil
+// errors are left out.
+func Join(errs ...error) error {
+	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
+	if len(errs) <= 1 {
+		return errors.Join(errs...)
+	}
+	for i, err := range errs {
+		if h := Of(err); h != "" {
+			errs[i] = fmt.Errorf("%w (%s)", err, h)
+		}
+	}
+	return Wrap(errors.Join(errs...), fmt.Sprintf("mend each of these %d", len(errs)))
 }
 
 // Of returns the outermost hint in err's chain, or "" if it carries none.

@@ -29,3 +29,17 @@ func TestHint(t *testing.T) {
 		t.Error("Of must be empty where there is no hint")
 	}
 }
+
+func TestJoin(t *testing.T) {
+	a, b := Errorf("write x", "a is wrong"), errors.New("b is wrong")
+	if Join() != nil || Join(nil, nil) != nil {
+		t.Error("Join of nothing is something")
+	}
+	if err := Join(nil, a); err.Error() != "a is wrong" || Of(err) != "write x" {
+		t.Errorf("Join of one = %q (%s); want it as it is", err, Of(err))
+	}
+	err := Join(a, nil, b)
+	if err.Error() != "a is wrong (write x)\nb is wrong" || Of(err) != "mend each of these 2" || !errors.Is(err, b) {
+		t.Errorf("Join of two = %q (%s); want each with its hint", err, Of(err))
+	}
+}

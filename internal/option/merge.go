@@ -19,8 +19,10 @@ type Layer []Setting
 // Problem is a setting that cannot be used, or that does nothing.
 type Problem struct {
 	Setting Setting
-	// Err says what is wrong and what is used instead; its hint what may be written.
+	// Err says what is wrong; its hint what may be written.
 	Err error
+	// Instead says what holds instead, "3s is used"; "" when the setting stands.
+	Instead string
 }
 
 func (p *Problem) Error() string { return fmt.Sprintf("%s: %v", p.Setting.Origin, p.Err) }
@@ -42,7 +44,7 @@ func Merge(shared []Layer, own Layer) (Set, []*Problem) {
 	m.contradictions()
 	m.idle()
 	for _, rejected := range m.rejected {
-		rejected.Err = m.stands(rejected)
+		rejected.Instead = m.instead(rejected.Setting.Name)
 	}
 	problems := append(m.rejected, m.doingNothing...)
 	slices.SortStableFunc(problems, func(a, b *Problem) int { return m.order[a] - m.order[b] })
@@ -115,15 +117,11 @@ func (m *merger) drop(name string) {
 	_ = o.put(&m.set, text) // it was put before
 }
 
-// stands adds what is used instead of what was rejected.
-func (m *merger) stands(p *Problem) error {
-	o, err := Lookup(p.Setting.Name)
-	if err != nil {
-		return fmt.Errorf("%w; passed over", p.Err)
+// instead is what holds where a setting of name was rejected.
+func (m *merger) instead(name string) string {
+	o, err := Lookup(name)
+	if err != nil || o.In(m.set) == "" {
+		return "passed over"
 	}
-	value := o.In(m.set)
-	if value == "" {
-		return fmt.Errorf("%w; passed over", p.Err)
-	}
-	return fmt.Errorf("%w; %s is used", p.Err, value)
+	return o.In(m.set) + " is used"
 }

@@ -225,7 +225,11 @@ func TestMerge(t *testing.T) {
 		}
 		var texts []string
 		for _, p := range problems {
-			texts = append(texts, p.Error())
+			text := p.Error()
+			if p.Instead != "" {
+				text += "; " + p.Instead
+			}
+			texts = append(texts, text)
 			if hint.Of(p) == "" {
 				t.Errorf("%s: %v has no hint", test.name, p)
 			}
