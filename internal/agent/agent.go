@@ -51,6 +51,7 @@ type agent struct {
 	balancer *balance.Registry
 	table    latestTable
 	running  []mode
+	bounds   proxy.Bounds           // the server's, as it was started
 	tuning   atomic.Pointer[tuning] // see tuned
 	reloads  reloads
 

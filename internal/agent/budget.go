@@ -15,12 +15,13 @@ func (a *agent) newServer(wanted, rate int) (*proxy.Server, error) {
 		return nil, err
 	}
 	b, short := budget.Of(descriptors).Within(wanted)
+	a.bounds = proxy.Bounds{Open: b.Open, Rate: rate, Queue: b.Queue}
 	if short != nil {
 		a.log.Warn("fewer connections than were asked for", "error", short, "hint", hint.Of(short))
 	}
 	return &proxy.Server{
 		Limit: proxy.NewLimit("the daemon", "raise --max-connections or --accept-rate, and the limit of open files, or look who opens so many",
-			proxy.Bounds{Open: b.Open, Rate: rate, Queue: b.Queue}),
+			a.bounds),
 		Accepted: b.Open + b.Queue,
 		Done:     func(r proxy.Record) { logConnection(a.log, r) },
 		Log:      a.log,

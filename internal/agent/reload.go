@@ -82,6 +82,9 @@ func (a *agent) readAgain() error {
 		return err
 	}
 	a.tune(cfg, layers)
+	bounds := a.bounds
+	bounds.Rate = cfg.AcceptRate
+	a.server.Limit.Set(bounds)
 	if a.reloads.hooks.Tuned != nil {
 		a.reloads.hooks.Tuned(cfg)
 	}
@@ -126,6 +129,7 @@ var startSettings = []struct {
 	{"consul-addr", func(c *config.Config) any { return &c.ConsulAddr }},
 	{"consul-domain", func(c *config.Config) any { return &c.ConsulDomain }},
 	{"etcd-endpoints", func(c *config.Config) any { return &c.EtcdEndpoints }},
+	{"max-connections", func(c *config.Config) any { return &c.MaxConnections }},
 	{"resolve-timeout", func(c *config.Config) any { return &c.ResolveTimeout }},
 	{"max-stale", func(c *config.Config) any { return &c.MaxStale }},
 }

@@ -70,13 +70,13 @@ func dial(t *testing.T, address string) net.Conn {
 	return conn
 }
 
-// told is a log handler that remembers what was said.
-type told struct {
+// remembered is a log handler that remembers what was said.
+type remembered struct {
 	mu      sync.Mutex
 	records []string // MESSAGE KEY=VALUE …
 }
 
-func (l *told) Handle(_ context.Context, r slog.Record) error {
+func (l *remembered) Handle(_ context.Context, r slog.Record) error {
 	text := r.Message
 	r.Attrs(func(a slog.Attr) bool { text += fmt.Sprintf(" %s=%v", a.Key, a.Value); return true })
 	l.mu.Lock()
@@ -84,12 +84,12 @@ func (l *told) Handle(_ context.Context, r slog.Record) error {
 	l.records = append(l.records, text)
 	return nil
 }
-func (l *told) Enabled(context.Context, slog.Level) bool { return true }
-func (l *told) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l *told) WithGroup(string) slog.Handler            { return l }
+func (l *remembered) Enabled(context.Context, slog.Level) bool { return true }
+func (l *remembered) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *remembered) WithGroup(string) slog.Handler            { return l }
 
 // said returns the last record that begins with prefix.
-func (l *told) said(prefix string) string {
+func (l *remembered) said(prefix string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, text := range slices.Backward(l.records) {
@@ -103,7 +103,7 @@ func (l *told) said(prefix string) string {
 // reloadable is a daemon of fixed listeners whose configuration can be changed.
 type reloadable struct {
 	*agent
-	log  *told
+	log  *remembered
 	cfg  config.Config
 	err  error
 	told []config.Config // by Hooks.Tuned
@@ -113,7 +113,7 @@ func startReloadable(t *testing.T, listeners ...config.Listener) *reloadable {
 	t.Helper()
 	cfg := config.Default()
 	cfg.Modes, cfg.Listeners, cfg.DockerHost = nil, listeners, "unix:///nonexistent.sock"
-	r := &reloadable{log: new(told), cfg: cfg}
+	r := &reloadable{log: new(remembered), cfg: cfg}
 	a, stop, err := start(t.Context(), cfg, slog.New(r.log))
 	if err != nil {
 		t.Fatal(err)
@@ -358,11 +358,11 @@ func TestKeepStartedKnowsTheConfig(t *testing.T) {
 		DrainTimeout: 1, RepairInterval: 1, KeepRules: true, MaxConnections: 1, AcceptRate: 1,
 	}
 	differed := keepStarted(&cfg, started)
-	want := []string{"consul-addr", "consul-domain", "docker-host", "etcd-endpoints", "host-addr", "keep-connections", "max-stale", "mode", "resolve-timeout", "trust-source-addresses"}
+	want := []string{"consul-addr", "consul-domain", "docker-host", "etcd-endpoints", "host-addr", "keep-connections", "max-connections", "max-stale", "mode", "resolve-timeout", "trust-source-addresses"}
 	if !slices.Equal(differed, want) {
 		t.Errorf("differed: %v\nwant %v", differed, want)
 	}
-	if cfg.DrainTimeout != 1 || cfg.RepairInterval != 1 || !cfg.KeepRules || cfg.MaxConnections != 1 || cfg.AcceptRate != 1 || cfg.LogFormat != "json" {
+	if cfg.DrainTimeout != 1 || cfg.RepairInterval != 1 || !cfg.KeepRules || cfg.AcceptRate != 1 || cfg.LogFormat != "json" {
 		t.Errorf("%+v: what a reload changes was put back", cfg)
 	}
 	if again := keepStarted(&cfg, started); len(again) > 0 {

@@ -312,7 +312,9 @@ func TestTrustedPeerSpeaksForItsClient(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer accepted.Close()
-		return a.fixed(&b, trusted).Route(t.Context(), accepted)
+		var l fixedListener
+		l.service.Store(&fixedService{binding: b, proxyFrom: trusted})
+		return a.fixed(&l).Route(t.Context(), accepted)
 	}
 	const header = "PROXY TCP4 192.0.2.7 192.0.2.8 4000 80\r\n"
 	here := netip.MustParsePrefix("127.0.0.0/8")

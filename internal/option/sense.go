@@ -66,6 +66,7 @@ func dependences() []dependence {
 		needs("check-path", "check", "set check to http, or leave it out", http),
 		needs("check-host", "check", "set check to http, or leave it out", http),
 		needs("check-send", "check", "set check to tcp, or leave it out", tcp),
+		needs("check-expect", "check", "set check to tcp, or leave it out", tcp),
 		needs("drain-after", "on-removal", "set on-removal to drain, or leave it out", func(s Set) bool { return s.OnRemoval == Drain }),
 		bounded("wait", "timeout", func(s Set) time.Duration { return s.Wait }, func(s Set) time.Duration { return s.Timeout },
 			"set timeout, which bounds attempts and holding together, to no less"),
@@ -74,7 +75,7 @@ func dependences() []dependence {
 		bounded("hedge", "attempt-timeout", func(s Set) time.Duration { return s.Hedge }, func(s Set) time.Duration { return s.AttemptTimeout },
 			"set hedge to less than attempt-timeout"),
 	}
-	for _, name := range []string{"check-port", "check-expect", "check-interval", "check-timeout", "check-jitter", "check-rise", "check-fall"} {
+	for _, name := range []string{"check-port", "check-interval", "check-timeout", "check-jitter", "check-rise", "check-fall"} {
 		all = append(all, needs(name, "check", anyCheck, checked))
 	}
 	for _, name := range []string{"eject-for", "eject-for-max", "eject-most"} {

@@ -45,7 +45,7 @@ type Set struct {
 	CheckHost string
 	// CheckSend is what a TCP check sends, escapes undone.
 	CheckSend string
-	// CheckExpect is what the answer to a check must contain, escapes undone.
+	// CheckExpect is what the answer to a TCP check must contain, escapes undone.
 	CheckExpect string
 	// CheckInterval is the time between checks of an endpoint.
 	CheckInterval time.Duration

@@ -117,7 +117,7 @@ var table = sync.OnceValue(func() []Option {
 			"what a TCP check sends once it is connected",
 			func(s *Set) *string { return &s.CheckSend }),
 		text("check-expect", "", escapedOf,
-			"what the answer to a TCP check, or the body of an HTTP check's, must contain",
+			"what the answer to a TCP check must contain",
 			func(s *Set) *string { return &s.CheckExpect }),
 		duration("check-interval", Health, 5*time.Second, no, 100*time.Millisecond, day,
 			"the time between checks of an endpoint",
