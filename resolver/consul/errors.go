@@ -55,6 +55,8 @@ func (r request) cause(err error) error {
 		return hint.Errorf(r.statusHint(status), "status %d: %q", status.Code, answer.Shorten(status.Body, maxErrorText))
 	case errors.As(err, &tooLong):
 		return hint.Errorf("ask for less: is the path the right one?", "an answer of more than %d MiB", maxBody>>20)
+	case strings.Contains(err.Error(), "readLoopPeekFailLocked"): // net/http has no better word for it
+		return hint.Errorf(limitsHint, "it answered before it was asked, as an agent does that takes no more connections")
 	case errors.Is(err, context.DeadlineExceeded):
 		return hint.Errorf(fix, "no answer in time")
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
@@ -80,6 +82,8 @@ func (r request) cause(err error) error {
 	return hint.Wrap(err, "is it a Consul agent's HTTP port? "+fix)
 }
 
+const limitsHint = "the agent limits requests or connections of one client: see limits in its configuration"
+
 func (r request) statusHint(status api.StatusError) string {
 	switch {
 	case status.Code == http.StatusForbidden && !r.agent.trusted:
@@ -90,7 +94,7 @@ func (r request) statusHint(status api.StatusError) string {
 	case status.Code == http.StatusNotFound && strings.Contains(status.Body, "Query not found"):
 		return "check the name: /v1/query of the agent lists the prepared queries"
 	case status.Code == http.StatusTooManyRequests:
-		return "the agent limits requests or connections of one client: see limits in its configuration"
+		return limitsHint
 	case status.Code == http.StatusBadRequest && strings.Contains(status.Body, "HTTPS server"):
 		return "set CONSUL_HTTP_SSL=true or an https:// address"
 	case status.Code == http.StatusBadRequest && strings.Contains(status.Body, "Enterprise feature"):

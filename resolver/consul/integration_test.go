@@ -132,6 +132,17 @@ func TestRealServices(t *testing.T) {
 		}
 	})
 
+	t.Run("what a community server has not", func(t *testing.T) {
+		for _, params := range []string{"ns=team", "partition=p1"} {
+			for _, w := range []*sourcetest.Watcher{
+				sourcetest.Watch(t, client.Services(), serviceQuery("web", params)),
+				sourcetest.Watch(t, client.KV(), resolver.Query{Scheme: SchemeKV, Path: "web", Params: params}),
+			} {
+				checkError(t, w.Err(t), "leave out ns= and partition=", server.HTTPAddr, "Consul Enterprise feature")
+			}
+		}
+	})
+
 	t.Run("unknown datacenter", func(t *testing.T) {
 		checkError(t, sourcetest.Watch(t, client.Services(), serviceQuery("web", "dc=nowhere")).Err(t),
 			"check dc=", "service web in datacenter nowhere", "No path to datacenter")

@@ -95,6 +95,7 @@ func TestErrors(t *testing.T) {
 		"denied":     {403, "Permission denied: lacks service:read", "status 403", "CONSUL_HTTP_TOKEN to a token with service:read and node:read"},
 		"datacenter": {500, "No path to datacenter", "No path to datacenter", "check dc="},
 		"no leader":  {500, "No cluster leader", "No cluster leader", "raft list-peers"},
+		"namespace":  {400, `Invalid query parameter: "ns" - Namespaces are a Consul Enterprise feature`, "status 400", "leave out ns= and partition="},
 		"limit":      {429, "Your IP is issuing too many requests", "status 429", "limits"},
 		"TLS":        {400, "Client sent an HTTP request to an HTTPS server.", "status 400", "CONSUL_HTTP_SSL"},
 		"redirect":   {307, "", "status 307", "consul monitor"},
@@ -110,6 +111,33 @@ func TestErrors(t *testing.T) {
 			checkError(t, sourcetest.Watch(t, client.Services(), serviceQuery("web", "")).Err(t),
 				tt.hint, "the Consul agent at "+agent.address, "service web", tt.err)
 		})
+	}
+}
+
+// An agent that takes no more connections says so as soon as there is one, before it is
+// asked anything.
+func TestRefusedConnection(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte("HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlim."))
+			_ = conn.(*net.TCPConn).CloseWrite()
+			defer conn.Close()
+		}
+	}()
+	defer func() { listener.Close(); <-done }()
+	for range 50 { // whether it is read before or after the request is a matter of luck
+		client := newTestClient(t, Config{Address: listener.Addr().String()})
+		checkError(t, sourcetest.Watch(t, client.KV(), kvQuery("", "k")).Err(t), "see limits in its configuration", listener.Addr().String())
 	}
 }
 
