@@ -37,7 +37,7 @@ func splice(ctx context.Context, client, upstream *net.TCPConn, over ended, boun
 
 	if err = p.settle(nil); err != nil {
 		for _, conn := range []*net.TCPConn{client, upstream} {
-			flush(conn) // nothing, where that has been done
+			flush(conn, flushPatience) // nothing, where that has been done
 			reset(conn)
 		}
 		return p.up.bytes, p.down.bytes, err
@@ -140,7 +140,7 @@ func (d *direction) run() {
 // been acknowledged to src's peer, which would find them lost otherwise.
 func (d *direction) srcBroke(err error) {
 	d.pair.left(d.src, err)
-	flush(d.dst)
+	flush(d.dst, flushPatience)
 	reset(d.dst)
 }
 
@@ -156,8 +156,8 @@ func (d *direction) watch() bool {
 
 // flush waits until the peer's kernel has all that was written to conn: closing
 // with a reset throws away what waits to be sent. It gives up on a peer that takes
-// nothing for flushPatience.
-func flush(conn *net.TCPConn) {
+// nothing for patience.
+func flush(conn *net.TCPConn, patience time.Duration) {
 	const shortest, longest = 200 * time.Microsecond, 50 * time.Millisecond
 	least, moved := -1, time.Now()
 	for pause := shortest; ; pause = min(2*pause, longest) {
@@ -168,7 +168,7 @@ func flush(conn *net.TCPConn) {
 		if least < 0 || waiting < least {
 			least, moved, pause = waiting, time.Now(), shortest
 		}
-		if time.Since(moved) > flushPatience {
+		if time.Since(moved) > patience {
 			return
 		}
 		time.Sleep(pause)

@@ -1,0 +1,293 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// relay carries a connection; splice, or what it is compared with.
+type relay func(client, upstream *net.TCPConn)
+
+func spliceRelay(client, upstream *net.TCPConn) {
+	_, _, _ = splice(context.Background(), client, upstream, ended{}, limits{})
+}
+
+// copyRelay is the plain way: io.Copy, which is splice(2) as well.
+func copyRelay(client, upstream *net.TCPConn) {
+	var both sync.WaitGroup
+	for _, way := range [][2]*net.TCPConn{{client, upstream}, {upstream, client}} {
+		both.Go(func() {
+			_, _ = io.Copy(way[1], way[0])
+			_ = way[1].CloseWrite()
+		})
+	}
+	both.Wait()
+	client.Close()
+	upstream.Close()
+}
+
+// relayed returns the far ends of a connection that carry carries.
+func relayed(t testing.TB, carry relay) (client, endpoint *net.TCPConn) {
+	t.Helper()
+	client, accepted := couple(t)
+	dialled, endpoint := couple(t)
+	for _, conn := range []*net.TCPConn{client, accepted, dialled, endpoint} {
+		if err := conn.SetDeadline(time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); carry(accepted, dialled) }()
+	t.Cleanup(func() {
+		reset(client)
+		reset(endpoint)
+		<-done
+	})
+	return client, endpoint
+}
+
+var relays = []struct {
+	name string
+	do   relay
+}{{"splice", spliceRelay}, {"io.Copy", copyRelay}}
+
+// BenchmarkBulk is how fast one connection goes.
+func BenchmarkBulk(b *testing.B) {
+	for _, r := range relays {
+		b.Run(r.name, func(b *testing.B) {
+			client, endpoint := relayed(b, r.do)
+			block := make([]byte, 1<<20)
+			b.SetBytes(int64(len(block)))
+			b.ReportAllocs()
+			received := make(chan error, 1)
+			go func() {
+				_, err := io.CopyBuffer(io.Discard, io.LimitReader(onlyReader{endpoint}, int64(b.N*len(block))), make([]byte, 1<<20))
+				received <- err
+			}()
+			b.ResetTimer()
+			for range b.N {
+				if _, err := client.Write(block); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := <-received; err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
+
+// BenchmarkPingPong is how long a question of 100 bytes and its answer take.
+func BenchmarkPingPong(b *testing.B) {
+	for _, r := range relays {
+		b.Run(r.name, func(b *testing.B) {
+			client, endpoint := relayed(b, r.do)
+			go func() { _, _ = io.CopyBuffer(endpoint, onlyReader{endpoint}, make([]byte, 100)) }()
+			message := make([]byte, 100)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				if _, err := client.Write(message); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.ReadFull(client, message); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// Bytes that move allocate nothing.
+func TestSpliceAllocatesNothing(t *testing.T) {
+	client, endpoint := relayed(t, spliceRelay)
+	message := make([]byte, 100)
+	pass := func() {
+		if _, err := client.Write(message); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(endpoint, message); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pass()
+	if n := testing.AllocsPerRun(1000, pass); n >= 1 {
+		t.Errorf("%v allocations for each message, want none", n)
+	}
+}
+
+// openPipes counts the descriptors of this process that are pipes.
+func openPipes(t *testing.T) (n int) {
+	t.Helper()
+	for _, name := range descriptors(t) {
+		if strings.HasPrefix(name, "pipe:") {
+			n++
+		}
+	}
+	return n
+}
+
+// descriptors are what this process has open.
+func descriptors(t *testing.T) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if name, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// A connection that waits for its peers holds its two sockets and nothing else.
+func TestIdleConnectionsHoldNoPipe(t *testing.T) {
+	const connections = 100
+	var clients, endpoints []*net.TCPConn
+	for range connections {
+		client, endpoint := relayed(t, spliceRelay)
+		clients, endpoints = append(clients, client), append(endpoints, endpoint)
+	}
+	before := openPipes(t)
+	b := make([]byte, 1)
+	for i := range clients {
+		for _, way := range [][2]*net.TCPConn{{clients[i], endpoints[i]}, {endpoints[i], clients[i]}} {
+			mustWrite(t, way[0], "x")
+			if _, err := io.ReadFull(way[1], b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if now, most := openPipes(t), before+2*idlePipes; now > most {
+		t.Errorf("%d descriptors of pipes with %d idle connections, %d before; want %d at most", now, connections, before, most)
+	}
+}
+
+// Peers that take nothing keep pipes for what is theirs; they get back when those
+// leave, and beyond a bound there are none.
+func TestBlockedConnectionsGiveTheirPipesBack(t *testing.T) {
+	before := pipesMade()
+	const connections = 2 * idlePipes
+	var ends []*net.TCPConn
+	for range connections {
+		client, endpoint := relayed(t, spliceRelay)
+		for _, conn := range []*net.TCPConn{client, endpoint} {
+			_ = conn.SetReadBuffer(64 << 10)
+			_ = conn.SetWriteBuffer(64 << 10)
+		}
+		go func() { // until it is reset
+			_, _ = io.CopyBuffer(onlyWriter{client}, endless{}, make([]byte, 64<<10))
+		}()
+		ends = append(ends, client, endpoint)
+	}
+	wait(t, "every connection is blocked with a pipe", func() bool { return pipesMade() >= before+connections-idlePipes })
+	for _, conn := range ends {
+		reset(conn)
+	}
+	wait(t, "the pipes are given back", func() bool { return pipesMade() <= idlePipes })
+}
+
+func pipesMade() int {
+	pipes.mu.Lock()
+	defer pipes.mu.Unlock()
+	return pipes.made
+}
+
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) { return len(b), nil }
+
+// onlyWriter hides the ReadFrom of a connection.
+type onlyWriter struct{ io.Writer }
+
+// wait waits for what nobody announces.
+func wait(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("in vain: %s", what)
+		}
+	}
+}
+
+// Where no pipe is to be had bytes go through memory, the urgent one with its mark.
+func TestSpliceWithoutPipes(t *testing.T) {
+	pipes.mu.Lock()
+	most, idle := pipes.most, pipes.idle
+	pipes.most, pipes.idle = 1, nil // and none is free, once this one is made
+	pipes.made++
+	pipes.mu.Unlock()
+	defer func() {
+		pipes.mu.Lock()
+		pipes.most, pipes.idle = most, idle
+		pipes.made--
+		pipes.mu.Unlock()
+	}()
+	client, endpoint := relayed(t, spliceRelay)
+	sent := random(3 << 20)
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		_, _ = client.Write(sent)
+		onSocket(t, client, func(fd int) { _, _ = unix.SendmsgN(fd, []byte("!"), nil, nil, unix.MSG_OOB) })
+		_, _ = client.Write([]byte("after"))
+		_ = client.CloseWrite()
+	})
+	onSocket(t, endpoint, func(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) })
+	got := make([]byte, len(sent))
+	if _, err := io.ReadFull(endpoint, got); err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%v, or other bytes than were sent", err)
+	}
+	wait(t, "the mark", func() (marked bool) {
+		onSocket(t, endpoint, func(fd int) { marked = atMark(fd) })
+		return marked
+	})
+	if rest, err := io.ReadAll(endpoint); err != nil || string(rest) != "!after" {
+		t.Errorf("after it %q, %v", rest, err)
+	}
+	sending.Wait()
+}
+
+// A reset waits for what was acknowledged, not for a peer that takes nothing.
+func TestFlush(t *testing.T) {
+	near, far := couple(t)
+	much := make([]byte, 32<<20) // more than fits
+	if err := near.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := near.Write(much); err == nil {
+		t.Fatalf("all %d bytes fit", n)
+	}
+	began := time.Now()
+	flush(near, 50*time.Millisecond)
+	if took := time.Since(began); took < 50*time.Millisecond || took > patience/2 {
+		t.Errorf("flush gave up after %s", took)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); flush(near, time.Hour) }()
+	go func() { _, _ = io.Copy(io.Discard, onlyReader{far}) }()
+	<-done
+	if n, err := unacknowledged(near); n != 0 || err != nil {
+		t.Errorf("%d bytes are not acknowledged, %v", n, err)
+	}
+	reset(near)
+	flush(near, time.Hour) // returns at once
+}
+
+// The bound on pipes leaves most descriptors to connections.
+func TestAffordablePipes(t *testing.T) {
+	if n := affordablePipes(); n < 1 || n > mostPipes {
+		t.Errorf("%s pipes", strconv.Itoa(n))
+	}
+}
