@@ -6,7 +6,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"os/exec"
 	"testing"
 
 	"github.com/ambassadord/ambassadord/internal/netlab"
@@ -21,9 +20,9 @@ func TestConformanceOverCables(t *testing.T) {
 	netlab.Connect(t, client, netip.MustParsePrefix("10.1.0.1/24"), middle, netip.MustParsePrefix("10.1.0.2/24"))
 	netlab.Connect(t, middle, netip.MustParsePrefix("10.2.0.1/24"), endpoint, netip.MustParsePrefix("10.2.0.2/24"))
 	netlab.Connect(t, client, netip.MustParsePrefix("10.3.0.1/24"), endpoint, netip.MustParsePrefix("10.3.0.2/24"))
-	delayed(t, client, "eth0", "eth1")
-	delayed(t, middle, "eth0", "eth1")
-	delayed(t, endpoint, "eth0", "eth1")
+	queued(t, client, "eth0", "eth1")
+	queued(t, middle, "eth0", "eth1")
+	queued(t, endpoint, "eth0", "eth1")
 
 	listenAt := func(lab *netlab.Lab, t testing.TB, addr string) *net.TCPListener {
 		t.Helper()
@@ -52,12 +51,10 @@ func TestConformanceOverCables(t *testing.T) {
 	})
 }
 
-// delayed has packets wait for half a millisecond on their way out.
-func delayed(t *testing.T, lab *netlab.Lab, interfaces ...string) {
+// queued has packets queue on their way out, as on a cable of 400 Mbit/s.
+func queued(t *testing.T, lab *netlab.Lab, interfaces ...string) {
 	t.Helper()
 	for _, name := range interfaces {
-		lab.Do(t, func() error {
-			return exec.CommandContext(t.Context(), "tc", "qdisc", "add", "dev", name, "root", "netem", "delay", "500us").Run()
-		})
+		lab.Run(t, "", "tc", "qdisc", "add", "dev", name, "root", "tbf", "rate", "400mbit", "burst", "64kb", "latency", "100ms")
 	}
 }
