@@ -99,12 +99,12 @@ func TestResetsLeaveNothing(t *testing.T) {
 			l := newLab(t, &Server{
 				Dial: func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
 					holdAt("dial")
-					return dialTCP(ctx, addr)
+					return dialTCP(ctx, addr, &Options{})
 				},
 				Keep: func(Live) func() { holdAt("keep"); return func() {} },
 			}, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
 				holdAt("route")
-				return Route{Endpoints: []Endpoint{endpoint}}, nil
+				return Route{Endpoints: InOrder(endpoint)}, nil
 			}))
 			before := stateNow(t)
 			for range clients {

@@ -245,7 +245,7 @@ func TestVerdicts(t *testing.T) {
 	t.Run("of a reset before a byte", func(t *testing.T) {
 		c := newCrowd(cutter)
 		l := newLab(t, &Server{}, routed(c, Options{}))
-		_, _ = l.read(l.dial())
+		l.dialRefused()
 		l.record()
 		if got := strings.Join(c.says(), ", "); got != "cutter opened, cutter reset before a byte" {
 			t.Errorf("told: %s", got)
