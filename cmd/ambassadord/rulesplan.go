@@ -26,6 +26,7 @@ func (f *rulesFlags) register(set *pflag.FlagSet, listen string) {
 	set.StringVar(&f.mode, "mode", string(config.Redirect),
 		"redirect: the rules in each container that declares a port; host and link: those of this network namespace")
 	f.run.registerHost(set)
+	set.StringVar(&f.run.configFile, configFlag, "", "the daemon's configuration file, for what it declares for containers")
 	set.Uint16Var(&f.listen, "listen-port", 0, listen)
 	f.output.register(set)
 }
@@ -44,6 +45,13 @@ func (f *rulesFlags) parse() (config.Config, agent.WantedRules, error) {
 	wanted.Mode = modes[0]
 	if wanted.Mode != config.Redirect && wanted.Mode != config.Host && wanted.Mode != config.Link {
 		return cfg, wanted, usage(hint.Errorf("give redirect, host or link", "mode %s has no rules to plan", wanted.Mode))
+	}
+	if f.run.configFile != "" {
+		file, err := f.run.load(pflag.NewFlagSet("", pflag.ContinueOnError), nil)
+		if err != nil {
+			return cfg, wanted, err
+		}
+		cfg.Defaults, cfg.Targets, cfg.Clients = file.Defaults, file.Targets, file.Clients
 	}
 	cfg.TrustSources = f.run.trustSources
 	if cfg.HostAddrs, err = config.ParseHostAddrs(f.run.hostAddrs); err != nil {

@@ -1,4 +1,4 @@
-// Package config turns what a user wrote, flags and environment, into one
+// Package config turns what a user wrote, flags, environment and a file, into one
 // validated Config. Everything behind it may take the values as they are.
 package config
 

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/resolver"
 )
@@ -104,6 +105,39 @@ func TestBindingsAreReadOncePerContainer(t *testing.T) {
 	}
 	if reads != 1 {
 		t.Errorf("the declarations were read %d times; want once", reads)
+	}
+}
+
+// TestBindingsAreReadAgain under another configuration, which may go by the name.
+func TestBindingsAreReadAgain(t *testing.T) {
+	layersOf := func(target string) *binding.Layers {
+		return &binding.Layers{Clients: []binding.Static{{
+			Container: "web", Ports: map[uint16]binding.StaticPort{80: {Target: target, Origin: "file"}},
+		}}}
+	}
+	first := layersOf("a:1")
+	c := running("c1", "web", "172.17.0.2", nil)
+	snapshot := dockerd.NewSnapshot(c)
+	before := Build(snapshot, nil, "", first, resolver.Parse)
+	same := Build(snapshot, before, "", first, resolver.Parse)
+	other := Build(snapshot, before, "", layersOf("b:1"), resolver.Parse)
+	none := Build(snapshot, before, "", nil, resolver.Parse)
+	renamed := *c
+	renamed.Name = "shop"
+	moved := Build(dockerd.NewSnapshot(&renamed), before, "", first, resolver.Parse)
+	for _, test := range []struct {
+		name  string
+		table *Table
+		want  string
+		equal bool
+	}{{"the same", same, "a:1", true}, {"another target", other, "b:1", false}, {"no more", none, "", false}, {"renamed", moved, "", false}} {
+		n := test.table.Owned("c1")
+		if _, b, _ := n.Lookup(80); b.Text != test.want {
+			t.Errorf("%s: port 80 leads to %q; want %q", test.name, b.Text, test.want)
+		}
+		if n.Equal(before.Owned("c1")) != test.equal {
+			t.Errorf("%s: equal is %t; want %t", test.name, !test.equal, test.equal)
+		}
 	}
 }
 
