@@ -169,11 +169,11 @@ func TestPeerSpeaksForItsClients(t *testing.T) {
 	})
 	file := filepath.Join(t.TempDir(), "ambassadord.yml")
 	config := fmt.Sprintf(`listen:
-  - address: 127.0.0.1:0
+  - address: %s
     target: %s
     proxy-protocol: v2
     accept-proxy-protocol-from: [127.0.0.0/8]
-`, backend)
+`, closedPort(t), backend)
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.T
 	leave, err := search.admit(ctx)
 	defer leave()
 	if err == nil {
-		err = search.find(ctx)
+		err = search.establish(ctx)
 	}
 	record.Attempts, record.Held = search.attempts, time.Since(accepted)
 	if err != nil {
@@ -53,7 +53,8 @@ func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.T
 		defer cut(nil)
 	}
 	route.Options.apply(client)
-	record.Up, record.Down, record.Err = splice(ctx, client, upstream, ended{}, route.Options.limits(accepted))
+	record.Up, record.Down, record.Err = splice(ctx, client, upstream, search.over, route.Options.limits(accepted))
+	record.Up += int64(search.sent)
 	search.found.closed(record.Down > 0, ReasonOf(record.Err) == EndpointGone)
 }
 

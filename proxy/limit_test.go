@@ -205,18 +205,26 @@ func TestMoreThanMayBeAccepted(t *testing.T) {
 // greeterAll greets every connection and ends it when leave is closed.
 func greeterAll(t *testing.T, leave <-chan struct{}) Endpoint {
 	t.Helper()
+	return serving(t, func(c *net.TCPConn) {
+		_, _ = c.Write([]byte("hello"))
+		<-leave
+	})
+}
+
+// serving accepts connections until the test ends and hands each to serve.
+func serving(t *testing.T, serve func(*net.TCPConn)) Endpoint {
+	t.Helper()
 	listener := listen(t)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
-			conn, err := listener.Accept()
+			conn, err := listener.AcceptTCP()
 			if err != nil {
 				return
 			}
 			wg.Go(func() {
 				defer conn.Close()
-				_, _ = conn.Write([]byte("hello"))
-				<-leave
+				serve(conn)
 			})
 		}
 	})

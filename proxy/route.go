@@ -74,6 +74,9 @@ type Options struct {
 	// Hedge is after how long a second endpoint is dialled beside one that has not
 	// answered yet.
 	Hedge time.Duration
+	// Replay sends what a client has sent to the next endpoint when a connection ends
+	// before the endpoint's first byte. An endpoint may have acted on it by then.
+	Replay bool
 	// Wait is how long after its accept a connection is held while nobody answers.
 	Wait time.Duration
 	// Idle resets a connection on which nothing moved for so long.

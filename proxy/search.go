@@ -29,10 +29,13 @@ type search struct {
 	accepted time.Time
 
 	attempts int
+	inRound  bool    // there may be endpoints left to try in this round
 	failures []error // of this round
 
 	found Attempt      // the one that answered
 	conn  *net.TCPConn // to it
+	over  ended        // which streams have been passed on to their end
+	sent  int          // bytes of the client's that it has been sent
 }
 
 // held is the time until which the connection is held although nobody answers.
@@ -88,20 +91,47 @@ func (s *search) watchClient(ctx context.Context) (watched context.Context, stop
 	}
 }
 
+// establish finds an endpoint and, with Options.Replay, stays with it until its first
+// byte, or goes on to the next.
+func (s *search) establish(ctx context.Context) error {
+	deadline := time.Now().Add(firstPositive(s.route.Options.Timeout, defaultDialTimeout))
+	for {
+		if err := s.find(ctx, deadline); err != nil || !s.route.Options.Replay {
+			return err
+		}
+		err := s.firstByte(ctx)
+		if err == nil {
+			return nil
+		}
+		reset(s.conn)
+		left := errors.Is(err, errClientLeft)
+		s.found.closed(false, !left)
+		if left {
+			return err
+		}
+		s.failures = append(s.failures, fmt.Errorf("%s: %w", s.found.Addr, err))
+	}
+}
+
 // find dials until an endpoint answers, in rounds in which each is tried once, for as
 // long as the connection is held.
-func (s *search) find(ctx context.Context) error {
-	budget := firstPositive(s.route.Options.Timeout, defaultDialTimeout)
-	ctx, cancel := context.WithTimeout(ctx, budget)
+func (s *search) find(ctx context.Context, deadline time.Time) error {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	ctx, stop := s.watchClient(ctx)
 	defer stop()
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		err := s.route.Endpoints.Refresh(ctx)
+		var err error
+		if !s.inRound {
+			s.failures = s.failures[:0]
+			err = s.route.Endpoints.Refresh(ctx)
+			s.inRound = err == nil
+		}
 		if err == nil {
 			if err = s.round(ctx); err == nil {
 				return nil
 			}
+			s.inRound = false
 		}
 		left := time.Until(s.held())
 		if left <= 0 || ctx.Err() != nil {
@@ -121,9 +151,8 @@ func (s *search) failure(ctx context.Context, err error) error {
 	return err
 }
 
-// round tries each endpoint once.
+// round tries each endpoint once that has not been tried in it.
 func (s *search) round(ctx context.Context) error {
-	s.failures = s.failures[:0]
 	for ctx.Err() == nil {
 		attempt, ok := s.route.Endpoints.Next()
 		if !ok {

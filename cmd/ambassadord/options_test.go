@@ -25,6 +25,7 @@ var values = map[string]struct{ good, bad, err string }{
 	"slow-start":          {"30s", "2h", "2h is out of range"},
 	"timeout":             {"20s", "0", "0 is out of range"},
 	"attempt-timeout":     {"1s", "soon", `"soon" is not a duration`},
+	"retry":               {"first-byte", "first-bite", `"first-bite" is no word that retry knows`},
 	"hedge":               {"100ms", "100", `"100" has no unit`},
 	"wait":                {"4s", "6m", "6m is out of range"},
 	"eject-after":         {"5", "-1", "-1 is out of range"},

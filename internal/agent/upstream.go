@@ -287,6 +287,10 @@ func balanceOptions(o *option.Set) balance.Options {
 		Policy: balance.Policy(o.Policy), PreferNear: o.Locality == option.LocalityPrefer, SlowStart: o.SlowStart,
 		EjectAfter: o.EjectAfter, EjectFor: o.EjectFor, EjectForMax: o.EjectForMax, EjectMost: o.EjectMost,
 	}
+	if o.EjectMost == 0 { // nobody may be left out; to the balancer 0 is no limit
+		b.EjectAfter = 0
+		return b
+	}
 	switch o.Check {
 	case option.CheckTCP:
 		b.Check = balance.Check{Kind: balance.TCPCheck, Send: o.CheckSend, Expect: o.CheckExpect}
@@ -303,7 +307,8 @@ func balanceOptions(o *option.Set) balance.Options {
 func carriedOptions(o *option.Set) proxy.Options {
 	p := proxy.Options{
 		Timeout: o.Timeout, AttemptTimeout: o.AttemptTimeout, Hedge: o.Hedge, Wait: o.Wait,
-		Idle: o.IdleTimeout, HalfClosed: o.HalfClosedTimeout, Lifetime: o.MaxLifetime,
+		Replay: o.Retry == option.RetryFirstByte,
+		Idle:   o.IdleTimeout, HalfClosed: o.HalfClosedTimeout, Lifetime: o.MaxLifetime,
 		KeepAlive: o.Keepalive, UserTimeout: o.UserTimeout,
 		Source: o.SourceAddress.Addr, Mark: o.Mark,
 	}

@@ -201,6 +201,12 @@ func SaveWith(t testing.TB, ns *netns.Namespace, command string) string {
 	return counters.ReplaceAllString(b.String(), "[0:0]")
 }
 
+// RunIn runs a program in a namespace that is no lab, and returns what it prints.
+func RunIn(t testing.TB, ns *netns.Namespace, name string, args ...string) string {
+	t.Helper()
+	return run(t, ns, "", name, args...)
+}
+
 func run(t testing.TB, ns *netns.Namespace, stdin, name string, args ...string) string {
 	t.Helper()
 	var out []byte

@@ -21,6 +21,8 @@ type Set struct {
 	AttemptTimeout time.Duration
 	// Hedge is after how long a second dial runs beside a slow first; 0 is never.
 	Hedge time.Duration
+	// Retry says what is tried again at another endpoint.
+	Retry Retry
 	// Wait is how long a connection is held while nobody answers; 0 refuses at once.
 	Wait time.Duration
 
@@ -114,6 +116,15 @@ type Locality string
 const (
 	LocalityOff    Locality = "off"
 	LocalityPrefer Locality = "prefer"
+)
+
+// Retry is what is tried again at another endpoint.
+type Retry string
+
+// What is tried again.
+const (
+	RetryDial      Retry = "dial"
+	RetryFirstByte Retry = "first-byte"
 )
 
 // Check is a way to probe endpoints.
