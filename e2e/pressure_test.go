@@ -37,7 +37,7 @@ func forward(t *testing.T, target string, before ...string) *forwarder {
 	}
 	addr := closedPort(t)
 	words := append(slices.Clone(before), path, "run", "--log-format", "json", addr+"="+target)
-	d := launch(t, exec.Command(words[0], words[1:]...), nil) //nolint:gosec // the test's own words
+	d := launch(t, exec.Command(words[0], words[1:]...), nil)
 	d.wait("ready", 20*time.Second, func(l line) bool { return l.str("msg") == "ready" })
 	f := &forwarder{daemon: d, t: t, addr: addr}
 	f.ask() // what is made for the first connection is not of interest
@@ -48,7 +48,7 @@ func forward(t *testing.T, target string, before ...string) *forwarder {
 // dial opens a connection that is closed with the test.
 func (f *forwarder) dial() *net.TCPConn {
 	f.t.Helper()
-	conn, err := net.Dial("tcp", f.addr) //nolint:noctx // on this host, where it takes no time
+	conn, err := net.Dial("tcp", f.addr)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -156,10 +156,25 @@ func (f *forwarder) latency() time.Duration {
 	return took[len(took)/2]
 }
 
+// smallEcho is an echo that takes no pipe and little memory: the test's own
+// descriptors are bounded, too.
+func smallEcho(conn *net.TCPConn) {
+	var b [64]byte
+	for {
+		n, err := conn.Read(b[:])
+		if err != nil {
+			return
+		}
+		if _, err := conn.Write(b[:n]); err != nil {
+			return
+		}
+	}
+}
+
 // TestManyIdleConnections holds 9,000 connections that have been used and now wait.
 func TestManyIdleConnections(t *testing.T) {
 	const count, dialers, mostKiB = 9000, 64, 40
-	f := forward(t, serveIn(t, hostNamespace(t), "127.0.0.1:0", echo))
+	f := forward(t, serveIn(t, hostNamespace(t), "127.0.0.1:0", smallEcho))
 	before := f.residentKiB()
 	conns := make([]net.Conn, count)
 	var next atomic.Int64
@@ -167,7 +182,7 @@ func TestManyIdleConnections(t *testing.T) {
 	for range dialers {
 		dialling.Go(func() {
 			for i := int(next.Add(1)) - 1; i < count; i = int(next.Add(1)) - 1 {
-				conn, err := net.Dial("tcp", f.addr) //nolint:noctx // on this host, where it takes no time
+				conn, err := net.Dial("tcp", f.addr)
 				if err == nil {
 					conns[i] = conn
 					_ = conn.SetDeadline(time.Now().Add(time.Minute))
@@ -222,7 +237,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 	var hogs []net.Conn
 	for range 2 * limit { // the kernel completes those that nobody accepts
-		conn, err := net.Dial("tcp", f.addr) //nolint:noctx // on this host, where it takes no time
+		conn, err := net.Dial("tcp", f.addr)
 		if err != nil {
 			continue // reset at once: there was no descriptor for the other side
 		}
@@ -250,7 +265,7 @@ func TestOutOfDescriptors(t *testing.T) {
 		_ = conn.Close()
 	}
 	poll(t, 10*time.Second, "new connections are served", func() error {
-		conn, err := net.Dial("tcp", f.addr) //nolint:noctx // on this host, where it takes no time
+		conn, err := net.Dial("tcp", f.addr)
 		if err != nil {
 			return err
 		}
@@ -415,7 +430,7 @@ func memoryGroup(t *testing.T, limit int) (dir string) {
 		t.Fatalf("let cgroups below the root limit memory: %v", err)
 	}
 	dir = fmt.Sprintf("%s/ambassadord-test-%d", root, os.Getpid())
-	if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // a cgroup
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { // before that, the daemon ends

@@ -3,8 +3,10 @@ package proxy
 import (
 	"errors"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,6 +34,9 @@ type direction struct {
 	buffer     *[bufferSize]byte
 	given      int // of the buffer
 	urgentByte [1]byte
+	looking    bool  // a write deadline is set
+	lookedAt   int64 // bytes, when it was set
+	stalled    bool  // dst takes nothing
 }
 
 // place is where the bytes are that have been taken and not yet given.
@@ -71,13 +76,10 @@ func (d *direction) copy() (broken *net.TCPConn, err error) {
 		if d.held == 0 {
 			break
 		}
-		err := d.dstRaw.Write(d.giveNow)
+		broken, err := d.giveAll()
 		d.letGo()
 		if err != nil {
-			return d.dst, err
-		}
-		if d.err != nil {
-			return d.dst, d.err
+			return broken, err
 		}
 	}
 	// A reset looks like an end when a failed write of the other direction has used
@@ -90,6 +92,27 @@ func (d *direction) copy() (broken *net.TCPConn, err error) {
 		return d.dst, err
 	}
 	return nil, nil
+}
+
+// giveAll waits until dst has taken what is held. Meanwhile nobody reads src, and so
+// nobody would see that it is reset: while dst takes nothing it looks after that.
+func (d *direction) giveAll() (broken *net.TCPConn, err error) {
+	for {
+		err := d.dstRaw.Write(d.giveNow)
+		switch {
+		case err == nil && d.err == nil:
+			return nil, nil
+		case err == nil:
+			return d.dst, d.err
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return d.dst, err
+		case d.bytes == d.lookedAt && gone(d.src):
+			d.stalled = true
+			return d.src, unix.ECONNRESET
+		}
+		d.looking = false
+		_ = d.dst.SetWriteDeadline(time.Time{})
+	}
 }
 
 // take takes what src has. It reports false if that is nothing yet, and then holds
@@ -162,6 +185,7 @@ func (d *direction) give(fd uintptr) bool {
 		}
 		if err != nil {
 			if errors.Is(err, unix.EAGAIN) {
+				d.lookLater()
 				return false
 			}
 			d.err = err
@@ -171,6 +195,15 @@ func (d *direction) give(fd uintptr) bool {
 		d.bytes += int64(n)
 	}
 	return true
+}
+
+// lookLater has giveAll woken once. The deadline is left to pass, whatever comes
+// before, so that it costs next to nothing however often dst makes us wait.
+func (d *direction) lookLater() {
+	if !d.looking {
+		d.looking, d.lookedAt = true, d.bytes
+		_ = d.dst.SetWriteDeadline(time.Now().Add(d.pair.stall)) // fails only if dst is closed already
+	}
 }
 
 // letGo gives back what the bytes were held in.

@@ -116,7 +116,8 @@ func TestResetsLeaveNothing(t *testing.T) {
 				}
 				r := l.record()
 				// One that had ended its stream may have been answered in full.
-				if reason := ReasonOf(r.Err); reason != ClientGone && !(r.Err == nil && strings.HasPrefix(step.name, "half-closed")) {
+				answered := r.Err == nil && strings.HasPrefix(step.name, "half-closed")
+				if ReasonOf(r.Err) != ClientGone && !answered {
 					t.Fatalf("ended with %v, want the reason %s", r.Err, ClientGone)
 				}
 			}

@@ -17,7 +17,12 @@ type limits struct {
 	HalfClosed time.Duration
 	// Lifetime is how long the connection may be spliced.
 	Lifetime time.Duration
+	// Stall is how long a reset waits for the other side to take what came before
+	// it while that takes nothing; 0 means 10 s.
+	Stall time.Duration
 }
+
+const defaultStall = 10 * time.Second
 
 // timers enforce limits on one connection: cut is called with the reason of a limit
 // that is passed. Nothing is told of each byte: the kernel knows when the last one

@@ -42,12 +42,23 @@ func spliceWith(t *testing.T, ctx context.Context, bounds limits) *spliced { //n
 	return s
 }
 
+func (s *spliced) wait(t *testing.T) Record {
+	t.Helper()
+	select {
+	case r := <-s.result:
+		return r
+	case <-time.After(patience):
+		t.Fatal("it goes on")
+		panic("unreachable")
+	}
+}
+
 // end waits for the end, which must be a reset of both with the reason.
 func (s *spliced) end(t *testing.T, reason Reason) Record {
 	t.Helper()
 	wantReset(t, s.client)
 	wantReset(t, s.endpoint)
-	r := <-s.result
+	r := s.wait(t)
 	if got := ReasonOf(r.Err); got != reason {
 		t.Errorf("reason %q (%v), want %q", got, r.Err, reason)
 	}
@@ -97,7 +108,7 @@ func TestHalfClosedTimeout(t *testing.T) {
 				t.Fatalf("read %q, %v", b, err)
 			}
 			wantReset(t, first)
-			r := <-s.result
+			r := s.wait(t)
 			if ReasonOf(r.Err) != HalfClosedTimeout {
 				t.Errorf("ended with %v, want the reason %s", r.Err, HalfClosedTimeout)
 			}
@@ -113,7 +124,7 @@ func TestHalfClosedTimeout(t *testing.T) {
 		s := spliceWith(t, t.Context(), limits{HalfClosed: patience})
 		s.client.CloseWrite()
 		s.endpoint.CloseWrite()
-		if r := <-s.result; r.Err != nil {
+		if r := s.wait(t); r.Err != nil {
 			t.Errorf("ended with %v", r.Err)
 		}
 	})

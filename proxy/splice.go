@@ -19,8 +19,9 @@ import (
 // When ctx ends both are reset and ctx's cause is the error; likewise when a limit
 // is passed.
 func splice(ctx context.Context, client, upstream *net.TCPConn, over ended, bounds limits) (up, down int64, err error) {
-	p := &pair{client: client, upstream: upstream}
+	p := &pair{client: client, upstream: upstream, stall: firstPositive(bounds.Stall, defaultStall)}
 	p.running.Store(2)
+	bounds.Stall = 0
 	if bounds != (limits{}) {
 		p.timers = &timers{limits: bounds, client: client, upstream: upstream, cut: p.cut}
 	}
@@ -37,7 +38,7 @@ func splice(ctx context.Context, client, upstream *net.TCPConn, over ended, boun
 
 	if err = p.settle(nil); err != nil {
 		for _, conn := range []*net.TCPConn{client, upstream} {
-			flush(conn, flushPatience) // nothing, where that has been done
+			flush(conn, p.stall) // nothing, where that has been done
 			reset(conn)
 		}
 		return p.up.bytes, p.down.bytes, err
@@ -61,8 +62,9 @@ func copyUp(up *direction, done chan<- struct{}) {
 type pair struct {
 	client, upstream *net.TCPConn
 	up, down         direction
-	running          atomic.Int32 // directions that have not ended
-	timers           *timers      // nil without limits
+	running          atomic.Int32  // directions that have not ended
+	stall            time.Duration // as in limits
+	timers           *timers       // nil without limits
 
 	mu      sync.Mutex
 	settled bool
@@ -140,7 +142,9 @@ func (d *direction) run() {
 // been acknowledged to src's peer, which would find them lost otherwise.
 func (d *direction) srcBroke(err error) {
 	d.pair.left(d.src, err)
-	flush(d.dst, flushPatience)
+	if !d.stalled {
+		flush(d.dst, d.pair.stall)
+	}
 	reset(d.dst)
 }
 
@@ -174,6 +178,3 @@ func flush(conn *net.TCPConn, patience time.Duration) {
 		time.Sleep(pause)
 	}
 }
-
-// flushPatience is how long a reset waits for a peer that does not read.
-const flushPatience = 10 * time.Second

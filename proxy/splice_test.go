@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -290,4 +291,107 @@ func TestAffordablePipes(t *testing.T) {
 	if n := affordablePipes(); n < 1 || n > mostPipes {
 		t.Errorf("%s pipes", strconv.Itoa(n))
 	}
+}
+
+// A write that fails uses up the error of a socket, and what is read from it after
+// that looks like the end of the stream. It must not be passed on as one.
+func TestResetWhoseErrorIsUsedUp(t *testing.T) {
+	client, accepted := couple(t)
+	dialled, endpoint := couple(t)
+	for _, conn := range []*net.TCPConn{accepted, dialled} {
+		if err := conn.SetDeadline(time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := splice(t.Context(), accepted, dialled, ended{}, limits{})
+		done <- err
+	}()
+	// The client reads nothing, so down is blocked in writing and does not see that
+	// the endpoint resets.
+	block(t, endpoint)
+	reset(endpoint)
+	wait(t, "the reset is here", func() bool { return gone(dialled) })
+	mustWrite(t, client, "x")
+	wait(t, "a write of up has failed", func() (read bool) {
+		onSocket(t, accepted, func(fd int) {
+			n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+			read = err == nil && n == 0 // and it is written at once
+		})
+		return read
+	})
+	if _, err := io.Copy(io.Discard, onlyReader{client}); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("the client reads %v at the end, want the reset", err)
+	}
+	if err := <-done; ReasonOf(err) != EndpointGone {
+		t.Errorf("ended with %v, want the reason %s", err, EndpointGone)
+	}
+}
+
+// block sends until nothing more is taken.
+func block(t *testing.T, conn *net.TCPConn) {
+	t.Helper()
+	much := make([]byte, 1<<20)
+	for n := 1; n > 0; {
+		var err error
+		if err = conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err = conn.Write(much); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A side that is gone is not waited for because the other takes nothing, whether or
+// not that one sends.
+func TestGoneWhileTheOtherTakesNothing(t *testing.T) {
+	for name, sends := range map[string]bool{"it is silent": false, "it sends": true} {
+		t.Run(name, func(t *testing.T) {
+			s := spliceWith(t, t.Context(), limits{Stall: 200 * time.Millisecond})
+			block(t, s.client)
+			reset(s.client)
+			if sends {
+				mustWrite(t, s.endpoint, "x")
+			}
+			if r := s.wait(t); ReasonOf(r.Err) != ClientGone {
+				t.Errorf("ended with %v, want the reason %s", r.Err, ClientGone)
+			}
+			if !gone(s.endpoint) {
+				t.Error("the endpoint has not been reset")
+			}
+		})
+	}
+}
+
+// A side that takes its time gets all that came before the other's reset.
+func TestGoneWhileTheOtherIsSlow(t *testing.T) {
+	s := spliceWith(t, t.Context(), limits{Stall: 500 * time.Millisecond})
+	block(t, s.client)
+	time.Sleep(600 * time.Millisecond) // a whole stall, with nobody gone
+	var got int
+	b := make([]byte, 64<<10)
+	for got < 1<<20 { // so that down looks again
+		n, err := s.endpoint.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got += n
+	}
+	reset(s.client)
+	_, err := io.Copy(io.Discard, slowReader{s.endpoint})
+	if !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("%v at the end, want the reset", err)
+	}
+	if r := s.wait(t); ReasonOf(r.Err) != ClientGone {
+		t.Errorf("ended with %v, want the reason %s", r.Err, ClientGone)
+	}
+}
+
+type slowReader struct{ io.Reader }
+
+func (r slowReader) Read(b []byte) (int, error) {
+	time.Sleep(time.Millisecond)
+	return r.Reader.Read(b)
 }
