@@ -41,6 +41,7 @@ func forward(t *testing.T, target string, before ...string) *forwarder {
 	d.wait("ready", 20*time.Second, func(l line) bool { return l.str("msg") == "ready" })
 	f := &forwarder{daemon: d, t: t, addr: addr}
 	f.ask() // what is made for the first connection is not of interest
+	d.wait("the first connection's end", 20*time.Second, func(l line) bool { return l.str("msg") == "connection" })
 	f.base = f.descriptors()
 	return f
 }

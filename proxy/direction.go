@@ -34,9 +34,10 @@ type direction struct {
 	buffer     *[bufferSize]byte
 	given      int // of the buffer
 	urgentByte [1]byte
-	looking    bool  // a write deadline is set
-	lookedAt   int64 // bytes, when it was set
-	stalled    bool  // dst takes nothing
+
+	looking     bool  // a write deadline is set
+	takenBefore int64 // when it was set
+	stalled     bool  // dst takes nothing
 }
 
 // place is where the bytes are that have been taken and not yet given.
@@ -106,7 +107,7 @@ func (d *direction) giveAll() (broken *net.TCPConn, err error) {
 			return d.dst, d.err
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return d.dst, err
-		case d.bytes == d.lookedAt && gone(d.src):
+		case gone(d.src) && d.taken() == d.takenBefore:
 			d.stalled = true
 			return d.src, unix.ECONNRESET
 		}
@@ -185,7 +186,7 @@ func (d *direction) give(fd uintptr) bool {
 		}
 		if err != nil {
 			if errors.Is(err, unix.EAGAIN) {
-				d.lookLater()
+				d.lookLater(int(fd))
 				return false
 			}
 			d.err = err
@@ -199,11 +200,25 @@ func (d *direction) give(fd uintptr) bool {
 
 // lookLater has giveAll woken once. The deadline is left to pass, whatever comes
 // before, so that it costs next to nothing however often dst makes us wait.
-func (d *direction) lookLater() {
-	if !d.looking {
-		d.looking, d.lookedAt = true, d.bytes
-		_ = d.dst.SetWriteDeadline(time.Now().Add(d.pair.stall)) // fails only if dst is closed already
+func (d *direction) lookLater(fd int) {
+	if d.looking {
+		return
 	}
+	waiting, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil {
+		return // dst is closed already, and nobody will wait
+	}
+	d.looking, d.takenBefore = true, d.bytes-int64(waiting)
+	_ = d.dst.SetWriteDeadline(time.Now().Add(d.pair.stall))
+}
+
+// taken is how many bytes dst's peer has acknowledged.
+func (d *direction) taken() int64 {
+	waiting, err := unacknowledged(d.dst)
+	if err != nil {
+		return 0
+	}
+	return d.bytes - int64(waiting)
 }
 
 // letGo gives back what the bytes were held in.

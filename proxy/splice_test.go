@@ -367,31 +367,38 @@ func TestGoneWhileTheOtherTakesNothing(t *testing.T) {
 
 // A side that takes its time gets all that came before the other's reset.
 func TestGoneWhileTheOtherIsSlow(t *testing.T) {
-	s := spliceWith(t, t.Context(), limits{Stall: 500 * time.Millisecond})
-	block(t, s.client)
-	time.Sleep(600 * time.Millisecond) // a whole stall, with nobody gone
-	var got int
-	b := make([]byte, 64<<10)
-	for got < 1<<20 { // so that down looks again
-		n, err := s.endpoint.Read(b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got += n
+	const stall = 400 * time.Millisecond
+	s := spliceWith(t, t.Context(), limits{Stall: stall})
+	if err := s.endpoint.SetDeadline(time.Now().Add(6 * patience)); err != nil {
+		t.Fatal(err)
 	}
+	block(t, s.client)
+	time.Sleep(stall * 3 / 2) // which is no reason while nobody is gone
 	reset(s.client)
-	_, err := io.Copy(io.Discard, slowReader{s.endpoint})
+	began := time.Now()
+	got, err := io.CopyBuffer(io.Discard, slowReader{s.endpoint}, make([]byte, 128<<10))
+	if took := time.Since(began); took < 2*stall {
+		t.Fatalf("it was read within %s, too fast to show anything", took)
+	}
 	if !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("%v at the end, want the reset", err)
 	}
-	if r := s.wait(t); ReasonOf(r.Err) != ClientGone {
+	r := s.wait(t)
+	if ReasonOf(r.Err) != ClientGone {
 		t.Errorf("ended with %v, want the reason %s", r.Err, ClientGone)
+	}
+	if got != r.Up {
+		t.Errorf("the endpoint read %d bytes of %d that were passed on", got, r.Up)
 	}
 }
 
 type slowReader struct{ io.Reader }
 
 func (r slowReader) Read(b []byte) (int, error) {
-	time.Sleep(time.Millisecond)
-	return r.Reader.Read(b)
+	time.Sleep(3 * time.Millisecond)
+	n, err := io.ReadFull(r.Reader, b)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
+	}
+	return n, err
 }
