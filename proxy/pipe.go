@@ -83,14 +83,14 @@ func (p *pipePool) drop(full pipe) {
 	p.mu.Unlock()
 }
 
-// affordablePipes keeps pipes to a sixteenth of the descriptors that the process may
+// affordablePipes keeps pipes to a 32nd part of the descriptors that the process may
 // have: the rest are for connections.
 func affordablePipes() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return mostPipes
 	}
-	const share = 16 * 2 // two descriptors each
+	const share = 32 * 2 // two descriptors each
 	return int(max(1, min(limit.Cur/share, mostPipes)))
 }
 
