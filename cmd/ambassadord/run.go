@@ -79,7 +79,9 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger, hooks agent
 	log.Info("starting", "version", versionText())
 	reload, stop := hangups()
 	defer stop()
-	hooks.Reload = reload
+	hurry, stopHurry := secondSignal(ctx)
+	defer stopHurry()
+	hooks.Reload, hooks.Hurry = reload, hurry
 	return agent.Run(ctx, cfg, log, hooks)
 }
 
@@ -109,6 +111,8 @@ type runFlags struct {
 	keepConnections bool
 	options         optionFlags
 	configFile      string
+	takeOver        bool
+	handoverTimeout time.Duration
 }
 
 func newRunFlags(environ []string) *runFlags {
@@ -141,6 +145,8 @@ func (f *runFlags) register(set *pflag.FlagSet) {
 	set.DurationVar(&f.repairInterval, "repair-interval", d.RepairInterval, "how often the rules are looked after")
 	set.BoolVar(&f.keepRules, "keep-rules", false, "leave the rules in place at exit")
 	set.BoolVar(&f.keepConnections, "keep-connections", true, "let a second process carry live connections on when the daemon is killed")
+	set.BoolVar(&f.takeOver, "takeover", false, "take over from the daemon that runs, if one does: its sockets and rules, while it finishes its connections")
+	set.DurationVar(&f.handoverTimeout, "handover-timeout", d.HandoverTimeout, "how long live connections may go on after another daemon has taken over (0: as long as they take)")
 	f.registerLogging(set)
 }
 
@@ -214,6 +220,7 @@ func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, err
 		}
 		c.RepairInterval = f.repairInterval
 		c.KeepRules = f.keepRules
+		c.TakeOver, c.HandoverTimeout, c.Program = f.takeOver, f.handoverTimeout, versionText()
 		if err := f.logging(&c); err != nil {
 			return c, err
 		}

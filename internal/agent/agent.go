@@ -12,21 +12,17 @@ package agent
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/keeper"
@@ -61,6 +57,19 @@ type agent struct {
 	removals  *removals
 
 	accepting sync.WaitGroup // every Serve
+
+	registry       handover.Registry // what we listen on
+	shelf          shelf             // where they are kept for the next process of our unit
+	leftovers      leftovers         // what that has left which nobody needs
+	inherited      *handover.Set     // what the daemon before us has left; may be nil
+	adoptedSockets atomic.Int64      // how many of them we serve
+	gate           chan struct{}     // closed when that daemon has let go; nil if there is none
+	followedOnce   sync.Once
+	followed       chan struct{}   // closed when the first table has been followed
+	giving         sync.Mutex      // held while another daemon takes over
+	departed       atomic.Bool     // another daemon has taken over
+	drained        func()          // says that we carry no connection any more, after leave
+	handing        chan *successor // a new daemon accepts
 }
 
 // Keep is the process that Config.Keeper starts: it carries the connections of a
@@ -73,12 +82,14 @@ func Keep(ctx context.Context, cfg config.Config, socket *os.File, log *slog.Log
 // Hooks are for whoever runs the daemon; each may be nil.
 type Hooks struct {
 	Ready  func()                        // called once it serves
+	Hurry  <-chan struct{}               // closed when the drain is to end at once
 	Load   func() (config.Config, error) // reads the configuration anew
 	Reload <-chan os.Signal              // asks for that
 	Tuned  func(config.Config)           // told of a configuration that was read anew and holds
 }
 
-// Run runs the daemon until ctx ends, then drains and cleans up.
+// Run runs the daemon until ctx ends, then drains and cleans up; or until another daemon
+// has taken over and the last connection has ended.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger, hooks Hooks) error {
 	a, stop, err := start(ctx, cfg, log)
 	if err != nil {
@@ -91,7 +102,10 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger, hooks Hooks) 
 
 // start builds the parts and runs those that others need, until stop is called.
 func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, func(), error) {
-	a := &agent{cfg: cfg, log: log, fixedOpen: map[string]*fixedListener{}}
+	a := &agent{
+		cfg: cfg, log: log, fixedOpen: map[string]*fixedListener{},
+		followed: make(chan struct{}), handing: make(chan *successor),
+	}
 	a.self, _ = dockerd.Self(ctx)
 	var err error
 	if a.have, err = privilege.Effective(); err != nil {
@@ -163,58 +177,97 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 	if err := a.somethingToDo(a.cfg); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(a.modes, func(m config.Mode) bool { return m != config.Link }) {
-		unlock, err := lock()
-		if err != nil {
-			return err
-		}
-		defer unlock()
+	if err := a.openShelf(ctx); err != nil {
+		return err
 	}
+	defer a.shelf.manager.Close()
+	session, err := a.takeOver(ctx)
+	if err != nil {
+		return err
+	}
+	signalled := ctx
 	// A context of its own, so that an error below ends what was started above.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := a.serveListeners(ctx); err != nil {
-		cancel()
-		a.accepting.Wait()
-		return err
-	}
-	if err := a.startModes(ctx); err != nil {
-		cancel()
-		for _, m := range a.running {
-			m.unhook()
+	unlock, err := a.takeLock()
+	if err == nil {
+		defer unlock()
+		if err = a.serveListeners(ctx); err == nil {
+			err = a.startModes(ctx)
 		}
-		a.accepting.Wait()
-		for _, m := range a.running {
-			m.release()
-		}
-		return err
 	}
-
+	// Following has an end of its own: a new daemon has no use for our view of things.
+	watching, stopFollowing := context.WithCancel(ctx)
+	defer stopFollowing()
 	following := make(chan struct{})
-	go a.follow(ctx, following)
-	a.log.Info("ready", "modes", a.modes, "listeners", len(a.cfg.Listeners))
+	if err == nil {
+		go a.follow(ctx, watching, following)
+		if session != nil {
+			err = a.adopt(ctx, session)
+		}
+	} else {
+		close(following)
+	}
+	if err != nil {
+		session.GiveUp(err)
+		cancel()
+		<-following
+		a.takeDown(func() {})
+		return err
+	}
+	closeControl, stopControl := a.serveControl(ctx)
+	defer stopControl()
+	succeeding := a.succeed(ctx, session)
+	defer succeeding.Wait()
 	reloading := a.startReloads(ctx)
 	defer reloading.Wait()
+	a.log.Info("ready", "modes", a.modes, "listeners", len(a.cfg.Listeners))
+	a.shelf.ready(session != nil)
 	if hooks.Ready != nil {
 		hooks.Ready()
 	}
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case d := <-a.handing:
+		a.endReloads()
+		stopFollowing()
+		<-following
+		a.leave(d)
+		cancel()
+		closeControl()
+		unlock()
+		a.finish(signalled, hooks.Hurry)
+		return nil
+	}
 
 	reloading.Wait() // or it might open a listener behind our back
+	a.shelf.stopping()
 	a.log.Info("stopping", "drain_timeout", a.tuned().cfg.DrainTimeout.String())
 	<-following
+	a.takeDown(func() {
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.tuned().cfg.DrainTimeout)
+		defer cancel()
+		defer closing(hooks.Hurry, cancel)()
+		a.server.Drain(drain)
+	})
+	a.log.Info("stopped")
+	return nil
+}
+
+// takeDown takes everything down in order, with drain between. ctx of serve has ended.
+func (a *agent) takeDown(drain func()) {
 	for _, m := range a.running {
 		m.unhook()
 	}
 	a.accepting.Wait()
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.tuned().cfg.DrainTimeout)
-	defer cancel()
-	a.server.Drain(drain)
+	drain()
+	if a.owns() && othersDrain() {
+		a.log.Warn("the chains stay, unhooked, for the connections of a daemon that has handed over; the last of them to end removes them")
+		return
+	}
 	for _, m := range a.running {
 		m.release()
 	}
-	a.log.Info("stopped")
-	return nil
 }
 
 // mode is one way in which containers' connections get to us. Its methods are
@@ -226,6 +279,17 @@ type mode interface {
 	unhook()
 	// release removes what unhook left for the connections that were carried on.
 	release()
+
+	// adopted returns when everything is served that the daemon before us served. Its
+	// update has been called.
+	adopted(ctx context.Context) error
+	// leave stops all work on rules and sockets, for another daemon to go on with it, and
+	// returns when that is so. What is accepted is served. It is called instead of unhook.
+	leave()
+	// left lets go of what leave kept for the connections that were being routed.
+	left()
+	// gone ends what leave has begun for the connections that were carried on.
+	gone()
 }
 
 // startModes starts what a.modes names.
@@ -252,16 +316,19 @@ func (a *agent) startModes(ctx context.Context) error {
 }
 
 // follow turns each engine snapshot, and each configuration, into a table and acts on
-// it.
-func (a *agent) follow(ctx context.Context, done chan<- struct{}) {
+// it, until watching ends, which descends from ctx.
+func (a *agent) follow(ctx, watching context.Context, done chan<- struct{}) {
 	defer close(done)
 	var snapshot *dockerd.Snapshot
 	for {
 		t := a.tuned()
 		a.act(ctx, t, snapshot)
 		var err error
-		if snapshot, err = a.news(ctx, t, snapshot); err != nil {
-			return // ctx has ended
+		if snapshot != nil || a.docker == nil || len(a.modes) == 0 { // without modes it only puts names into the log
+			a.followedOnce.Do(func() { close(a.followed) })
+		}
+		if snapshot, err = a.news(watching, t, snapshot); err != nil {
+			return // watching has ended
 		}
 	}
 }
@@ -345,20 +412,6 @@ func (a *agent) circumstances() privilege.Circumstances {
 		Legacy:      a.rules != nil && a.rules.Variant() == iptables.Legacy,
 		ThroughProc: !netns.EngineFolderVisible(),
 	}
-}
-
-// lock makes sure that one daemon serves this host, in any mode but link. It is an
-// abstract socket (unix(7)), which ends with its process and lives in the
-// network namespace, as what it guards does.
-func lock() (unlock func(), err error) {
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: "@ambassadord/redirect", Net: "unix"})
-	if errors.Is(err, unix.EADDRINUSE) {
-		return nil, hint.Errorf("stop the other one first; one daemon serves the whole host", "another ambassadord serves this host already")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
-	}
-	return func() { listener.Close() }, nil
 }
 
 // hostname is what an engine calls us by default when we run in a container.

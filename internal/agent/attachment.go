@@ -36,7 +36,8 @@ type attachment struct {
 	changed chan struct{} // holds a token when desired has been replaced
 	ending  chan struct{} // closed by end
 	endOnce sync.Once
-	alive   atomic.Bool // whether the namespace outlives us, so that its rules must go
+	leaving chan struct{} // closed when another daemon goes on
+	alive   atomic.Bool   // whether the namespace outlives us, so that its rules must go
 
 	settled chan struct{} // closed when the namespace is as desired for the first time
 	// newcomer had the namespace before it was known whose it is; nil if none had.
@@ -49,6 +50,7 @@ type attachment struct {
 	anchored bool
 	logged   string // the last failure that was logged
 	attached bool
+	borrowed []context.CancelFunc // sockets of the daemon before us in another mode
 }
 
 func newAttachment(as *attachments, n *identity.Namespace) *attachment {
@@ -57,6 +59,7 @@ func newAttachment(as *attachments, n *identity.Namespace) *attachment {
 		slots:    as.slots,
 		changed:  make(chan struct{}, 1),
 		ending:   make(chan struct{}),
+		leaving:  make(chan struct{}),
 		settled:  make(chan struct{}),
 		presence: newPresence(as.agent),
 		verified: map[netrules.Family]verified{},
@@ -100,6 +103,10 @@ func (at *attachment) run(ctx context.Context) {
 	if at.newcomer != nil {
 		at.presence = at.newcomer.handOver()
 	}
+	if !at.agent.own(ctx, at.ending) {
+		at.detach()
+		return
+	}
 	const firstPause, longestPause = 50 * time.Millisecond, 5 * time.Second
 	pause, failures := firstPause, 0
 	tuned := at.agent.tuned()
@@ -125,6 +132,8 @@ func (at *attachment) run(ctx context.Context) {
 		case <-tuned.replaced.Done():
 			tuned = at.agent.tuned()
 			repair.Reset(tuned.cfg.RepairInterval)
+		case <-at.leaving:
+			return
 		case <-at.ending:
 			at.detach()
 			return
@@ -171,6 +180,7 @@ func (at *attachment) apply(ctx context.Context) error {
 	if !at.attached {
 		at.attached = true
 		close(at.settled)
+		at.giveBack()
 		at.agent.log.Info("attached", "client", n.Owner.Name, "id", n.Owner.ShortID(), "mode", at.mode,
 			"ports", portsOf(ports), "listen", at.listen, "families", familyNames(families))
 	}
@@ -196,6 +206,11 @@ func familyNames(families []netrules.Family) []string {
 // redirect is mode redirect: a socket for each family, and the rules that lead
 // the declared ports to it.
 func (at *attachment) redirect(ctx context.Context, families []netrules.Family, ports []netrules.Port) error {
+	for _, f := range bothFamilies() {
+		if at.listening[f] == nil { // also where the engine has turned IPv6 off since
+			at.inherit(ctx, f, proxy.RouterFunc(at.route))
+		}
+	}
 	for _, f := range families {
 		if err := at.listenOn(ctx, f, proxy.RouterFunc(at.route)); err != nil {
 			return err
@@ -298,7 +313,7 @@ func (at *attachment) detach() {
 	if at.ns == nil {
 		return
 	}
-	remove := at.alive.Load() && !at.agent.tuned().cfg.KeepRules
+	remove := at.alive.Load() && !at.agent.tuned().cfg.KeepRules && at.agent.owns()
 	if remove {
 		at.forFamilies(func(ctx context.Context, f netrules.Family) error {
 			_, err := at.agent.rules.Unhook(ctx, at.ns, f)
@@ -307,6 +322,9 @@ func (at *attachment) detach() {
 	}
 	at.stopListening()
 	for _, cancel := range at.direct {
+		cancel()
+	}
+	for _, cancel := range at.borrowed {
 		cancel()
 	}
 	if !remove {

@@ -19,6 +19,7 @@ type attachments struct {
 	slots     chan struct{}
 	newcomers *newcomers
 	wg        sync.WaitGroup
+	departed  bool // left to another daemon
 }
 
 func newAttachments(a *agent, mode config.Mode) *attachments {
@@ -30,6 +31,10 @@ func newAttachments(a *agent, mode config.Mode) *attachments {
 // update makes the attachments follow table. It starts the work and does not
 // wait for it: a container that is slow to attach delays no other.
 func (as *attachments) update(ctx context.Context, table *identity.Table) {
+	if as.departed {
+		as.settle(table)
+		return
+	}
 	if as.mode == config.Redirect {
 		as.newcomers.watch(ctx, table)
 	}
@@ -50,7 +55,9 @@ func (as *attachments) update(ctx context.Context, table *identity.Table) {
 			at.follow(n)
 		case len(n.Bindings()) > 0:
 			at = newAttachment(as, n)
-			at.newcomer = as.newcomers.claim(at, n)
+			if at.newcomer = as.newcomers.claim(at, n); at.newcomer == nil {
+				at.adopt(ctx)
+			}
 			as.live[id] = at
 			as.wg.Go(func() { at.run(ctx) })
 		default:

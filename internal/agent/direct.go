@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
@@ -42,6 +43,9 @@ func (at *attachment) listenAt(ctx context.Context, addr netip.AddrPort) error {
 	if at.direct[addr] != nil {
 		return nil
 	}
+	if at.inheritDirect(ctx, addr) {
+		return nil
+	}
 	listener, err := at.ns.ListenTCP(addr)
 	if errors.Is(err, unix.EADDRINUSE) {
 		return hint.Errorf("declare another port, or use --mode redirect",
@@ -50,12 +54,34 @@ func (at *attachment) listenAt(ctx context.Context, addr netip.AddrPort) error {
 	if err != nil {
 		return fmt.Errorf("listen inside the container: %w", err)
 	}
+	at.direct[addr] = at.serveDirect(ctx, addr, listener)
+	return nil
+}
+
+// serveDirect serves the socket of a declared port until the function that it returns is
+// called.
+func (at *attachment) serveDirect(ctx context.Context, addr netip.AddrPort, listener *net.TCPListener) context.CancelFunc {
 	serving, cancel := context.WithCancel(ctx)
-	at.direct[addr] = cancel
-	at.agent.accept(serving, listener, proxy.RouterFunc(func(_ context.Context, conn *net.TCPConn) (proxy.Route, error) {
+	at.agent.accept(serving, at.directSocket(), listener, proxy.RouterFunc(func(_ context.Context, conn *net.TCPConn) (proxy.Route, error) {
 		return at.agent.routeFor(at.desired.Load(), way{peerOf(conn), addr})
 	}))
-	return nil
+	return cancel
+}
+
+// inheritDirect serves the socket at addr that the daemon before us has left, if there
+// is one.
+func (at *attachment) inheritDirect(ctx context.Context, addr netip.AddrPort) bool {
+	listener := at.agent.inherit(at.directSocket(), func(there netip.AddrPort) bool { return there == addr })
+	if listener == nil {
+		return false
+	}
+	at.direct[addr] = at.serveDirect(ctx, addr, listener)
+	return true
+}
+
+// directSocket is what our sockets at declared ports are to the next daemon.
+func (at *attachment) directSocket() handover.Socket {
+	return handover.Socket{Role: handover.Listen, Namespace: at.ns.ID()}
 }
 
 func loopback(f netrules.Family) netip.Addr {

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/handover"
 )
 
 // fixedListener is a listening socket of ours whose connections all go to one target.
@@ -69,7 +70,7 @@ func (a *agent) changeListeners(ctx context.Context, t *tuning) error {
 	}
 	for _, l := range c.opened {
 		a.log.Info("listening", "address", l.listener.Addr().String(), "target", l.service.Load().binding.Text)
-		a.accept(ctx, l.listener, a.fixed(l))
+		a.accept(ctx, handover.Socket{Role: handover.Fixed}, l.listener, a.fixed(l))
 	}
 	return nil
 }
@@ -107,7 +108,7 @@ func (c *listenerChange) opens(address string) bool {
 // open listens at address. If one that leaves is in the way, as :80 is in that of
 // 127.0.0.1:80, it goes first.
 func (c *listenerChange) open(ctx context.Context, address string) error {
-	listener, err := listenTCP(ctx, address)
+	listener, err := c.agent.listenFixed(ctx, handover.Fixed, address)
 	if errors.Is(err, syscall.EADDRINUSE) && c.makeRoom(address) {
 		listener, err = listenTCP(ctx, address)
 	}
@@ -151,6 +152,6 @@ func (c *listenerChange) undo(ctx context.Context) {
 		again := &fixedListener{address: old.address, listener: listener}
 		again.service.Store(old.service.Load())
 		c.agent.fixedOpen[old.address] = again
-		c.agent.accept(ctx, listener, c.agent.fixed(again))
+		c.agent.accept(ctx, handover.Socket{Role: handover.Fixed}, listener, c.agent.fixed(again))
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/firewalld"
+	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
@@ -26,8 +27,12 @@ import (
 type host struct {
 	agent  *agent
 	doors  []*door
-	sentry *sentry       // nil where source addresses cannot be guarded
+	sentry *sentry // nil where source addresses cannot be guarded
+	accept func()  // begins to
+	stop   context.CancelFunc
 	done   chan struct{} // closed when keep has returned
+	end    context.CancelFunc
+	ended  chan struct{} // closed when renew has returned; nil before leave
 }
 
 // door is the fixed address of one family.
@@ -62,16 +67,25 @@ func (a *agent) startHost(ctx context.Context) (*host, error) {
 	// Until the last connection is drained, whatever becomes of ctx.
 	h.sentry = a.startSentry(context.WithoutCancel(ctx), nil, guard.TableName, ours)
 	for _, d := range h.doors {
+		if !a.owns() {
+			break // they are in order, or keep mends them
+		}
 		if _, err := a.rules.Apply(ctx, nil, d.chain()); err != nil {
 			h.takeDown()
 			h.close()
 			return nil, fmt.Errorf("set the rules of mode host: %w", err)
 		}
 	}
-	for _, d := range h.doors {
-		a.accept(ctx, d.listener, proxy.RouterFunc(h.route))
-		a.log.Info("listening for containers", "address", d.addr.String(), "listen", d.listener.Addr().String(), "guarded", h.sentry != nil)
+	h.accept = func() {
+		for _, d := range h.doors {
+			a.accept(ctx, hostSocket, d.listener, proxy.RouterFunc(h.route))
+			a.log.Info("listening for containers", "address", d.addr.String(), "listen", d.listener.Addr().String(), "guarded", h.sentry != nil)
+		}
 	}
+	if a.owns() {
+		h.accept()
+	}
+	ctx, h.stop = context.WithCancel(ctx)
 	go h.keep(ctx)
 	return h, nil
 }
@@ -100,12 +114,19 @@ func (h *host) open(addr netip.Addr) error {
 		return hint.Wrap(err, "mode host needs CAP_NET_ADMIN in the host's network namespace")
 	}
 	h.doors = append(h.doors, d) // from here on close undoes it
+	d.listener = h.agent.inherit(hostSocket, func(at netip.AddrPort) bool { return at.Addr() == addr })
+	if d.listener != nil {
+		return nil
+	}
 	var err error
 	d.listener, err = firstFree(func(port uint16) (*net.TCPListener, error) {
 		return listenTCP(context.Background(), netip.AddrPortFrom(addr, port).String())
 	})
 	return err
 }
+
+// hostSocket is what a door is to the next daemon.
+var hostSocket = handover.Socket{Role: handover.Host}
 
 // route is the Router of mode host. Who was not led to our socket but dialled it
 // is refused: it could not have been meant.
@@ -123,6 +144,9 @@ func (h *host) route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error
 // keep renews the addresses and repairs the rules until ctx ends.
 func (h *host) keep(ctx context.Context) {
 	defer close(h.done)
+	if !h.agent.own(ctx, nil) {
+		return
+	}
 	rewritten := make(chan struct{}, 1)
 	var watching sync.WaitGroup
 	watching.Go(func() {
@@ -134,13 +158,17 @@ func (h *host) keep(ctx context.Context) {
 		})
 	})
 	defer watching.Wait()
-	h.agent.occasions(ctx, rewritten, func(due bool) {
+	look := func(due bool) {
 		for _, d := range h.doors {
 			if err := h.repair(ctx, d, due); err != nil && ctx.Err() == nil {
 				h.agent.log.Error("cannot repair the rules of mode host; trying again", "address", d.addr.String(), "error", err)
 			}
 		}
-	})
+	}
+	if h.agent.gate != nil {
+		look(true)
+	}
+	h.agent.occasions(ctx, rewritten, look)
 }
 
 // repair puts right what is missing of d. Renewing a lease is told as a change, so
@@ -179,6 +207,7 @@ func (h *host) update(_ context.Context, table *identity.Table) { h.sentry.follo
 // unhook stops redirecting. The addresses stay, for the connections that are
 // carried on.
 func (h *host) unhook() {
+	h.stop()
 	<-h.done // or it might hook the chains again
 	h.agent.unhookOwn(config.Host, h.families())
 	h.sentry.end()
@@ -203,12 +232,63 @@ func (h *host) families() []netrules.Family {
 	return all
 }
 
+// adopted accepts as soon as the guard knows who is there: nobody is believed before.
+func (h *host) adopted(ctx context.Context) error {
+	if err := h.sentry.ready(ctx); err != nil {
+		return err
+	}
+	h.accept()
+	return nil
+}
+
+// leave stops the work on rules. The addresses are renewed, for the connections that are
+// carried on: the other daemon may have no use for them.
+func (h *host) leave() {
+	h.stop()
+	<-h.done
+	h.sentry.leave()
+	var ctx context.Context
+	ctx, h.end = context.WithCancel(context.Background())
+	h.ended = make(chan struct{})
+	go h.renew(ctx)
+}
+
+func (h *host) renew(ctx context.Context) {
+	defer close(h.ended)
+	ticker := time.NewTicker(h.lease() / 8)
+	defer ticker.Stop()
+	for {
+		for _, d := range h.doors {
+			if _, err := (*netns.Namespace)(nil).Lease(d.addr, h.lease()); err != nil {
+				h.agent.log.Warn("cannot renew an address that live connections use", "address", d.addr.String(), "error", err)
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// left has nothing to let go of.
+func (h *host) left() {}
+
+// gone ends the work that leave has begun; the addresses go by themselves.
+func (h *host) gone() {
+	h.end()
+	<-h.ended
+}
+
 // close takes the addresses away; the listeners are closed by now, or never
 // served.
 func (h *host) close() {
 	for _, d := range slices.Backward(h.doors) {
 		if d.listener != nil {
 			d.listener.Close()
+		}
+		if !h.agent.owns() {
+			continue
 		}
 		if err := (*netns.Namespace)(nil).EndLease(d.addr); err != nil {
 			h.agent.log.Error("cannot remove the address of mode host; it goes by itself within minutes", "address", d.addr.String(), "error", err)

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
@@ -21,11 +22,14 @@ import (
 
 // link is mode link: the chain off PREROUTING of our own namespace.
 type link struct {
-	agent   *agent
-	applied []netrules.Family
-	host    *netns.Namespace // the host's, where our bridge is; nil if it is out of reach
-	sentry  *sentry          // nil where source addresses cannot be guarded
-	done    chan struct{}    // closed when keep has returned
+	agent    *agent
+	applied  []netrules.Family
+	host     *netns.Namespace // the host's, where our bridge is; nil if it is out of reach
+	sentry   *sentry          // nil where source addresses cannot be guarded
+	listener *net.TCPListener
+	accept   func() // begins to
+	stop     context.CancelFunc
+	done     chan struct{} // closed when keep has returned
 }
 
 // startLink listens on the link port and redirects every port of our addresses
@@ -35,21 +39,33 @@ func (a *agent) startLink(ctx context.Context) (*link, error) {
 	if err := mustNotBeHost(); err != nil {
 		return nil, err
 	}
-	listener, err := listenTCP(ctx, fmt.Sprintf(":%d", a.cfg.Port))
+	listener, err := a.listenFixed(ctx, handover.Link, linkAddress(a.cfg.Port))
 	if err != nil {
 		return nil, err
 	}
 	l := &link{agent: a, done: make(chan struct{})}
 	l.guard(ctx)
-	a.accept(ctx, listener, proxy.RouterFunc(l.route))
-	l.applied, err = applyLink(ctx, a.rules, a.cfg.Port)
-	if err != nil {
-		a.log.Warn("cannot set the rules of mode link", "error", err,
-			"hint", "give this container --cap-add NET_ADMIN, or run: docker run --rm --privileged --net container:"+hostname()+" ambassadord --setup-iptables")
+	l.listener = listener
+	l.accept = func() { a.accept(ctx, handover.Socket{Role: handover.Link}, listener, proxy.RouterFunc(l.route)) }
+	if a.owns() {
+		l.accept()
+		l.apply(ctx)
 	}
+	ctx, l.stop = context.WithCancel(ctx)
 	go l.keep(ctx)
 	a.log.Info("listening for linked containers", "address", listener.Addr().String(), "families", familyNames(l.applied))
 	return l, nil
+}
+
+func linkAddress(port uint16) string { return fmt.Sprintf(":%d", port) }
+
+// apply sets the rules, if we may.
+func (l *link) apply(ctx context.Context) {
+	var err error
+	if l.applied, err = applyLink(ctx, l.agent.rules, l.agent.cfg.Port); err != nil {
+		l.agent.log.Warn("cannot set the rules of mode link", "error", err,
+			"hint", "give this container --cap-add NET_ADMIN, or run: docker run --rm --privileged --net container:"+hostname()+" ambassadord --setup-iptables")
+	}
 }
 
 // guard guards our addresses where the other ends of the containers' cables are:
@@ -108,6 +124,12 @@ func holdsCablesOf(ns, far *netns.Namespace) bool {
 // keep repairs what others have done to the rules that we set, until ctx ends.
 func (l *link) keep(ctx context.Context) {
 	defer close(l.done)
+	if !l.agent.own(ctx, nil) {
+		return
+	}
+	if l.agent.gate != nil {
+		l.apply(ctx) // which finds them in order
+	}
 	verified := map[netrules.Family]uint64{}
 	l.agent.occasions(ctx, nil, func(bool) {
 		for _, f := range l.applied {
@@ -189,13 +211,40 @@ func (l *link) update(_ context.Context, table *identity.Table) { l.sentry.follo
 // unhook stops redirecting; release removes the rest of the rules once the
 // connections that came through them have been drained.
 func (l *link) unhook() {
+	l.stop()
 	<-l.done // or it might hook the chain again
 	l.agent.unhookOwn(config.Link, l.applied)
 	l.sentry.end()
+	l.listener.Close() // if it was never served
 	if l.host != nil {
 		l.host.Close()
 	}
 }
+
+// adopted accepts as soon as the guard knows who is there: nobody is believed before.
+func (l *link) adopted(ctx context.Context) error {
+	if err := l.sentry.ready(ctx); err != nil {
+		return err
+	}
+	l.accept()
+	return nil
+}
+
+// leave stops the work on rules.
+func (l *link) leave() {
+	l.stop()
+	<-l.done
+	l.sentry.leave()
+	if l.host != nil {
+		l.host.Close()
+	}
+}
+
+// left has nothing to let go of.
+func (l *link) left() {}
+
+// gone has nothing to end.
+func (l *link) gone() {}
 
 // release takes the rules that --setup-iptables set along, if we may: without us they
 // lead nowhere.

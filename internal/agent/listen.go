@@ -8,14 +8,20 @@ import (
 	"syscall"
 
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-// accept serves listener until ctx ends.
-func (a *agent) accept(ctx context.Context, listener *net.TCPListener, router proxy.Router) {
-	a.accepting.Go(func() { _ = a.server.Serve(ctx, listener, router) }) // returns nil, when ctx ends
+// accept serves listener, which is what socket says, until ctx ends.
+func (a *agent) accept(ctx context.Context, socket handover.Socket, listener *net.TCPListener, router proxy.Router) {
+	remove, take := a.registry.Add(socket, listener), a.shelf.put(socket, listener)
+	a.accepting.Go(func() {
+		defer take()
+		defer remove()
+		_ = a.server.Serve(ctx, listener, router) // returns nil, when ctx ends
+	})
 }
 
 // listenTCP listens on plain TCP: Go's default is MPTCP, which this data path

@@ -43,12 +43,14 @@ type newcomer struct {
 	decided  chan struct{} // closed by decide
 	verdict  verdict       // valid after decided
 	wanted   chan struct{} // closed by handOver
+	leaving  chan struct{} // closed when another daemon goes on
 	unhooked chan struct{} // closed when nothing is redirected any more, unless it was claimed
 	done     chan struct{} // closed when run has ended
 	guests   *guests
 
 	// What follows belongs to run, and after it to whoever it is handed over to.
 	presence
+	leftBehind bool // another daemon goes on with it
 	// inside is presence.ns, for dialling; it is set before the first connection.
 	inside *netns.Namespace
 }
@@ -68,6 +70,7 @@ func newNewcomer(ns *newcomers, where string, ports []netrules.Port) *newcomer {
 		more:     make(chan struct{}, 1),
 		decided:  make(chan struct{}),
 		wanted:   make(chan struct{}),
+		leaving:  make(chan struct{}),
 		unhooked: make(chan struct{}),
 		done:     make(chan struct{}),
 		guests:   newGuests(),
@@ -143,7 +146,10 @@ func (nc *newcomer) run(ctx context.Context) {
 			nc.agent.log.Debug("a new network namespace was not prepared for more ports", "namespace", nc.path, "error", err)
 		}
 	}
-	if nc.verdict.owner == nil {
+	switch {
+	case nc.leftBehind:
+		close(nc.unhooked) // which the other daemon does
+	case nc.verdict.owner == nil:
 		nc.letGo()
 	}
 }
@@ -176,6 +182,9 @@ func (nc *newcomer) await(ctx context.Context) (more bool) {
 	for {
 		select {
 		case <-nc.decided:
+			return false
+		case <-nc.leaving:
+			nc.leftBehind = true
 			return false
 		case <-nc.more:
 			return true

@@ -26,9 +26,10 @@ type newcomers struct {
 	watching sync.WaitGroup
 	running  sync.WaitGroup // every newcomer
 
-	mu    sync.Mutex
-	there map[string]*newcomer // by the namespace's name, until it is somebody's or let go of
-	idle  map[string]time.Time // the paths of others that have appeared, and when
+	mu     sync.Mutex
+	there  map[string]*newcomer // by the namespace's name, until it is somebody's or let go of
+	behind []*newcomer          // those that were left to another daemon
+	idle   map[string]time.Time // the paths of others that have appeared, and when
 }
 
 func newNewcomers(a *agent) *newcomers {
@@ -51,6 +52,9 @@ func (ns *newcomers) watch(ctx context.Context, table *identity.Table) {
 	ctx, ns.stop = context.WithCancel(ctx)
 	folders := ns.folders
 	ns.watching.Go(func() {
+		if !ns.agent.own(ctx, nil) {
+			return
+		}
 		err := sandbox.Watch(ctx, folders, func(path string) { ns.appeared(ctx, path) })
 		if err != nil {
 			ns.agent.log.Warn("cannot watch the engine's network namespaces; a container that dials at once may be too early",
@@ -113,7 +117,7 @@ func (ns *newcomers) serve(ctx context.Context, where string, ports []netrules.P
 		nc.run(ctx)
 		ns.mu.Lock()
 		defer ns.mu.Unlock()
-		if ns.there[name] == nc {
+		if ns.there[name] == nc && !nc.leftBehind {
 			delete(ns.there, name)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -33,6 +34,9 @@ func newPresence(a *agent) presence {
 	return presence{agent: a, listening: map[netrules.Family]context.CancelFunc{}}
 }
 
+// bothFamilies is families where that name is taken.
+func bothFamilies() []netrules.Family { return families() }
+
 // familiesOf are those whose loopback the namespace has.
 func familiesOf(ns *netns.Namespace) ([]netrules.Family, error) {
 	six, err := ns.HasLoopback6()
@@ -50,14 +54,39 @@ func (p *presence) listenOn(ctx context.Context, f netrules.Family, router proxy
 	if p.listening[f] != nil {
 		return nil
 	}
+	if p.inherit(ctx, f, router) {
+		return nil
+	}
 	listener, err := p.openListener(f)
 	if err != nil {
 		return fmt.Errorf("listen inside the container: %w", err)
 	}
+	p.serve(ctx, f, listener, router)
+	return nil
+}
+
+// inherit serves the socket of f that the daemon before us has left, if there is one.
+func (p *presence) inherit(ctx context.Context, f netrules.Family, router proxy.Router) bool {
+	listener := p.agent.inherit(p.socket(), func(at netip.AddrPort) bool {
+		return at.Addr() == loopback(f) && (p.listen == 0 || p.listen == at.Port())
+	})
+	if listener == nil {
+		return false
+	}
+	p.listen = handover.AddrOf(listener).Port()
+	p.serve(ctx, f, listener, router)
+	return true
+}
+
+func (p *presence) serve(ctx context.Context, f netrules.Family, listener *net.TCPListener, router proxy.Router) {
 	serving, cancel := context.WithCancel(ctx)
 	p.listening[f] = cancel
-	p.agent.accept(serving, listener, router)
-	return nil
+	p.agent.accept(serving, p.socket(), listener, router)
+}
+
+// socket is what our sockets in there are to the next daemon.
+func (p *presence) socket() handover.Socket {
+	return handover.Socket{Role: handover.Redirect, Namespace: p.ns.ID()}
 }
 
 // openListener takes the first port of our range that is free, or any; both

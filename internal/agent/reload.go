@@ -16,6 +16,7 @@ type reloads struct {
 	hooks Hooks
 	mu    sync.Mutex      // held by the one that runs
 	ctx   context.Context // of serving; nil before, and it has ended after
+	over  bool            // another daemon goes on with what we have
 }
 
 // startReloads allows reload until ctx ends, and calls it when Hooks.Reload says so.
@@ -40,6 +41,13 @@ func (a *agent) startReloads(ctx context.Context) *sync.WaitGroup {
 	return &running
 }
 
+// endReloads lets nothing be read again, and waits for who is at it.
+func (a *agent) endReloads() {
+	a.reloads.mu.Lock()
+	defer a.reloads.mu.Unlock()
+	a.reloads.over = true
+}
+
 // reload reads the configuration anew and changes what can be changed without touching
 // a live connection. On any mistake all stays as it was, and the error, which is logged
 // too, says why. It may be called by anybody, at any time.
@@ -60,9 +68,13 @@ func (a *agent) readAgain() error {
 		return hint.Errorf("start the daemon with --config FILE", "nothing to read again")
 	case ctx == nil:
 		return hint.Errorf("try again in a moment", "the daemon is starting")
+	case a.reloads.over:
+		return errors.New("another daemon is taking over")
 	case ctx.Err() != nil:
 		return errors.New("the daemon is stopping")
 	}
+	a.shelf.reloading()
+	defer a.shelf.ready(false)
 	cfg, err := a.reloads.hooks.Load()
 	if err != nil {
 		return err
@@ -90,7 +102,7 @@ func (a *agent) readAgain() error {
 	}
 	a.log.Info("read the configuration again", "listeners", len(cfg.Listeners), "targets", len(cfg.Targets), "clients", len(cfg.Clients))
 	if len(restart) > 0 {
-		a.log.Warn("some settings stay as they were until a restart", "settings", restart, "hint", "restart the daemon when that suits")
+		a.log.Warn("some settings stay as they were until a restart", "settings", restart, "hint", "restart the daemon when that suits, or start another with --takeover")
 	}
 	return nil
 }

@@ -115,7 +115,7 @@ func (a *agent) removeOwn(m config.Mode, applied []netrules.Family) {
 // takeDownOwn tries a step for every family, and minds where it fails for one that we
 // applied. The agent's context has ended by then; every step bounds itself.
 func (a *agent) takeDownOwn(m config.Mode, applied []netrules.Family, step func(context.Context, netrules.Family) error) {
-	if a.tuned().cfg.KeepRules {
+	if a.tuned().cfg.KeepRules || !a.owns() {
 		return
 	}
 	for _, f := range families() {

@@ -2,11 +2,14 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -26,6 +29,9 @@ type sentry struct {
 	desired atomic.Pointer[identity.Table]
 	changed chan struct{} // holds a token when desired has been replaced
 	bound   atomic.Pointer[map[netip.Addr]bool]
+	kept    atomic.Pointer[map[netip.Addr]bool] // what was bound when another daemon's guard had taken over
+	first   chan struct{}                       // closed when a table has been followed
+	whole   chan struct{}                       // closed when all of its addresses were bound
 	stop    context.CancelFunc
 	done    chan struct{} // closed when run has returned
 
@@ -47,8 +53,8 @@ type sighted struct {
 func (a *agent) startSentry(ctx context.Context, ns *netns.Namespace, name string, ours []netip.Addr) *sentry {
 	err := a.mayGuard()
 	var g *guard.Guard
-	if err == nil {
-		g, err = guard.Install(ns, name, ours)
+	if err == nil && a.owns() { // else the other daemon's guard is there until ours knows who is
+		g, err = guard.Install(ns, name, ours, nil)
 	}
 	if err != nil {
 		a.warnUnguarded(err)
@@ -56,7 +62,7 @@ func (a *agent) startSentry(ctx context.Context, ns *netns.Namespace, name strin
 	}
 	s := &sentry{
 		agent: a, ns: ns, name: name, ours: ours, guard: g,
-		changed: make(chan struct{}, 1), done: make(chan struct{}), known: map[string]*sighted{},
+		changed: make(chan struct{}, 1), first: make(chan struct{}), whole: make(chan struct{}), done: make(chan struct{}), known: map[string]*sighted{},
 	}
 	ctx, s.stop = context.WithCancel(ctx)
 	go s.run(ctx)
@@ -69,8 +75,8 @@ func (s *sentry) binds(addr netip.Addr) bool {
 	if s == nil {
 		return false
 	}
-	bound := s.bound.Load()
-	return bound != nil && (*bound)[addr]
+	bound, kept := s.bound.Load(), s.kept.Load()
+	return bound != nil && (*bound)[addr] || kept != nil && (*kept)[addr]
 }
 
 // follow makes it work by table, soon. A nil sentry has nothing to do.
@@ -93,6 +99,49 @@ func (s *sentry) end() {
 	}
 	s.stop()
 	<-s.done
+}
+
+// closeOnce closes c, which only its caller closes, unless it is closed.
+func closeOnce(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+		close(c)
+	}
+}
+
+// wholePatience is how long to wait for addresses that cannot be bound, before those
+// that can must do: a container may just be starting.
+const wholePatience = 3 * time.Second
+
+// ready waits until the addresses of all containers are bound. A nil sentry binds none.
+func (s *sentry) ready(ctx context.Context) error {
+	if s == nil {
+		return nil
+	}
+	select {
+	case <-s.first:
+	case <-ctx.Done():
+		return fmt.Errorf("bind the addresses of containers to their bridge ports: %w", context.Cause(ctx))
+	}
+	enough := time.NewTimer(wholePatience)
+	defer enough.Stop()
+	select {
+	case <-s.whole:
+	case <-enough.C:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// leave removes the guard, for another daemon has one. What was bound counts for the
+// connections that are being routed.
+func (s *sentry) leave() {
+	if s == nil {
+		return
+	}
+	s.kept.Store(s.bound.Load())
+	s.end()
 }
 
 // run follows the table. It tries again what failed, and looks at an interval for
@@ -144,10 +193,9 @@ func (s *sentry) drop() {
 // sync binds every address of the table that can be found; complete is whether
 // all of them could.
 func (s *sentry) sync(ctx context.Context) (complete bool, err error) {
-	if s.guard == nil {
-		if s.guard, err = guard.Install(s.ns, s.name, s.ours); err != nil {
-			return false, err
-		}
+	table := s.desired.Load()
+	if s.guard == nil && table == nil && !s.agent.owns() {
+		return false, nil // a guard that knows nobody would cut off whom the other daemon's lets through
 	}
 	wiring, err := netns.ReadWiring(s.ns)
 	if err != nil {
@@ -157,7 +205,7 @@ func (s *sentry) sync(ctx context.Context) (complete bool, err error) {
 	known := map[string]*sighted{}
 	var bindings []guard.Binding
 	bound := map[netip.Addr]bool{}
-	if table := s.desired.Load(); table != nil {
+	if table != nil {
 		for _, n := range table.Namespaces() {
 			if !guarded(n) {
 				continue
@@ -169,7 +217,11 @@ func (s *sentry) sync(ctx context.Context) (complete bool, err error) {
 		}
 	}
 	s.known = known
-	if err := s.guard.Bind(bindings); err != nil {
+	if s.guard == nil {
+		if s.guard, err = s.install(bindings); err != nil {
+			return false, err
+		}
+	} else if err := s.guard.Bind(bindings); err != nil {
 		s.drop()
 		return false, err
 	}
@@ -177,8 +229,29 @@ func (s *sentry) sync(ctx context.Context) (complete bool, err error) {
 		bound[b.Addr] = true
 	}
 	s.bound.Store(&bound)
+	if table != nil {
+		closeOnce(s.first)
+		if complete {
+			closeOnce(s.whole)
+		}
+	}
 	return complete, nil
 }
+
+// install makes a guard that knows bindings from its first moment. While another
+// daemon's is there, the table has another name than that.
+func (s *sentry) install(bindings []guard.Binding) (*guard.Guard, error) {
+	g, err := guard.Install(s.ns, s.name, s.ours, bindings)
+	if !s.agent.owns() && (errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EPERM)) {
+		s.name += successorSuffix
+		g, err = guard.Install(s.ns, s.name, s.ours, bindings)
+	}
+	return g, err
+}
+
+// successorSuffix ends the name of the table of every other daemon in a row that take
+// over from each other.
+const successorSuffix = "_successor"
 
 // find looks up the ports of a container, unless it was found before and nothing
 // has changed.

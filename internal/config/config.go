@@ -131,6 +131,13 @@ type Config struct {
 	MaxStale time.Duration
 	// DrainTimeout is how long live connections may go on after SIGTERM.
 	DrainTimeout time.Duration
+	// TakeOver starts as the successor of the daemon that runs, if one does.
+	TakeOver bool
+	// HandoverTimeout is how long live connections may go on after another daemon has
+	// taken over; 0 is for as long as they take.
+	HandoverTimeout time.Duration
+	// Program is our version, for the other end of a handover.
+	Program string
 	// RepairInterval is how often the rules are looked after.
 	RepairInterval time.Duration
 	// KeepRules leaves the rules in place at exit.
@@ -169,6 +176,9 @@ func (c *Config) Validate() error {
 	}
 	if c.DrainTimeout < 0 {
 		return hint.Errorf("give a duration such as 8s, or 0 to wait for nothing", "--drain-timeout must not be negative")
+	}
+	if c.HandoverTimeout < 0 {
+		return hint.Errorf("give a duration such as 1h, or 0 for as long as they take", "--handover-timeout must not be negative")
 	}
 	if c.MaxStale < 0 {
 		return hint.Errorf("give a duration such as 1h, or 0 for ever", "--max-stale must not be negative")

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// lockPrefix starts the name of the abstract sockets (unix(7)) that daemons hold,
+// lockName is the abstract socket (unix(7)) that the daemon of a host holds,
 // as /proc/net/unix shows it.
-const lockPrefix = "@ambassadord/"
+const lockName = "@ambassadord/redirect"
 
 func (h *host) daemon(ctx context.Context) Result {
 	text, err := os.ReadFile("/proc/self/net/unix")
@@ -32,7 +32,7 @@ func (h *host) daemon(ctx context.Context) Result {
 // Num, RefCount, Protocol, Flags, Type, St, Inode, Path.
 func locks(text string) (inodes []string) {
 	for line := range strings.Lines(text) {
-		if f := strings.Fields(line); len(f) == 8 && strings.HasPrefix(f[7], lockPrefix) {
+		if f := strings.Fields(line); len(f) == 8 && f[7] == lockName {
 			inodes = append(inodes, f[6])
 		}
 	}

@@ -147,7 +147,7 @@ func (h *host) bridgeFilter(context.Context) Result {
 // guardOnce installs the guard that mode host stands behind, and takes it away
 // again.
 func guardOnce(ns *netns.Namespace) error {
-	g, err := guard.Install(ns, "probe", []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")})
+	g, err := guard.Install(ns, "probe", []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}, nil)
 	if err != nil {
 		return err
 	}

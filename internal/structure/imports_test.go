@@ -70,6 +70,7 @@ var homes = []struct {
 	{"github.com/moby/", []string{"internal/dockerd"}},
 	{"github.com/miekg/dns", []string{"resolver/dns"}},
 	{"github.com/coreos/go-iptables", []string{"netrules/iptables"}},
+	{"github.com/coreos/go-systemd/", []string{"internal/systemd"}},
 	{"github.com/godbus/", []string{"internal/firewalld"}},
 	{"github.com/google/nftables", []string{"netrules/advance", "netrules/anchor", "netrules/guard", "netrules/iptables", "netrules/owned"}},
 	{"github.com/mdlayher/", []string{"netrules/iptables", "netrules/owned"}}, // nftables' transport

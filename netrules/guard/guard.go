@@ -60,15 +60,15 @@ type Guard struct {
 type sets struct{ ours, clients, bound *nftables.Set }
 
 // Install makes the table in a namespace, nil being the process's own, and guards
-// connections to ours with it. No address is bound yet, so no connection to ours
-// gets in over a bridge. It takes CAP_NET_ADMIN.
+// connections to ours with it. Bindings are bound from its first moment on; of other
+// addresses no connection to ours gets in over a bridge. It takes CAP_NET_ADMIN.
 //
 // It fails with EEXIST or EPERM when there is a table of that name.
-func Install(ns *netns.Namespace, name string, ours []netip.Addr) (*Guard, error) {
+func Install(ns *netns.Namespace, name string, ours []netip.Addr, bindings []Binding) (*Guard, error) {
 	table, err := owned.Make(ns, nftables.TableFamilyBridge, name, transactionSize)
 	g := &Guard{table: table}
 	if err == nil {
-		if err = g.fill(ours); err != nil {
+		if err = g.fill(ours, sorted(bindings)); err != nil {
 			_ = table.Close()
 		}
 	}
@@ -83,7 +83,7 @@ func Install(ns *netns.Namespace, name string, ours []netip.Addr) (*Guard, error
 }
 
 // fill makes the sets, the chain and its rules, in one transaction.
-func (g *Guard) fill(ours []netip.Addr) error {
+func (g *Guard) fill(ours []netip.Addr, bindings []Binding) error {
 	var err error
 	if g.v4, err = g.addSets("4", nftables.TypeIPAddr); err != nil {
 		return err
@@ -102,6 +102,9 @@ func (g *Guard) fill(ours []netip.Addr) error {
 	if err := errors.Join(g.add(g.v4.ours, four), g.add(g.v6.ours, six)); err != nil {
 		return err
 	}
+	if err := g.bind(bindings); err != nil {
+		return err
+	}
 	// Before br_netfilter (priority 0), which may hand a frame to the rules of IP.
 	chain := g.table.Conn.AddChain(&nftables.Chain{
 		Name: chainName, Table: g.table.Table, Type: nftables.ChainTypeFilter,
@@ -111,6 +114,7 @@ func (g *Guard) fill(ours []netip.Addr) error {
 		r.Table, r.Chain = g.table.Table, chain
 		g.table.Conn.AddRule(r)
 	}
+	g.bound = bindings
 	return g.table.Flush()
 }
 
@@ -150,6 +154,23 @@ func (g *Guard) Bind(bindings []Binding) error {
 	if slices.Equal(bindings, g.bound) {
 		return nil
 	}
+	for _, s := range []sets{g.v4, g.v6} {
+		g.table.Conn.FlushSet(s.clients)
+		g.table.Conn.FlushSet(s.bound)
+	}
+	err := g.bind(bindings)
+	if err == nil {
+		err = g.table.Flush()
+	}
+	if err != nil {
+		return fmt.Errorf("bind addresses to bridge ports: %w", err)
+	}
+	g.bound = bindings
+	return nil
+}
+
+// bind asks for the elements of bindings, which are sorted.
+func (g *Guard) bind(bindings []Binding) error {
 	for _, family := range []struct {
 		sets sets
 		is   func(netip.Addr) bool
@@ -167,16 +188,10 @@ func (g *Guard) Bind(bindings []Binding) error {
 				Comment: b.Owner[:min(len(b.Owner), maxOwner)],
 			})
 		}
-		g.table.Conn.FlushSet(family.sets.clients)
-		g.table.Conn.FlushSet(family.sets.bound)
 		if err := errors.Join(g.add(family.sets.clients, clients), g.add(family.sets.bound, bound)); err != nil {
-			return fmt.Errorf("bind addresses to bridge ports: %w", err)
+			return err
 		}
 	}
-	if err := g.table.Flush(); err != nil {
-		return fmt.Errorf("bind addresses to bridge ports: %w", err)
-	}
-	g.bound = bindings
 	return nil
 }
 

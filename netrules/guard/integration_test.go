@@ -94,7 +94,7 @@ func (b bridged) bindings(t *testing.T) []guard.Binding {
 
 func install(t *testing.T, b bridged) *guard.Guard {
 	t.Helper()
-	g, err := guard.Install(b.host.NS(), "ambassadord", ours)
+	g, err := guard.Install(b.host.NS(), "ambassadord", ours, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +294,7 @@ func TestRawPackets(t *testing.T) {
 func TestTableIsOurs(t *testing.T) {
 	b := newBridged(t)
 	g := install(t, b)
-	if _, err := guard.Install(b.host.NS(), "ambassadord", ours); !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EPERM) {
+	if _, err := guard.Install(b.host.NS(), "ambassadord", ours, nil); !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EPERM) {
 		t.Errorf("a second guard: %v", err)
 	}
 	if err := b.host.NS().Do(func() error { return exec.Command("nft", "flush", "ruleset").Run() }); err != nil {

@@ -20,7 +20,7 @@ func TestRead(t *testing.T) {
 	ours := []netip.Addr{netip.MustParseAddr("fd00::1"), netip.MustParseAddr("10.0.0.1")}
 	install := func(name string) *guard.Guard {
 		t.Helper()
-		g, err := guard.Install(lab.NS(), name, ours)
+		g, err := guard.Install(lab.NS(), name, ours, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -104,7 +104,7 @@ func docsGuard(t *testing.T) string {
 	lab := netlab.New(t)
 	ours := []netip.Addr{docsAddr(netrules.IPv4), docsAddr(netrules.IPv6)}
 	bindings := []guard.Binding{{Port: 12, Addr: netip.MustParseAddr("172.17.0.2"), Owner: "web (3f2a5c0e9b1d)"}}
-	g, err := guard.Install(lab.NS(), guard.TableName, ours)
+	g, err := guard.Install(lab.NS(), guard.TableName, ours, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

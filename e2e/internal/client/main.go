@@ -2,7 +2,7 @@
 // dials one address and speaks to the tests' backends, which answer one line,
 // their name, to the one line that they are told.
 //
-//	client [-token TEXT] [-want NAME] [-n COUNT] [-within DURATION] [-serve NAME [-pause DURATION]] ADDRESS
+//	client [-token TEXT] [-want NAME] [-n COUNT] [-within DURATION] [-patience DURATION] [-serve NAME [-pause DURATION]] ADDRESS
 //
 // With -serve it is first of all such a backend itself, at that very address.
 //
@@ -34,7 +34,7 @@ const (
 var errForeign = errors.New("foreign answer")
 
 // patience bounds one connection.
-const patience = 5 * time.Second
+var patience = flag.Duration("patience", 5*time.Second, "how long one connection may take")
 
 func main() {
 	token := flag.String("token", "", "what to tell the backend")
@@ -112,7 +112,7 @@ func persist(within time.Duration, ask func() (string, error)) (string, error) {
 
 // ask makes one connection.
 func ask(address, line, want string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), *patience)
 	defer cancel()
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", address)
@@ -120,7 +120,7 @@ func ask(address, line, want string) (string, error) {
 		return "", err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(*patience)); err != nil {
 		return "", err
 	}
 	if _, err := fmt.Fprintln(conn, line); err != nil {

@@ -1,0 +1,163 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/proxy"
+)
+
+// directAddr is where mode listen listens for a binding.
+func directAddr(f netrules.Family, b binding.Binding) netip.AddrPort {
+	return netip.AddrPortFrom(loopback(f), b.Port)
+}
+
+// adopt serves the sockets that the daemon before us has left in this namespace, before
+// run begins. It touches no rule.
+func (at *attachment) adopt(ctx context.Context) {
+	if at.agent.owns() { // there is no such daemon, or the sockets of what it did are run's to find
+		return
+	}
+	n := at.desired.Load()
+	ns, err := at.agent.openNamespace(ctx, n)
+	if err != nil {
+		return // as for any other; run tries again
+	}
+	at.ns = ns
+	both := families()
+	if at.mode == config.Listen {
+		for _, f := range both {
+			for _, b := range n.Bindings() {
+				at.inheritDirect(ctx, directAddr(f, b))
+			}
+		}
+	} else {
+		for _, f := range both {
+			at.inherit(ctx, f, proxy.RouterFunc(at.route))
+		}
+	}
+	at.borrow(ctx, n, both)
+}
+
+// borrow serves what the daemon before us has left for another mode, until ours is set
+// up.
+func (at *attachment) borrow(ctx context.Context, n *identity.Namespace, both []netrules.Family) {
+	for _, f := range both {
+		if at.mode == config.Redirect {
+			for _, b := range n.Bindings() {
+				if at.inheritDirect(ctx, directAddr(f, b)) {
+					at.borrowed = append(at.borrowed, at.direct[directAddr(f, b)])
+					delete(at.direct, directAddr(f, b))
+				}
+			}
+			continue
+		}
+		if at.inherit(ctx, f, proxy.RouterFunc(at.route)) {
+			at.borrowed = append(at.borrowed, at.listening[f])
+			delete(at.listening, f)
+		}
+	}
+}
+
+// giveBack ends what borrow has begun: in mode listen the rules that led there are
+// unhooked, in mode redirect ours go before the socket. What is on its way to it is
+// still accepted.
+func (at *attachment) giveBack() {
+	if len(at.borrowed) == 0 {
+		return
+	}
+	if at.mode == config.Listen {
+		if ns, err := at.ns.Again(); err != nil {
+			at.agent.complain(err)
+		} else {
+			at.agent.leaveOver(ns)
+		}
+		at.listen = 0
+	}
+	const onTheWay = time.Second
+	for _, cancel := range at.borrowed {
+		time.AfterFunc(onTheWay, cancel)
+	}
+	at.borrowed = nil
+}
+
+// adopted: update has adopted everything.
+func (as *attachments) adopted(context.Context) error { return nil }
+
+// leave stops all work; sockets and rules stay as they are.
+func (as *attachments) leave() {
+	as.newcomers.leave()
+	for _, at := range as.live {
+		close(at.leaving)
+	}
+	as.wg.Wait()
+	as.departed = true
+}
+
+// left lets go of the namespaces.
+func (as *attachments) left() {
+	for _, at := range as.live {
+		if at.ns != nil {
+			at.close()
+		}
+	}
+	as.newcomers.left()
+}
+
+// gone waits until what was let go of before leave is as it was.
+func (as *attachments) gone() {}
+
+// settle decides, after leave, to whom the newcomers belong whose connections wait for
+// that.
+func (as *attachments) settle(table *identity.Table) {
+	for _, n := range table.Namespaces() {
+		if len(n.Bindings()) == 0 {
+			as.newcomers.decline(n)
+			continue
+		}
+		at := newAttachment(as, n)
+		at.end(false) // it attaches to nothing; another daemon does
+		as.newcomers.claim(at, n)
+	}
+}
+
+// leave ends the watch and the work on namespaces that are nobody's yet. What was let
+// go of before is seen to its end.
+func (ns *newcomers) leave() {
+	if ns.stop != nil {
+		ns.stop()
+	}
+	ns.watching.Wait()
+	ns.mu.Lock()
+	there := make([]*newcomer, 0, len(ns.there))
+	for _, nc := range ns.there {
+		close(nc.leaving)
+		there = append(there, nc)
+	}
+	ns.mu.Unlock()
+	for _, nc := range there {
+		select {
+		case <-nc.unhooked:
+		case <-nc.done:
+		}
+	}
+	ns.behind = there
+}
+
+// left lets go of the namespaces that leave has kept.
+func (ns *newcomers) left() {
+	for _, nc := range ns.behind {
+		select {
+		case <-nc.done:
+			if nc.leftBehind && nc.ns != nil {
+				nc.close()
+			}
+		default: // it waits for its guests, and cleans up
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/control"
+	"github.com/ambassadord/ambassadord/internal/handover"
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+// reloadPatience bounds a reload that was asked for.
+const reloadPatience = 30 * time.Second
+
+// serveControl answers at the control sockets until closed; stop ends the conversations
+// as well. Without a socket, because somebody else has the name, all is served but the
+// requests. No handover begins once ctx has ended.
+func (a *agent) serveControl(ctx context.Context) (closed, stop func()) {
+	talking, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	listening, closed := context.WithCancel(talking)
+	server := &control.Server{
+		Log: a.log,
+		Handlers: map[string]control.Handler{
+			handover.Request: func(_ context.Context, c *control.Conn, r control.Request) { a.handOver(ctx, c, r) },
+			control.Reload:   a.answerReload,
+		},
+	}
+	var serving sync.WaitGroup
+	for _, name := range a.controlNames() {
+		listener := a.inherited.TakeUnix(name)
+		var err error
+		if listener == nil {
+			listener, err = control.Listen(name)
+		} else {
+			err = control.Reopen(listener)
+		}
+		if err != nil {
+			a.log.Warn("this daemon can be neither reloaded nor taken over by a command", "error", err)
+			continue
+		}
+		remove := a.registry.Add(handover.Socket{Role: handover.Control}, listener)
+		context.AfterFunc(listening, remove)
+		serving.Go(func() { server.Serve(talking, listening, listener) })
+	}
+	return closed, func() {
+		cancel()
+		closed()
+		serving.Wait()
+	}
+}
+
+// answerReload does what SIGHUP does, and says what became of it.
+func (a *agent) answerReload(ctx context.Context, c *control.Conn, _ control.Request) {
+	ctx, cancel := context.WithTimeout(ctx, reloadPatience)
+	defer cancel()
+	_ = c.Send(control.AnswerOf(a.reload(ctx))) // who has left asks for nothing
+}
+
+// Reload asks the daemon at the control socket name to reload, and returns what became of
+// that. With no name it is the daemon of this network namespace.
+func Reload(ctx context.Context, name, program string) error {
+	if name == "" {
+		var err error
+		if name, err = control.Find(); err != nil {
+			return err
+		}
+	}
+	c, err := control.Dial(name)
+	if err != nil {
+		return hint.Wrap(fmt.Errorf("ask the daemon to reload: %w", err), hint.Of(err))
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, c.Close)()
+	if err := c.Ask(control.Reload, program); err != nil {
+		return fmt.Errorf("ask the daemon to reload: %w", err)
+	}
+	var answer control.Answer
+	fds, err := c.Receive(&answer, reloadPatience+time.Second)
+	control.CloseAll(fds)
+	if err != nil {
+		return fmt.Errorf("wait for the daemon's answer: %w", err)
+	}
+	return answer.Err()
+}
+
+// successor is a new daemon that accepts.
+type successor struct {
+	quiet chan struct{} // closed when we open no more sockets and let the rules be
+	told  chan struct{} // closed when it knows of them all
+}
+
+var errBusy = errors.New("another daemon is just taking over")
+
+// handOver hands everything to the peer, unless ctx ends before that accepts.
+func (a *agent) handOver(ctx context.Context, c *control.Conn, r control.Request) {
+	if !a.giving.TryLock() {
+		_ = c.Send(control.AnswerOf(errBusy))
+		return
+	}
+	defer a.giving.Unlock()
+	a.log.Info("another daemon is taking over", "version", r.Program, "process", r.Process)
+	d := &successor{quiet: make(chan struct{}), told: make(chan struct{})}
+	err := handover.Give(ctx, c, &a.registry, func() {
+		select {
+		case a.handing <- d:
+			<-d.quiet
+		case <-ctx.Done(): // stopping has come first; the new daemon mends the rules
+		}
+	})
+	if err != nil {
+		a.log.Warn("the other daemon has not taken over; going on", "error", err, "hint", hint.Of(err))
+		return
+	}
+	close(d.told)
+}

@@ -1,0 +1,136 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/handover"
+	"github.com/ambassadord/ambassadord/netrules/anchor"
+	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+)
+
+// leftovers are network namespaces with rules of the old daemon's that we have no use
+// for. They are unhooked at once; the chains stay until its last connection has ended,
+// which they translate.
+type leftovers struct {
+	mu    sync.Mutex
+	rules *iptables.Rules // nil before the first
+	in    []*netns.Namespace
+}
+
+// succeed tidies up after a daemon that has handed over, or has left its sockets with the
+// service manager: those that we have no use for, and the rules that led there. It goes on
+// in the background until ctx ends.
+func (a *agent) succeed(ctx context.Context, session *handover.Session) *sync.WaitGroup {
+	var wg sync.WaitGroup
+	if session != nil {
+		session.Close()
+	}
+	if a.inherited == nil {
+		return &wg
+	}
+	wg.Go(func() {
+		// A container may be just starting, and its sockets be wanted in a moment.
+		a.closeLeftovers(a.inherited.RestOf(func(s handover.Socket) bool { return s.Namespace == netns.ID{} }))
+		select {
+		case <-time.After(leftoverPatience):
+		case <-ctx.Done():
+		}
+		a.closeLeftovers(a.inherited.Rest())
+		if a.haveLeftovers() && awaitDrained(ctx) {
+			a.dropLeftovers()
+		}
+	})
+	return &wg
+}
+
+// closeLeftovers closes sockets that nobody has taken, and unhooks what leads there.
+func (a *agent) closeLeftovers(rest []handover.Left) {
+	for _, l := range rest {
+		a.log.Info("closing a socket of the old daemon's", "role", string(l.Role), "address", handover.AddrOf(l.Listener).String())
+		switch l.Role {
+		case handover.Redirect:
+			if a.registry.Has(l.Socket) {
+				break // the rules are ours; only a family has gone, or it came twice
+			}
+			ns, err := netns.Of(l.Listener)
+			if err != nil {
+				a.log.Error("cannot remove rules of the old daemon's", "error", err, "hint", "run: ambassadord rules remove")
+				break
+			}
+			a.leaveOver(ns)
+		case handover.Host, handover.Link:
+			if !a.hasMode(config.Host) && !a.hasMode(config.Link) {
+				a.leaveOver(nil)
+			}
+		}
+		a.shelf.discard(l.Socket, l.Listener)
+		l.Listener.Close()
+	}
+}
+
+// leaveOver unhooks what the old daemon has set in ns, which is ours to close from now
+// on; nil is our own.
+func (a *agent) leaveOver(ns *netns.Namespace) {
+	l := &a.leftovers
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.rules == nil {
+		if l.rules = a.rules; l.rules == nil {
+			var err error
+			if l.rules, err = iptables.New(context.Background()); err != nil {
+				a.complain(err)
+				return
+			}
+		}
+	}
+	for _, other := range l.in {
+		if other == ns || other != nil && ns != nil && other.ID() == ns.ID() {
+			if ns != nil {
+				ns.Close()
+			}
+			return
+		}
+	}
+	for _, f := range families() {
+		_, err := l.rules.Unhook(context.Background(), ns, f) // bounds itself
+		a.complain(err)
+	}
+	l.in = append(l.in, ns)
+}
+
+func (a *agent) haveLeftovers() bool {
+	a.leftovers.mu.Lock()
+	defer a.leftovers.mu.Unlock()
+	return len(a.leftovers.in) > 0
+}
+
+// dropLeftovers removes what leaveOver has left.
+func (a *agent) dropLeftovers() {
+	l := &a.leftovers
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, ns := range l.in {
+		for _, f := range families() {
+			_, err := removeFrom(context.Background(), l.rules, ns, f)
+			a.complain(err)
+		}
+		if ns != nil {
+			if err := anchor.Drop(ns); !errors.Is(err, anchor.ErrUnsupported) {
+				a.complain(err)
+			}
+			ns.Close()
+		}
+	}
+	l.in = nil
+}
+
+func (a *agent) complain(err error) {
+	if err != nil && !errors.Is(err, iptables.ErrUnsupported) {
+		a.log.Error("cannot remove rules of the old daemon's", "error", err, "hint", "run: ambassadord rules remove")
+	}
+}

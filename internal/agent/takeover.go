@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/control"
+	"github.com/ambassadord/ambassadord/internal/handover"
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+const (
+	// adoptionPatience is how long the engine may take to say who is there, and the
+	// guard to bind them, until a takeover is given up.
+	adoptionPatience = 30 * time.Second
+	// leftoverPatience is how long sockets are kept for containers that are just
+	// starting, before those that nobody has taken are closed.
+	leftoverPatience = ownerPatience
+)
+
+// takeOver receives the sockets of the daemon that runs, if one does. From then on, and
+// until adopted, that daemon serves: its rules are not to be touched.
+func (a *agent) takeOver(ctx context.Context) (*handover.Session, error) {
+	if !a.cfg.TakeOver {
+		return nil, nil
+	}
+	for _, name := range a.controlNames() {
+		c, err := control.Dial(name)
+		if errors.Is(err, control.ErrNobody) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("take over: %w", err)
+		}
+		if a.inherited == nil {
+			a.inherited = handover.NewSet()
+		}
+		session, err := handover.Begin(ctx, c, a.cfg.Program, a.inherited)
+		if err != nil {
+			return nil, fmt.Errorf("take over: %w", err)
+		}
+		a.gate = make(chan struct{})
+		return session, nil
+	}
+	a.log.Info("no other daemon is there to take over from")
+	return nil, nil
+}
+
+// owns reports whether the rules are ours to change: there is no other daemon, or it
+// has let go.
+func (a *agent) owns() bool {
+	if a.gate == nil {
+		return true
+	}
+	select {
+	case <-a.gate:
+		return true
+	default:
+		return false
+	}
+}
+
+// own waits until owns, and reports whether that came before ctx or ending ended.
+func (a *agent) own(ctx context.Context, ending <-chan struct{}) bool {
+	if a.owns() {
+		return true
+	}
+	select {
+	case <-a.gate:
+		return true
+	case <-ending:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// adopt makes the handover true once we accept on every socket that we have a use for.
+// On an error the old daemon serves on.
+func (a *agent) adopt(ctx context.Context, session *handover.Session) error {
+	began := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, adoptionPatience, fmt.Errorf("it took more than %s", adoptionPatience))
+	defer cancel()
+	select {
+	case <-a.followed:
+	case <-ctx.Done():
+		err := context.Cause(ctx)
+		if a.docker != nil && a.docker.Err() != nil {
+			err = errors.Join(err, a.docker.Err())
+		}
+		return fmt.Errorf("take over: learn who is there: %w", err)
+	}
+	for _, m := range a.running {
+		if err := m.adopted(ctx); err != nil {
+			return fmt.Errorf("take over: %w", err)
+		}
+	}
+	if err := session.Accepting(); err != nil {
+		return fmt.Errorf("take over: %w", err)
+	}
+	if err := session.Finish(); err != nil {
+		a.log.Warn("took over, but not all", "error", err, "hint", hint.Of(err))
+	}
+	close(a.gate)
+	a.log.Info("took over", "sockets", a.adoptedSockets.Load(), "took", time.Since(began).Round(time.Millisecond).String())
+	return nil
+}
+
+// inherit takes a socket of the daemon before us; nil if there is none that fits.
+func (a *agent) inherit(socket handover.Socket, fits func(netip.AddrPort) bool) *net.TCPListener {
+	l := a.inherited.Take(socket, fits)
+	if l != nil {
+		a.adoptedSockets.Add(1)
+	}
+	return l
+}
+
+// listenFixed listens at address, or goes on doing so where the daemon before us did.
+func (a *agent) listenFixed(ctx context.Context, role handover.Role, address string) (*net.TCPListener, error) {
+	for _, before := range []handover.Role{role, handover.Fixed, handover.Link} {
+		if l := a.inherit(handover.Socket{Role: before}, handover.At(address)); l != nil {
+			return l, nil
+		}
+	}
+	return listenTCP(ctx, address)
+}
+
+// controlNames are where our predecessor may be, and where our successor will look.
+func (a *agent) controlNames() []string {
+	var names []string
+	if a.needsLock() {
+		names = append(names, control.Name)
+	}
+	if a.hasMode(config.Link) {
+		names = append(names, control.NameFor(linkAddress(a.cfg.Port)))
+	}
+	for _, l := range a.cfg.Listeners {
+		names = append(names, control.NameFor(l.Address))
+	}
+	return names
+}

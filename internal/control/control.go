@@ -1,0 +1,216 @@
+// Package control is the socket at which a running daemon is spoken to by other
+// processes of its user: by its successor, and by commands.
+//
+// It is an abstract Unix socket of whole packets (SOCK_SEQPACKET, unix(7)): it ends
+// with the process, and lives in the network namespace, as what the daemon serves
+// does. Each packet is one JSON object, with descriptors beside it where the
+// conversation says so (SCM_RIGHTS). Fields are added, never changed, and unknown ones
+// are passed over, so that different versions understand each other; [Version] counts
+// what they would not.
+//
+// Anybody on the host can dial an abstract socket, or take its name first. So both
+// ends believe only who has their own user ID (SO_PEERCRED), and wait for nothing
+// without a bound.
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+// Version is that of the conversation.
+const Version = 1
+
+// Name is the socket of the daemon that serves a host's containers, in any mode but
+// link.
+const Name = "@ambassadord/control"
+
+// NameFor is the socket of a daemon that listens on address (HOST:PORT, as it is
+// configured). One with several listeners has one for each, so that its successor
+// finds it although some of them have changed.
+func NameFor(address string) string { return Name + "/" + address }
+
+const (
+	// patience is how long a peer may take to take a packet, or to send one that it owes
+	// at once.
+	patience = 5 * time.Second
+	// maxPacket bounds a packet in bytes.
+	maxPacket = 64 << 10
+	// MaxDescriptors is how many may go with a packet, below what the kernel allows
+	// (SCM_MAX_FD, 253).
+	MaxDescriptors = 128
+)
+
+// ErrNobody says that no daemon listens at a name.
+var ErrNobody = errors.New("no daemon is there")
+
+// Request opens a conversation.
+type Request struct {
+	Version int `json:"version"`
+	// Request is what is wanted: a key of Server.Handlers.
+	Request string `json:"request"`
+	// Program is the peer's version, for the log.
+	Program string `json:"program,omitempty"`
+	// Process is the peer's process ID in its own PID namespace, for the log.
+	Process int `json:"process,omitempty"`
+}
+
+// Answer says how a request ended, where nothing else is to be said.
+type Answer struct {
+	Error string `json:"error,omitempty"`
+	Hint  string `json:"hint,omitempty"`
+}
+
+// AnswerOf makes an Answer of err, which may be nil.
+func AnswerOf(err error) Answer {
+	if err == nil {
+		return Answer{}
+	}
+	return Answer{Error: err.Error(), Hint: hint.Of(err)}
+}
+
+// Err is what the answer says, nil if all is well.
+func (a Answer) Err() error {
+	if a.Error == "" {
+		return nil
+	}
+	return hint.Wrap(errors.New(a.Error), a.Hint)
+}
+
+// Conn is one conversation. One goroutine may send while another receives.
+type Conn struct{ unix *net.UnixConn }
+
+// Dial reaches the daemon at name, and makes sure that it is of our own user.
+func Dial(name string) (*Conn, error) {
+	dialer := net.Dialer{Timeout: patience}
+	conn, err := dialer.Dial("unixpacket", name)
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return nil, ErrNobody
+	}
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", name, err)
+	}
+	c := &Conn{unix: conn.(*net.UnixConn)}
+	if err := c.samePeer(); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return c, nil
+}
+
+// Ask sends a request; what follows is the conversation of its kind.
+func (c *Conn) Ask(request, program string) error {
+	return c.Send(Request{Version: Version, Request: request, Program: program, Process: os.Getpid()})
+}
+
+// samePeer refuses whoever is of another user.
+func (c *Conn) samePeer() error {
+	raw, err := c.unix.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peer *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) { peer, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err := errors.Join(err, credErr); err != nil {
+		return fmt.Errorf("who the peer is: %w", err)
+	}
+	if int64(peer.Uid) != int64(os.Geteuid()) {
+		return hint.Errorf("run both as the same user", "the peer is of user %d, process %d, and we are of user %d", peer.Uid, peer.Pid, os.Geteuid())
+	}
+	return nil
+}
+
+// Send sends a packet, with descriptors, which stay ours. It fails when the peer does
+// not take it within 5 s.
+func (c *Conn) Send(packet any, fds ...int) error {
+	text, err := json.Marshal(packet)
+	if err != nil {
+		return err
+	}
+	if len(text) > maxPacket || len(fds) > MaxDescriptors {
+		return fmt.Errorf("a packet of %d bytes and %d descriptors is too large", len(text), len(fds))
+	}
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	if err := c.unix.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	_, _, err = c.unix.WriteMsgUnix(text, oob, nil)
+	return err
+}
+
+// Receive receives a packet and its descriptors, which are the caller's then. It waits
+// for as long as within says; 0 means 5 s, and less than 0 for ever. The error is
+// io.EOF when the peer has gone.
+func (c *Conn) Receive(packet any, within time.Duration) (fds []int, err error) {
+	var deadline time.Time
+	if within >= 0 {
+		if within == 0 {
+			within = patience
+		}
+		deadline = time.Now().Add(within)
+	}
+	if err := c.unix.SetReadDeadline(deadline); err != nil {
+		return nil, err
+	}
+	text, oob := make([]byte, maxPacket), make([]byte, unix.CmsgSpace(MaxDescriptors*4))
+	n, oobn, flags, _, err := c.unix.ReadMsgUnix(text, oob)
+	if errors.Is(err, syscall.ECONNRESET) || err == nil && n == 0 && oobn == 0 {
+		err = io.EOF
+	}
+	if err != nil {
+		return nil, err
+	}
+	fds = descriptors(oob[:oobn])
+	switch {
+	case flags&unix.MSG_CTRUNC != 0:
+		err = hint.Errorf("raise LimitNOFILE, or ulimit -n", "not all descriptors of a packet could be received: too many are open")
+	case flags&unix.MSG_TRUNC != 0:
+		err = fmt.Errorf("a packet of more than %d bytes", maxPacket)
+	default:
+		err = json.Unmarshal(text[:n], packet)
+	}
+	if err != nil {
+		CloseAll(fds)
+		return nil, err
+	}
+	return fds, nil
+}
+
+// Close ends the conversation.
+func (c *Conn) Close() { c.unix.Close() }
+
+// CloseAll closes descriptors.
+func CloseAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// descriptors are those that came with a packet.
+func descriptors(oob []byte) []int {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil
+	}
+	var fds []int
+	for _, m := range messages {
+		if got, err := unix.ParseUnixRights(&m); err == nil {
+			fds = append(fds, got...)
+		}
+	}
+	return fds
+}

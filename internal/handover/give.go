@@ -1,0 +1,121 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/control"
+)
+
+// Request is what the new daemon asks for at the control socket.
+const Request = "takeover"
+
+const (
+	// adoptionPatience is how long the new daemon may take until it accepts: it asks the
+	// engine who is there.
+	adoptionPatience = time.Minute
+	// leavingPatience is how long the old daemon may take until it has told of its last
+	// socket: iptables may be at work for it.
+	leavingPatience = 30 * time.Second
+)
+
+// The phases of a handover, in order. The new daemon says the second and, if it has to
+// give up before that, the last.
+const (
+	phaseOffered   = "offered"   // all sockets have been sent
+	phaseAccepting = "accepting" // the new daemon accepts on those that it wants
+	phaseLeaving   = "leaving"   // the old one opens no more sockets, and lets the rules be
+	phaseDone      = "done"      // those that it has opened meanwhile have been sent, too
+	phaseGivenUp   = "given up"
+)
+
+// message is a packet of the conversation. With Sockets comes a descriptor for each.
+type message struct {
+	Sockets []Socket `json:"sockets,omitempty"`
+	Phase   string   `json:"phase,omitempty"`
+	control.Answer
+}
+
+// Give hands over what r knows to the peer, a new daemon. Once that accepts, leave is
+// called: it has to see to it that no more sockets are opened, and returns when that is
+// so. After that Give returns nil, whatever else goes wrong: there is a new daemon.
+// On an error there is none, and leave has not been called.
+func Give(ctx context.Context, c *control.Conn, r *Registry, leave func()) error {
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	mark, err := send(c, r, 0)
+	if err == nil {
+		err = c.Send(message{Phase: phaseOffered})
+	}
+	if err != nil {
+		return fmt.Errorf("hand the sockets over: %w", err)
+	}
+	var m message
+	fds, err := c.Receive(&m, adoptionPatience)
+	control.CloseAll(fds)
+	switch {
+	case errors.Is(err, io.EOF):
+		return errors.New("the new daemon ended before it accepted")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("the new daemon did not accept within %s", adoptionPatience)
+	case err != nil:
+		return fmt.Errorf("wait for the new daemon: %w", err)
+	case m.Phase == phaseGivenUp:
+		return fmt.Errorf("the new daemon gave up: %w", cmpErr(m.Err()))
+	case m.Phase != phaseAccepting:
+		return fmt.Errorf("the new daemon said %q, not that it accepts", m.Phase)
+	}
+	if err := c.Send(message{Phase: phaseLeaving}); err != nil {
+		return fmt.Errorf("the new daemon is gone: %w", err)
+	}
+	leave()
+	if _, err := send(c, r, mark); err == nil {
+		_ = c.Send(message{Phase: phaseDone}) // if it is gone, so is who would care
+	}
+	return nil
+}
+
+func cmpErr(err error) error {
+	if err == nil {
+		return errors.New("it did not say why")
+	}
+	return err
+}
+
+// send sends the sockets since mark. One that was closed meanwhile is passed over.
+func send(c *control.Conn, r *Registry, mark uint64) (uint64, error) {
+	entries, mark := r.since(mark)
+	for batch := range slices.Chunk(entries, control.MaxDescriptors) {
+		if err := sendBatch(c, batch); err != nil {
+			return mark, err
+		}
+	}
+	return mark, nil
+}
+
+func sendBatch(c *control.Conn, batch []entry) error {
+	var m message
+	var fds []int
+	defer func() { control.CloseAll(fds) }() // the packet holds references of its own
+	for _, e := range batch {
+		fd, err := duplicate(e.conn)
+		if errors.Is(err, net.ErrClosed) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		fds = append(fds, fd)
+		m.Sockets = append(m.Sockets, e.socket)
+	}
+	if len(fds) == 0 {
+		return nil
+	}
+	return c.Send(m, fds...)
+}

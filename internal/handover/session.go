@@ -1,0 +1,110 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/control"
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+// Session is a handover as the new daemon sees it. A nil Session is none: there was
+// nobody to take over from.
+type Session struct {
+	conn *control.Conn
+	Set  *Set
+}
+
+// Begin asks the daemon at c for its sockets and adds them to set. It closes c on an error.
+func Begin(ctx context.Context, c *control.Conn, program string, set *Set) (*Session, error) {
+	s := &Session{conn: c, Set: set}
+	stop := context.AfterFunc(ctx, c.Close)
+	defer stop()
+	err := c.Ask(Request, program)
+	if err == nil {
+		err = s.receiveUntil(phaseOffered, 0)
+	}
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("it ended the conversation")
+		}
+		s.Set.Close()
+		c.Close()
+		return nil, fmt.Errorf("receive the sockets of the daemon that runs: %w", err)
+	}
+	return s, nil
+}
+
+// receiveUntil takes sockets until the peer says phase.
+func (s *Session) receiveUntil(phase string, within time.Duration) error {
+	for {
+		var m message
+		fds, err := s.conn.Receive(&m, within)
+		if err != nil {
+			return err
+		}
+		if err := s.take(m, fds); err != nil {
+			return err
+		}
+		if m.Phase == phase {
+			return nil
+		}
+	}
+}
+
+func (s *Session) take(m message, fds []int) error {
+	if err := m.Err(); err != nil {
+		control.CloseAll(fds)
+		return err
+	}
+	if len(fds) != len(m.Sockets) {
+		control.CloseAll(fds)
+		return fmt.Errorf("a packet with %d sockets had %d descriptors", len(m.Sockets), len(fds))
+	}
+	for i, socket := range m.Sockets {
+		if err := s.Set.Add(socket, fds[i]); err != nil {
+			control.CloseAll(fds[i+1:])
+			return err
+		}
+	}
+	return nil
+}
+
+// Accepting tells the old daemon that we accept, and returns when it has understood.
+// On an error it serves on as before, and it must be left alone.
+func (s *Session) Accepting() error {
+	err := s.conn.Send(message{Phase: phaseAccepting})
+	if err == nil {
+		err = s.receiveUntil(phaseLeaving, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("the old daemon has not let go: %w", err)
+	}
+	return nil
+}
+
+// Finish receives what the old daemon has opened since Begin. The error says why that
+// may not be all; we serve from now on all the same.
+func (s *Session) Finish() error {
+	err := s.receiveUntil(phaseDone, leavingPatience)
+	if err != nil {
+		return hint.Wrap(fmt.Errorf("the old daemon did not tell of its last sockets: %w", err), "containers that started at this moment are served anew")
+	}
+	return nil
+}
+
+// GiveUp tells the old daemon to serve on, because of err, and closes what is left.
+func (s *Session) GiveUp(err error) {
+	if s == nil {
+		return
+	}
+	_ = s.conn.Send(message{Phase: phaseGivenUp, Answer: control.AnswerOf(err)}) // it sees our end, too
+	s.Set.Close()
+	s.conn.Close()
+}
+
+// Close ends the conversation; Set stays as it is.
+func (s *Session) Close() { s.conn.Close() }

@@ -1,0 +1,44 @@
+package netns
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Of opens the network namespace that a socket was made in. It takes CAP_NET_ADMIN
+// there.
+func Of(socket syscall.Conn) (*Namespace, error) {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	ns, errno := -1, error(nil)
+	err = raw.Control(func(fd uintptr) {
+		ns, errno = unix.IoctlRetInt(int(fd), unix.SIOCGSKNS) // its descriptor is close-on-exec
+	})
+	if err == nil {
+		err = os.NewSyscallError("ioctl SIOCGSKNS", errno)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find a socket's network namespace: %w", err)
+	}
+	defer func() { _ = unix.Close(ns) }()
+	return Open(fmt.Sprintf("/proc/self/fd/%d", ns))
+}
+
+// Again opens the namespace a second time, for somebody else to close.
+func (n *Namespace) Again() (*Namespace, error) {
+	var again *Namespace
+	err := n.WithFD(func(fd int) (err error) {
+		again, err = Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	again.path = n.path // which says more
+	return again, nil
+}
