@@ -162,12 +162,12 @@ func TestEjectionDoubles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(Options{EjectAfter: 3, EjectFor: 10 * time.Second, EjectForMax: time.Minute}, alike(3)...)
 		failing(t, p, addr(0), 3)
-		for _, want := range []time.Duration{10, 20, 40, 60, 60} {
+		for _, want := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, time.Minute, time.Minute} {
 			s := statusOf(p, addr(0))
-			if got := s.EjectedUntil.Sub(s.EjectedSince); !s.Ejected || got != want*time.Second {
-				t.Fatalf("ejected for %s; want %ds", got, want)
+			if got := s.EjectedUntil.Sub(s.EjectedSince); !s.Ejected || got != want {
+				t.Fatalf("ejected for %s; want %s", got, want)
 			}
-			sleep(want*time.Second - 1)
+			sleep(want - 1)
 			if n := firsts(t, p)[addr(0)]; n != 0 {
 				t.Fatalf("chosen by %d before its time was over", n)
 			}

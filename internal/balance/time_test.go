@@ -42,9 +42,10 @@ func TestSlowStart(t *testing.T) {
 			}
 			p.Update(new(int), alike(3))
 			wantShare(t, p, "e2", 0.1)
-			for _, after := range []time.Duration{25, 50, 75, 99} {
-				time.Sleep(after*time.Second - time.Duration(p.registry.now()-p.picture.Load().roster.members[2].joined))
-				wantShare(t, p, "e2", float64(after)/100)
+			for _, percent := range []int{25, 50, 75, 99} {
+				after := time.Duration(percent) * time.Second
+				time.Sleep(after - time.Duration(p.registry.now()-p.picture.Load().roster.members[2].joined))
+				wantShare(t, p, "e2", float64(percent)/100)
 			}
 			time.Sleep(time.Second)
 			wantShare(t, p, "e2", 1)

@@ -24,13 +24,13 @@ type Use struct {
 type End int
 
 const (
-	// Silent: no byte came from the endpoint, and it did not reset the connection
+	// Silent says that no byte came from the endpoint, and it did not reset the connection
 	// either: the client left, or the protocol goes one way. It proves nothing; a
 	// process that is frozen looks like that, since its kernel answers for it.
 	Silent End = iota
-	// Answered: at least one byte came from the endpoint.
+	// Answered says that at least one byte came from the endpoint.
 	Answered
-	// Reset: the endpoint reset the connection before any byte of its own.
+	// Reset says that the endpoint reset the connection before any byte of its own.
 	Reset
 )
 

@@ -64,14 +64,14 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
 	l := &load{address: flag.Arg(0), dialer: net.Dialer{Timeout: patience}}
 	l.dialer.SetMultipathTCP(false)
 	if err := l.await(); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
 	var up, running sync.WaitGroup
 	for i := range *streams {
 		up.Add(1)
@@ -89,7 +89,9 @@ func main() {
 
 // echo serves until it fails.
 func echo(address string) error {
-	listener, err := net.Listen("tcp", address)
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	listener, err := config.Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return err
 	}
