@@ -307,7 +307,7 @@ func TestConsulComesBack(t *testing.T) {
 	consul := consultest.Start(t)
 	consul.Stop(t)
 	c := declaring(t, map[int]string{6379: "consul://" + consul.HTTPAddr + "/services/redis"})
-	d := start(t, "run")
+	d := start(t, "run", "--default", "wait=0s")
 	attachedTo(d, []client{c})
 	if took, err := refused(c.ns, 6379); err != nil || took > soon {
 		t.Errorf("with Consul down: %v after %s, want a reset within %s", err, took, soon)

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/identity"
@@ -47,7 +48,7 @@ func newNewcomerLab(t *testing.T) *newcomerLab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &agent{cfg: config.Default(), log: slog.New(slog.DiscardHandler), server: &proxy.Server{}, rules: rules}
+	a := &agent{cfg: config.Default(), log: slog.New(slog.DiscardHandler), server: &proxy.Server{}, balancer: balance.New(balance.Config{}), rules: rules}
 	a.resolver = resolver.New(map[string]resolver.Source{resolver.SchemeStatic: static.Source{}}, resolver.Options{Log: a.log})
 	h := &newcomerLab{t: t, agent: a, as: newAttachments(a, config.Redirect), lab: netlab.New(t)}
 	a.server.Done = func(proxy.Record) { h.carried.Add(1) }
