@@ -206,7 +206,7 @@ func familyNames(families []netrules.Family) []string {
 // redirect is mode redirect: a socket for each family, and the rules that lead
 // the declared ports to it.
 func (at *attachment) redirect(ctx context.Context, families []netrules.Family, ports []netrules.Port) error {
-	for _, f := range bothFamilies() {
+	for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
 		if at.listening[f] == nil { // also where the engine has turned IPv6 off since
 			at.inherit(ctx, f, proxy.RouterFunc(at.route))
 		}

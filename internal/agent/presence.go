@@ -34,9 +34,6 @@ func newPresence(a *agent) presence {
 	return presence{agent: a, listening: map[netrules.Family]context.CancelFunc{}}
 }
 
-// bothFamilies is families where that name is taken.
-func bothFamilies() []netrules.Family { return families() }
-
 // familiesOf are those whose loopback the namespace has.
 func familiesOf(ns *netns.Namespace) ([]netrules.Family, error) {
 	six, err := ns.HasLoopback6()
