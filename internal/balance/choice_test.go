@@ -200,3 +200,18 @@ func TestPoolIsSharedByTargetAndOptions(t *testing.T) {
 		t.Error("another target, or other options, got the same pool")
 	}
 }
+
+// Choosing allocates nothing, whatever the policy.
+func TestChoosingDoesNotAllocate(t *testing.T) {
+	for _, policy := range Policies() {
+		p := newTestPool(Options{Policy: policy, EjectAfter: 3}, alike(100)...)
+		if n := testing.AllocsPerRun(1000, func() {
+			c := p.Choose("0123456789ab")
+			u, _ := c.Next()
+			u.Opened()
+			u.Closed(Answered)
+		}); n != 0 {
+			t.Errorf("%s: %v allocations for each connection; want none", policy, n)
+		}
+	}
+}

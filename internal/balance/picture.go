@@ -29,6 +29,7 @@ type group struct {
 	well    []*member
 	weights []float64 // of those, in effect
 	sums    []float64 // of those up to each; nil when all weigh the same
+	memo    *memo     // of policy Source, nil when it is not worth it
 	// halfOpen are out, but due for a probe.
 	halfOpen []*member
 	// out are those who are not well, halfOpen included.
@@ -77,6 +78,9 @@ func (p *Pool) drawGroup(pic *picture, members []member, outs []bool, now int64)
 		pic.wrongAt(until)
 		g.well = append(g.well, m)
 		g.weights = append(g.weights, weight)
+	}
+	if p.options.Policy == Source && len(g.well) >= worthAMemo && len(g.well) < mostInAMemo {
+		g.memo = new(memo)
 	}
 	if slices.ContainsFunc(g.weights, func(w float64) bool { return w != g.weights[0] }) {
 		g.sums = make([]float64, len(g.weights))

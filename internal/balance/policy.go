@@ -59,6 +59,13 @@ func (g *group) first(t *tried) int {
 // leaves, or to one that joins. With weights, an endpoint of weight w has the best
 // of w draws, as it were: the key -ln(u)/w is then least (Efraimidis and Spirakis).
 func (g *group) affine(c *Choice) int {
+	if c.tried.n > 0 || g.memo == nil {
+		return g.rendezvous(c)
+	}
+	return g.memo.home(c.client, func() int { return g.rendezvous(c) })
+}
+
+func (g *group) rendezvous(c *Choice) int {
 	best := -1
 	if g.sums == nil { // the order of keys is then that of the numbers, reversed
 		var most uint64
