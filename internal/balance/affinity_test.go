@@ -85,3 +85,26 @@ func TestSourceFallsBackEvenly(t *testing.T) {
 		}
 	}
 }
+
+// Each client goes where the least key is, whoever else was here before it.
+func TestSourceTakesTheLeastKey(t *testing.T) {
+	for _, n := range []int{5, 50} {
+		endpoints := alike(n)
+		endpoints[0].Weight = 2
+		p := newTestPool(Options{Policy: Source}, endpoints...)
+		for i := range clients {
+			client := fmt.Sprint("client ", i)
+			best, least := netip.AddrPort{}, math.Inf(1)
+			for _, e := range endpoints {
+				if key := affinity(hashText(client), hashAddr(e.Addr), float64(e.Weight)); key < least {
+					best, least = e.Addr, key
+				}
+			}
+			u := next(t, p, client)
+			if u.Addr != best {
+				t.Fatalf("of %d: %s went to %s; want %s", n, client, u.Addr, best)
+			}
+			u.Cancelled()
+		}
+	}
+}

@@ -155,3 +155,23 @@ func TestLeastConnectionsOfTheHost(t *testing.T) {
 		t.Errorf("got %s, which another target's client uses; want the idle one", got)
 	}
 }
+
+// With weights too, who has more than its share is passed over until the shares are
+// right.
+func TestLeastConnectionsByWeightEvensOut(t *testing.T) {
+	p := newTestPool(Options{}, weighted(3, 1)...)
+	for range 100 {
+		useOf(t, p, addr(1))
+	}
+	for i := range 295 {
+		if got := next(t, p, "").Addr; got != addr(0) {
+			t.Fatalf("pick %d is %s, which has more than its share; want the other", i, got)
+		}
+	}
+	for range 400 {
+		next(t, p, "")
+	}
+	if got := statusOf(p, addr(1)).Opening; got < 190 || got > 210 {
+		t.Errorf("%d of 795 connections are at the lesser one; want a quarter", got)
+	}
+}
