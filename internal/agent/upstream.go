@@ -25,7 +25,9 @@ type upstream struct {
 	balance balance.Options
 	limit   *proxy.Limit // nil without a limit of the target
 
-	last atomic.Pointer[resolver.Resolution]
+	// last is what was resolved last, shared by all upstreams of one target: by its
+	// pointer a pool, which several may share too, knows that nothing has changed.
+	last *atomic.Pointer[resolver.Resolution]
 }
 
 // upstreamKey is what makes an upstream.
@@ -37,7 +39,8 @@ type upstreamKey struct {
 // upstreams are made when they are first needed, and forgotten with the last binding
 // that says the same.
 type upstreams struct {
-	all sync.Map // upstreamKey → *upstream
+	all      sync.Map // upstreamKey → *upstream
+	resolved sync.Map // target → *atomic.Pointer[resolver.Resolution]
 
 	mu      sync.Mutex
 	limits  map[targetLimit]*proxy.Limit
@@ -67,6 +70,8 @@ func (u *upstreams) of(b *binding.Binding) *upstream {
 	if b.Options.TargetLimit > 0 {
 		up.limit = u.targetLimit(b)
 	}
+	last, _ := u.resolved.LoadOrStore(b.Text, new(atomic.Pointer[resolver.Resolution]))
+	up.last = last.(*atomic.Pointer[resolver.Resolution])
 	actual, _ := u.all.LoadOrStore(key, up)
 	return actual.(*upstream)
 }
@@ -121,11 +126,12 @@ func (u *upstreams) clientLimit(key clientLimit, name string, o *option.Set) *pr
 // keep forgets what no client of table has bound any more. Connections that use it go
 // on, and a listener makes its own anew.
 func (u *upstreams) keep(table *identity.Table) {
-	kept, alive := map[upstreamKey]bool{}, map[string]bool{}
+	kept, targets, alive := map[upstreamKey]bool{}, map[string]bool{}, map[string]bool{}
 	for _, c := range table.Clients() {
 		alive[c.Container.ShortID()] = true
 		for _, b := range c.Bindings.All() {
 			kept[upstreamKey{b.Text, b.Options}] = true
+			targets[b.Text] = true
 		}
 	}
 	limits := map[*proxy.Limit]bool{}
@@ -134,6 +140,12 @@ func (u *upstreams) keep(table *identity.Table) {
 			limits[up.(*upstream).limit] = true
 		} else {
 			u.all.Delete(key)
+		}
+		return true
+	})
+	u.resolved.Range(func(target, _ any) bool {
+		if !targets[target.(string)] {
+			u.resolved.Delete(target)
 		}
 		return true
 	})

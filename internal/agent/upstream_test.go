@@ -140,6 +140,28 @@ func TestChooserGoesRoundAndFollowsTheTarget(t *testing.T) {
 	})
 }
 
+// Bindings that differ only in what does not concern the balancer share a pool, which is
+// not to be filled anew for each in turn.
+func TestASharedPoolIsFilledOnce(t *testing.T) {
+	withTold(t, nil, func(t *testing.T, a *agent, _ *told, b binding.Binding) {
+		other := b
+		other.Options.IdleTimeout = time.Hour
+		refreshed := func(b binding.Binding) *resolver.Resolution {
+			c := a.chooserFor(t, b).(*chooser)
+			if err := c.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			return c.resolution.Load()
+		}
+		first := refreshed(b)
+		for range 3 {
+			if refreshed(other) != first || refreshed(b) != first {
+				t.Fatal("the same answer comes as another resolution; the pool is filled anew each time")
+			}
+		}
+	})
+}
+
 func TestOneContainersFailureIsKnownToAll(t *testing.T) {
 	withTold(t, func(o *option.Set) { o.EjectAfter = 2 }, func(t *testing.T, a *agent, _ *told, b binding.Binding) {
 		for range 2 { // twice the first endpoint fails one client
