@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,9 +26,17 @@ type upstream struct {
 	balance balance.Options
 	limit   *proxy.Limit // nil without a limit of the target
 
-	// last is what was resolved last, shared by all upstreams of one target: by its
-	// pointer a pool, which several may share too, knows that nothing has changed.
-	last *atomic.Pointer[resolver.Resolution]
+	// last is shared by all upstreams of one target, which may share a pool, too.
+	last *atomic.Pointer[answer]
+}
+
+// answer is what was resolved last.
+type answer struct {
+	resolution *resolver.Resolution
+	// given is the first resolution with these endpoints. By its pointer a pool knows
+	// that nothing has changed, also while each resolution is another because some
+	// source fails.
+	given *resolver.Resolution
 }
 
 // upstreamKey is what makes an upstream.
@@ -40,7 +49,7 @@ type upstreamKey struct {
 // that says the same.
 type upstreams struct {
 	all      sync.Map // upstreamKey → *upstream
-	resolved sync.Map // target → *atomic.Pointer[resolver.Resolution]
+	resolved sync.Map // target → *atomic.Pointer[answer]
 
 	mu      sync.Mutex
 	limits  map[targetLimit]*proxy.Limit
@@ -70,8 +79,8 @@ func (u *upstreams) of(b *binding.Binding) *upstream {
 	if b.Options.TargetLimit > 0 {
 		up.limit = u.targetLimit(b)
 	}
-	last, _ := u.resolved.LoadOrStore(b.Text, new(atomic.Pointer[resolver.Resolution]))
-	up.last = last.(*atomic.Pointer[resolver.Resolution])
+	last, _ := u.resolved.LoadOrStore(b.Text, new(atomic.Pointer[answer]))
+	up.last = last.(*atomic.Pointer[answer])
 	actual, _ := u.all.LoadOrStore(key, up)
 	return actual.(*upstream)
 }
@@ -187,19 +196,27 @@ type chooser struct {
 // Refresh asks who serves the target now.
 func (c *chooser) Refresh(ctx context.Context) error {
 	last := c.up.last.Load()
-	resolution, err := c.agent.resolver.Resolve(ctx, c.up.target, last)
+	if last == nil {
+		last = &answer{}
+	}
+	resolution, err := c.agent.resolver.Resolve(ctx, c.up.target, last.resolution)
 	if resolution != nil {
 		c.resolution.Store(resolution)
 	}
 	if err != nil {
 		return proxy.Fail(resolveReason(err), err)
 	}
-	if resolution != last {
-		c.up.last.Store(resolution)
+	if resolution != last.resolution {
+		next := &answer{resolution: resolution, given: resolution}
+		if last.given != nil && slices.Equal(last.given.Endpoints, resolution.Endpoints) {
+			next.given = last.given
+		}
+		c.up.last.Store(next)
+		last = next
 	}
 	pool := c.agent.balancer.Pool(c.text, c.up.balance)
-	if !pool.Knows(resolution) {
-		pool.Update(resolution, c.agent.candidates(resolution.Endpoints))
+	if !pool.Knows(last.given) {
+		pool.Update(last.given, c.agent.candidates(last.given.Endpoints))
 	}
 	c.choice = pool.Choose(c.client)
 	return nil

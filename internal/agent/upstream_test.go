@@ -141,9 +141,9 @@ func TestChooserGoesRoundAndFollowsTheTarget(t *testing.T) {
 }
 
 // Bindings that differ only in what does not concern the balancer share a pool, which is
-// not to be filled anew for each in turn.
-func TestASharedPoolIsFilledOnce(t *testing.T) {
-	withTold(t, nil, func(t *testing.T, a *agent, _ *told, b binding.Binding) {
+// not to be filled anew for each in turn; nor for each connection while a source fails.
+func TestAPoolIsFilledOnce(t *testing.T) {
+	withTold(t, nil, func(t *testing.T, a *agent, source *told, b binding.Binding) {
 		other := b
 		other.Options.IdleTimeout = time.Hour
 		refreshed := func(b binding.Binding) *resolver.Resolution {
@@ -151,13 +151,28 @@ func TestASharedPoolIsFilledOnce(t *testing.T) {
 			if err := c.Refresh(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			return c.resolution.Load()
+			return c.up.last.Load().given
 		}
 		first := refreshed(b)
-		for range 3 {
-			if refreshed(other) != first || refreshed(b) != first {
-				t.Fatal("the same answer comes as another resolution; the pool is filled anew each time")
+		same := func(when string) {
+			t.Helper()
+			for range 3 {
+				if refreshed(other) != first || refreshed(b) != first {
+					t.Fatalf("%s: the same endpoints come as others; the pool is filled anew each time", when)
+				}
 			}
+		}
+		same("at rest")
+		source.say(resolver.Answer{Err: errors.New("the registry is down")})
+		synctest.Wait()
+		same("while the source fails")
+		source.say(at("10.0.0.1:80", "10.0.0.2:80"))
+		synctest.Wait()
+		same("after it says the same again")
+		source.say(at("10.0.0.1:80"))
+		synctest.Wait()
+		if refreshed(b) == first {
+			t.Error("an endpoint has gone, and the pool is not told")
 		}
 	})
 }
