@@ -12,7 +12,7 @@ func TestProbe(t *testing.T) {
 	refuses.handle(answerCode(mdns.RcodeRefused))
 	silent.handle(silence)
 	config := testConfig(t, "", "", answers, refuses, silent)
-	config.Timeout = 100 * time.Millisecond
+	config.Timeout = 2 * time.Second // which only the silent one takes
 	got, err := New(config).Probe(t.Context())
 	if err != nil {
 		t.Fatal(err)
