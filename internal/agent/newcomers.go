@@ -49,13 +49,15 @@ func (ns *newcomers) watch(ctx context.Context, table *identity.Table) {
 		ns.stop()
 		ns.folders = []string{folder}
 	}
-	ctx, ns.stop = context.WithCancel(ctx)
+	// Its end is that of the watch alone: what is served already stays so.
+	watching, stop := context.WithCancel(ctx)
+	ns.stop = stop
 	folders := ns.folders
 	ns.watching.Go(func() {
-		if !ns.agent.own(ctx, nil) {
+		if !ns.agent.own(watching, nil) {
 			return
 		}
-		err := sandbox.Watch(ctx, folders, func(path string) { ns.appeared(ctx, path) })
+		err := sandbox.Watch(watching, folders, func(path string) { ns.appeared(ctx, path) })
 		if err != nil {
 			ns.agent.log.Warn("cannot watch the engine's network namespaces; a container that dials at once may be too early",
 				"error", err, "hint", hint.Of(err))
