@@ -383,7 +383,7 @@ func TestSecondSignal(t *testing.T) {
 // refused then, as one that is too early always is.
 func TestStartsDuringTakeovers(t *testing.T) {
 	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
-	d := startPlain(t, "run", "--mode", "redirect")
+	d := startPlain(t, "run", "--mode", "redirect", "--log-level", "debug")
 	option := clientOption(t)
 	over := make(chan error, 1)
 	const count = 30
@@ -392,7 +392,7 @@ func TestStartsDuringTakeovers(t *testing.T) {
 			out, err := exec.Command("docker", "run", "--rm", "-l", "connect.6379="+backend, option, dockertest.Image(t),
 				"/client", "-within", "5s", "127.0.0.1:6379").CombinedOutput()
 			if err != nil {
-				over <- fmt.Errorf("container %d: %w: %s", i, err, out)
+				over <- fmt.Errorf("container %d, by %s: %w: %s", i, time.Now().UTC().Format("15:04:05.000"), err, out)
 				return
 			}
 		}
@@ -400,7 +400,7 @@ func TestStartsDuringTakeovers(t *testing.T) {
 	}()
 	rounds := 0
 	for done := false; !done; rounds++ {
-		next := startPlain(t, "run", "--mode", "redirect", "--takeover")
+		next := startPlain(t, "run", "--mode", "redirect", "--log-level", "debug", "--takeover")
 		d.ended(20 * time.Second)
 		d = next
 		select {
