@@ -377,10 +377,8 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// TestStartsDuringTakeovers starts containers that dial at once while one daemon takes
-// over from the other. The first instruction of one may come in the moment in which the
-// old daemon looks after new namespaces no more and the new one does not yet; it is
-// refused then, as one that is too early always is.
+// TestStartsDuringTakeovers starts containers, whose first instruction dials, while one
+// daemon takes over from the other.
 func TestStartsDuringTakeovers(t *testing.T) {
 	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
 	d := startPlain(t, "run", "--mode", "redirect", "--log-level", "debug")
@@ -390,7 +388,7 @@ func TestStartsDuringTakeovers(t *testing.T) {
 	go func() {
 		for i := range count {
 			out, err := exec.Command("docker", "run", "--rm", "-l", "connect.6379="+backend, option, dockertest.Image(t),
-				"/client", "-within", "5s", "127.0.0.1:6379").CombinedOutput()
+				"/client", "-within", "0", "127.0.0.1:6379").CombinedOutput()
 			if err != nil {
 				over <- fmt.Errorf("container %d, by %s: %w: %s", i, time.Now().UTC().Format("15:04:05.000"), err, out)
 				return
