@@ -51,6 +51,9 @@ type Attempt struct {
 // at most once. Changed may be called while another method runs, the others from one
 // goroutine at a time.
 type Chooser interface {
+	// TryRefresh is Refresh where that need not wait and finds somebody; false means
+	// that Refresh is to be called.
+	TryRefresh() bool
 	// Refresh begins a round with whoever serves the target now; it may wait for
 	// that to be known. The error is a *Failure that says why there is nobody.
 	Refresh(ctx context.Context) error
@@ -137,6 +140,22 @@ type Router interface {
 	Route(ctx context.Context, conn *net.TCPConn) (Route, error)
 }
 
+// Accepted is a connection that nobody has read from yet.
+type Accepted struct {
+	FD     int            // its socket, which stays the server's
+	Source netip.AddrPort // the client's address
+}
+
+// PromptRouter is a Router that can say most routes at once. RouteNow must not wait, nor
+// read or write: it is called by a loop that carries other connections, too. It returns a
+// Route that many connections may share, so that nobody changes it, without Endpoints,
+// and the Chooser of this one. nil means that Route is to be called, which also says why
+// there is none.
+type PromptRouter interface {
+	Router
+	RouteNow(conn Accepted) (*Route, Chooser)
+}
+
 // RouterFunc is a function as a Router.
 type RouterFunc func(ctx context.Context, conn *net.TCPConn) (Route, error)
 
@@ -176,6 +195,12 @@ type inOrder struct{ all, left []Endpoint }
 func (o *inOrder) Refresh(context.Context) error {
 	o.left = o.all
 	return nil
+}
+
+// TryRefresh begins anew.
+func (o *inOrder) TryRefresh() bool {
+	o.left = o.all
+	return len(o.left) > 0
 }
 
 // Next is the next in order.

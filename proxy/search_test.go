@@ -56,6 +56,8 @@ func (c *crowd) Next() (Attempt, bool) {
 	return a, true
 }
 
+func (c *crowd) TryRefresh() bool { return false }
+
 func (c *crowd) Changed(ctx context.Context) {
 	c.mu.Lock()
 	changed := c.seen

@@ -193,6 +193,9 @@ type chooser struct {
 	choice     balance.Choice
 }
 
+// TryRefresh leaves it to Refresh.
+func (c *chooser) TryRefresh() bool { return false }
+
 // Refresh asks who serves the target now.
 func (c *chooser) Refresh(ctx context.Context) error {
 	last := c.up.last.Load()
