@@ -5,44 +5,69 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
-// carry is the whole way of one connection.
+// carry is the whole way of one connection, which is counted.
 func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.Time, router Router) {
-	record := Record{Source: addrOf(client.RemoteAddr())}
-	defer func() { s.finish(&record, accepted) }()
-
-	record.Route, record.Err = router.Route(ctx, client)
-	route := &record.Route
-	if record.Err != nil {
-		record.Err = s.whyUnserved(ctx, client, record.Err)
-		reset(client)
-		return
-	}
-
-	search := &search{server: s, route: route, client: client, accepted: accepted}
-	leave, err := search.admit(ctx)
-	defer leave()
-	if err == nil {
-		err = search.establish(ctx)
-	}
-	record.Attempts, record.Held = search.attempts, time.Since(accepted)
+	source := addrOf(client.RemoteAddr())
+	route, err := router.Route(ctx, client)
+	search := &search{server: s, route: &route, client: client, accepted: accepted}
 	if err != nil {
-		record.Err = s.whyUnserved(ctx, client, err)
-		reset(client)
+		s.unserved(ctx, search, source, err)
 		return
 	}
+	leave, err := search.admit(ctx)
+	if err != nil {
+		leave()
+		s.unserved(ctx, search, source, err)
+		return
+	}
+	s.goOn(search, leave)
+}
 
-	record.Endpoint = search.found.Endpoint
-	upstream := search.conn
+// unserved resets a connection that gets no endpoint.
+func (s *Server) unserved(ctx context.Context, search *search, source netip.AddrPort, err error) {
+	record := Record{Route: *search.route, Source: source, Attempts: search.attempts, Held: time.Since(search.accepted)}
+	record.Err = s.whyUnserved(ctx, search.client, err)
+	reset(search.client)
+	s.finish(&record, search.accepted)
+	s.gone()
+}
+
+// goOn serves a connection that was admitted; leave gives its places back.
+func (s *Server) goOn(search *search, leave func()) {
+	ctx, client := s.ctx, search.client
+	source := addrOf(client.RemoteAddr())
+	if err := search.establish(ctx); err != nil {
+		leave()
+		s.unserved(ctx, search, source, err)
+		return
+	}
+	held := time.Since(search.accepted)
+	search.route.Options.apply(client)
+	if len(s.loops) > 0 {
+		s.handOver(search, source, held, leave)
+		return
+	}
+	s.splice(search, source, held, leave)
+}
+
+// splice carries a connection to its end.
+func (s *Server) splice(search *search, source netip.AddrPort, held time.Duration, leave func()) {
+	ctx, route := s.ctx, search.route
+	record := Record{Route: *route, Source: source, Endpoint: search.found.Endpoint, Attempts: search.attempts, Held: held}
+	defer s.gone()
+	defer func() { s.finish(&record, search.accepted) }()
+	defer leave()
 	if s.Keep != nil {
-		release := s.Keep(Live{
-			Route: record.Route, Source: record.Source, Endpoint: record.Endpoint, Attempts: record.Attempts,
-			Accepted: accepted, Client: client, Upstream: upstream,
-		})
+		release := s.Keep(live{Live{
+			Route: *route, Source: source, Endpoint: record.Endpoint, Attempts: record.Attempts,
+			Accepted: search.accepted, Client: search.client, Upstream: search.conn,
+		}})
 		defer release()
 	}
 	if route.Opened != nil {
@@ -52,10 +77,28 @@ func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.T
 		defer closed()
 		defer cut(nil)
 	}
-	route.Options.apply(client)
-	record.Up, record.Down, record.Err = splice(ctx, client, upstream, search.over, route.Options.limits(accepted))
+	record.Up, record.Down, record.Err = splice(ctx, search.client, search.conn, search.over, route.Options.limits(search.accepted))
 	record.Up += int64(search.sent)
 	search.found.closed(record.Down > 0, ReasonOf(record.Err) == EndpointGone)
+}
+
+// handOver has a loop carry a connection to its end.
+func (s *Server) handOver(search *search, source netip.AddrPort, held time.Duration, leave func()) {
+	l := s.loops[int(s.nextLoop.Add(1))%len(s.loops)]
+	client, upstream, err := takeBoth(search.client, search.conn)
+	if err != nil { // no descriptor is left, but for those that it has
+		s.splice(search, source, held, leave)
+		return
+	}
+	r := &relay{
+		loop: l, route: search.route, verdict: search.found.Verdict, source: source, endpoint: search.found.Endpoint,
+		held: int64(held), attempts: int32(search.attempts), waitingAt: -1,
+		client: side{fd: int32(client)}, upstream: side{fd: int32(upstream)},
+		more: &more{leave: leave, sent: int64(search.sent)},
+	}
+	r.up.finished, r.down.finished = search.over.up, search.over.down
+	r.accepted = int64(search.accepted.Sub(l.began))
+	l.post(func() { l.takeIn(r) })
 }
 
 // finish tells of the end of a connection.

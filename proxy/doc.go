@@ -6,6 +6,12 @@
 // Serve accepts for one listener; connection.go reads top to bottom as the way
 // of one connection. The package knows no Docker, no registry and no iptables:
 // what it must know of a connection it asks the Router that came with the
-// listener. Sockets stay *net.TCPConn throughout, because anything wrapped
-// around one turns splice(2) off.
+// listener.
+//
+// There are two ways to carry one. In goroutines: connection.go, search.go and
+// splice.go, on sockets that stay *net.TCPConn throughout, because anything wrapped
+// around one turns splice(2) off. Or, with Server.Loops, in a few loops around
+// epoll_wait(2): door.go accepts, prompt.go dials the first endpoint where all is known
+// at once and leaves everything else to search.go, and relay.go is what splice.go is to
+// the other way. Every test of this package runs both ways.
 package proxy

@@ -33,8 +33,14 @@ func stateNow(t *testing.T) (s state) {
 // wantBack waits until all is as it was, but for the pipes that are kept.
 func (s state) wantBack(t *testing.T) {
 	t.Helper()
+	var now state
+	defer func() {
+		if t.Failed() {
+			t.Logf("it was %+v and is %+v", s, now)
+		}
+	}()
 	wait(t, "goroutines, sockets and pipes are back", func() bool {
-		now := stateNow(t)
+		now = stateNow(t)
 		return now.goroutines <= s.goroutines && now.sockets <= s.sockets && now.pipes <= max(s.pipes, 2*idlePipes)
 	})
 }
@@ -88,6 +94,9 @@ func TestResetsLeaveNothing(t *testing.T) {
 			_ = conn.CloseWrite()
 		}, ""},
 	} {
+		if step.hold == "keep" && ways.loops > 0 {
+			continue // a loop shows nobody a connection before it is a second old
+		}
 		t.Run(step.name, func(t *testing.T) {
 			reached, release := make(chan struct{}), make(chan struct{})
 			holdAt := func(where string) {
@@ -101,7 +110,7 @@ func TestResetsLeaveNothing(t *testing.T) {
 					holdAt("dial")
 					return dialTCP(ctx, addr, &Options{})
 				},
-				Keep: func(Live) func() { holdAt("keep"); return func() {} },
+				Keep: func(Connection) func() { holdAt("keep"); return func() {} },
 			}, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
 				holdAt("route")
 				return Route{Endpoints: InOrder(endpoint)}, nil
@@ -132,6 +141,7 @@ func TestResetsBeforeAccept(t *testing.T) {
 	routed := errors.New("routed")
 	listener := listen(t)
 	before := stateNow(t)
+	before.goroutines += ways.loops
 	for range clients {
 		conn, err := net.DialTCP("tcp", nil, listener.Addr().(*net.TCPAddr))
 		if err != nil {

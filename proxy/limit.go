@@ -201,3 +201,32 @@ func (l *Limit) over(format string, args ...any) error {
 	}
 	return Fail(OverLimit, hint.Errorf(l.fix, "%s is limited to %s, and %s", l.what, bounds, fmt.Sprintf(format, args...)))
 }
+
+// tryEnter passes the limits of a route, and the server's, if it can at once.
+func (s *Server) tryEnter(route *Route) bool {
+	for i, l := range route.Limits {
+		if !l.tryEnter() {
+			for _, passed := range route.Limits[:i] {
+				passed.leave()
+			}
+			return false
+		}
+	}
+	if s.Limit == nil || s.Limit.tryEnter() {
+		return true
+	}
+	for _, passed := range route.Limits {
+		passed.leave()
+	}
+	return false
+}
+
+// leave gives back what tryEnter took.
+func (s *Server) leave(route *Route) {
+	for _, l := range route.Limits {
+		l.leave()
+	}
+	if s.Limit != nil {
+		s.Limit.leave()
+	}
+}

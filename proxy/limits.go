@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -47,7 +46,7 @@ func (t *timers) start() {
 	}
 	if t.limits.Lifetime > 0 {
 		t.set(&t.wholeLife, t.limits.Lifetime, func() {
-			t.cut(Fail(LifetimeOver, fmt.Errorf("it has lasted for %s, as long as it may", t.limits.Lifetime)))
+			t.cut(lifetimeOver(t.limits.Lifetime))
 		})
 	}
 }
@@ -59,7 +58,7 @@ func (t *timers) halfClosed() {
 	}
 	if t.limits.HalfClosed > 0 {
 		t.set(&t.halfClose, t.limits.HalfClosed, func() {
-			t.cut(Fail(HalfClosedTimeout, fmt.Errorf("one side has ended its stream, and the other has not for %s", t.limits.HalfClosed)))
+			t.cut(halfClosedFor(t.limits.HalfClosed))
 		})
 	}
 }
@@ -81,7 +80,7 @@ func (t *timers) checkIdle() {
 		return // it has ended already
 	}
 	if idle >= t.limits.Idle {
-		t.cut(Fail(IdleTimeout, fmt.Errorf("no byte has moved for %s", t.limits.Idle)))
+		t.cut(idleOver(t.limits.Idle))
 		return
 	}
 	t.set(&t.idle, t.limits.Idle-idle, t.checkIdle)

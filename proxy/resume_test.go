@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -304,17 +305,33 @@ func TestKeep(t *testing.T) {
 		defer conn.Close()
 		_, _ = io.Copy(conn, conn)
 	})
-	kept, released := make(chan Live, 1), make(chan struct{}, 2)
-	server := &Server{Keep: func(live Live) func() {
-		kept <- live
+	kept, released := make(chan Connection, 1), make(chan struct{}, 2)
+	server := &Server{Keep: func(conn Connection) func() {
+		kept <- conn
 		return func() { released <- struct{}{} }
 	}}
 	l := newLab(t, server, to(endpoint))
 	conn := l.dial()
-	live := <-kept
-	if live.Client.RemoteAddr().String() != conn.LocalAddr().String() || live.Endpoint != endpoint ||
-		live.Upstream.RemoteAddr().String() != endpoint.Addr.String() || live.Attempts != 1 || live.Accepted.IsZero() {
+	shown := <-kept
+	live := shown.Live()
+	if live.Source.String() != conn.LocalAddr().String() || live.Endpoint != endpoint || live.Attempts != 1 || live.Accepted.IsZero() {
 		t.Errorf("kept %+v", live)
+	}
+	client, upstream, ok := shown.Duplicate()
+	if !ok {
+		t.Fatal("it has no ends")
+	}
+	for fd, want := range map[int]net.Addr{client: conn.LocalAddr(), upstream: net.TCPAddrFromAddrPort(endpoint.Addr)} {
+		file := os.NewFile(uintptr(fd), "end")
+		end, err := net.FileConn(file)
+		file.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if end.RemoteAddr().String() != want.String() {
+			t.Errorf("an end is %s; want %s", end.RemoteAddr(), want)
+		}
+		end.Close()
 	}
 	select {
 	case <-released:
@@ -324,4 +341,7 @@ func TestKeep(t *testing.T) {
 	conn.Close()
 	<-released
 	<-l.records
+	if _, _, ok := shown.Duplicate(); ok {
+		t.Error("it has ends after its end")
+	}
 }

@@ -27,6 +27,7 @@ type search struct {
 	route    *Route
 	client   *net.TCPConn
 	accepted time.Time
+	since    time.Time // when the search began; zero means now
 
 	attempts int
 	inRound  bool    // there may be endpoints left to try in this round
@@ -94,7 +95,10 @@ func (s *search) watchClient(ctx context.Context) (watched context.Context, stop
 // establish finds an endpoint and, with Options.Replay, stays with it until its first
 // byte, or goes on to the next.
 func (s *search) establish(ctx context.Context) error {
-	deadline := time.Now().Add(firstPositive(s.route.Options.Timeout, defaultDialTimeout))
+	if s.since.IsZero() {
+		s.since = time.Now()
+	}
+	deadline := s.since.Add(firstPositive(s.route.Options.Timeout, defaultDialTimeout))
 	for {
 		if err := s.find(ctx, deadline); err != nil || !s.route.Options.Replay {
 			return err

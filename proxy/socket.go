@@ -68,8 +68,7 @@ func idleFor(client, upstream *net.TCPConn) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("the endpoint's connection: %w", err)
 	}
-	ago := min(c.Last_data_sent, c.Last_data_recv, u.Last_data_sent, u.Last_data_recv)
-	return time.Duration(ago) * time.Millisecond, nil
+	return sinceBoth(c, u), nil
 }
 
 // infoOf asks the kernel for the state of a connection; it fails when the
@@ -117,4 +116,69 @@ func gone(conn *net.TCPConn) bool {
 func reset(conn *net.TCPConn) {
 	_ = conn.SetLinger(0) // fails only if conn is closed already
 	_ = conn.Close()
+}
+
+// What follows is the same for descriptors that package net does not have.
+
+func goneFD(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err != nil || info.State == tcpClose
+}
+
+func setLinger(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+}
+
+func resetFD(fd int) {
+	setLinger(fd)
+	closeRaw(fd)
+}
+
+// idleForFD is idleFor.
+func idleForFD(client, upstream int) (time.Duration, error) {
+	c, err := unix.GetsockoptTCPInfo(client, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0, fmt.Errorf("the client's connection: %w", err)
+	}
+	u, err := unix.GetsockoptTCPInfo(upstream, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0, fmt.Errorf("the endpoint's connection: %w", err)
+	}
+	return sinceBoth(c, u), nil
+}
+
+func sinceBoth(c, u *unix.TCPInfo) time.Duration {
+	ago := min(c.Last_data_sent, c.Last_data_recv, u.Last_data_sent, u.Last_data_recv)
+	return time.Duration(ago) * time.Millisecond
+}
+
+// keepAliveFD does what package net does for its connections, and Options.apply after it.
+func keepAliveFD(fd int, every time.Duration) {
+	if every < 0 {
+		return
+	}
+	probes := keepAliveProbes
+	if every == 0 || every == DefaultKeepAlive {
+		every, probes = DefaultKeepAlive, defaultKeepAliveProbes
+	}
+	seconds := int32((every + time.Second - 1) / time.Second)
+	setRaw(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds)
+	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds)
+	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, int32(probes))
+}
+
+// defaultKeepAliveProbes is package net's.
+const defaultKeepAliveProbes = 9
+
+// takeBoth takes the sockets of two connections from package net. On failure both are
+// as they were.
+func takeBoth(one, other *net.TCPConn) (a, b int, err error) {
+	a, b, ok := live{Live{Client: one, Upstream: other}}.Duplicate()
+	if !ok {
+		return -1, -1, unix.EMFILE
+	}
+	one.Close()
+	other.Close()
+	return a, b, nil
 }

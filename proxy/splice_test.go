@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// relay carries a connection; splice, or what it is compared with.
-type relay func(client, upstream *net.TCPConn)
+// carrier carries a connection; splice, or what it is compared with.
+type carrier func(client, upstream *net.TCPConn)
 
 func spliceRelay(client, upstream *net.TCPConn) {
 	_, _, _ = splice(context.Background(), client, upstream, ended{}, limits{})
@@ -38,7 +38,7 @@ func copyRelay(client, upstream *net.TCPConn) {
 }
 
 // relayed returns the far ends of a connection that carry carries.
-func relayed(t testing.TB, carry relay) (client, endpoint *net.TCPConn) {
+func relayed(t testing.TB, carry carrier) (client, endpoint *net.TCPConn) {
 	t.Helper()
 	client, accepted := couple(t)
 	dialled, endpoint := couple(t)
@@ -59,7 +59,7 @@ func relayed(t testing.TB, carry relay) (client, endpoint *net.TCPConn) {
 
 var relays = []struct {
 	name string
-	do   relay
+	do   carrier
 }{{"splice", spliceRelay}, {"io.Copy", copyRelay}}
 
 // BenchmarkBulk is how fast one connection goes.

@@ -33,18 +33,18 @@ func TestDialsAsItsClient(t *testing.T) {
 	records := make(chan Record, 1)
 	server := &Server{
 		Done: func(r Record) { records <- r },
-		Keep: func(l Live) func() {
-			raw, err := l.Upstream.SyscallConn()
+		Keep: func(c Connection) func() {
+			client, upstream, ok := c.Duplicate()
+			if !ok {
+				t.Error("it has no ends")
+			}
+			m, err := unix.GetsockoptInt(upstream, unix.SOL_SOCKET, unix.SO_MARK)
 			if err != nil {
 				t.Error(err)
 			}
-			_ = raw.Control(func(fd uintptr) {
-				m, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK)
-				if err != nil {
-					t.Error(err)
-				}
-				mark <- m
-			})
+			closeRaw(client)
+			closeRaw(upstream)
+			mark <- m
 			return func() {}
 		},
 	}
@@ -58,7 +58,7 @@ func TestDialsAsItsClient(t *testing.T) {
 		return conn, err
 	}
 	go func() {
-		served <- server.Serve(ctx, near, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
+		served <- server.Serve(ctx, NewListener(near), RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
 			o := Options{Source: client, Transparent: true, Mark: 0x4d}
 			return Route{
 				Endpoints: InOrder(Endpoint{Addr: endpoint.Addr().(*net.TCPAddr).AddrPort()}),

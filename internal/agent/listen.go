@@ -20,7 +20,7 @@ func (a *agent) accept(ctx context.Context, socket handover.Socket, listener *ne
 	a.accepting.Go(func() {
 		defer take()
 		defer remove()
-		_ = a.server.Serve(ctx, listener, router) // returns nil, when ctx ends
+		_ = a.server.Serve(ctx, proxy.NewListener(listener), router) // returns nil, when ctx ends
 	})
 }
 

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ambassadord/ambassadord/proxy"
 )
 
 // child is the keeper's process as the daemon sees it. A nil child is none.
@@ -105,12 +103,12 @@ func (c *child) sendKept(due []handover) error {
 		}
 	}()
 	for _, h := range due {
-		pair, ok := duplicates(h.live)
+		client, upstream, ok := h.conn.Duplicate()
 		if !ok {
 			continue
 		}
-		fds = append(fds, pair[0], pair[1])
-		m.Kept = append(m.Kept, describe(h.id, h.live))
+		fds = append(fds, client, upstream)
+		m.Kept = append(m.Kept, describe(h.id, h.conn.Live()))
 	}
 	if len(m.Kept) == 0 {
 		return nil
@@ -141,33 +139,6 @@ func (c *child) dismiss() {
 	timer := time.AfterFunc(patience, func() { _ = c.cmd.Process.Kill() })
 	defer timer.Stop()
 	<-c.done
-}
-
-// duplicates are new descriptors of both ends, which File would make blocking.
-func duplicates(live proxy.Live) (pair [2]int, ok bool) {
-	client, ok := duplicate(live.Client)
-	if !ok {
-		return pair, false
-	}
-	upstream, ok := duplicate(live.Upstream)
-	if !ok {
-		_ = unix.Close(client)
-		return pair, false
-	}
-	return [2]int{client, upstream}, true
-}
-
-// duplicate fails if conn has been closed, or no descriptor is left.
-func duplicate(conn *net.TCPConn) (int, bool) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return 0, false
-	}
-	dup := -1
-	err = raw.Control(func(fd uintptr) {
-		dup, _ = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
-	})
-	return dup, err == nil && dup >= 0
 }
 
 // unixConn is file as a connection, which has a descriptor of its own.

@@ -38,7 +38,7 @@ type Keeper struct {
 type entry struct {
 	id     uint64
 	since  time.Time
-	live   proxy.Live
+	conn   proxy.Connection
 	handed bool
 	ended  bool
 }
@@ -46,7 +46,7 @@ type entry struct {
 // handover is a connection for the keeper; it may end any time.
 type handover struct {
 	id   uint64
-	live proxy.Live
+	conn proxy.Connection
 }
 
 // New makes a Keeper whose process is command, to be started when the first
@@ -57,11 +57,11 @@ func New(command []string, log *slog.Logger) *Keeper {
 
 // Keep has a connection handed over once it is a second old; release says that it
 // has ended, or is about to be closed. It is a proxy.Server's Keep.
-func (k *Keeper) Keep(live proxy.Live) (release func()) {
+func (k *Keeper) Keep(conn proxy.Connection) (release func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.next++
-	e := &entry{id: k.next, since: time.Now(), live: live}
+	e := &entry{id: k.next, since: conn.Live().Accepted, conn: conn}
 	k.live[e.id] = e
 	k.fresh = append(k.fresh, e)
 	if !k.awake {
@@ -76,7 +76,7 @@ func (k *Keeper) release(e *entry) {
 	defer k.mu.Unlock()
 	delete(k.live, e.id)
 	e.ended = true
-	e.live = proxy.Live{} // fresh may hold e for a second
+	e.conn = nil // fresh may hold e for a second
 	if e.handed {
 		k.released = append(k.released, e.id)
 		k.rouse()
@@ -149,7 +149,7 @@ func (k *Keeper) work(now time.Time) (due []handover, released []uint64, next ti
 			break
 		}
 		e.handed = true
-		due = append(due, handover{e.id, e.live})
+		due = append(due, handover{e.id, e.conn})
 		n++
 	}
 	k.fresh = k.fresh[n:]

@@ -76,7 +76,7 @@ func runDaemon(endpoint string) error {
 	kept, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); k.Run(kept) }()
-	err = server.Serve(ctx, listener, proxy.RouterFunc(func(context.Context, *net.TCPConn) (proxy.Route, error) {
+	err = server.Serve(ctx, proxy.NewListener(listener), proxy.RouterFunc(func(context.Context, *net.TCPConn) (proxy.Route, error) {
 		return proxy.Route{
 			Client: proxy.Client{Name: "app"}, Port: 6379,
 			Endpoints: proxy.InOrder(proxy.Endpoint{Addr: addr.AddrPort()}),
@@ -410,22 +410,29 @@ func tcpSockets(t *testing.T, pid int) (n int) {
 	return n
 }
 
+// lasting is a connection without ends.
+type lasting proxy.Live
+
+func (l lasting) Live() proxy.Live { return proxy.Live(l) }
+
+func (lasting) Duplicate() (client, upstream int, ok bool) { return -1, -1, false }
+
 // A connection is handed over when it is a second old, and never before.
 func TestWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := New(nil, slog.New(slog.DiscardHandler))
-		short := k.Keep(proxy.Live{Attempts: 1})
-		long := k.Keep(proxy.Live{Attempts: 2})
+		short := k.Keep(lasting{Attempts: 1, Accepted: time.Now()})
+		long := k.Keep(lasting{Attempts: 2, Accepted: time.Now()})
 		<-k.wake
 		if due, released, next := k.work(time.Now()); len(due)+len(released) > 0 || next != handOverAfter {
 			t.Errorf("at once: %d due, %d released, next in %s", len(due), len(released), next)
 		}
 		time.Sleep(handOverAfter / 2)
-		later := k.Keep(proxy.Live{Attempts: 3})
+		later := k.Keep(lasting{Attempts: 3, Accepted: time.Now()})
 		short()
 		time.Sleep(handOverAfter / 2)
 		due, released, next := k.work(time.Now())
-		if len(due) != 1 || due[0].live.Attempts != 2 || len(released) > 0 || next != handOverAfter/2 {
+		if len(due) != 1 || due[0].conn.Live().Attempts != 2 || len(released) > 0 || next != handOverAfter/2 {
 			t.Errorf("after a second: %+v due, %d released, next in %s", due, len(released), next)
 		}
 		later()
@@ -449,7 +456,7 @@ func TestNoKeeper(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); k.Run(ctx) }()
-		release := k.Keep(proxy.Live{})
+		release := k.Keep(lasting{Accepted: time.Now()})
 		time.Sleep(10 * time.Second)
 		release()
 		cancel()

@@ -1,0 +1,156 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// door is a listening socket as one loop sees it.
+type door struct {
+	fd       int
+	listener *Listener
+	router   Router
+	pause    time.Duration // the next one after a failure; 0 after success
+	drained  bool          // what was there before the listener had its options has been accepted
+}
+
+// atOnce is how many connections are accepted before others have their turn.
+const atOnce = 64
+
+// serveByLoops is Serve where loops carry the connections.
+func (s *Server) serveByLoops(ctx context.Context, listener *Listener, router Router) error {
+	fd, err := listener.detach()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer listener.release()
+	// What is accepted has it from here.
+	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	inLine(fd)
+	var added, removed sync.WaitGroup
+	errs := make([]error, len(s.loops))
+	for i, l := range s.loops {
+		added.Add(1)
+		l.post(func() {
+			defer added.Done()
+			errs[i] = l.open(&door{fd: fd, listener: listener, router: router})
+		})
+	}
+	added.Wait()
+	if err := errors.Join(errs...); err == nil {
+		select {
+		case <-ctx.Done():
+		case <-listener.closed:
+		}
+	} else if s.Log != nil {
+		s.Log.Error("cannot accept", "listener", listener.Addr().String(), "error", err)
+	}
+	for _, l := range s.loops {
+		removed.Add(1)
+		l.post(func() {
+			defer removed.Done()
+			l.shut(fd)
+		})
+	}
+	removed.Wait()
+	return errors.Join(errs...)
+}
+
+// open begins to accept at d.
+func (l *loop) open(d *door) error {
+	l.doors[d.fd] = d
+	return l.awaitDoor(d)
+}
+
+func (l *loop) awaitDoor(d *door) error {
+	// A connection wakes one of the loops that wait (epoll_ctl(2), EPOLLEXCLUSIVE).
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE, Fd: -int32(d.fd)}
+	if err := controlRaw(l.epoll, unix.EPOLL_CTL_ADD, d.fd, &event); err != nil {
+		return fmt.Errorf("wait for connections: %w", err)
+	}
+	return nil
+}
+
+// shut stops accepting at fd.
+func (l *loop) shut(fd int) {
+	delete(l.doors, fd)
+	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, fd, nil) // not there during a pause
+}
+
+// accept accepts what waits at d.
+func (d *door) accept(l *loop) {
+	s := l.server
+	for range atOnce {
+		fd, source, err := acceptRaw(d.fd)
+		switch err {
+		case nil:
+			d.pause = 0
+			l.now = l.clock()
+			if !d.drained {
+				setRaw(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+				inLine(fd)
+			}
+			if s.enter() {
+				l.admit(fd, source, d.router)
+			} else {
+				l.refuse(fd, source, errFull)
+			}
+			continue
+		case unix.EAGAIN: //nolint:errorlint // an errno
+			d.drained = true
+			return
+		case unix.ECONNABORTED, unix.EPERM: // it left before, or a firewall says no: accept(2)
+			continue
+		case unix.EMFILE, unix.ENFILE:
+			l.turnAway(d)
+		}
+		d.rest(l, err)
+		return
+	}
+}
+
+// rest stops accepting for a while after a failure.
+func (d *door) rest(l *loop, err error) {
+	d.pause = min(max(firstAcceptPause, 2*d.pause), longestAcceptPause)
+	if log := l.server.Log; log != nil {
+		log.Warn("cannot accept", "listener", d.listener.Addr().String(), "error", err, "retry_in", d.pause.String())
+	}
+	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, d.fd, nil)
+	time.AfterFunc(d.pause, func() {
+		l.post(func() {
+			if l.doors[d.fd] != d {
+				return
+			}
+			if err := l.awaitDoor(d); err != nil {
+				d.rest(l, err)
+			}
+		})
+	})
+}
+
+// turnAway gives up the spare descriptor to accept the connections that wait, and
+// resets them: their clients learn at once what they would wait for in vain.
+func (l *loop) turnAway(d *door) {
+	if !l.spare.release() {
+		l.spare.take()
+		return
+	}
+	defer l.spare.take()
+	for range atOnce {
+		fd, source, err := acceptRaw(d.fd)
+		if err != nil {
+			return
+		}
+		l.server.count()
+		l.refuse(fd, source, errNoDescriptors)
+	}
+}

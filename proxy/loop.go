@@ -1,0 +1,319 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// loop carries connections in one goroutine: it waits in epoll_wait(2) for whatever
+// happens to any of them. A goroutine for each stream, as splice has, costs a stack for
+// each, and a wake-up by way of the scheduler for each message; here many messages come
+// with one call. Nothing that a loop calls may wait.
+type loop struct {
+	server *Server
+	epoll  int
+	wake   int       // an eventfd: somebody has posted
+	began  time.Time // times are counted from here
+
+	mu     sync.Mutex
+	posted []func()
+	ended  bool
+
+	// What follows belongs to the loop's goroutine.
+	stopped     bool
+	now         int64 // nanoseconds since began, when this batch of events came
+	relays      []*relay
+	generations int32         // tells the events of a connection from those of earlier ones in its slot
+	free        []int32       // slots of relays
+	again       []*relay      // has more to do, without an event
+	waiting     []*relay      // to be looked at each tick
+	ticked      int64         // when that was
+	young       []young       // not a second old, the oldest first
+	done        int           // of young
+	doors       map[int]*door // by the descriptor that is listened on
+	pipes       []pipe        // empty
+	prompts     []*prompt     // unused
+	spare       spareDescriptor
+	buffer      [loopBuffer]byte
+	broke       error // of the last write that failed
+
+	closing sync.Mutex // held while a connection that was shown to Keep is closed
+}
+
+// young is a connection that has yet to be settled in.
+type young struct {
+	relay *relay
+	due   int64
+}
+
+const (
+	// loopBuffer is what is read at once. A stream that fills it is moved by splice(2).
+	loopBuffer = 32 << 10
+	// loopPipes is how many pipes a loop keeps for itself.
+	loopPipes = 4
+	// tick is how often connections are looked at that wait for something of which no
+	// event tells.
+	tick = 20 * time.Millisecond
+	// settleAfter is the age at which a connection is worth what most end before.
+	settleAfter = time.Second
+	// settleTogether is how much later that may be, so that it is done for many at once.
+	settleTogether = 200 * time.Millisecond
+	// wholeEvents are what a loop waits for of a connection, told of once each
+	// (epoll(7), EPOLLET).
+	wholeEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET&0xffffffff
+
+	wakeSlot = -1
+)
+
+// newLoop makes a loop; run has to be called.
+func newLoop(s *Server) (*loop, error) {
+	l := &loop{server: s, began: time.Now(), doors: map[int]*door{}}
+	var err error
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("make an epoll set: %w", err)
+	}
+	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		closeRaw(l.epoll)
+		return nil, fmt.Errorf("make an eventfd: %w", err)
+	}
+	if err := controlRaw(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeSlot}); err != nil {
+		closeRaw(l.wake)
+		closeRaw(l.epoll)
+		return nil, fmt.Errorf("wait for an eventfd: %w", err)
+	}
+	return l, nil
+}
+
+// post has the loop call f, unless it has ended.
+func (l *loop) post(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return
+	}
+	l.posted = append(l.posted, f)
+	if len(l.posted) == 1 {
+		one := [8]byte{1}
+		_, _ = unix.Write(l.wake, one[:])
+	}
+}
+
+// run carries connections until stop is posted.
+func (l *loop) run() {
+	var events [128]unix.EpollEvent
+	l.spare.take()
+	for !l.stopped {
+		n, err := unix.EpollWait(l.epoll, events[:], l.patience())
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			panic(fmt.Sprintf("epoll_wait: %v", err)) // only a descriptor that is none, or memory that is not ours
+		}
+		l.now = l.clock()
+		for i := range max(n, 0) {
+			l.event(&events[i])
+		}
+		l.resume()
+		l.lookAround()
+	}
+	l.spare.release()
+	for _, p := range l.pipes {
+		pipes.put(p)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	closeRaw(l.wake)
+	closeRaw(l.epoll)
+}
+
+func (l *loop) clock() int64 { return int64(time.Since(l.began)) }
+
+// event acts on one event.
+func (l *loop) event(e *unix.EpollEvent) {
+	switch {
+	case e.Fd == wakeSlot:
+		l.takePosted()
+	case e.Fd < wakeSlot:
+		if d := l.doors[int(-e.Fd)]; d != nil {
+			d.accept(l)
+		}
+	default:
+		// A connection may have ended earlier in this batch, and another have its place.
+		if r := l.relays[e.Fd>>1]; r != nil && r.generation == e.Pad {
+			r.event(e.Fd&1 != 0, e.Events)
+		}
+	}
+}
+
+func (l *loop) takePosted() {
+	var count [8]byte
+	_, _ = unix.Read(l.wake, count[:])
+	l.mu.Lock()
+	posted := l.posted
+	l.posted = nil
+	l.mu.Unlock()
+	for _, f := range posted {
+		f()
+	}
+}
+
+// resume goes on with those that had their share before they were through.
+func (l *loop) resume() {
+	for n := len(l.again); n > 0; n-- {
+		r := l.again[0]
+		l.again = append(l.again[:0], l.again[1:]...)
+		r.isAgain = false
+		if r.state == relaying {
+			r.pump()
+		}
+	}
+}
+
+// patience is for how many milliseconds nothing has to be done.
+func (l *loop) patience() int {
+	if len(l.again) > 0 {
+		return 0
+	}
+	wait := int64(-1)
+	if l.done < len(l.young) {
+		wait = max(l.young[l.done].due+int64(settleTogether)-l.now, 0)
+	}
+	if len(l.waiting) > 0 && (wait < 0 || wait > int64(tick)) {
+		wait = int64(tick)
+	}
+	if wait < 0 {
+		return -1
+	}
+	return int((wait + int64(time.Millisecond) - 1) / int64(time.Millisecond))
+}
+
+// lookAround does what only time tells.
+func (l *loop) lookAround() {
+	if len(l.waiting) > 0 && l.now-l.ticked >= int64(tick) {
+		l.ticked = l.now
+		for i := len(l.waiting) - 1; i >= 0; i-- { // one that stops waiting is replaced by the last
+			if i < len(l.waiting) {
+				l.waiting[i].look()
+			}
+		}
+	}
+	if l.done < len(l.young) && l.young[l.done].due+int64(settleTogether) <= l.now {
+		for l.done < len(l.young) && l.young[l.done].due <= l.now {
+			y := l.young[l.done]
+			l.young[l.done] = young{}
+			l.done++
+			if y.relay.state == relaying {
+				y.relay.settleIn()
+			}
+		}
+	}
+	if l.done > 0 && l.done*2 >= len(l.young) {
+		n := copy(l.young, l.young[l.done:])
+		clear(l.young[n:])
+		l.young, l.done = l.young[:n], 0
+	}
+}
+
+// add takes a connection in and waits for events of its client.
+func (l *loop) add(r *relay) error {
+	if n := len(l.free); n > 0 {
+		r.slot = l.free[n-1]
+		l.free = l.free[:n-1]
+		l.relays[r.slot] = r
+	} else {
+		r.slot = int32(len(l.relays))
+		l.relays = append(l.relays, r)
+	}
+	l.generations++
+	r.generation = l.generations
+	return l.await(r, &r.client)
+}
+
+// takeIn goes on with a connection whose ends are both up.
+func (l *loop) takeIn(r *relay) {
+	inLine(int(r.client.fd))
+	inLine(int(r.upstream.fd))
+	err := l.add(r)
+	if err == nil {
+		err = l.await(r, &r.upstream)
+	}
+	switch {
+	case err != nil: // out of memory or watches (epoll_ctl(2))
+		r.state = relaying
+		r.cut(Fail(OverLimit, fmt.Errorf("wait for the connection: %w", err)))
+	case l.server.ctx.Err() != nil:
+		r.state = relaying
+		r.cut(context.Cause(l.server.ctx))
+	default:
+		r.begin()
+	}
+}
+
+// remove forgets a connection. What its descriptors still tell is not listened to.
+func (l *loop) remove(r *relay) {
+	if l.relays[r.slot] == r {
+		l.relays[r.slot] = nil
+		l.free = append(l.free, r.slot)
+	}
+}
+
+// await waits for events of an end.
+func (l *loop) await(r *relay, s *side) error {
+	fd := r.slot << 1
+	if s == &r.upstream {
+		fd |= 1
+	}
+	return controlRaw(l.epoll, unix.EPOLL_CTL_ADD, int(s.fd), &unix.EpollEvent{Events: wholeEvents, Fd: fd, Pad: r.generation})
+}
+
+// wait has r looked at each tick until it is woken.
+func (l *loop) wait(r *relay) {
+	if r.waitingAt < 0 {
+		r.waitingAt = int32(len(l.waiting))
+		l.waiting = append(l.waiting, r)
+	}
+}
+
+func (l *loop) waitNoMore(r *relay) {
+	if r.waitingAt < 0 {
+		return
+	}
+	last := len(l.waiting) - 1
+	moved := l.waiting[last]
+	l.waiting[r.waitingAt] = moved
+	moved.waitingAt = r.waitingAt
+	l.waiting[last] = nil
+	l.waiting = l.waiting[:last]
+	r.waitingAt = -1
+}
+
+// pipe is an empty one; false if there is none.
+func (l *loop) pipe() (pipe, bool) {
+	if n := len(l.pipes); n > 0 {
+		p := l.pipes[n-1]
+		l.pipes = l.pipes[:n-1]
+		return p, true
+	}
+	return pipes.get()
+}
+
+func (l *loop) putPipe(empty pipe) {
+	if len(l.pipes) < loopPipes {
+		l.pipes = append(l.pipes, empty)
+		return
+	}
+	pipes.put(empty)
+}
+
+// cutAll resets every connection.
+func (l *loop) cutAll(cause error) {
+	for _, r := range l.relays {
+		if r != nil {
+			r.cut(cause)
+		}
+	}
+}

@@ -1,0 +1,41 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// ways is how the connections of a test are carried.
+var ways struct {
+	loops  int
+	prompt bool // routers say at once what they say
+}
+
+// everyWay runs all tests once for each way, so that none can do what another cannot.
+type everyWay struct{ m *testing.M }
+
+func (e everyWay) Run() int {
+	code := e.m.Run()
+	ways.loops = 2
+	code = max(code, e.m.Run())
+	ways.prompt = true
+	return max(code, e.m.Run())
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(everyWay{m}) }
+
+// promptly is a Router that also says at once what it says.
+type promptly struct{ RouterFunc }
+
+func (p promptly) RouteNow(Accepted) (*Route, Chooser) {
+	route, err := p.RouterFunc(context.Background(), (*net.TCPConn)(nil))
+	if err != nil {
+		return nil, nil
+	}
+	endpoints := route.Endpoints
+	route.Endpoints = nil
+	return &route, endpoints
+}

@@ -1,0 +1,285 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// prompt is the search of a relay for its endpoint: the first attempt, in the loop, where
+// all is known that is needed for it. Whatever does not go that smoothly is carry's and
+// search's, in a goroutine of its own.
+type prompt struct {
+	chooser  Chooser
+	attempt  Attempt
+	began    int64              // as loop.now
+	deadline int64              // likewise
+	stop     context.CancelFunc // ends watching for others; nil while nobody does
+}
+
+// admit begins with a connection that was accepted and is counted.
+func (l *loop) admit(fd int, source netip.AddrPort, router Router) {
+	s := l.server
+	prompter, ok := router.(PromptRouter)
+	if !ok || s.Dial != nil {
+		l.hand(fd, source, router)
+		return
+	}
+	route, chooser := prompter.RouteNow(Accepted{FD: fd, Source: source})
+	if route == nil || !route.prompt() || !chooser.TryRefresh() || !s.tryEnter(route) {
+		l.hand(fd, source, router)
+		return
+	}
+	r := &relay{
+		loop: l, route: route, source: source, accepted: l.now, waitingAt: -1,
+		client: side{fd: int32(fd)}, upstream: side{fd: -1}, prompt: l.newPrompt(),
+	}
+	r.prompt.chooser = chooser
+	if err := l.add(r); err != nil { // out of memory or watches (epoll_ctl(2))
+		l.server.Log.Warn("cannot wait for a connection", "error", err)
+		r.abandon(Fail(OverLimit, fmt.Errorf("wait for the connection: %w", err)))
+		return
+	}
+	r.dial()
+}
+
+// prompt reports whether nothing of the route needs more than a plain connection.
+func (r *Route) prompt() bool {
+	o := &r.Options
+	return r.Dial == nil && len(r.Preface) == 0 && r.Read == 0 && o.Hedge == 0 && !o.Replay && !o.Source.IsValid() && o.Mark == 0
+}
+
+// hand gives a connection to carry.
+func (l *loop) hand(fd int, source netip.AddrPort, router Router) {
+	conn, err := connOf(fd)
+	if err != nil {
+		l.server.lose(Record{Source: source, Err: err}, l.began.Add(time.Duration(l.now)))
+		return
+	}
+	l.server.goCarry(conn, l.began.Add(time.Duration(l.now)), router)
+}
+
+// connOf makes a connection of package net of a descriptor, which is closed. On failure
+// the connection is reset: no descriptor is left, or the client has left.
+func connOf(fd int) (*net.TCPConn, error) {
+	file := os.NewFile(uintptr(fd), "connection")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		setLinger(fd)
+		return nil, errNoDescriptors
+	}
+	if conn.RemoteAddr() == nil { // getpeername(2) fails once it is reset
+		reset(conn.(*net.TCPConn))
+		return nil, Fail(ClientGone, errors.New("the client left before it was served"))
+	}
+	return conn.(*net.TCPConn), nil
+}
+
+func (l *loop) newPrompt() *prompt {
+	if n := len(l.prompts); n > 0 {
+		p := l.prompts[n-1]
+		l.prompts = l.prompts[:n-1]
+		return p
+	}
+	return &prompt{}
+}
+
+// decided ends the search.
+func (r *relay) decided() {
+	l, p := r.loop, r.prompt
+	l.waitNoMore(r)
+	if p.stop != nil {
+		p.stop()
+	}
+	*p = prompt{}
+	l.prompts = append(l.prompts, p)
+	r.prompt = nil
+}
+
+// dial begins the first attempt.
+func (r *relay) dial() {
+	p := r.prompt
+	attempt, ok := p.chooser.Next()
+	if !ok {
+		r.handBack(nil)
+		return
+	}
+	p.attempt, p.began = attempt, r.loop.now
+	r.attempts++
+	timeout := firstPositive(r.route.Options.Timeout, defaultDialTimeout)
+	if attempt.Left > 1 { // as in search.dial
+		timeout = min(timeout/time.Duration(attempt.Left), r.patience())
+	}
+	p.deadline = p.began + int64(timeout)
+	if err := r.connect(attempt.Addr); err != nil {
+		r.attemptFailed(err)
+		return
+	}
+	r.loop.wait(r)
+}
+
+func (r *relay) patience() time.Duration {
+	return firstPositive(r.route.Options.AttemptTimeout, defaultAttemptTimeout)
+}
+
+func (r *relay) connect(addr netip.AddrPort) error {
+	family := unix.AF_INET
+	if !addr.Addr().Unmap().Is4() {
+		family = unix.AF_INET6
+		if addr.Addr().Zone() != "" {
+			return errors.New("an address with a zone takes longer") // package net knows about zones
+		}
+	}
+	fd, err := socketRaw(family)
+	if err != nil {
+		return dialError(addr, "socket", err)
+	}
+	r.upstream.fd = int32(fd)
+	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	inLine(fd)
+	if t := r.route.Options.UserTimeout; t > 0 {
+		setRaw(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(milliseconds(t)))
+	}
+	if err := connectRaw(fd, addr); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // an errno
+		return dialError(addr, "connect", err)
+	}
+	if err := r.loop.await(r, &r.upstream); err != nil {
+		return dialError(addr, "epoll_ctl", err)
+	}
+	return nil
+}
+
+// dialError is how package net words it.
+func dialError(addr netip.AddrPort, call string, err error) error {
+	return &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: os.NewSyscallError(call, err)}
+}
+
+// connected acts on the first events of the endpoint's side.
+func (r *relay) connected(events uint32) {
+	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		errno, err := unix.GetsockoptInt(int(r.upstream.fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		switch {
+		case err != nil:
+			r.attemptFailed(dialError(r.prompt.attempt.Addr, "getsockopt", err))
+			return
+		case errno != 0 && unix.Errno(errno) != unix.ECONNRESET:
+			r.attemptFailed(dialError(r.prompt.attempt.Addr, "connect", unix.Errno(errno)))
+			return
+		}
+		r.upstream.flags |= broken // it answered, and then reset
+	} else if events&unix.EPOLLOUT == 0 {
+		return
+	}
+	a := r.prompt.attempt
+	a.opened()
+	r.endpoint, r.verdict = a.Endpoint, a.Verdict
+	r.held = r.loop.now - r.accepted
+	r.decided()
+	o := &r.route.Options
+	if o.UserTimeout > 0 {
+		setRaw(int(r.client.fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(milliseconds(o.UserTimeout)))
+	}
+	r.begin()
+}
+
+// begin relays, once both ends are up.
+func (r *relay) begin() {
+	l := r.loop
+	r.state = relaying
+	if r.route.Opened != nil {
+		closed := r.route.Opened(r.endpoint, func(cause error) { l.post(func() { r.cut(cause) }) })
+		r.extra().closed = closed
+	}
+	accepted := l.began.Add(time.Duration(r.accepted))
+	if bounds := r.route.Options.limits(accepted); bounds != (limits{}) {
+		r.extra().bounds = bounds
+	}
+	r.startTimers()
+	l.young = append(l.young, young{relay: r, due: l.now + int64(settleAfter)})
+	r.pump()
+}
+
+// lookConnecting is look for a relay that is connecting.
+func (r *relay) lookConnecting() {
+	l, p := r.loop, r.prompt
+	if l.now >= p.deadline {
+		r.attemptFailed(&net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(p.attempt.Addr), Err: context.DeadlineExceeded})
+		return
+	}
+	// As with search, a client is not asked before most endpoints have answered.
+	if r.client.flags&(ending|hung) != 0 && l.now-p.began >= int64(noticeAfter) && hasGivenUp(int(r.client.fd)) {
+		r.abandoned()
+		return
+	}
+	patience := int64(r.patience())
+	if p.attempt.Left > 1 || p.stop != nil || l.now-p.began < patience || r.accepted+int64(r.route.Options.Wait) < l.now {
+		return
+	}
+	// It is the last one and gets all the time there is, unless somebody else appears.
+	ctx, cancel := context.WithCancel(l.server.ctx)
+	p.stop = cancel
+	chooser := p.chooser
+	go func() {
+		chooser.Changed(ctx)
+		l.post(func() {
+			if ctx.Err() == nil && r.prompt == p {
+				r.attemptFailed(errors.New("it did not answer, and by now there may be another endpoint"))
+			}
+		})
+	}()
+}
+
+// attemptFailed gives the connection to a search that goes on from here.
+func (r *relay) attemptFailed(err error) {
+	r.prompt.attempt.failed(err)
+	r.handBack(err)
+}
+
+func (r *relay) handBack(failure error) {
+	l, s := r.loop, r.loop.server
+	if r.upstream.fd >= 0 {
+		closeRaw(int(r.upstream.fd))
+		r.upstream.fd = -1
+	}
+	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
+	accepted := l.began.Add(time.Duration(r.accepted))
+	dialled := l.began.Add(time.Duration(r.prompt.began))
+	chooser := r.prompt.chooser
+	r.decided()
+	r.state = over
+	l.remove(r)
+	conn, err := connOf(int(r.client.fd))
+	if err != nil {
+		s.leave(r.route)
+		s.lose(Record{Route: *r.route, Source: r.source, Attempts: int(r.attempts), Err: err}, accepted)
+		return
+	}
+	route := *r.route
+	route.Endpoints = chooser
+	search := &search{server: s, route: &route, client: conn, accepted: accepted, attempts: int(r.attempts), since: dialled}
+	if failure != nil {
+		search.inRound, search.failures = true, []error{failure}
+	}
+	shared := r.route
+	go s.goOn(search, func() { s.leave(shared) })
+}
+
+// abandoned ends the search because the client has left.
+func (r *relay) abandoned() {
+	r.abandon(Fail(ClientGone, fmt.Errorf("the client left before it was served (%s had not answered yet)", r.prompt.attempt.Addr)))
+}
+
+func (r *relay) abandon(cause error) {
+	r.prompt.attempt.cancelled()
+	r.decided()
+	r.held = r.loop.now - r.accepted
+	r.settle(cause)
+	r.end()
+}

@@ -1,0 +1,533 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// relay is a connection in the hands of a loop: what splice and its two goroutines are
+// to one of package net. Both must see the same of the other side as on a direct
+// connection; see splice for what that means, and package pathtest for the proof. An
+// idle one costs what this struct takes, and two descriptors.
+type relay struct {
+	loop       *loop
+	route      *Route
+	verdict    Verdict
+	more       *more   // what few connections have; nil for the others
+	prompt     *prompt // while it is connecting
+	cause      error   // why it ends; nil for a clean end
+	source     netip.AddrPort
+	endpoint   Endpoint
+	accepted   int64 // as loop.now
+	held       int64 // nanoseconds from accept until the endpoint had answered
+	up, down   stream
+	client     side
+	upstream   side
+	slot       int32
+	generation int32
+	waitingAt  int32 // in loop.waiting; -1 if it is not there
+	attempts   int32
+	state      relayState
+	isAgain    bool // in loop.again
+	settled    bool // cause is final
+	kept       bool // was shown to Keep
+}
+
+// relayState is how far a relay is.
+type relayState uint8
+
+const (
+	connecting relayState = iota
+	relaying
+	parting // broken; what was sent before is on its way
+	over
+)
+
+// side is one of the two sockets.
+type side struct {
+	fd    int32
+	flags sideFlags
+}
+
+type sideFlags uint8
+
+const (
+	readable sideFlags = 1 << iota // there may be something to read
+	ending                         // nothing comes after what is there
+	hung                           // reset, or both streams have ended
+	pressing                       // an urgent byte is ahead
+	broken                         // writing failed: it was reset
+)
+
+// stream is one of the two directions.
+type stream struct {
+	bytes    int64 // passed on
+	store    *store
+	finished bool // the end of it has been passed on
+	bulky    bool // worth a pipe
+	dead     bool // nobody takes it any more
+}
+
+// store is where bytes are that were taken and that the other side does not take yet.
+type store struct {
+	in     place
+	held   int
+	pipe   pipe
+	buffer *[bufferSize]byte
+	given  int // of the buffer
+	urgent byte
+}
+
+// more is what a connection has that few have.
+type more struct {
+	bounds  limits // of its life
+	timers  []*time.Timer
+	closed  func() // what Route.Opened has returned
+	release func() // what Server.Keep has returned
+	leave   func() // gives back what was passed to get here, if that was not admitNow
+	sent    int64  // bytes of the client's that were passed on before
+
+	stallBy int64 // until when one side takes nothing although the other is reset, as loop.now
+	taken   int64 // bytes that it had taken then
+	stalled bool
+}
+
+// pumpShare is how many bytes of one stream are moved before others have their turn.
+const pumpShare = 4 << 20
+
+// event notes what has happened to a side, and acts on it.
+func (r *relay) event(upstream bool, events uint32) {
+	s := &r.client
+	if upstream {
+		s = &r.upstream
+	}
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
+		s.flags |= readable
+	}
+	if events&unix.EPOLLRDHUP != 0 {
+		s.flags |= ending
+	}
+	if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.flags |= hung
+	}
+	if events&unix.EPOLLPRI != 0 {
+		s.flags |= pressing
+	}
+	switch r.state {
+	case connecting:
+		if upstream {
+			r.connected(events)
+		}
+	case relaying:
+		r.happened(s)
+	case parting, over:
+	}
+}
+
+// happened moves what the news of s allow to be moved.
+func (r *relay) happened(s *side) {
+	from, to := &r.up, &r.down // the stream that s sends, and the one that it gets
+	if s == &r.upstream {
+		from, to = to, from
+	}
+	if s.flags&hung != 0 && from.finished && !to.finished && goneFD(int(s.fd)) {
+		// Nobody reads s any more, so nobody else would see it.
+		r.srcBroke(s, unix.ECONNRESET)
+		return
+	}
+	if from.store != nil && s.flags&hung != 0 {
+		r.watchStall(s, from)
+	}
+	if s.flags&readable != 0 && from.store == nil && !r.move(from) {
+		return
+	}
+	if to.store != nil {
+		r.move(to)
+	}
+}
+
+// pump moves both streams.
+func (r *relay) pump() {
+	if r.move(&r.up) {
+		r.move(&r.down)
+	}
+}
+
+// move passes on what there is of a stream, and its end. It reports whether the relay
+// goes on.
+func (r *relay) move(d *stream) bool {
+	src, dst := &r.client, &r.upstream
+	if d == &r.down {
+		src, dst = dst, src
+	}
+	for share := pumpShare; ; {
+		if d.store != nil {
+			if err := r.giveStored(d, dst); err != nil {
+				return r.dstBroke(d, dst, err)
+			}
+			if d.store != nil {
+				return true // dst will tell when it takes more
+			}
+		}
+		if d.finished || d.dead || src.flags&readable == 0 {
+			return true
+		}
+		if share <= 0 {
+			r.later()
+			return true
+		}
+		n, ended, err := r.take(d, src, dst)
+		switch {
+		case err == errDst: //nolint:errorlint // it is never wrapped
+			return r.dstBroke(d, dst, r.loop.broke)
+		case err != nil:
+			return r.srcBroke(src, err)
+		case ended:
+			return r.finish(d, src, dst)
+		}
+		share -= n
+	}
+}
+
+// later goes on when others have had their turn.
+func (r *relay) later() {
+	if !r.isAgain {
+		r.isAgain = true
+		r.loop.again = append(r.loop.again, r)
+	}
+}
+
+var errDst = errors.New("the other side broke")
+
+// take takes what src has and gives dst what it takes of it; the rest is stored. ended
+// says that the stream has.
+func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
+	if src.flags&pressing != 0 && atMark(int(src.fd)) {
+		return r.takeUrgent(d, src)
+	}
+	if d.bulky {
+		if p, ok := r.loop.pipe(); ok {
+			return r.takeBulk(d, src, dst, p)
+		}
+	}
+	b := r.loop.buffer[:]
+	n, err = receiveRaw(int(src.fd), b)
+	switch {
+	case err == unix.EAGAIN: //nolint:errorlint // an errno
+		src.flags &^= readable
+		return 0, false, nil
+	case err != nil:
+		return 0, false, err
+	case n == 0:
+		return 0, true, nil
+	}
+	d.bulky = n == len(b)
+	written, err := sendRaw(int(dst.fd), b[:n], 0)
+	if err != nil && err != unix.EAGAIN { //nolint:errorlint // an errno
+		r.loop.broke = err
+		return 0, false, errDst
+	}
+	d.bytes += int64(written)
+	if written < n {
+		kept := buffers.Get().(*[bufferSize]byte)
+		d.store = &store{in: inMemory, buffer: kept, held: copy(kept[:], b[written:n])}
+	}
+	// What is short was all there was: more would be another event. An urgent byte that
+	// was there would have made it short, too.
+	if !d.bulky && src.flags&(hung|pressing) == 0 {
+		if src.flags&ending != 0 {
+			return n, d.store == nil, nil
+		}
+		src.flags &^= readable
+	}
+	return n, false, nil
+}
+
+// takeBulk is take by splice(2), through an empty pipe.
+func (r *relay) takeBulk(d *stream, src, dst *side, p pipe) (n int, ended bool, err error) {
+	n, err = spliceRaw(int(src.fd), p.w, pipeSize)
+	if n <= 0 {
+		r.loop.putPipe(p)
+		// splice(2) does not pass an urgent byte: it says that there is nothing, or that
+		// the stream has ended although bytes follow.
+		if atMark(int(src.fd)) {
+			return r.takeUrgent(d, src)
+		}
+		switch {
+		case err == unix.EAGAIN: //nolint:errorlint // an errno
+			src.flags &^= readable
+			return 0, false, nil
+		case err != nil:
+			return 0, false, err
+		}
+		return 0, true, nil
+	}
+	d.bulky = n >= loopBuffer/2
+	left := n
+	for left > 0 {
+		given, err := spliceRaw(p.r, int(dst.fd), left)
+		if err == unix.EAGAIN { //nolint:errorlint // an errno
+			d.store = &store{in: inPipe, pipe: p, held: left}
+			return n, false, nil
+		}
+		if err != nil {
+			pipes.drop(p)
+			r.loop.broke = err
+			return 0, false, errDst
+		}
+		left -= given
+		d.bytes += int64(given)
+	}
+	r.loop.putPipe(p)
+	return n, false, nil
+}
+
+// inLine has an urgent byte stay at its place in the stream; see direction.init.
+func inLine(fd int) { setRaw(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
+
+// takeUrgent is take of one byte that the sender marked (RFC 9293 §3.8.5).
+func (r *relay) takeUrgent(d *stream, src *side) (n int, ended bool, err error) {
+	var b [1]byte
+	n, err = readPart(int(src.fd), b[:])
+	if n <= 0 {
+		if err == unix.EAGAIN { //nolint:errorlint // an errno
+			src.flags &^= readable
+			return 0, false, nil
+		}
+		return 0, err == nil, err
+	}
+	src.flags &^= pressing // the next one makes another event
+	d.store = &store{in: urgent, urgent: b[0], held: 1}
+	return n, false, nil
+}
+
+// giveStored gives dst what is stored, as far as it takes it.
+func (r *relay) giveStored(d *stream, dst *side) error {
+	s := d.store
+	for s.held > 0 {
+		var n int
+		var err error
+		switch s.in {
+		case inPipe:
+			n, err = spliceRaw(s.pipe.r, int(dst.fd), s.held)
+		case inMemory:
+			n, err = sendRaw(int(dst.fd), s.buffer[s.given:s.given+s.held], 0)
+			s.given += n
+		case urgent:
+			n, err = sendRaw(int(dst.fd), []byte{s.urgent}, unix.MSG_OOB)
+		}
+		if err == unix.EAGAIN { //nolint:errorlint // an errno
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s.held -= n
+		d.bytes += int64(n)
+	}
+	r.empty(d)
+	return nil
+}
+
+// empty gives back what the bytes were stored in, and with them any that are left.
+func (r *relay) empty(d *stream) {
+	s := d.store
+	if s == nil {
+		return
+	}
+	d.store = nil
+	switch {
+	case s.in == inPipe && s.held > 0:
+		pipes.drop(s.pipe)
+	case s.in == inPipe:
+		r.loop.putPipe(s.pipe)
+	case s.in == inMemory:
+		buffers.Put(s.buffer)
+	}
+}
+
+// finish passes on the end of a stream. It reports whether the relay goes on.
+func (r *relay) finish(d *stream, src, dst *side) bool {
+	opposite := r.opposite(d)
+	// A reset looks like an end when a failed write of the other stream has used up its
+	// error. It is none if we had ended our stream: nothing was written since.
+	if !opposite.finished && (src.flags&broken != 0 || goneFD(int(src.fd))) {
+		return r.srcBroke(src, unix.ECONNRESET)
+	}
+	d.finished = true
+	if opposite.finished {
+		r.end()
+		return false
+	}
+	if err := shutdownRaw(int(dst.fd)); err != nil {
+		return r.dstBroke(d, dst, err)
+	}
+	r.halfClosed()
+	return true
+}
+
+func (r *relay) opposite(d *stream) *stream {
+	if d == &r.up {
+		return &r.down
+	}
+	return &r.up
+}
+
+// srcBroke passes a reset of src on, after the bytes that came before it: they have been
+// acknowledged to src's peer, which would find them lost otherwise. It reports false.
+func (r *relay) srcBroke(src *side, err error) bool {
+	r.left(src, err)
+	dst := r.other(src)
+	r.part(dst)
+	return false
+}
+
+// dstBroke follows a failure to write to dst. It reports whether the relay goes on.
+func (r *relay) dstBroke(d *stream, dst *side, err error) bool {
+	r.empty(d)
+	if !goneFD(int(dst.fd)) {
+		r.left(dst, err)
+		r.cut(err)
+		return false
+	}
+	// Nobody reads what src sends. What dst sent before has reached us before its reset
+	// did; the other stream takes that along, and then finds the reset.
+	r.left(dst, err)
+	d.dead = true
+	dst.flags |= broken | readable
+	opposite := r.opposite(d)
+	if opposite.finished {
+		return r.srcBroke(dst, err)
+	}
+	return r.move(opposite)
+}
+
+func (r *relay) other(s *side) *side {
+	if s == &r.client {
+		return &r.upstream
+	}
+	return &r.client
+}
+
+// left settles that the peer of a side has broken the connection.
+func (r *relay) left(s *side, err error) {
+	if s == &r.client {
+		r.settle(Fail(ClientGone, fmt.Errorf("the client broke the connection: %w", err)))
+		return
+	}
+	r.settle(Fail(EndpointGone, fmt.Errorf("the endpoint broke the connection: %w", err)))
+}
+
+// settle says why the relay ends, unless that has been said.
+func (r *relay) settle(cause error) {
+	if !r.settled {
+		r.settled, r.cause = true, cause
+	}
+}
+
+// part resets both sides once dst's peer has all that was sent to it, or takes nothing
+// for too long: closing with a reset throws away what waits to be sent.
+func (r *relay) part(dst *side) {
+	waiting, err := unix.IoctlGetInt(int(dst.fd), unix.SIOCOUTQ)
+	if err != nil || waiting == 0 || r.more != nil && r.more.stalled {
+		r.end()
+		return
+	}
+	r.state = parting
+	r.ignore()
+	fd, patience := int(dst.fd), defaultStall
+	if r.more != nil {
+		patience = firstPositive(r.more.bounds.Stall, defaultStall)
+	}
+	go func() {
+		flushFD(fd, patience)
+		r.loop.post(r.end)
+	}()
+}
+
+// ignore stops events. A connection that was shown to Keep has other descriptors, too,
+// which would go on to cause them.
+func (r *relay) ignore() {
+	_ = controlRaw(r.loop.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
+	if r.upstream.fd >= 0 {
+		_ = controlRaw(r.loop.epoll, unix.EPOLL_CTL_DEL, int(r.upstream.fd), nil)
+	}
+}
+
+// cut ends both sides at once, unless they have ended.
+func (r *relay) cut(cause error) {
+	switch r.state {
+	case connecting:
+		r.abandon(cause)
+	case relaying:
+		r.settle(cause)
+		r.end()
+	case parting: // it goes on; flushing is bounded
+	case over:
+	}
+}
+
+// end closes both sides and tells of it.
+func (r *relay) end() {
+	if r.state == over {
+		return
+	}
+	l := r.loop
+	r.state = over
+	r.stopTimers()
+	l.waitNoMore(r)
+	r.empty(&r.up)
+	r.empty(&r.down)
+	if r.kept {
+		r.ignore()
+		l.closing.Lock()
+		defer l.closing.Unlock()
+	}
+	for _, s := range [...]*side{&r.client, &r.upstream} {
+		switch {
+		case s.fd < 0:
+		case r.cause != nil:
+			resetFD(int(s.fd))
+		case r.kept: // the end of the stream must not wait for somebody else's descriptor
+			_ = shutdownRaw(int(s.fd))
+			closeRaw(int(s.fd))
+		default:
+			closeRaw(int(s.fd))
+		}
+		s.fd = -1
+	}
+	l.remove(r)
+	r.report()
+}
+
+// report tells everybody of the end.
+func (r *relay) report() {
+	s := r.loop.server
+	record := Record{
+		Route: *r.route, Source: r.source, Endpoint: r.endpoint, Attempts: int(r.attempts), Held: time.Duration(r.held),
+		Up: r.up.bytes, Down: r.down.bytes, Err: r.cause,
+	}
+	if r.verdict != nil {
+		r.verdict.Closed(record.Down > 0, ReasonOf(record.Err) == EndpointGone)
+	}
+	leave := func() { s.leave(r.route) }
+	if m := r.more; m != nil {
+		record.Up += m.sent
+		if m.closed != nil {
+			m.closed()
+		}
+		if m.release != nil {
+			m.release()
+		}
+		if m.leave != nil {
+			leave = m.leave
+		}
+	}
+	leave()
+	s.finish(&record, r.loop.began.Add(time.Duration(r.accepted)))
+	s.gone()
+}
