@@ -233,7 +233,12 @@ func TestClientThatHasSentItsRequestAndEndedItsStreamIsHeld(t *testing.T) {
 func TestVerdicts(t *testing.T) {
 	no := refused(t)
 	yes := greeter(t)
-	cutter := backend(t, func(c *net.TCPConn) { _ = c.SetLinger(0) })
+	dialled := make(chan *crowd, 1)
+	cutter := backend(t, func(c *net.TCPConn) { // resets once it is known to have answered
+		crowd := <-dialled
+		wait(t, "the endpoint has answered", func() bool { return len(crowd.says()) > 0 })
+		_ = c.SetLinger(0)
+	})
 	yes.Name, cutter.Name = "yes", "cutter"
 	t.Run("of a failure and a success", func(t *testing.T) {
 		c := newCrowd(no, yes)
@@ -246,6 +251,7 @@ func TestVerdicts(t *testing.T) {
 	})
 	t.Run("of a reset before a byte", func(t *testing.T) {
 		c := newCrowd(cutter)
+		dialled <- c
 		l := newLab(t, &Server{}, routed(c, Options{}))
 		l.dialRefused()
 		l.record()

@@ -18,7 +18,7 @@ func acceptRaw(listener int) (fd int, from netip.AddrPort, err error) {
 	for {
 		size := uint32(unsafe.Sizeof(addr))
 		n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener),
-			uintptr(unsafe.Pointer(&addr)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0) //nolint:gosec // accept4(2)
+			uintptr(unsafe.Pointer(&addr)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 		switch errno {
 		case 0:
 			return int(n), addrPort(&addr), nil
@@ -32,7 +32,7 @@ func acceptRaw(listener int) (fd int, from netip.AddrPort, err error) {
 // addrPort is what the kernel wrote as a sockaddr_in or sockaddr_in6 (ip(7), ipv6(7)).
 func addrPort(addr *unix.RawSockaddrInet6) netip.AddrPort {
 	if addr.Family == unix.AF_INET {
-		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(addr)) //nolint:gosec // the family says so
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(addr))
 		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), networkOrder(v4.Port))
 	}
 	return netip.AddrPortFrom(netip.AddrFrom16(addr.Addr).Unmap(), networkOrder(addr.Port))
@@ -40,7 +40,7 @@ func addrPort(addr *unix.RawSockaddrInet6) netip.AddrPort {
 
 // networkOrder turns a port from and to the order in which the network has its bytes.
 func networkOrder(port uint16) uint16 {
-	b := (*[2]byte)(unsafe.Pointer(&port)) //nolint:gosec // two bytes as they are
+	b := (*[2]byte)(unsafe.Pointer(&port))
 	return uint16(b[0])<<8 | uint16(b[1])
 }
 
@@ -49,10 +49,10 @@ func connectRaw(fd int, to netip.AddrPort) error {
 	var errno unix.Errno
 	if ip := to.Addr().Unmap(); ip.Is4() {
 		addr := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: networkOrder(to.Port()), Addr: ip.As4()}
-		_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&addr)), unsafe.Sizeof(addr)) //nolint:gosec // connect(2)
+		_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&addr)), unsafe.Sizeof(addr))
 	} else {
 		addr := unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: networkOrder(to.Port()), Addr: ip.As16()}
-		_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&addr)), unsafe.Sizeof(addr)) //nolint:gosec // connect(2)
+		_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&addr)), unsafe.Sizeof(addr))
 	}
 	if errno != 0 {
 		return errno
@@ -72,7 +72,7 @@ func socketRaw(family int) (int, error) {
 // know the option.
 func setRaw(fd, level, option int, value int32) {
 	_, _, _ = unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),
-		uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0) //nolint:gosec // setsockopt(2)
+		uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0)
 }
 
 // receiveRaw reads what is there; b is not empty.

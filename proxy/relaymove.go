@@ -1,0 +1,156 @@
+package proxy
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+var errDst = errors.New("the other side broke")
+
+// take takes what src has and gives dst what it takes of it; the rest is stored. ended
+// says that the stream has.
+func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
+	if src.flags&pressing != 0 && atMark(int(src.fd)) {
+		return r.takeUrgent(d, src)
+	}
+	if d.bulky {
+		if p, ok := r.loop.pipe(); ok {
+			return r.takeBulk(d, src, dst, p)
+		}
+	}
+	b := r.loop.buffer[:]
+	n, err = receiveRaw(int(src.fd), b)
+	switch {
+	case err == unix.EAGAIN: //nolint:errorlint // an errno
+		src.flags &^= readable
+		return 0, false, nil
+	case err != nil:
+		return 0, false, err
+	case n == 0:
+		return 0, true, nil
+	}
+	d.bulky = n == len(b)
+	written, err := sendRaw(int(dst.fd), b[:n], 0)
+	if err != nil && err != unix.EAGAIN { //nolint:errorlint // an errno
+		r.loop.broke = err
+		return 0, false, errDst
+	}
+	d.bytes += int64(written)
+	if written < n {
+		kept := buffers.Get().(*[bufferSize]byte)
+		d.store = &store{in: inMemory, buffer: kept, held: copy(kept[:], b[written:n])}
+	}
+	// What is short was all there was: more would be another event. An urgent byte that
+	// was there would have made it short, too.
+	if !d.bulky && src.flags&(hung|pressing) == 0 {
+		if src.flags&ending != 0 {
+			return n, d.store == nil, nil
+		}
+		src.flags &^= readable
+	}
+	return n, false, nil
+}
+
+// takeBulk is take by splice(2), through an empty pipe.
+func (r *relay) takeBulk(d *stream, src, dst *side, p pipe) (n int, ended bool, err error) {
+	n, err = spliceRaw(int(src.fd), p.w, pipeSize)
+	if n <= 0 {
+		r.loop.putPipe(p)
+		// splice(2) does not pass an urgent byte: it says that there is nothing, or that
+		// the stream has ended although bytes follow.
+		if atMark(int(src.fd)) {
+			return r.takeUrgent(d, src)
+		}
+		switch {
+		case err == unix.EAGAIN: //nolint:errorlint // an errno
+			src.flags &^= readable
+			return 0, false, nil
+		case err != nil:
+			return 0, false, err
+		}
+		return 0, true, nil
+	}
+	d.bulky = n >= loopBuffer/2
+	left := n
+	for left > 0 {
+		given, err := spliceRaw(p.r, int(dst.fd), left)
+		if err == unix.EAGAIN { //nolint:errorlint // an errno
+			d.store = &store{in: inPipe, pipe: p, held: left}
+			return n, false, nil
+		}
+		if err != nil {
+			pipes.drop(p)
+			r.loop.broke = err
+			return 0, false, errDst
+		}
+		left -= given
+		d.bytes += int64(given)
+	}
+	r.loop.putPipe(p)
+	return n, false, nil
+}
+
+// inLine has an urgent byte stay at its place in the stream; see direction.init.
+func inLine(fd int) { setRaw(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
+
+// takeUrgent is take of one byte that the sender marked (RFC 9293 §3.8.5).
+func (r *relay) takeUrgent(d *stream, src *side) (n int, ended bool, err error) {
+	var b [1]byte
+	n, err = readPart(int(src.fd), b[:])
+	if n <= 0 {
+		if err == unix.EAGAIN { //nolint:errorlint // an errno
+			src.flags &^= readable
+			return 0, false, nil
+		}
+		return 0, err == nil, err
+	}
+	src.flags &^= pressing // the next one makes another event
+	d.store = &store{in: urgent, urgent: b[0], held: 1}
+	return n, false, nil
+}
+
+// giveStored gives dst what is stored, as far as it takes it.
+func (r *relay) giveStored(d *stream, dst *side) error {
+	s := d.store
+	for s.held > 0 {
+		var n int
+		var err error
+		switch s.in {
+		case inPipe:
+			n, err = spliceRaw(s.pipe.r, int(dst.fd), s.held)
+		case inMemory:
+			n, err = sendRaw(int(dst.fd), s.buffer[s.given:s.given+s.held], 0)
+			s.given += n
+		case urgent:
+			n, err = sendRaw(int(dst.fd), []byte{s.urgent}, unix.MSG_OOB)
+		}
+		if err == unix.EAGAIN { //nolint:errorlint // an errno
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s.held -= n
+		d.bytes += int64(n)
+	}
+	r.empty(d)
+	return nil
+}
+
+// empty gives back what the bytes were stored in, and with them any that are left.
+func (r *relay) empty(d *stream) {
+	s := d.store
+	if s == nil {
+		return
+	}
+	d.store = nil
+	switch {
+	case s.in == inPipe && s.held > 0:
+		pipes.drop(s.pipe)
+	case s.in == inPipe:
+		r.loop.putPipe(s.pipe)
+	case s.in == inMemory:
+		buffers.Put(s.buffer)
+	}
+}
