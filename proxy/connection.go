@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -17,55 +16,53 @@ func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.T
 	route, err := router.Route(ctx, client)
 	search := &search{server: s, route: &route, client: client, accepted: accepted}
 	if err != nil {
-		s.unserved(ctx, search, source, err)
+		s.unserved(search, Record{Route: route, Source: source}, err, func() {})
 		return
 	}
-	leave, err := search.admit(ctx)
+	s.serve(search)
+}
+
+// serve admits a connection whose route is known, and goes on with it.
+func (s *Server) serve(search *search) {
+	leave, err := search.admit(s.ctx)
 	if err != nil {
-		leave()
-		s.unserved(ctx, search, source, err)
+		s.unserved(search, search.record(), err, leave)
 		return
 	}
 	s.goOn(search, leave)
 }
 
 // unserved resets a connection that gets no endpoint.
-func (s *Server) unserved(ctx context.Context, search *search, source netip.AddrPort, err error) {
-	record := Record{Route: *search.route, Source: source, Attempts: search.attempts, Held: time.Since(search.accepted)}
-	record.Err = s.whyUnserved(ctx, search.client, err)
+func (s *Server) unserved(search *search, record Record, err error, leave func()) {
+	record.Err = s.whyUnserved(s.ctx, search.client, err)
 	reset(search.client)
+	leave()
 	s.finish(&record, search.accepted)
 	s.gone()
 }
 
 // goOn serves a connection that was admitted; leave gives its places back.
 func (s *Server) goOn(search *search, leave func()) {
-	ctx, client := s.ctx, search.client
-	source := addrOf(client.RemoteAddr())
-	if err := search.establish(ctx); err != nil {
-		leave()
-		s.unserved(ctx, search, source, err)
+	if err := search.establish(s.ctx); err != nil {
+		s.unserved(search, search.record(), err, leave)
 		return
 	}
-	held := time.Since(search.accepted)
-	search.route.Options.apply(client)
-	if len(s.loops) > 0 {
-		s.handOver(search, source, held, leave)
-		return
+	record := search.record()
+	search.route.Options.apply(search.client)
+	if len(s.loops) == 0 || !s.handOver(search, &record, leave) {
+		s.splice(search, record, leave)
 	}
-	s.splice(search, source, held, leave)
 }
 
 // splice carries a connection to its end.
-func (s *Server) splice(search *search, source netip.AddrPort, held time.Duration, leave func()) {
+func (s *Server) splice(search *search, record Record, leave func()) {
 	ctx, route := s.ctx, search.route
-	record := Record{Route: *route, Source: source, Endpoint: search.found.Endpoint, Attempts: search.attempts, Held: held}
 	defer s.gone()
 	defer func() { s.finish(&record, search.accepted) }()
 	defer leave()
 	if s.Keep != nil {
 		release := s.Keep(live{Live{
-			Route: *route, Source: source, Endpoint: record.Endpoint, Attempts: record.Attempts,
+			Route: *route, Source: record.Source, Endpoint: record.Endpoint, Attempts: record.Attempts,
 			Accepted: search.accepted, Client: search.client, Upstream: search.conn,
 		}})
 		defer release()
@@ -82,23 +79,23 @@ func (s *Server) splice(search *search, source netip.AddrPort, held time.Duratio
 	search.found.closed(record.Down > 0, ReasonOf(record.Err) == EndpointGone)
 }
 
-// handOver has a loop carry a connection to its end.
-func (s *Server) handOver(search *search, source netip.AddrPort, held time.Duration, leave func()) {
+// handOver has a loop carry a connection to its end. It reports false when no descriptor
+// is left but for those that the connection has.
+func (s *Server) handOver(search *search, record *Record, leave func()) bool {
 	l := s.loops[int(s.nextLoop.Add(1))%len(s.loops)]
-	client, upstream, err := takeBoth(search.client, search.conn)
-	if err != nil { // no descriptor is left, but for those that it has
-		s.splice(search, source, held, leave)
-		return
+	client, upstream, ok := takeBoth(search.client, search.conn)
+	if !ok {
+		return false
 	}
 	r := &relay{
-		loop: l, route: search.route, verdict: search.found.Verdict, source: source, endpoint: search.found.Endpoint,
-		held: int64(held), attempts: int32(search.attempts), waitingAt: -1,
+		loop: l, route: search.route, verdict: search.found.Verdict, source: record.Source, endpoint: record.Endpoint,
+		held: int64(record.Held), attempts: int32(record.Attempts), waitingAt: -1,
 		client: side{fd: int32(client)}, upstream: side{fd: int32(upstream)},
 		more: &more{leave: leave, sent: int64(search.sent)},
 	}
 	r.up.finished, r.down.finished = search.over.up, search.over.down
 	r.accepted = int64(search.accepted.Sub(l.began))
-	l.post(func() { l.takeIn(r) })
+	return l.post(func() { l.takeIn(r) }) // it runs for as long as there are connections
 }
 
 // finish tells of the end of a connection.

@@ -86,6 +86,12 @@ func (d *direction) copy() (broken *net.TCPConn, err error) {
 	// A reset looks like an end when a failed write of the other direction has used
 	// up its error. It is none if we had ended our stream: nothing was written since.
 	if gone(d.src) && !d.opposite.finished.Load() {
+		_ = d.srcRaw.Control(func(fd uintptr) {
+			if endedFirst(int(fd)) {
+				d.finished.Store(true)
+				_ = d.dst.CloseWrite() // it may be gone, too
+			}
+		})
 		return d.src, unix.ECONNRESET
 	}
 	d.finished.Store(true)

@@ -13,5 +13,5 @@
 // around one turns splice(2) off. Or, with Server.Loops, in a few loops around
 // epoll_wait(2): door.go accepts, prompt.go dials the first endpoint where all is known
 // at once and leaves everything else to search.go, and relay.go is what splice.go is to
-// the other way. Every test of this package runs both ways.
+// the other way. Every test of this package runs either way.
 package proxy

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,17 +36,10 @@ func (s *Server) serveByLoops(ctx context.Context, listener *Listener, router Ro
 	// What is accepted has it from here.
 	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	inLine(fd)
-	var added, removed sync.WaitGroup
-	errs := make([]error, len(s.loops))
-	for i, l := range s.loops {
-		added.Add(1)
-		l.post(func() {
-			defer added.Done()
-			errs[i] = l.open(&door{fd: fd, listener: listener, router: router})
-		})
+	for _, l := range s.loops {
+		l.call(func() { err = errors.Join(err, l.open(&door{fd: fd, listener: listener, router: router})) })
 	}
-	added.Wait()
-	if err := errors.Join(errs...); err == nil {
+	if err == nil {
 		select {
 		case <-ctx.Done():
 		case <-listener.closed:
@@ -55,14 +48,9 @@ func (s *Server) serveByLoops(ctx context.Context, listener *Listener, router Ro
 		s.Log.Error("cannot accept", "listener", listener.Addr().String(), "error", err)
 	}
 	for _, l := range s.loops {
-		removed.Add(1)
-		l.post(func() {
-			defer removed.Done()
-			l.shut(fd)
-		})
+		l.call(func() { l.shut(fd) })
 	}
-	removed.Wait()
-	return errors.Join(errs...)
+	return err
 }
 
 // open begins to accept at d.
@@ -150,7 +138,12 @@ func (l *loop) turnAway(d *door) {
 		if err != nil {
 			return
 		}
-		l.server.count()
 		l.refuse(fd, source, errNoDescriptors)
 	}
+}
+
+// refuse resets a connection that nobody will look at.
+func (l *loop) refuse(fd int, source netip.AddrPort, err error) {
+	resetFD(fd)
+	l.server.finish(&Record{Source: source, Err: err}, l.at(l.now))
 }

@@ -202,26 +202,25 @@ func (l *Limit) over(format string, args ...any) error {
 	return Fail(OverLimit, hint.Errorf(l.fix, "%s is limited to %s, and %s", l.what, bounds, fmt.Sprintf(format, args...)))
 }
 
-// tryEnter passes the limits of a route, and the server's, if it can at once.
-func (s *Server) tryEnter(route *Route) bool {
-	for i, l := range route.Limits {
+// tryEnter passes the limits of a route, and then the server's, as far as it can at once,
+// and says how many that are.
+func (s *Server) tryEnter(route *Route) (entered int, all bool) {
+	for entered, l := range route.Limits {
 		if !l.tryEnter() {
-			for _, passed := range route.Limits[:i] {
-				passed.leave()
-			}
-			return false
+			return entered, false
 		}
 	}
-	if s.Limit == nil || s.Limit.tryEnter() {
-		return true
+	entered = len(route.Limits)
+	if s.Limit == nil {
+		return entered, true
 	}
-	for _, passed := range route.Limits {
-		passed.leave()
+	if !s.Limit.tryEnter() {
+		return entered, false
 	}
-	return false
+	return entered + 1, true
 }
 
-// leave gives back what tryEnter took.
+// leave gives all of them back.
 func (s *Server) leave(route *Route) {
 	for _, l := range route.Limits {
 		l.leave()
@@ -229,4 +228,12 @@ func (s *Server) leave(route *Route) {
 	if s.Limit != nil {
 		s.Limit.leave()
 	}
+}
+
+// limits is how many that are.
+func (s *Server) limits(route *Route) int {
+	if s.Limit == nil {
+		return len(route.Limits)
+	}
+	return len(route.Limits) + 1
 }

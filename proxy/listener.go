@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +19,8 @@ type Listener struct {
 	fd  int              // once detached; -1 before, and when it is closed
 }
 
-// NewListener takes tcp over: nobody else uses it any more.
+// NewListener takes tcp over. With loops its Close ends nothing once a Serve has begun:
+// only the Listener's does.
 func NewListener(tcp *net.TCPListener) *Listener {
 	return &Listener{addr: tcp.Addr().(*net.TCPAddr), closed: make(chan struct{}), tcp: tcp, fd: -1}
 }
@@ -57,7 +57,7 @@ func (l *Listener) detach() (fd int, err error) {
 	}
 	var fail error
 	err = raw.Control(func(old uintptr) {
-		fd, fail = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
+		fd, fail = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3) // epoll data below that has another meaning
 	})
 	if err != nil {
 		return -1, err
@@ -89,32 +89,3 @@ func (l *Listener) isClosed() bool {
 		return false
 	}
 }
-
-// SyscallConn gives access to the socket, by Control alone.
-func (l *Listener) SyscallConn() (syscall.RawConn, error) { return listenerControl{l}, nil }
-
-type listenerControl struct{ l *Listener }
-
-// Control calls f with the socket, which is not closed meanwhile.
-func (c listenerControl) Control(f func(fd uintptr)) error {
-	c.l.mu.Lock()
-	defer c.l.mu.Unlock()
-	switch {
-	case c.l.tcp != nil:
-		raw, err := c.l.tcp.SyscallConn()
-		if err != nil {
-			return err
-		}
-		return raw.Control(f)
-	case c.l.fd < 0:
-		return net.ErrClosed
-	}
-	f(uintptr(c.l.fd))
-	return nil
-}
-
-// Read is not for listening sockets.
-func (listenerControl) Read(func(fd uintptr) bool) error { return syscall.EINVAL }
-
-// Write is not for listening sockets.
-func (listenerControl) Write(func(fd uintptr) bool) error { return syscall.EINVAL }

@@ -89,17 +89,26 @@ func newLoop(s *Server) (*loop, error) {
 	return l, nil
 }
 
-// post has the loop call f, unless it has ended.
-func (l *loop) post(f func()) {
+// post has the loop call f, unless it has ended, which it reports by false.
+func (l *loop) post(f func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended {
-		return
+		return false
 	}
 	l.posted = append(l.posted, f)
 	if len(l.posted) == 1 {
 		one := [8]byte{1}
 		_, _ = unix.Write(l.wake, one[:])
+	}
+	return true
+}
+
+// call has the loop call f, and waits for that, unless it has ended.
+func (l *loop) call(f func()) {
+	done := make(chan struct{})
+	if l.post(func() { defer close(done); f() }) {
+		<-done
 	}
 }
 
@@ -123,14 +132,27 @@ func (l *loop) run() {
 	for _, p := range l.pipes {
 		pipes.put(p)
 	}
+	for !l.end() { // what was posted meanwhile somebody may wait for
+		l.takePosted()
+	}
+}
+
+// end ends the loop, unless something is posted.
+func (l *loop) end() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.posted) > 0 {
+		return false
+	}
 	l.ended = true
 	closeRaw(l.wake)
 	closeRaw(l.epoll)
+	return true
 }
 
-func (l *loop) clock() int64 { return int64(time.Since(l.began)) }
+// clock is the time now, as l.now; at is such a time as others have it.
+func (l *loop) clock() int64         { return int64(time.Since(l.began)) }
+func (l *loop) at(t int64) time.Time { return l.began.Add(time.Duration(t)) }
 
 // event acts on one event.
 func (l *loop) event(e *unix.EpollEvent) {

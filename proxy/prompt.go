@@ -32,8 +32,13 @@ func (l *loop) admit(fd int, source netip.AddrPort, router Router) {
 		return
 	}
 	route, chooser := prompter.RouteNow(Accepted{FD: fd, Source: source})
-	if route == nil || !route.prompt() || !chooser.TryRefresh() || !s.tryEnter(route) {
+	if route == nil || !route.prompt() || !chooser.TryRefresh() {
 		l.hand(fd, source, router)
+		return
+	}
+	entered, all := s.tryEnter(route)
+	if !all {
+		s.goOnBy(fd, &search{server: s, route: route.with(chooser), accepted: l.at(l.now), entered: entered}, source, s.serve)
 		return
 	}
 	r := &relay{
@@ -42,7 +47,6 @@ func (l *loop) admit(fd int, source netip.AddrPort, router Router) {
 	}
 	r.prompt.chooser = chooser
 	if err := l.add(r); err != nil { // out of memory or watches (epoll_ctl(2))
-		l.server.Log.Warn("cannot wait for a connection", "error", err)
 		r.abandon(Fail(OverLimit, fmt.Errorf("wait for the connection: %w", err)))
 		return
 	}
@@ -55,14 +59,31 @@ func (r *Route) prompt() bool {
 	return r.Dial == nil && len(r.Preface) == 0 && r.Read == 0 && o.Hedge == 0 && !o.Replay && !o.Source.IsValid() && o.Mark == 0
 }
 
+// with is a copy of the route for one connection.
+func (r *Route) with(chooser Chooser) *Route {
+	own := *r
+	own.Endpoints = chooser
+	return &own
+}
+
 // hand gives a connection to carry.
 func (l *loop) hand(fd int, source netip.AddrPort, router Router) {
+	s, accepted := l.server, l.at(l.now)
+	none := &search{server: s, route: &Route{}, accepted: accepted}
+	s.goOnBy(fd, none, source, func(found *search) { s.carry(s.ctx, found.client, accepted, router) })
+}
+
+// goOnBy goes on with a connection of a loop by way of package net, in a goroutine.
+func (s *Server) goOnBy(fd int, search *search, source netip.AddrPort, next func(*search)) {
 	conn, err := connOf(fd)
 	if err != nil {
-		l.server.lose(Record{Source: source, Err: err}, l.began.Add(time.Duration(l.now)))
+		search.leaveEntered()
+		s.finish(&Record{Route: *search.route, Source: source, Attempts: search.attempts, Err: err}, search.accepted)
+		s.gone()
 		return
 	}
-	l.server.goCarry(conn, l.began.Add(time.Duration(l.now)), router)
+	search.client = conn
+	go next(search)
 }
 
 // connOf makes a connection of package net of a descriptor, which is closed. On failure
@@ -112,6 +133,11 @@ func (r *relay) dial() {
 		return
 	}
 	p.attempt, p.began = attempt, r.loop.now
+	if attempt.Addr.Addr().Zone() != "" { // package net knows how zones are numbered
+		attempt.cancelled()
+		r.handBack(nil)
+		return
+	}
 	r.attempts++
 	timeout := firstPositive(r.route.Options.Timeout, defaultDialTimeout)
 	if attempt.Left > 1 { // as in search.dial
@@ -133,9 +159,6 @@ func (r *relay) connect(addr netip.AddrPort) error {
 	family := unix.AF_INET
 	if !addr.Addr().Unmap().Is4() {
 		family = unix.AF_INET6
-		if addr.Addr().Zone() != "" {
-			return errors.New("an address with a zone takes longer") // package net knows about zones
-		}
 	}
 	fd, err := socketRaw(family)
 	if err != nil {
@@ -197,7 +220,7 @@ func (r *relay) begin() {
 		closed := r.route.Opened(r.endpoint, func(cause error) { l.post(func() { r.cut(cause) }) })
 		r.extra().closed = closed
 	}
-	accepted := l.began.Add(time.Duration(r.accepted))
+	accepted := l.at(r.accepted)
 	if bounds := r.route.Options.limits(accepted); bounds != (limits{}) {
 		r.extra().bounds = bounds
 	}
@@ -249,26 +272,17 @@ func (r *relay) handBack(failure error) {
 		r.upstream.fd = -1
 	}
 	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
-	accepted := l.began.Add(time.Duration(r.accepted))
-	dialled := l.began.Add(time.Duration(r.prompt.began))
-	chooser := r.prompt.chooser
-	r.decided()
-	r.state = over
-	l.remove(r)
-	conn, err := connOf(int(r.client.fd))
-	if err != nil {
-		s.leave(r.route)
-		s.lose(Record{Route: *r.route, Source: r.source, Attempts: int(r.attempts), Err: err}, accepted)
-		return
+	search := &search{
+		server: s, route: r.route.with(r.prompt.chooser), accepted: l.at(r.accepted), since: l.at(r.prompt.began),
+		attempts: int(r.attempts), entered: s.limits(r.route),
 	}
-	route := *r.route
-	route.Endpoints = chooser
-	search := &search{server: s, route: &route, client: conn, accepted: accepted, attempts: int(r.attempts), since: dialled}
 	if failure != nil {
 		search.inRound, search.failures = true, []error{failure}
 	}
-	shared := r.route
-	go s.goOn(search, func() { s.leave(shared) })
+	r.decided()
+	r.state = over
+	l.remove(r)
+	s.goOnBy(int(r.client.fd), search, r.source, s.serve)
 }
 
 // abandoned ends the search because the client has left.

@@ -83,15 +83,16 @@ type store struct {
 
 // more is what a connection has that few have.
 type more struct {
-	bounds  limits // of its life
-	timers  []*time.Timer
-	closed  func() // what Route.Opened has returned
-	release func() // what Server.Keep has returned
-	leave   func() // gives back what was passed to get here, if that was not admitNow
-	sent    int64  // bytes of the client's that were passed on before
+	bounds                     limits      // of its life
+	idle, halfClose, wholeLife *time.Timer // nil until they run
+	closed                     func()      // what Route.Opened has returned
+	release                    func()      // what Server.Keep has returned
+	leave                      func()      // gives back what was passed to get here, if that was not admitNow
+	sent                       int64       // bytes of the client's that were passed on before
 
-	stallBy int64 // until when one side takes nothing although the other is reset, as loop.now
-	taken   int64 // bytes that it had taken then
+	slow    *side // the one that is waited for although the other is reset
+	stallBy int64 // until when it may take nothing, as loop.now
+	taken   int64 // bytes that it had acknowledged when it last did
 	stalled bool
 }
 
@@ -129,17 +130,15 @@ func (r *relay) event(upstream bool, events uint32) {
 
 // happened moves what the news of s allow to be moved.
 func (r *relay) happened(s *side) {
-	from, to := &r.up, &r.down // the stream that s sends, and the one that it gets
-	if s == &r.upstream {
-		from, to = to, from
-	}
+	to := r.toward(s)
+	from := r.opposite(to)
 	if s.flags&hung != 0 && from.finished && !to.finished && goneFD(int(s.fd)) {
 		// Nobody reads s any more, so nobody else would see it.
 		r.srcBroke(s, unix.ECONNRESET)
 		return
 	}
 	if from.store != nil && s.flags&hung != 0 {
-		r.watchStall(s, from)
+		r.watchStall(s)
 	}
 	if s.flags&readable != 0 && from.store == nil && !r.move(from) {
 		return
@@ -206,6 +205,10 @@ func (r *relay) finish(d *stream, src, dst *side) bool {
 	// A reset looks like an end when a failed write of the other stream has used up its
 	// error. It is none if we had ended our stream: nothing was written since.
 	if !opposite.finished && (src.flags&broken != 0 || goneFD(int(src.fd))) {
+		if endedFirst(int(src.fd)) {
+			d.finished = true
+			_ = shutdownRaw(int(dst.fd)) // it may be gone, too
+		}
 		return r.srcBroke(src, unix.ECONNRESET)
 	}
 	d.finished = true
@@ -289,14 +292,9 @@ func (r *relay) part(dst *side) {
 	}
 	r.state = parting
 	r.ignore()
-	fd, patience := int(dst.fd), defaultStall
-	if r.more != nil {
-		patience = firstPositive(r.more.bounds.Stall, defaultStall)
-	}
-	go func() {
-		flushFD(fd, patience)
-		r.loop.post(r.end)
-	}()
+	r.expect(dst)
+	r.loop.waitNoMore(r)
+	r.loop.wait(r)
 }
 
 // ignore stops events. A connection that was shown to Keep has other descriptors, too,
@@ -313,10 +311,9 @@ func (r *relay) cut(cause error) {
 	switch r.state {
 	case connecting:
 		r.abandon(cause)
-	case relaying:
+	case relaying, parting:
 		r.settle(cause)
 		r.end()
-	case parting: // it goes on; flushing is bounded
 	case over:
 	}
 }
@@ -332,10 +329,17 @@ func (r *relay) end() {
 	l.waitNoMore(r)
 	r.empty(&r.up)
 	r.empty(&r.down)
+	r.closeBoth()
+	l.remove(r)
+	r.report()
+}
+
+// closeBoth closes both sockets, with a reset unless the end is a clean one.
+func (r *relay) closeBoth() {
 	if r.kept {
 		r.ignore()
-		l.closing.Lock()
-		defer l.closing.Unlock()
+		r.loop.closing.Lock()
+		defer r.loop.closing.Unlock()
 	}
 	for _, s := range [...]*side{&r.client, &r.upstream} {
 		switch {
@@ -350,8 +354,6 @@ func (r *relay) end() {
 		}
 		s.fd = -1
 	}
-	l.remove(r)
-	r.report()
 }
 
 // report tells everybody of the end.
@@ -378,6 +380,6 @@ func (r *relay) report() {
 		}
 	}
 	leave()
-	s.finish(&record, r.loop.began.Add(time.Duration(r.accepted)))
+	s.finish(&record, r.loop.at(r.accepted))
 	s.gone()
 }

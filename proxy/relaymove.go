@@ -21,14 +21,8 @@ func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
 	}
 	b := r.loop.buffer[:]
 	n, err = receiveRaw(int(src.fd), b)
-	switch {
-	case err == unix.EAGAIN: //nolint:errorlint // an errno
-		src.flags &^= readable
-		return 0, false, nil
-	case err != nil:
-		return 0, false, err
-	case n == 0:
-		return 0, true, nil
+	if n == 0 {
+		return nothing(src, err)
 	}
 	d.bulky = n == len(b)
 	written, err := sendRaw(int(dst.fd), b[:n], 0)
@@ -52,24 +46,26 @@ func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
 	return n, false, nil
 }
 
+// nothing is what take returns when a call took nothing from src.
+func nothing(src *side, err error) (n int, ended bool, _ error) {
+	if err == unix.EAGAIN { //nolint:errorlint // an errno
+		src.flags &^= readable
+		return 0, false, nil
+	}
+	return 0, err == nil, err
+}
+
 // takeBulk is take by splice(2), through an empty pipe.
 func (r *relay) takeBulk(d *stream, src, dst *side, p pipe) (n int, ended bool, err error) {
 	n, err = spliceRaw(int(src.fd), p.w, pipeSize)
-	if n <= 0 {
+	if n == 0 {
 		r.loop.putPipe(p)
 		// splice(2) does not pass an urgent byte: it says that there is nothing, or that
 		// the stream has ended although bytes follow.
 		if atMark(int(src.fd)) {
 			return r.takeUrgent(d, src)
 		}
-		switch {
-		case err == unix.EAGAIN: //nolint:errorlint // an errno
-			src.flags &^= readable
-			return 0, false, nil
-		case err != nil:
-			return 0, false, err
-		}
-		return 0, true, nil
+		return nothing(src, err)
 	}
 	d.bulky = n >= loopBuffer/2
 	left := n
@@ -97,13 +93,9 @@ func inLine(fd int) { setRaw(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
 // takeUrgent is take of one byte that the sender marked (RFC 9293 §3.8.5).
 func (r *relay) takeUrgent(d *stream, src *side) (n int, ended bool, err error) {
 	var b [1]byte
-	n, err = readPart(int(src.fd), b[:])
-	if n <= 0 {
-		if err == unix.EAGAIN { //nolint:errorlint // an errno
-			src.flags &^= readable
-			return 0, false, nil
-		}
-		return 0, err == nil, err
+	n, err = receiveRaw(int(src.fd), b[:])
+	if n == 0 {
+		return nothing(src, err)
 	}
 	src.flags &^= pressing // the next one makes another event
 	d.store = &store{in: urgent, urgent: b[0], held: 1}

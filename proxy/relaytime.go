@@ -17,47 +17,77 @@ func (r *relay) extra() *more {
 
 // watchStall looks from now on whether the side that src sends to takes anything, once
 // src is reset: nobody reads src meanwhile.
-func (r *relay) watchStall(src *side, d *stream) {
+func (r *relay) watchStall(src *side) {
 	if r.waitingAt >= 0 || !goneFD(int(src.fd)) {
 		return
 	}
-	m := r.extra()
-	m.taken = r.takenBy(r.other(src), d)
-	m.stallBy = r.loop.now + int64(firstPositive(m.bounds.Stall, defaultStall))
+	r.expect(r.other(src))
 	r.loop.wait(r)
 }
 
-// takenBy is how many bytes of a stream its receiver has acknowledged.
-func (r *relay) takenBy(dst *side, d *stream) int64 {
-	waiting, err := unix.IoctlGetInt(int(dst.fd), unix.SIOCOUTQ)
+// expect has the side that is slow take something from now on.
+func (r *relay) expect(slow *side) {
+	m := r.extra()
+	m.slow = slow
+	m.taken = r.takenBy(slow)
+	m.stallBy = r.loop.now + int64(firstPositive(m.bounds.Stall, defaultStall))
+}
+
+// takenBy is how many bytes a side has acknowledged of those it was sent here.
+func (r *relay) takenBy(s *side) int64 {
+	unacked, err := unix.IoctlGetInt(int(s.fd), unix.SIOCOUTQ)
 	if err != nil {
 		return 0
 	}
-	return d.bytes - int64(waiting)
+	return r.toward(s).bytes - int64(unacked)
+}
+
+// toward is the stream that a side gets.
+func (r *relay) toward(s *side) *stream {
+	if s == &r.upstream {
+		return &r.up
+	}
+	return &r.down
 }
 
 // look is called each tick while r waits.
 func (r *relay) look() {
-	if r.state == connecting {
+	switch r.state {
+	case connecting:
 		r.lookConnecting()
-		return
+	case relaying:
+		r.lookStalled()
+	case parting:
+		r.lookParting()
+	case over:
 	}
-	src, d := &r.client, &r.up
-	if src.flags&hung == 0 || d.store == nil {
-		src, d = &r.upstream, &r.down
+}
+
+// takes reports whether the slow side has taken anything lately.
+func (r *relay) takes() bool {
+	if m := r.more; r.takenBy(m.slow) > m.taken {
+		r.expect(m.slow)
 	}
-	if r.state != relaying || src.flags&hung == 0 || d.store == nil {
-		r.loop.waitNoMore(r)
-		return
-	}
-	taken := r.takenBy(r.other(src), d)
+	return r.loop.now < r.more.stallBy
+}
+
+func (r *relay) lookStalled() {
+	slow := r.more.slow
 	switch {
-	case taken > r.more.taken:
-		r.more.taken = taken
-		r.more.stallBy = r.loop.now + int64(firstPositive(r.more.bounds.Stall, defaultStall))
-	case r.loop.now >= r.more.stallBy:
+	case r.toward(slow).store == nil:
+		r.loop.waitNoMore(r)
+	case !r.takes():
 		r.more.stalled = true
-		r.srcBroke(src, unix.ECONNRESET)
+		r.srcBroke(r.other(slow), unix.ECONNRESET)
+	}
+}
+
+// lookParting ends the relay when the slow side has all that was sent to it, or takes
+// nothing, as flush does.
+func (r *relay) lookParting() {
+	fd := int(r.more.slow.fd)
+	if waiting, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err != nil || waiting == 0 || goneFD(fd) || !r.takes() {
+		r.end()
 	}
 }
 
@@ -77,7 +107,7 @@ func (r *relay) settleIn() {
 func (r *relay) Live() Live {
 	return Live{
 		Route: *r.route, Source: r.source, Endpoint: r.endpoint, Attempts: int(r.attempts),
-		Accepted: r.loop.began.Add(time.Duration(r.accepted)),
+		Accepted: r.loop.at(r.accepted),
 	}
 }
 
@@ -113,16 +143,16 @@ func (r *relay) startTimers() {
 		return
 	}
 	if m.bounds.Idle > 0 {
-		r.after(m.bounds.Idle, r.checkIdle)
+		r.after(&m.idle, m.bounds.Idle, r.checkIdle)
 	}
 	if m.bounds.Lifetime > 0 {
-		r.after(m.bounds.Lifetime, func() { r.cut(lifetimeOver(m.bounds.Lifetime)) })
+		r.after(&m.wholeLife, m.bounds.Lifetime, func() { r.cut(lifetimeOver(m.bounds.Lifetime)) })
 	}
 }
 
 func (r *relay) halfClosed() {
 	if m := r.more; m != nil && m.bounds.HalfClosed > 0 {
-		r.after(m.bounds.HalfClosed, func() { r.cut(halfClosedFor(m.bounds.HalfClosed)) })
+		r.after(&m.halfClose, m.bounds.HalfClosed, func() { r.cut(halfClosedFor(m.bounds.HalfClosed)) })
 	}
 }
 
@@ -137,21 +167,23 @@ func (r *relay) checkIdle() {
 	case idle >= limit:
 		r.cut(idleOver(limit))
 	default:
-		r.after(limit-idle, r.checkIdle)
+		r.after(&r.more.idle, limit-idle, r.checkIdle)
 	}
 }
 
 // after has the loop call f after d.
-func (r *relay) after(d time.Duration, f func()) {
-	r.more.timers = append(r.more.timers, time.AfterFunc(d, func() { r.loop.post(f) }))
+func (r *relay) after(timer **time.Timer, d time.Duration, f func()) {
+	*timer = time.AfterFunc(d, func() { r.loop.post(f) })
 }
 
 func (r *relay) stopTimers() {
 	if r.more == nil {
 		return
 	}
-	for _, t := range r.more.timers {
-		t.Stop()
+	for _, t := range []*time.Timer{r.more.idle, r.more.halfClose, r.more.wholeLife} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 }
 

@@ -17,11 +17,7 @@ import (
 // daemon_gone, because a stream with a hole must not go on.
 func (s *Server) Resume(live Live) {
 	s.init()
-	s.count()
-	go func() {
-		defer s.gone()
-		s.resume(s.ctx, live)
-	}()
+	s.connections.Go(func() { s.resume(s.ctx, live) })
 }
 
 func (s *Server) resume(ctx context.Context, live Live) {

@@ -29,6 +29,7 @@ type search struct {
 	accepted time.Time
 	since    time.Time // when the search began; zero means now
 
+	entered  int // limits that have been passed
 	attempts int
 	inRound  bool    // there may be endpoints left to try in this round
 	failures []error // of this round
@@ -39,37 +40,53 @@ type search struct {
 	sent  int          // bytes of the client's that it has been sent
 }
 
+// record is what there is to say of the connection so far.
+func (s *search) record() Record {
+	return Record{
+		Route: *s.route, Source: addrOf(s.client.RemoteAddr()), Endpoint: s.found.Endpoint,
+		Attempts: s.attempts, Held: time.Since(s.accepted),
+	}
+}
+
 // held is the time until which the connection is held although nobody answers.
 func (s *search) held() time.Time { return s.accepted.Add(s.route.Options.Wait) }
 
 // admit passes the limits; leave gives the places back.
 func (s *search) admit(ctx context.Context) (leave func(), err error) {
-	limits := s.route.Limits
-	if s.server.Limit != nil {
-		limits = append(limits[:len(limits):len(limits)], s.server.Limit)
+	limits := s.limits()
+	leave = s.leaveEntered
+	for s.entered < len(limits) && limits[s.entered].tryEnter() {
+		s.entered++
 	}
-	entered := 0
-	leave = func() {
-		for _, l := range limits[:entered] {
-			l.leave()
-		}
-	}
-	for entered < len(limits) && limits[entered].tryEnter() {
-		entered++
-	}
-	if entered == len(limits) { // nearly always
+	if s.entered == len(limits) { // nearly always
 		return leave, nil
 	}
 	ctx, cancel := context.WithDeadline(ctx, s.held())
 	defer cancel()
 	ctx, stop := s.watchClient(ctx)
 	defer stop()
-	for ; entered < len(limits); entered++ {
-		if err := limits[entered].enter(ctx); err != nil {
+	for ; s.entered < len(limits); s.entered++ {
+		if err := limits[s.entered].enter(ctx); err != nil {
 			return leave, err
 		}
 	}
 	return leave, nil
+}
+
+// limits are those to pass, in their order.
+func (s *search) limits() []*Limit {
+	limits := s.route.Limits
+	if s.server.Limit != nil {
+		limits = append(limits[:len(limits):len(limits)], s.server.Limit)
+	}
+	return limits
+}
+
+// leaveEntered gives back what has been passed.
+func (s *search) leaveEntered() {
+	for _, l := range s.limits()[:s.entered] {
+		l.leave()
+	}
 }
 
 // watchClient ends the context that it returns once the client is seen to have left,

@@ -49,8 +49,8 @@ const (
 	longestAcceptPause = time.Second
 )
 
-// Serve accepts on listener until it is closed or ctx ends, and carries each
-// connection in a goroutine of its own that Drain waits for. It closes listener.
+// Serve accepts on listener until it is closed or ctx ends, and carries the
+// connections, which Drain waits for, in loops or goroutines. It closes listener.
 // A failure to accept is waited out, not fatal; with no descriptor left for a
 // connection it is reset rather than left to wait unseen.
 func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) error {
@@ -72,7 +72,7 @@ func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) e
 		case err == nil:
 			pause = firstAcceptPause
 			if s.enter() {
-				s.goCarry(conn, time.Now(), router)
+				go s.carry(s.ctx, conn, time.Now(), router)
 			} else {
 				s.refuse(conn, time.Now(), errFull)
 			}
@@ -93,16 +93,19 @@ func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) e
 	}
 }
 
-// enter counts a connection that was accepted, and reports false when there are too
-// many already. Either way it is counted until gone.
+// enter counts a connection that was accepted until it is gone, and reports false when
+// there are too many already.
 func (s *Server) enter() bool {
-	s.count()
-	return s.Accepted <= 0 || s.accepted.Load() <= int64(s.Accepted)
-}
-
-func (s *Server) count() {
-	s.connections.Add(1)
-	s.accepted.Add(1)
+	for {
+		n := s.accepted.Load()
+		if s.Accepted > 0 && n >= int64(s.Accepted) {
+			return false
+		}
+		if s.accepted.CompareAndSwap(n, n+1) {
+			s.connections.Add(1)
+			return true
+		}
+	}
 }
 
 // gone is called at the end of a connection that was counted.
@@ -111,29 +114,11 @@ func (s *Server) gone() {
 	s.connections.Done()
 }
 
-// goCarry carries a connection that is counted.
-func (s *Server) goCarry(conn *net.TCPConn, accepted time.Time, router Router) {
-	go s.carry(s.ctx, conn, accepted, router)
-}
-
-// refuse resets a connection that nobody will look at. It is counted.
+// refuse resets a connection that nobody will look at.
 func (s *Server) refuse(conn *net.TCPConn, accepted time.Time, err error) {
 	record := Record{Source: addrOf(conn.RemoteAddr()), Err: err}
 	reset(conn)
 	s.finish(&record, accepted)
-	s.gone()
-}
-
-// lose tells of a connection that was counted and is gone.
-func (s *Server) lose(record Record, accepted time.Time) {
-	s.finish(&record, accepted)
-	s.gone()
-}
-
-// refuse is Server.refuse.
-func (l *loop) refuse(fd int, source netip.AddrPort, err error) {
-	resetFD(fd)
-	l.server.lose(Record{Source: source, Err: err}, l.began.Add(time.Duration(l.now)))
 }
 
 // turnAway gives up the spare descriptor to accept the connections that wait, and
@@ -155,7 +140,6 @@ func (s *Server) turnAway(listener *net.TCPListener, spare *spareDescriptor) {
 		if err != nil {
 			return
 		}
-		s.count()
 		s.refuse(conn, time.Now(), errNoDescriptors)
 	}
 }

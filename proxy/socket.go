@@ -60,15 +60,27 @@ func milliseconds(d time.Duration) int {
 // has it (tcp(7), TCP_INFO). Data that is sent again counts, keep-alive probes do
 // not. So an idle timeout costs the data path nothing.
 func idleFor(client, upstream *net.TCPConn) (time.Duration, error) {
-	c, err := infoOf(client)
-	if err != nil {
-		return 0, fmt.Errorf("the client's connection: %w", err)
+	c, clientErr := infoOf(client)
+	u, upstreamErr := infoOf(upstream)
+	return idleBy(c, clientErr, u, upstreamErr)
+}
+
+// idleForFD is idleFor.
+func idleForFD(client, upstream int) (time.Duration, error) {
+	c, clientErr := unix.GetsockoptTCPInfo(client, unix.IPPROTO_TCP, unix.TCP_INFO)
+	u, upstreamErr := unix.GetsockoptTCPInfo(upstream, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return idleBy(c, clientErr, u, upstreamErr)
+}
+
+func idleBy(client *unix.TCPInfo, clientErr error, upstream *unix.TCPInfo, upstreamErr error) (time.Duration, error) {
+	switch {
+	case clientErr != nil:
+		return 0, fmt.Errorf("the client's connection: %w", clientErr)
+	case upstreamErr != nil:
+		return 0, fmt.Errorf("the endpoint's connection: %w", upstreamErr)
 	}
-	u, err := infoOf(upstream)
-	if err != nil {
-		return 0, fmt.Errorf("the endpoint's connection: %w", err)
-	}
-	return sinceBoth(c, u), nil
+	ago := min(client.Last_data_sent, client.Last_data_recv, upstream.Last_data_sent, upstream.Last_data_recv)
+	return time.Duration(ago) * time.Millisecond, nil
 }
 
 // infoOf asks the kernel for the state of a connection; it fails when the
@@ -111,6 +123,13 @@ func gone(conn *net.TCPConn) bool {
 	return err != nil || info.State == tcpClose
 }
 
+// endedFirst reports whether the peer of a socket that is gone had ended its stream before
+// it reset the connection. The kernel has another error for that, EPIPE, which is taken.
+func endedFirst(fd int) bool {
+	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	return err == nil && unix.Errno(errno) == unix.EPIPE
+}
+
 // reset closes conn with a RST instead of a FIN: what was refused or cut short
 // must not look like a clean end of stream.
 func reset(conn *net.TCPConn) {
@@ -134,24 +153,6 @@ func resetFD(fd int) {
 	closeRaw(fd)
 }
 
-// idleForFD is idleFor.
-func idleForFD(client, upstream int) (time.Duration, error) {
-	c, err := unix.GetsockoptTCPInfo(client, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
-		return 0, fmt.Errorf("the client's connection: %w", err)
-	}
-	u, err := unix.GetsockoptTCPInfo(upstream, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
-		return 0, fmt.Errorf("the endpoint's connection: %w", err)
-	}
-	return sinceBoth(c, u), nil
-}
-
-func sinceBoth(c, u *unix.TCPInfo) time.Duration {
-	ago := min(c.Last_data_sent, c.Last_data_recv, u.Last_data_sent, u.Last_data_recv)
-	return time.Duration(ago) * time.Millisecond
-}
-
 // keepAliveFD does what package net does for its connections, and Options.apply after it.
 func keepAliveFD(fd int, every time.Duration) {
 	if every < 0 {
@@ -171,14 +172,12 @@ func keepAliveFD(fd int, every time.Duration) {
 // defaultKeepAliveProbes is package net's.
 const defaultKeepAliveProbes = 9
 
-// takeBoth takes the sockets of two connections from package net. On failure both are
-// as they were.
-func takeBoth(one, other *net.TCPConn) (a, b int, err error) {
-	a, b, ok := live{Live{Client: one, Upstream: other}}.Duplicate()
-	if !ok {
-		return -1, -1, unix.EMFILE
+// takeBoth takes the sockets of two connections from package net. Where it fails, both
+// are as they were.
+func takeBoth(client, upstream *net.TCPConn) (c, u int, ok bool) {
+	if c, u, ok = (live{Live{Client: client, Upstream: upstream}}).Duplicate(); ok {
+		client.Close()
+		upstream.Close()
 	}
-	one.Close()
-	other.Close()
-	return a, b, nil
+	return c, u, ok
 }

@@ -162,31 +162,15 @@ func (d *direction) watch() bool {
 // with a reset throws away what waits to be sent. It gives up on a peer that takes
 // nothing for patience.
 func flush(conn *net.TCPConn, patience time.Duration) {
-	flushBy(func() (int, bool) {
-		waiting, err := unacknowledged(conn)
-		return waiting, err == nil && waiting > 0 && !gone(conn)
-	}, patience)
-}
-
-// flushFD is flush.
-func flushFD(fd int, patience time.Duration) {
-	flushBy(func() (int, bool) {
-		waiting, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
-		return waiting, err == nil && waiting > 0 && !goneFD(fd)
-	}, patience)
-}
-
-// flushBy waits while some bytes are waiting, unless they stay as many for patience.
-func flushBy(waiting func() (bytes int, some bool), patience time.Duration) {
 	const shortest, longest = 200 * time.Microsecond, 50 * time.Millisecond
 	least, moved := -1, time.Now()
 	for pause := shortest; ; pause = min(2*pause, longest) {
-		left, some := waiting()
-		if !some {
+		waiting, err := unacknowledged(conn)
+		if err != nil || waiting == 0 || gone(conn) {
 			return
 		}
-		if least < 0 || left < least {
-			least, moved, pause = left, time.Now(), shortest
+		if least < 0 || waiting < least {
+			least, moved, pause = waiting, time.Now(), shortest
 		}
 		if time.Since(moved) > patience {
 			return

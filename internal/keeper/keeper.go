@@ -61,7 +61,7 @@ func (k *Keeper) Keep(conn proxy.Connection) (release func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.next++
-	e := &entry{id: k.next, since: conn.Live().Accepted, conn: conn}
+	e := &entry{id: k.next, since: time.Now(), conn: conn}
 	k.live[e.id] = e
 	k.fresh = append(k.fresh, e)
 	if !k.awake {
