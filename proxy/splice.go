@@ -75,15 +75,22 @@ type pair struct {
 func (p *pair) settle(cause error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.settleLocked(cause)
+}
+
+func (p *pair) settleLocked(cause error) error {
 	if !p.settled {
 		p.settled, p.cause = true, cause
 	}
 	return p.cause
 }
 
-// cut ends both connections at once, unless they have ended cleanly.
+// cut ends both connections at once, unless they have ended cleanly. Whoever settles
+// later waits until both are closed: the splice has not ended before.
 func (p *pair) cut(cause error) {
-	if p.settle(cause) != nil {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.settleLocked(cause) != nil {
 		reset(p.client)
 		reset(p.upstream)
 	}
