@@ -37,8 +37,7 @@ func (s *Server) unserved(search *search, record Record, err error, leave func()
 	record.Err = s.whyUnserved(s.ctx, search.client, err)
 	reset(search.client)
 	leave()
-	s.finish(&record, search.accepted)
-	s.gone()
+	s.gone(&record, search.accepted)
 }
 
 // goOn serves a connection that was admitted; leave gives its places back.
@@ -57,8 +56,7 @@ func (s *Server) goOn(search *search, leave func()) {
 // splice carries a connection to its end.
 func (s *Server) splice(search *search, record Record, leave func()) {
 	ctx, route := s.ctx, search.route
-	defer s.gone()
-	defer func() { s.finish(&record, search.accepted) }()
+	defer func() { s.gone(&record, search.accepted) }()
 	defer leave()
 	if s.Keep != nil {
 		release := s.Keep(live{Live{

@@ -78,8 +78,7 @@ func (s *Server) goOnBy(fd int, search *search, source netip.AddrPort, next func
 	conn, err := connOf(fd)
 	if err != nil {
 		search.leaveEntered()
-		s.finish(&Record{Route: *search.route, Source: source, Attempts: search.attempts, Err: err}, search.accepted)
-		s.gone()
+		s.gone(&Record{Route: *search.route, Source: source, Attempts: search.attempts, Err: err}, search.accepted)
 		return
 	}
 	search.client = conn

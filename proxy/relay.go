@@ -380,6 +380,5 @@ func (r *relay) report() {
 		}
 	}
 	leave()
-	s.finish(&record, r.loop.at(r.accepted))
-	s.gone()
+	s.gone(&record, r.loop.at(r.accepted))
 }

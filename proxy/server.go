@@ -108,9 +108,10 @@ func (s *Server) enter() bool {
 	}
 }
 
-// gone is called at the end of a connection that was counted.
-func (s *Server) gone() {
+// gone tells of the end of a connection that was counted. Its place is free by then.
+func (s *Server) gone(record *Record, accepted time.Time) {
 	s.accepted.Add(-1)
+	s.finish(record, accepted)
 	s.connections.Done()
 }
 
