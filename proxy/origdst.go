@@ -43,25 +43,73 @@ func OriginalDst(conn *net.TCPConn) (netip.AddrPort, error) {
 	return dst, nil
 }
 
-// originalDst4 reads a struct sockaddr_in. The type of the getter is another
-// that is at least as large; only the bytes matter.
-func originalDst4(fd int) (netip.AddrPort, error) {
-	value, err := unix.GetsockoptIPv6Mreq(fd, unix.IPPROTO_IP, unix.SO_ORIGINAL_DST)
+// OriginalDstOf is OriginalDst of the socket fd, whose peer is source. It allocates
+// nothing, for a loop that asks it of every connection.
+func OriginalDstOf(fd int, source netip.Addr) (netip.AddrPort, error) {
+	var dst netip.AddrPort
+	var err error
+	if source.Unmap().Is4() {
+		dst, err = originalDst4(fd)
+	} else {
+		dst, err = originalDst6(fd)
+	}
+	if err == unix.ENOENT || err == unix.ENOPROTOOPT { //nolint:errorlint // they come bare
+		dst, err = localAddr(fd) // no NAT here has seen the connection
+	}
 	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("original destination: %w", err)
+	}
+	return dst, nil
+}
+
+// originalDst4 reads a struct sockaddr_in.
+func originalDst4(fd int) (netip.AddrPort, error) {
+	var value unix.RawSockaddrInet4
+	if err := getsockopt(fd, unix.IPPROTO_IP, unix.SO_ORIGINAL_DST, unsafe.Pointer(&value), unsafe.Sizeof(value)); err != nil {
 		return netip.AddrPort{}, err
 	}
-	b := value.Multiaddr
-	port := binary.BigEndian.Uint16(b[2:4])
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), port), nil
+	return netip.AddrPortFrom(netip.AddrFrom4(value.Addr), hostOrder(value.Port)), nil
 }
 
 // originalDst6 reads a struct sockaddr_in6.
 func originalDst6(fd int) (netip.AddrPort, error) {
 	const ip6tOriginalDst = 80 // IP6T_SO_ORIGINAL_DST
-	value, err := unix.GetsockoptIPv6MTUInfo(fd, unix.IPPROTO_IPV6, ip6tOriginalDst)
-	if err != nil {
+	var value unix.RawSockaddrInet6
+	if err := getsockopt(fd, unix.IPPROTO_IPV6, ip6tOriginalDst, unsafe.Pointer(&value), unsafe.Sizeof(value)); err != nil {
 		return netip.AddrPort{}, err
 	}
-	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&value.Addr.Port))[:]) //nolint:gosec // network byte order in a uint16
-	return netip.AddrPortFrom(netip.AddrFrom16(value.Addr.Addr), port), nil
+	return netip.AddrPortFrom(netip.AddrFrom16(value.Addr), hostOrder(value.Port)), nil
+}
+
+// getsockopt reads an option into value. The getters of package unix return what they
+// have allocated.
+func getsockopt(fd, level, option int, value unsafe.Pointer, size uintptr) error {
+	length := uint32(size)                                                                             //nolint:gosec // of a small struct
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option), //nolint:gosec // as the kernel has it
+		uintptr(value), uintptr(unsafe.Pointer(&length)), 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// localAddr is the address of the socket fd, an IPv4 one as such; it allocates nothing.
+func localAddr(fd int) (netip.AddrPort, error) {
+	var value unix.RawSockaddrInet6 // that of IPv4 is shorter, and begins alike
+	length := uint32(unsafe.Sizeof(value))
+	_, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), //nolint:gosec // as the kernel has it
+		uintptr(unsafe.Pointer(&value)), uintptr(unsafe.Pointer(&length)))
+	switch {
+	case errno != 0:
+		return netip.AddrPort{}, errno
+	case value.Family == unix.AF_INET:
+		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(&value)) //nolint:gosec // see above
+		return netip.AddrPortFrom(netip.AddrFrom4(four.Addr), hostOrder(four.Port)), nil
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(value.Addr).Unmap(), hostOrder(value.Port)), nil
+}
+
+// hostOrder is a port as package net has it.
+func hostOrder(network uint16) uint16 {
+	return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&network))[:]) //nolint:gosec // network byte order in a uint16
 }

@@ -56,12 +56,32 @@ func (r *Resolver) Resolve(ctx context.Context, t Target, last *Resolution) (*Re
 		return nil, err
 	}
 	v := r.settle(ctx, t)
-	next := &Resolution{Endpoints: v.endpoints(), watched: v.watched}
+	next := v.resolution()
 	if len(next.Endpoints) == 0 {
 		return next, v.failure(t)
 	}
-	if v.settled() {
-		next.answers = v.answers
-	}
 	return next, nil
+}
+
+// Known is Resolve where that need not wait and finds somebody; false means that Resolve
+// is to be called. It starts no watch.
+func (r *Resolver) Known(t Target, last *Resolution) (*Resolution, bool) {
+	now := time.Now()
+	if last != nil && len(last.Endpoints) > 0 && last.current(now) {
+		return last, true
+	}
+	select {
+	case <-r.running:
+	default:
+		return nil, false
+	}
+	v := r.view(t, now, r.watching)
+	if v.unwatched {
+		return nil, false
+	}
+	var grace time.Time
+	if final, _, _ := v.decide(now, &grace, r.options.Grace); !final || len(v.endpoints()) == 0 {
+		return nil, false
+	}
+	return v.resolution(), true
 }

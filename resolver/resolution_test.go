@@ -104,3 +104,48 @@ func TestAFailedResolutionTellsOfTheFirstEndpoint(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatIsKnownIsSaidAtOnce: Known is Resolve as long as that finds somebody without a
+// wait, also while a source fails.
+func TestWhatIsKnownIsSaidAtOnce(t *testing.T) {
+	chained(t, Options{}, func(ctx context.Context, r *Resolver, source *scripted) {
+		target := chain("first", "second")
+		unknown := func(when string) {
+			t.Helper()
+			if got, known := r.Known(target, nil); known || got != nil {
+				t.Errorf("%s: %+v is known", when, got)
+			}
+		}
+		unknown("before anybody asked")
+		if watched := r.watching(Query{Scheme: "fake", Host: "first"}); watched != nil {
+			t.Error("a watch was started")
+		}
+		r.Keep([]Target{target})
+		synctest.Wait()
+		unknown("before any source answered")
+		source.set("first", serving(firstAddr))
+		source.set("second", serving(secondAddr))
+		synctest.Wait()
+		first, known := r.Known(target, nil)
+		again, err := r.Resolve(ctx, target, first)
+		if !known || err != nil || again != first || first.Endpoints[0].String() != firstAddr {
+			t.Fatalf("known: %+v, %t; resolved: %+v, %v", first, known, again, err)
+		}
+		if kept, known := r.Known(target, first); !known || kept != first {
+			t.Errorf("known again: %p, %t; want %p", kept, known, first)
+		}
+		if n := testing.AllocsPerRun(100, func() { r.Known(target, first) }); n != 0 {
+			t.Errorf("%v allocations; want none", n)
+		}
+		source.set("second", errors.New("down"))
+		synctest.Wait()
+		next, known := r.Known(target, first)
+		if !known || next == first || len(next.Endpoints) != 1 || next.Endpoints[0] != first.Endpoints[0] {
+			t.Errorf("while a source fails: %+v, %t", next, known)
+		}
+		source.set("first", Answer{})
+		source.set("second", Answer{})
+		time.Sleep(time.Minute)
+		unknown("when nobody is left")
+	})
+}

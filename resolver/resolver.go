@@ -194,7 +194,7 @@ func (r *Resolver) settle(ctx context.Context, t Target) view {
 	var grace, deadline time.Time
 	for {
 		now := time.Now()
-		v := r.view(t, now)
+		v := r.view(t, now, r.watch)
 		final, until, changed := v.decide(now, &grace, r.options.Grace)
 		if final {
 			return v
@@ -210,6 +210,14 @@ func (r *Resolver) settle(ctx context.Context, t Target) view {
 			return v
 		}
 	}
+}
+
+// watching returns the running watch of q, nil if there is none. It takes no lock.
+func (r *Resolver) watching(q Query) *watch {
+	if w, ok := r.watches.Load(q); ok {
+		return w.(*watch)
+	}
+	return nil
 }
 
 // watch returns the running watch of q, and starts it if there is none.

@@ -108,7 +108,7 @@ func (r *Resolver) status(t Target, v *view) Status {
 	now := time.Now()
 	for i, c := range t.Choices {
 		for j, q := range c.Queries {
-			p := r.readChoice(c.only(j), now, &view{})
+			p := r.readChoice(c.only(j), now, &view{find: r.watch})
 			known := r.watch(q).state.Load()
 			one := QueryStatus{
 				Query: q, Choice: i, Endpoints: p.endpoints, LeftOut: p.leftOut, Notes: p.notes,

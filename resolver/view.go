@@ -19,6 +19,9 @@ type view struct {
 	chosen  int               // the part whose endpoints are used; -1 when none has any
 	watched []<-chan struct{} // closed when an answer changes
 	answers []answered        // in step with watched
+
+	find      func(Query) *watch // the watch of a query; nil if it has none
+	unwatched bool               // some query has none
 }
 
 // part is what the watches of one choice say.
@@ -46,6 +49,15 @@ func (v *view) endpoints() []Endpoint {
 	return v.parts[v.chosen].endpoints
 }
 
+// resolution is v, decided, as it is told.
+func (v *view) resolution() *Resolution {
+	r := &Resolution{Endpoints: v.endpoints(), watched: v.watched}
+	if len(r.Endpoints) > 0 && v.settled() {
+		r.answers = v.answers
+	}
+	return r
+}
+
 // settled reports whether every watch is well and has answered: what v says then holds
 // until one of them says something else.
 func (v *view) settled() bool {
@@ -57,10 +69,10 @@ func (v *view) settled() bool {
 	return true
 }
 
-// view reads the watches of t, all of them: what a chain may fall back to is to
-// be warm.
-func (r *Resolver) view(t Target, now time.Time) view {
-	v := view{parts: make([]part, len(t.Choices)), chosen: -1}
+// view reads the watches of t as find gives them, all of them: what a chain may fall
+// back to is to be warm.
+func (r *Resolver) view(t Target, now time.Time, find func(Query) *watch) view {
+	v := view{parts: make([]part, len(t.Choices)), chosen: -1, find: find}
 	for i, c := range t.Choices {
 		v.parts[i] = r.readChoice(c, now, &v)
 		if v.chosen < 0 && len(v.parts[i].endpoints) > 0 {
@@ -115,7 +127,11 @@ func lookupOf(e Endpoint) Query {
 
 // read returns what q's watch knows, and notes in p what it does not.
 func (r *Resolver) read(q Query, now time.Time, p *part, v *view) *state {
-	w := r.watch(q)
+	w := v.find(q)
+	if w == nil {
+		v.unwatched = true
+		return new(state)
+	}
 	w.used.Store(now.UnixNano())
 	s := w.state.Load()
 	v.watched = append(v.watched, s.replaced)

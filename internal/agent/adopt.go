@@ -9,7 +9,6 @@ import (
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/proxy"
 )
 
 // directAddr is where mode listen listens for a binding.
@@ -38,7 +37,7 @@ func (at *attachment) adopt(ctx context.Context) {
 		}
 	} else {
 		for _, f := range both {
-			at.inherit(ctx, f, proxy.RouterFunc(at.route))
+			at.inherit(ctx, f, at)
 		}
 	}
 	at.borrow(ctx, n, both)
@@ -57,7 +56,7 @@ func (at *attachment) borrow(ctx context.Context, n *identity.Namespace, both []
 			}
 			continue
 		}
-		if at.inherit(ctx, f, proxy.RouterFunc(at.route)) {
+		if at.inherit(ctx, f, at) {
 			at.borrowed = append(at.borrowed, at.listening[f])
 			delete(at.listening, f)
 		}

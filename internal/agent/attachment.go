@@ -33,8 +33,9 @@ type attachment struct {
 	mode    config.Mode // Redirect or Listen
 	slots   chan struct{}
 	desired atomic.Pointer[identity.Namespace]
-	changed chan struct{} // holds a token when desired has been replaced
-	ending  chan struct{} // closed by end
+	known   prompts[uint16] // of desired
+	changed chan struct{}   // holds a token when desired has been replaced
+	ending  chan struct{}   // closed by end
 	endOnce sync.Once
 	leaving chan struct{} // closed when another daemon goes on
 	alive   atomic.Bool   // whether the namespace outlives us, so that its rules must go
@@ -208,11 +209,11 @@ func familyNames(families []netrules.Family) []string {
 func (at *attachment) redirect(ctx context.Context, families []netrules.Family, ports []netrules.Port) error {
 	for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
 		if at.listening[f] == nil { // also where the engine has turned IPv6 off since
-			at.inherit(ctx, f, proxy.RouterFunc(at.route))
+			at.inherit(ctx, f, at)
 		}
 	}
 	for _, f := range families {
-		if err := at.listenOn(ctx, f, proxy.RouterFunc(at.route)); err != nil {
+		if err := at.listenOn(ctx, f, at); err != nil {
 			return err
 		}
 	}
@@ -297,14 +298,23 @@ func notUnsupported(f netrules.Family, err error) error {
 	return err
 }
 
-// route is the Router of this namespace: whoever reaches its socket is inside.
-func (at *attachment) route(_ context.Context, conn *net.TCPConn) (proxy.Route, error) {
+// Route is that of this namespace's connections: whoever reaches its socket is inside.
+func (at *attachment) Route(_ context.Context, conn *net.TCPConn) (proxy.Route, error) {
 	n := at.desired.Load()
 	dst, err := proxy.OriginalDst(conn)
 	if err != nil {
 		return proxy.Route{Client: clientOf(n.Clients[0])}, proxy.Fail(proxy.NoBinding, err)
 	}
 	return at.agent.routeFor(n, way{peerOf(conn), dst})
+}
+
+// RouteNow is Route for the ports that are declared.
+func (at *attachment) RouteNow(conn proxy.Accepted) (*proxy.Route, proxy.Chooser) {
+	dst, err := proxy.OriginalDstOf(conn.FD, conn.Source.Addr())
+	if err != nil {
+		return nil, nil
+	}
+	return at.agent.promptFor(&at.known, at.desired.Load(), way{conn.Source, dst})
 }
 
 // detach stops redirecting and accepting. The rest of the rules stays until

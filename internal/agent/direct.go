@@ -62,10 +62,24 @@ func (at *attachment) listenAt(ctx context.Context, addr netip.AddrPort) error {
 // called.
 func (at *attachment) serveDirect(ctx context.Context, addr netip.AddrPort, listener *net.TCPListener) context.CancelFunc {
 	serving, cancel := context.WithCancel(ctx)
-	at.agent.accept(serving, at.directSocket(), listener, proxy.RouterFunc(func(_ context.Context, conn *net.TCPConn) (proxy.Route, error) {
-		return at.agent.routeFor(at.desired.Load(), way{peerOf(conn), addr})
-	}))
+	at.agent.accept(serving, at.directSocket(), listener, &directRouter{at, addr})
 	return cancel
+}
+
+// directRouter is the Router of the socket of a declared port.
+type directRouter struct {
+	*attachment
+	addr netip.AddrPort
+}
+
+// Route is that of whoever the port is declared by now.
+func (d *directRouter) Route(_ context.Context, conn *net.TCPConn) (proxy.Route, error) {
+	return d.agent.routeFor(d.desired.Load(), way{peerOf(conn), d.addr})
+}
+
+// RouteNow is Route while the port is declared.
+func (d *directRouter) RouteNow(conn proxy.Accepted) (*proxy.Route, proxy.Chooser) {
+	return d.agent.promptFor(&d.known, d.desired.Load(), way{conn.Source, d.addr})
 }
 
 // inheritDirect serves the socket at addr that the daemon before us has left, if there

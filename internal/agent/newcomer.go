@@ -270,9 +270,9 @@ func (nc *newcomer) undo(do func(context.Context, netrules.Family) error) {
 	}
 }
 
-// route is the Router of the sockets that were opened before the owner was known,
+// Route is that of the sockets that were opened before the owner was known,
 // also after that.
-func (nc *newcomer) route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
+func (nc *newcomer) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
 	dst, err := proxy.OriginalDst(conn)
 	if err != nil {
 		return proxy.Route{}, proxy.Fail(proxy.NoBinding, err)
@@ -307,6 +307,19 @@ func (nc *newcomer) route(ctx context.Context, conn *net.TCPConn) (proxy.Route, 
 	}
 	route.Ended = leave
 	return route, nil
+}
+
+// RouteNow is Route once there is an owner who declares the port.
+func (nc *newcomer) RouteNow(conn proxy.Accepted) (*proxy.Route, proxy.Chooser) {
+	select {
+	case <-nc.decided:
+	default:
+		return nil, nil
+	}
+	if nc.verdict.owner == nil {
+		return nil, nil
+	}
+	return nc.verdict.owner.RouteNow(conn)
 }
 
 // routeOwned routes a connection of the container that at serves.

@@ -13,7 +13,6 @@ import (
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/advance"
 	"github.com/ambassadord/ambassadord/netrules/netns"
-	"github.com/ambassadord/ambassadord/proxy"
 )
 
 const (
@@ -39,9 +38,8 @@ func (nc *newcomer) prepare(ctx context.Context) error {
 // listenSoon opens the sockets. The engine mounts a namespace a moment before it
 // sets lo up in there, and until then there is no address to listen at.
 func (nc *newcomer) listenSoon(ctx context.Context) error {
-	router := proxy.RouterFunc(nc.route)
 	if err := nc.soon(ctx, func() (bool, error) {
-		err := nc.listenOn(ctx, netrules.IPv4, router)
+		err := nc.listenOn(ctx, netrules.IPv4, nc)
 		if errors.Is(err, unix.EADDRNOTAVAIL) {
 			return false, nil
 		}
@@ -59,7 +57,7 @@ func (nc *newcomer) listenSoon(ctx context.Context) error {
 		if err != nil || !there {
 			return false, err
 		}
-		return true, nc.listenOn(ctx, netrules.IPv6, router)
+		return true, nc.listenOn(ctx, netrules.IPv6, nc)
 	})
 	return nil
 }

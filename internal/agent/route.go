@@ -1,12 +1,10 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"time"
 
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
@@ -46,7 +44,7 @@ func (a *agent) bound(route proxy.Route, b *binding.Binding, w way, container *d
 		client = w.from.Addr().String()
 	}
 	route.Options = up.carried
-	route.Endpoints = &chooser{agent: a, up: up, text: b.Text, client: client}
+	route.Endpoints = &chooser{agent: a, up: up, client: client}
 	route.Limits = a.upstreams.limitsOf(up, client, route.Client.Name, b)
 	if up.options.OnRemoval == option.Drain {
 		route.Opened = a.removals.opened(up)
@@ -96,41 +94,6 @@ func sourceSeen(n *identity.Namespace, from netip.AddrPort) netip.AddrPort {
 
 func clientOf(c *identity.Client) proxy.Client {
 	return proxy.Client{Name: c.Container.Name, ID: c.Container.ShortID(), Service: c.Container.Service()}
-}
-
-// headerPatience is how long a trusted peer may take to say who its client is.
-const headerPatience = 10 * time.Second
-
-// fixed is the Router of a listener with one target, which a reload may change.
-func (a *agent) fixed(l *fixedListener) proxy.Router {
-	return proxy.RouterFunc(func(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
-		service := l.service.Load()
-		b, trusted := &service.binding, service.proxyFrom
-		w := way{from: peerOf(conn), to: localOf(conn)}
-		route := proxy.Route{Port: b.Port, Target: b.Text}
-		if trusts(trusted, w.from.Addr()) {
-			ctx, cancel := context.WithTimeout(ctx, headerPatience)
-			defer cancel()
-			source, n, err := proxyproto.Read(ctx, conn)
-			route.Read = n
-			if err != nil {
-				route.Client.Name = w.from.Addr().String()
-				return route, proxy.Fail(proxy.UnknownClient, err)
-			}
-			if source.IsValid() {
-				w.from = source
-			}
-		}
-		route.Client.Name = w.from.Addr().String()
-		var container *dockerd.Container
-		// Who it is matters to the log alone here, so an unsure answer will do.
-		if table := a.table.load(); table != nil {
-			if n := table.At(w.from.Addr()); n != nil {
-				route.Client, container = clientOf(n.Clients[0]), n.Owner
-			}
-		}
-		return a.bound(route, b, w, container)
-	})
 }
 
 func trusts(prefixes []netip.Prefix, addr netip.Addr) bool {

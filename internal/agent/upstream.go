@@ -1,14 +1,10 @@
 package agent
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/binding"
@@ -20,6 +16,7 @@ import (
 
 // upstream is a target with its options, shared by all whose bindings say the same.
 type upstream struct {
+	text    string // the target as it was declared
 	target  resolver.Target
 	options option.Set
 	carried proxy.Options
@@ -28,6 +25,18 @@ type upstream struct {
 
 	// last is shared by all upstreams of one target, which may share a pool, too.
 	last *atomic.Pointer[answer]
+	// pool is the balancer's, as long as that has not forgotten it.
+	pool atomic.Pointer[balance.Pool]
+}
+
+// poolOf is up's pool.
+func (a *agent) poolOf(up *upstream) *balance.Pool {
+	pool := up.pool.Load()
+	if pool == nil || pool.Forgotten() {
+		pool = a.balancer.Pool(up.text, up.balance)
+		up.pool.Store(pool)
+	}
+	return pool
 }
 
 // answer is what was resolved last.
@@ -50,6 +59,10 @@ type upstreamKey struct {
 type upstreams struct {
 	all      sync.Map // upstreamKey → *upstream
 	resolved sync.Map // target → *atomic.Pointer[answer]
+
+	// forgotten counts how often something was. Who keeps an upstream or a Limit asks for
+	// it anew when that has changed, or it might not be the one that others share.
+	forgotten atomic.Uint64
 
 	mu      sync.Mutex
 	limits  map[targetLimit]*proxy.Limit
@@ -75,7 +88,7 @@ func (u *upstreams) of(b *binding.Binding) *upstream {
 	if up, ok := u.all.Load(key); ok {
 		return up.(*upstream)
 	}
-	up := &upstream{target: b.Target, options: b.Options, carried: carriedOptions(&b.Options), balance: balanceOptions(&b.Options)}
+	up := &upstream{text: b.Text, target: b.Target, options: b.Options, carried: carriedOptions(&b.Options), balance: balanceOptions(&b.Options)}
 	if b.Options.TargetLimit > 0 {
 		up.limit = u.targetLimit(b)
 	}
@@ -103,7 +116,7 @@ func (u *upstreams) targetLimit(b *binding.Binding) *proxy.Limit {
 // limitsOf are what a connection of client by the binding b has to pass.
 func (u *upstreams) limitsOf(up *upstream, client string, name string, b *binding.Binding) []*proxy.Limit {
 	var limits []*proxy.Limit
-	if b.Options.ClientLimit > 0 || b.Options.ClientRate > 0 {
+	if limitsClients(&b.Options) {
 		limits = append(limits, u.clientLimit(clientLimit{client, b.Port}, name, &b.Options))
 	}
 	if up.limit != nil {
@@ -112,8 +125,16 @@ func (u *upstreams) limitsOf(up *upstream, client string, name string, b *bindin
 	return limits
 }
 
+// limitsClients reports whether o limits each client.
+func limitsClients(o *option.Set) bool { return o.ClientLimit > 0 || o.ClientRate > 0 }
+
+// clientBounds are those to which o limits each client.
+func clientBounds(o *option.Set) proxy.Bounds {
+	return proxy.Bounds{Open: o.ClientLimit, Rate: o.ClientRate, Queue: o.Queue}
+}
+
 func (u *upstreams) clientLimit(key clientLimit, name string, o *option.Set) *proxy.Limit {
-	bounds := proxy.Bounds{Open: o.ClientLimit, Rate: o.ClientRate, Queue: o.Queue}
+	bounds := clientBounds(o)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	l := u.clients[key]
@@ -135,6 +156,7 @@ func (u *upstreams) clientLimit(key clientLimit, name string, o *option.Set) *pr
 // keep forgets what no client of table has bound any more. Connections that use it go
 // on, and a listener makes its own anew.
 func (u *upstreams) keep(table *identity.Table) {
+	defer u.forgotten.Add(1) // after the last: who looked before has seen what is gone
 	kept, targets, alive := map[upstreamKey]bool{}, map[string]bool{}, map[string]bool{}
 	for _, c := range table.Clients() {
 		alive[c.Container.ShortID()] = true
@@ -175,114 +197,14 @@ const mostClients = 4096
 // sweep forgets the limits of clients that are not alive and have nothing left that
 // counts. It is called with mu held.
 func (u *upstreams) sweep(alive map[string]bool) {
+	had := len(u.clients)
 	for key, l := range u.clients {
 		if !alive[key.client] && l.Idle() {
 			delete(u.clients, key)
 		}
 	}
-}
-
-// chooser is the proxy.Chooser of one connection.
-type chooser struct {
-	agent  *agent
-	up     *upstream
-	text   string // the target as it was declared
-	client string // who keeps an endpoint, under the policy that does
-
-	resolution atomic.Pointer[resolver.Resolution]
-	choice     balance.Choice
-}
-
-// TryRefresh leaves it to Refresh.
-func (c *chooser) TryRefresh() bool { return false }
-
-// Refresh asks who serves the target now.
-func (c *chooser) Refresh(ctx context.Context) error {
-	last := c.up.last.Load()
-	if last == nil {
-		last = &answer{}
-	}
-	resolution, err := c.agent.resolver.Resolve(ctx, c.up.target, last.resolution)
-	if resolution != nil {
-		c.resolution.Store(resolution)
-	}
-	if err != nil {
-		return proxy.Fail(resolveReason(err), err)
-	}
-	if resolution != last.resolution {
-		next := &answer{resolution: resolution, given: resolution}
-		if last.given != nil && slices.Equal(last.given.Endpoints, resolution.Endpoints) {
-			next.given = last.given
-		}
-		c.up.last.Store(next)
-		last = next
-	}
-	pool := c.agent.balancer.Pool(c.text, c.up.balance)
-	if !pool.Knows(last.given) {
-		pool.Update(last.given, c.agent.candidates(last.given.Endpoints))
-	}
-	c.choice = pool.Choose(c.client)
-	return nil
-}
-
-// Next names the endpoint to dial next.
-func (c *chooser) Next() (proxy.Attempt, bool) {
-	left := c.choice.Left()
-	use, ok := c.choice.Next()
-	if !ok {
-		return proxy.Attempt{}, false
-	}
-	return proxy.Attempt{
-		Endpoint: proxy.Endpoint{Addr: use.Addr, Name: use.Name},
-		Left:     left,
-		Verdict:  &trial{use: use, began: time.Now()},
-	}, true
-}
-
-// Changed blocks until the target's sources say something else than at the last
-// Refresh.
-func (c *chooser) Changed(ctx context.Context) {
-	if resolution := c.resolution.Load(); resolution != nil {
-		resolution.Changed(ctx)
-		return
-	}
-	<-ctx.Done()
-}
-
-// trial tells the balancer what became of an endpoint.
-type trial struct {
-	use   balance.Use
-	began time.Time
-}
-
-// leastPatience is how long an endpoint must have been given to answer if it is to
-// count as its failure that it did not.
-const leastPatience = 500 * time.Millisecond
-
-// Failed passes on that the endpoint did not answer, if it had the time to.
-func (t *trial) Failed(err error) {
-	if errors.Is(err, context.DeadlineExceeded) && time.Since(t.began) < leastPatience {
-		t.use.Cancelled()
-		return
-	}
-	t.use.Failed(err)
-}
-
-// Cancelled passes on that it was given up.
-func (t *trial) Cancelled() { t.use.Cancelled() }
-
-// Opened passes on that it answered.
-func (t *trial) Opened() { t.use.Opened() }
-
-// Closed passes on how the connection ended.
-func (t *trial) Closed(answered, reset bool) {
-	switch {
-	case answered:
-		t.use.Closed(balance.Answered)
-	case reset:
-		t.use.Closed(balance.Reset)
-	default:
-		t.use.Closed(balance.Silent)
+	if len(u.clients) < had {
+		u.forgotten.Add(1)
 	}
 }
 

@@ -48,6 +48,13 @@ func TestPoolsAreForgotten(t *testing.T) {
 		o := Options{EjectAfter: 1}
 		p, version := r.Pool("web", o), new(int)
 		p.Update(version, alike(2))
+		if p.Forgotten() {
+			t.Error("a pool is forgotten from the start")
+		}
+		sleep(forgetAfter + time.Minute)
+		if !p.Forgotten() || r.Pool("web", o).Forgotten() {
+			t.Error("who has kept a pool does not learn that it is forgotten, or the next one is as well")
+		}
 		sleep(forgetAfter + time.Minute)
 		if len(r.Pools()) != 0 || len(r.Status()) != 0 {
 			t.Errorf("%d pools and %d addresses are left", len(r.Pools()), len(r.Status()))

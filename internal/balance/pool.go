@@ -25,6 +25,7 @@ type Pool struct {
 	stale   atomic.Bool   // the picture is to be made anew
 	turn    atomic.Uint64 // of RoundRobin
 	used    atomic.Int64  // the beat at which it was last chosen from
+	gone    atomic.Bool   // close has been called
 
 	// mu is for making pictures and rosters. Who chooses only tries it.
 	mu     sync.Mutex
@@ -59,6 +60,10 @@ type roster struct {
 	version any
 	members []member // by priority, then distance
 }
+
+// Forgotten reports whether the Registry has forgotten the pool, so that it is to be
+// asked for anew. Who has kept it may ask that instead of Registry.Pool.
+func (p *Pool) Forgotten() bool { return p.gone.Load() }
 
 // Knows reports whether version is what the pool was told last, so that there is no
 // need to put the endpoints together for Update.
@@ -177,6 +182,7 @@ func (p *Pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	p.gone.Store(true)
 	members := p.picture.Load().roster.members
 	for i := range members {
 		p.registry.release(members[i].health, p)

@@ -73,8 +73,8 @@ func New(c Config) *Registry {
 // clock.
 func (r *Registry) now() int64 { return int64(time.Since(r.epoch)) }
 
-// Pool returns the pool of target and o. Ask for it anew for each connection: one
-// that nobody has chosen from for a while is forgotten.
+// Pool returns the pool of target and o. Ask for it anew for each connection, or whether
+// it is Forgotten: one that nobody has chosen from for a while is.
 func (r *Registry) Pool(target string, o Options) *Pool {
 	if p := r.find(target, &o); p != nil {
 		p.touch()

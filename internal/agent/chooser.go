@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/balance"
+	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// chooser is the proxy.Chooser of one connection.
+type chooser struct {
+	agent  *agent
+	up     *upstream
+	client string // who keeps an endpoint, under the policy that does
+
+	resolution atomic.Pointer[resolver.Resolution]
+	choice     balance.Choice
+}
+
+// TryRefresh takes what is known of who serves the target.
+func (c *chooser) TryRefresh() bool {
+	last := c.up.last.Load()
+	if last == nil {
+		last = &answer{}
+	}
+	resolution, known := c.agent.resolver.Known(c.up.target, last.resolution)
+	if !known {
+		return false
+	}
+	c.resolution.Store(resolution)
+	c.choose(last, resolution)
+	return true
+}
+
+// Refresh asks who serves the target now.
+func (c *chooser) Refresh(ctx context.Context) error {
+	last := c.up.last.Load()
+	if last == nil {
+		last = &answer{}
+	}
+	resolution, err := c.agent.resolver.Resolve(ctx, c.up.target, last.resolution)
+	if resolution != nil {
+		c.resolution.Store(resolution)
+	}
+	if err != nil {
+		return proxy.Fail(resolveReason(err), err)
+	}
+	c.choose(last, resolution)
+	return nil
+}
+
+// choose begins a round with what was resolved after last.
+func (c *chooser) choose(last *answer, resolution *resolver.Resolution) {
+	if resolution != last.resolution {
+		next := &answer{resolution: resolution, given: resolution}
+		if last.given != nil && slices.Equal(last.given.Endpoints, resolution.Endpoints) {
+			next.given = last.given
+		}
+		c.up.last.Store(next)
+		last = next
+	}
+	pool := c.agent.poolOf(c.up)
+	if !pool.Knows(last.given) {
+		pool.Update(last.given, c.agent.candidates(last.given.Endpoints))
+	}
+	c.choice = pool.Choose(c.client)
+}
+
+// Next names the endpoint to dial next.
+func (c *chooser) Next() (proxy.Attempt, bool) {
+	left := c.choice.Left()
+	use, ok := c.choice.Next()
+	if !ok {
+		return proxy.Attempt{}, false
+	}
+	return proxy.Attempt{
+		Endpoint: proxy.Endpoint{Addr: use.Addr, Name: use.Name},
+		Left:     left,
+		Verdict:  &trial{use: use, began: time.Now()},
+	}, true
+}
+
+// Changed blocks until the target's sources say something else than at the last
+// Refresh.
+func (c *chooser) Changed(ctx context.Context) {
+	if resolution := c.resolution.Load(); resolution != nil {
+		resolution.Changed(ctx)
+		return
+	}
+	<-ctx.Done()
+}
+
+// trial tells the balancer what became of an endpoint.
+type trial struct {
+	use   balance.Use
+	began time.Time
+}
+
+// leastPatience is how long an endpoint must have been given to answer if it is to
+// count as its failure that it did not.
+const leastPatience = 500 * time.Millisecond
+
+// Failed passes on that the endpoint did not answer, if it had the time to.
+func (t *trial) Failed(err error) {
+	if errors.Is(err, context.DeadlineExceeded) && time.Since(t.began) < leastPatience {
+		t.use.Cancelled()
+		return
+	}
+	t.use.Failed(err)
+}
+
+// Cancelled passes on that it was given up.
+func (t *trial) Cancelled() { t.use.Cancelled() }
+
+// Opened passes on that it answered.
+func (t *trial) Opened() { t.use.Opened() }
+
+// Closed passes on how the connection ended.
+func (t *trial) Closed(answered, reset bool) {
+	switch {
+	case answered:
+		t.use.Closed(balance.Answered)
+	case reset:
+		t.use.Closed(balance.Reset)
+	default:
+		t.use.Closed(balance.Silent)
+	}
+}

@@ -1,0 +1,106 @@
+package agent
+
+import (
+	"sync"
+
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/proxy"
+)
+
+// prompts are the routes that the connections of a Router share, by what tells them
+// apart: the port in a container, the client of a listener. A route is made as it is for
+// a single connection and holds while nothing has changed of what it was made from.
+type prompts[K comparable] struct {
+	mu   sync.RWMutex
+	from basis
+	all  map[K]*prompt
+}
+
+// basis is what routes are made from. All of it is replaced, never changed.
+type basis struct {
+	namespace *identity.Namespace // of a container's connections
+	service   *fixedService       // of a listener's
+	table     *identity.Table     // by which a listener's clients have names
+	forgotten uint64              // see upstreams
+}
+
+// prompt is a route to be shared. The zero value says that there is none: each
+// connection has its own, or an error.
+type prompt struct {
+	route  *proxy.Route // without Endpoints
+	up     *upstream
+	client string
+	limit  *proxy.Limit // the client's, which listeners on one port share; nil if it has none
+	bounds proxy.Bounds
+}
+
+// mostPrompts bounds the clients of a listener that are remembered; there may be any
+// number of them.
+const mostPrompts = 1024
+
+// find returns the prompt of key if it was made from the same.
+func (ps *prompts[K]) find(from basis, key K) *prompt {
+	ps.mu.RLock()
+	defer ps.mu.RUnlock()
+	if ps.from != from {
+		return nil
+	}
+	return ps.all[key]
+}
+
+// add keeps p, and forgets all that were not made from the same.
+func (ps *prompts[K]) add(from basis, key K, p *prompt) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.from != from || ps.all == nil || len(ps.all) >= mostPrompts {
+		ps.from, ps.all = from, map[K]*prompt{}
+	}
+	ps.all[key] = p
+}
+
+// promptOf makes a prompt of what routed says of one connection by b.
+func (a *agent) promptOf(b *binding.Binding, routed func() (proxy.Route, error)) *prompt {
+	if b.Problem != nil || b.Options.ProxyProtocol != option.ProxyOff || b.Options.SourceAddress.Client {
+		return new(prompt)
+	}
+	route, err := routed()
+	if err != nil {
+		return new(prompt)
+	}
+	c := route.Endpoints.(*chooser)
+	route.Endpoints = nil
+	p := &prompt{route: &route, up: c.up, client: c.client}
+	if limitsClients(&b.Options) {
+		p.limit, p.bounds = route.Limits[0], clientBounds(&b.Options)
+	}
+	return p
+}
+
+// now is p's route, with the Chooser of one connection; nil if p is none.
+func (p *prompt) now(a *agent) (*proxy.Route, proxy.Chooser) {
+	if p.route == nil {
+		return nil, nil
+	}
+	if p.limit != nil {
+		p.limit.Set(p.bounds)
+	}
+	return p.route, &chooser{agent: a, up: p.up, client: p.client}
+}
+
+// promptFor is routeFor where it need not fail, with known prompts of the namespace.
+func (a *agent) promptFor(known *prompts[uint16], n *identity.Namespace, w way) (*proxy.Route, proxy.Chooser) {
+	from := basis{namespace: n, forgotten: a.upstreams.forgotten.Load()}
+	port := w.to.Port()
+	p := known.find(from, port)
+	if p == nil {
+		_, b, ok := n.Lookup(port)
+		if !ok {
+			return nil, nil // not to be remembered: anybody may dial any port
+		}
+		p = a.promptOf(&b, func() (proxy.Route, error) { return a.routeFor(n, w) })
+		known.add(from, port, p)
+	}
+	return p.now(a)
+}
