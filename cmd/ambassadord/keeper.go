@@ -33,7 +33,9 @@ func keeperCommand() *cobra.Command {
 			if _, err := socket.Stat(); err != nil {
 				return usage(hint.Errorf("it is not for people to start", "%s has no daemon: descriptor %d is closed", keeperName, keeperSocket))
 			}
-			return agent.Keep(cmd.Context(), cfg, socket, newLogger(cfg, cmd.ErrOrStderr()))
+			log, _, flush := newDaemonLogger(cfg, cmd.ErrOrStderr())
+			defer flush()
+			return agent.Keep(cmd.Context(), cfg, socket, log)
 		},
 	}
 	flags.registerDrain(cmd.Flags())

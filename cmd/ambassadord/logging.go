@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/logbuffer"
 )
 
 // newLogger makes a logger of the level and format that cfg says.
@@ -18,6 +19,21 @@ func newHandler(cfg config.Config, w io.Writer) slog.Handler {
 		return slog.NewJSONHandler(w, options)
 	}
 	return slog.NewTextHandler(w, options)
+}
+
+// logRoom is how much of the log may wait for whoever reads it: thousands of lines.
+const logRoom = 1 << 20
+
+// newDaemonLogger is newLiveLogger for a process that must not wait for whoever reads its
+// log. flush is to be called at its end.
+func newDaemonLogger(cfg config.Config, w io.Writer) (log *slog.Logger, retune func(config.Config), flush func()) {
+	buffer := logbuffer.New(w, logRoom, func(lines int) {
+		log.Warn("log lines were dropped: whoever reads the log is too slow", "lines", lines,
+			"hint", "set --log-level warn, or have the log read faster")
+	})
+	log, retune = newLiveLogger(cfg, buffer)
+	go buffer.Run()
+	return log, retune, buffer.Close
 }
 
 // newLiveLogger is newLogger, and a function that gives the logger, and all that were

@@ -76,7 +76,8 @@ func runLegacy(cmd *cobra.Command, flags *runFlags, legacy legacyFlags, args []s
 	if err != nil {
 		return err
 	}
-	log := newLogger(cfg, cmd.ErrOrStderr())
+	log, _, flush := newDaemonLogger(cfg, cmd.ErrOrStderr())
+	defer flush()
 	switch {
 	case legacy.setup:
 		return agent.SetupLink(cmd.Context(), cfg.Port, log)

@@ -54,7 +54,8 @@ func runCommand(environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log, retune := newLiveLogger(cfg, cmd.ErrOrStderr())
+			log, retune, flush := newDaemonLogger(cfg, cmd.ErrOrStderr())
+			defer flush()
 			hooks := agent.Hooks{Tuned: retune}
 			if flags.configFile != "" {
 				hooks.Load = func() (config.Config, error) { return flags.load(cmd.Flags(), args) }

@@ -75,7 +75,7 @@ type agent struct {
 // Keep is the process that Config.Keeper starts: it carries the connections of a
 // daemon that died on to their end. socket is where that daemon hands them over.
 func Keep(ctx context.Context, cfg config.Config, socket *os.File, log *slog.Logger) error {
-	server := &proxy.Server{Done: func(r proxy.Record) { logConnection(log, r) }, Log: log}
+	server := &proxy.Server{Done: newConnectionLog(log).done, Log: log}
 	return keeper.Serve(ctx, socket, server, cfg.DrainTimeout, log)
 }
 

@@ -160,7 +160,7 @@ func TestLogConnection(t *testing.T) {
 		},
 	} {
 		var out bytes.Buffer
-		logConnection(slog.New(slog.NewJSONHandler(&out, nil)), test.record)
+		newConnectionLog(slog.New(slog.NewJSONHandler(&out, nil))).done(test.record)
 		var got map[string]any
 		if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 			t.Fatal(err)

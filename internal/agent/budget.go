@@ -23,7 +23,7 @@ func (a *agent) newServer(wanted, rate int) (*proxy.Server, error) {
 		Limit: proxy.NewLimit("the daemon", "raise --max-connections or --accept-rate, and the limit of open files, or look who opens so many",
 			a.bounds),
 		Accepted: b.Open + b.Queue,
-		Done:     func(r proxy.Record) { logConnection(a.log, r) },
+		Done:     newConnectionLog(a.log).done,
 		Log:      a.log,
 	}, nil
 }

@@ -1,0 +1,147 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/proxy"
+)
+
+// heldLong is from when on it is worth saying how long a connection waited for an
+// endpoint that answers.
+const heldLong = 100 * time.Millisecond
+
+// connectionLog writes the one line of each connection. With thousands of connections a
+// second it is much of what a short one costs, so it allocates nothing for what comes
+// again and again.
+type connectionLog struct {
+	log       *slog.Logger
+	lines     sync.Pool // of *connectionLine
+	endpoints endpointTexts
+	durations durationTexts
+}
+
+// connectionLine is what a line is made of.
+type connectionLine struct {
+	attrs []slog.Attr
+	whole [1]slog.Attr // attrs as one group without a name, which is written as they are
+}
+
+func newConnectionLog(log *slog.Logger) *connectionLog { return &connectionLog{log: log} }
+
+// done is a proxy.Server's Done.
+func (l *connectionLog) done(r proxy.Record) {
+	level := slog.LevelInfo
+	if r.Err != nil {
+		level = slog.LevelWarn
+	}
+	ctx, handler := context.Background(), l.log.Handler()
+	if !handler.Enabled(ctx, level) {
+		return
+	}
+	line, ok := l.lines.Get().(*connectionLine)
+	if !ok {
+		line = &connectionLine{attrs: make([]slog.Attr, 0, 16)}
+	}
+	line.attrs = l.attrs(line.attrs[:0], &r)
+	// A slog.Record has room for five attributes, and allocates it for more; slog.Logger
+	// looks for its caller, whom no handler of ours names.
+	line.whole[0] = slog.Attr{Value: slog.GroupValue(line.attrs...)}
+	record := slog.NewRecord(time.Now(), level, "connection", 0)
+	record.AddAttrs(line.whole[:]...)
+	_ = handler.Handle(ctx, record) // which keeps none of it; its error has nowhere to go
+	clear(line.attrs)
+	l.lines.Put(line)
+}
+
+// attrs adds what is to be said of r to attrs.
+func (l *connectionLog) attrs(attrs []slog.Attr, r *proxy.Record) []slog.Attr {
+	attrs = append(attrs, slog.String("client", r.Route.Client.Name))
+	attrs = addText(attrs, "id", r.Route.Client.ID)
+	attrs = addText(attrs, "service", r.Route.Client.Service)
+	if r.Route.Client.Name == "" {
+		attrs = addText(attrs, "source", r.Source.String())
+	}
+	attrs = append(attrs, slog.Int("port", int(r.Route.Port)))
+	attrs = addText(attrs, "target", r.Route.Target)
+	if r.Endpoint.Addr.IsValid() {
+		attrs = addText(attrs, "endpoint", l.endpoints.of(r.Endpoint.Addr))
+		attrs = addText(attrs, "endpoint_name", r.Endpoint.Name)
+	}
+	if r.Attempts > 1 {
+		attrs = append(attrs, slog.Int("attempts", r.Attempts))
+	}
+	if r.Held >= heldLong {
+		attrs = addText(attrs, "held", r.Held.Round(time.Millisecond).String())
+	}
+	attrs = append(attrs, slog.Int64("bytes_up", r.Up), slog.Int64("bytes_down", r.Down),
+		slog.String("duration", l.durations.of(r.Duration)))
+	if r.Err != nil {
+		attrs = addText(attrs, "reason", string(proxy.ReasonOf(r.Err)))
+		attrs = addText(attrs, "error", causeOf(r.Err).Error())
+		attrs = addText(attrs, "hint", hint.Of(r.Err))
+	}
+	return attrs
+}
+
+// addText adds an attribute that is left out when it is empty.
+func addText(attrs []slog.Attr, key, value string) []slog.Attr {
+	if value == "" {
+		return attrs
+	}
+	return append(attrs, slog.String(key, value))
+}
+
+// causeOf drops the reason from the text: it has a field of its own.
+func causeOf(err error) error {
+	if f, ok := err.(*proxy.Failure); ok { //nolint:errorlint // only the outermost is meant
+		return f.Err
+	}
+	return err
+}
+
+// endpointTexts are the addresses that were written last, as text: those of endpoints
+// come again and again. Addresses that share a place displace each other.
+type endpointTexts [256]atomic.Pointer[endpointText]
+
+type endpointText struct {
+	addr netip.AddrPort
+	text string
+}
+
+func (t *endpointTexts) of(addr netip.AddrPort) string {
+	b := addr.Addr().As16()
+	place := &t[b[15]^b[14]^b[13]^byte(addr.Port())^byte(addr.Port()>>8)]
+	if known := place.Load(); known != nil && known.addr == addr {
+		return known.text
+	}
+	text := addr.String()
+	place.Store(&endpointText{addr, text})
+	return text
+}
+
+// durationStep is what durations are rounded to.
+const durationStep = 10 * time.Microsecond
+
+// durationTexts are the texts of those below 10 ms: where there are many connections,
+// they are short. To others one more allocation is nothing.
+type durationTexts [1024]atomic.Pointer[string]
+
+func (t *durationTexts) of(d time.Duration) string {
+	d = d.Round(durationStep)
+	if d < 0 || d/durationStep >= time.Duration(len(t)) {
+		return d.String()
+	}
+	place := &t[d/durationStep]
+	if known := place.Load(); known != nil {
+		return *known
+	}
+	text := d.String()
+	place.Store(&text)
+	return text
+}
