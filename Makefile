@@ -42,6 +42,8 @@ test: root setup check lint ## every check and every test, with real Docker, ipt
 	@# of several of them share the host's engine and firewall.
 	CGO_ENABLED=1 go build -race -tags integration -o /dev/null ./...
 	PATH="$$(scripts/setup path):$$PATH" CGO_ENABLED=1 go test -race -tags integration -count=1 -p 1 -timeout 50m ./...
+	@# What the race detector would count wrong.
+	go test -count=1 -run Allocations ./internal/agent
 
 .PHONY: test-unit
 test-unit: ## the tests that need neither root nor Docker, in seconds

@@ -62,7 +62,7 @@ func (ps *prompts[K]) add(from basis, key K, p *prompt) {
 
 // promptOf makes a prompt of what routed says of one connection by b.
 func (a *agent) promptOf(b *binding.Binding, routed func() (proxy.Route, error)) *prompt {
-	if b.Problem != nil || b.Options.ProxyProtocol != option.ProxyOff || b.Options.SourceAddress.Client {
+	if b.Options.ProxyProtocol != option.ProxyOff || b.Options.SourceAddress.Client {
 		return new(prompt)
 	}
 	route, err := routed()

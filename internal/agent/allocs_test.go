@@ -1,0 +1,129 @@
+package agent
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/balance"
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/static"
+)
+
+// steady is an agent that knows everything already, and its routers.
+func steady(t testing.TB, change func(*option.Set)) map[string]proxy.PromptRouter {
+	t.Helper()
+	r := resolver.New(map[string]resolver.Source{resolver.SchemeStatic: static.Source{}}, resolver.Options{})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = r.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	a := &agent{resolver: r, balancer: balance.New(balance.Config{})}
+	b := binding.Binding{Port: 80, Text: "10.0.0.1:80,10.0.0.2:80", Options: option.Default()}
+	change(&b.Options)
+	var err error
+	if b.Target, err = r.Parse(b.Text); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Resolve(ctx, b.Target, nil); err != nil {
+		t.Fatal(err)
+	}
+	var l fixedListener
+	l.service.Store(&fixedService{binding: b})
+	web := labelled("web", map[string]string{"connect.80": b.Text})
+	at := &attachment{presence: newPresence(a)}
+	at.desired.Store(a.tableOf(nil, web).Owned(web.ID))
+	return map[string]proxy.PromptRouter{
+		"listener": a.fixed(&l), "container": &directRouter{at, netip.MustParseAddrPort("127.0.0.1:80")},
+	}
+}
+
+var fromHere = proxy.Accepted{Source: netip.MustParseAddrPort("[::ffff:192.0.2.1]:4000")}
+
+// connect is all that a connection asks of the router.
+func connect(t testing.TB, router proxy.PromptRouter) {
+	route, c := router.RouteNow(fromHere)
+	if route == nil || !c.TryRefresh() {
+		t.Fatal("it is not known at once")
+	}
+	attempt, _ := c.Next()
+	attempt.Verdict.Opened()
+	attempt.Verdict.Closed(true, false)
+}
+
+// TestAllocationsOfARoute: a connection costs its chooser and its verdict. What is
+// neither a pool's nor a map's is counted alike with the race detector.
+func TestAllocationsOfARoute(t *testing.T) {
+	for what, change := range map[string]func(*option.Set){
+		"default": func(*option.Set) {},
+		"limits":  func(o *option.Set) { o.ClientLimit, o.TargetLimit = 4, 4 },
+		"source":  func(o *option.Set) { o.Policy = option.SourceAffinity },
+	} {
+		for who, router := range steady(t, change) {
+			if n := testing.AllocsPerRun(100, func() { router.RouteNow(fromHere) }); n > 1 {
+				t.Errorf("%s, %s: %v allocations for a route; want the chooser", who, what, n)
+			}
+			if n := testing.AllocsPerRun(100, func() { connect(t, router) }); n > 2 {
+				t.Errorf("%s, %s: %v allocations for a connection; want the chooser and the verdict", who, what, n)
+			}
+		}
+	}
+}
+
+func BenchmarkRouteNow(b *testing.B) {
+	for who, router := range steady(b, func(*option.Set) {}) {
+		b.Run(who, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				router.RouteNow(fromHere)
+			}
+		})
+	}
+}
+
+func BenchmarkConnection(b *testing.B) {
+	for who, router := range steady(b, func(*option.Set) {}) {
+		b.Run(who, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				connect(b, router)
+			}
+		})
+	}
+}
+
+// ended is what is said of an ordinary connection.
+var ended = proxy.Record{
+	Route: proxy.Route{
+		Client: proxy.Client{Name: "shop-web-1", ID: "0123456789ab", Service: "web"}, Port: 6379, Target: "redis.service.consul",
+	},
+	Source: fromHere.Source, Endpoint: proxy.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.1:6379"), Name: "redis-1"},
+	Attempts: 1, Up: 64, Down: 4096, Duration: 1234 * time.Microsecond,
+}
+
+func BenchmarkConnectionLog(b *testing.B) {
+	for name, handler := range map[string]slog.Handler{
+		"text": slog.NewTextHandler(io.Discard, nil), "json": slog.NewJSONHandler(io.Discard, nil), "off": slog.DiscardHandler,
+	} {
+		b.Run(name, func(b *testing.B) {
+			l := newConnectionLog(slog.New(handler))
+			b.ReportAllocs()
+			for b.Loop() {
+				l.done(ended)
+			}
+		})
+	}
+	b.Run("plainly", func(b *testing.B) {
+		log := slog.New(slog.NewTextHandler(io.Discard, nil))
+		b.ReportAllocs()
+		for b.Loop() {
+			plainly(log, ended)
+		}
+	})
+}
