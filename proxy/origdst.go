@@ -65,7 +65,7 @@ func OriginalDstOf(fd int, source netip.Addr) (netip.AddrPort, error) {
 // originalDst4 reads a struct sockaddr_in.
 func originalDst4(fd int) (netip.AddrPort, error) {
 	var value unix.RawSockaddrInet4
-	if err := getsockopt(fd, unix.IPPROTO_IP, unix.SO_ORIGINAL_DST, unsafe.Pointer(&value), unsafe.Sizeof(value)); err != nil {
+	if err := getsockopt(fd, unix.IPPROTO_IP, unix.SO_ORIGINAL_DST, unsafe.Pointer(&value), unsafe.Sizeof(value)); err != nil { //nolint:gosec // the kernel fills it
 		return netip.AddrPort{}, err
 	}
 	return netip.AddrPortFrom(netip.AddrFrom4(value.Addr), hostOrder(value.Port)), nil
@@ -75,7 +75,7 @@ func originalDst4(fd int) (netip.AddrPort, error) {
 func originalDst6(fd int) (netip.AddrPort, error) {
 	const ip6tOriginalDst = 80 // IP6T_SO_ORIGINAL_DST
 	var value unix.RawSockaddrInet6
-	if err := getsockopt(fd, unix.IPPROTO_IPV6, ip6tOriginalDst, unsafe.Pointer(&value), unsafe.Sizeof(value)); err != nil {
+	if err := getsockopt(fd, unix.IPPROTO_IPV6, ip6tOriginalDst, unsafe.Pointer(&value), unsafe.Sizeof(value)); err != nil { //nolint:gosec // the kernel fills it
 		return netip.AddrPort{}, err
 	}
 	return netip.AddrPortFrom(netip.AddrFrom16(value.Addr), hostOrder(value.Port)), nil
@@ -84,9 +84,9 @@ func originalDst6(fd int) (netip.AddrPort, error) {
 // getsockopt reads an option into value. The getters of package unix return what they
 // have allocated.
 func getsockopt(fd, level, option int, value unsafe.Pointer, size uintptr) error {
-	length := uint32(size)                                                                             //nolint:gosec // of a small struct
-	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option), //nolint:gosec // as the kernel has it
-		uintptr(value), uintptr(unsafe.Pointer(&length)), 0)
+	length := uint32(size)
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),
+		uintptr(value), uintptr(unsafe.Pointer(&length)), 0) //nolint:gosec // the kernel fills both
 	if errno != 0 {
 		return errno
 	}
@@ -97,8 +97,8 @@ func getsockopt(fd, level, option int, value unsafe.Pointer, size uintptr) error
 func localAddr(fd int) (netip.AddrPort, error) {
 	var value unix.RawSockaddrInet6 // that of IPv4 is shorter, and begins alike
 	length := uint32(unsafe.Sizeof(value))
-	_, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), //nolint:gosec // as the kernel has it
-		uintptr(unsafe.Pointer(&value)), uintptr(unsafe.Pointer(&length)))
+	_, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd),
+		uintptr(unsafe.Pointer(&value)), uintptr(unsafe.Pointer(&length))) //nolint:gosec // the kernel fills both
 	switch {
 	case errno != 0:
 		return netip.AddrPort{}, errno
