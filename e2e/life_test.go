@@ -55,8 +55,16 @@ func TestPause(t *testing.T) {
 		t.Errorf("the live connection to a paused backend: %v", err)
 	}
 	poll(t, 10*time.Second, "a paused backend gets nobody new", func() error {
-		err := connects(c)
-		if err == nil {
+		// Until the engine has told of the pause, one goes to the frozen backend and waits.
+		conn, err := tryDialIn(c.ns, "127.0.0.1:6379")
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+			return err
+		}
+		if err = pingPong(conn); err == nil {
 			return fmt.Errorf("a new connection was answered")
 		}
 		if n, ok := lastReason(d, c.name); !ok || n != "no_endpoints" {
