@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,6 +45,37 @@ func (l *Listener) Close() error {
 	}
 	return nil // the Serve that has detached it closes it
 }
+
+// SyscallConn is for what can be done to the descriptor as it is, with Control: whoever
+// has the socket, that works until it is closed. Nobody can wait by it.
+func (l *Listener) SyscallConn() (syscall.RawConn, error) { return rawListener{l}, nil }
+
+type rawListener struct{ listener *Listener }
+
+// Control calls do with the descriptor, unless it is closed.
+func (r rawListener) Control(do func(fd uintptr)) error {
+	l := r.listener
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tcp != nil {
+		raw, err := l.tcp.SyscallConn()
+		if err != nil {
+			return err
+		}
+		return raw.Control(do)
+	}
+	if l.fd < 0 {
+		return net.ErrClosed
+	}
+	do(uintptr(l.fd))
+	return nil
+}
+
+// Read is not supported.
+func (rawListener) Read(func(fd uintptr) bool) error  { return errors.ErrUnsupported }
+
+// Write is not supported.
+func (rawListener) Write(func(fd uintptr) bool) error { return errors.ErrUnsupported }
 
 // detach takes the socket from package net, for loops to accept on.
 func (l *Listener) detach() (fd int, err error) {

@@ -1,10 +1,18 @@
 package agent
 
 import (
+	"runtime"
+
 	"github.com/ambassadord/ambassadord/internal/budget"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/proxy"
 )
+
+// mostLoops are enough to carry connections as fast as a host's other work lets us.
+const mostLoops = 4
+
+// loops carry the connections: one for each core that the process may use, up to a few.
+func loops() int { return min(runtime.GOMAXPROCS(0), mostLoops) }
 
 // newServer makes the server, with as many connections as wanted and the limit of open
 // files allow, 0 for as many as that allows, and so many new ones a second, 0 for any
@@ -22,6 +30,7 @@ func (a *agent) newServer(wanted, rate int) (*proxy.Server, error) {
 	return &proxy.Server{
 		Limit: proxy.NewLimit("the daemon", "raise --max-connections or --accept-rate, and the limit of open files, or look who opens so many",
 			a.bounds),
+		Loops:    loops(),
 		Accepted: b.Open + b.Queue,
 		Done:     newConnectionLog(a.log).done,
 		Log:      a.log,

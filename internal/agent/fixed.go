@@ -17,6 +17,24 @@ type fixedListener struct {
 	address  string // as it was configured
 	listener *net.TCPListener
 	service  atomic.Pointer[fixedService]
+	cancel   context.CancelFunc // nil until it is served
+	closed   <-chan struct{}
+}
+
+// serve accepts at l until ctx ends or l is closed.
+func (l *fixedListener) serve(ctx context.Context, a *agent) {
+	serving, cancel := context.WithCancel(ctx)
+	l.cancel, l.closed = cancel, a.accept(serving, handover.Socket{Role: handover.Fixed}, l.listener, a.fixed(l))
+}
+
+// close returns when the address is free.
+func (l *fixedListener) close() {
+	if l.cancel == nil {
+		l.listener.Close()
+		return
+	}
+	l.cancel()
+	<-l.closed
 }
 
 // fixedService is what a fixedListener does for a connection. A reload replaces it.
@@ -56,7 +74,7 @@ func (a *agent) changeListeners(ctx context.Context, t *tuning) error {
 		}
 	}
 	for _, old := range c.leaving {
-		old.listener.Close()
+		old.close()
 		delete(a.fixedOpen, old.address)
 		a.log.Info("no longer listening", "address", old.listener.Addr().String())
 	}
@@ -70,7 +88,7 @@ func (a *agent) changeListeners(ctx context.Context, t *tuning) error {
 	}
 	for _, l := range c.opened {
 		a.log.Info("listening", "address", l.listener.Addr().String(), "target", l.service.Load().binding.Text)
-		a.accept(ctx, handover.Socket{Role: handover.Fixed}, l.listener, a.fixed(l))
+		l.serve(ctx, a)
 	}
 	return nil
 }
@@ -129,7 +147,7 @@ func (c *listenerChange) makeRoom(address string) bool {
 	made := false
 	for _, old := range c.leaving {
 		if _, oldPort, err := net.SplitHostPort(old.address); err == nil && oldPort == port {
-			old.listener.Close()
+			old.close()
 			c.closed = append(c.closed, old)
 			made = true
 		}
@@ -140,7 +158,7 @@ func (c *listenerChange) makeRoom(address string) bool {
 // undo closes what was opened and opens again what was closed.
 func (c *listenerChange) undo(ctx context.Context) {
 	for _, l := range c.opened {
-		l.listener.Close()
+		l.close()
 	}
 	for _, old := range c.closed {
 		listener, err := listenTCP(ctx, old.address)
@@ -152,6 +170,6 @@ func (c *listenerChange) undo(ctx context.Context) {
 		again := &fixedListener{address: old.address, listener: listener}
 		again.service.Store(old.service.Load())
 		c.agent.fixedOpen[old.address] = again
-		c.agent.accept(ctx, handover.Socket{Role: handover.Fixed}, listener, c.agent.fixed(again))
+		again.serve(ctx, c.agent)
 	}
 }

@@ -14,14 +14,18 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-// accept serves listener, which is what socket says, until ctx ends.
-func (a *agent) accept(ctx context.Context, socket handover.Socket, listener *net.TCPListener, router proxy.Router) {
-	remove, take := a.registry.Add(socket, listener), a.shelf.put(socket, listener)
+// accept serves listener, which is what socket says, until ctx ends. It is closed when
+// closed is, which is then or when it could not be served.
+func (a *agent) accept(ctx context.Context, socket handover.Socket, listener *net.TCPListener, router proxy.Router) (closed <-chan struct{}) {
+	take, served, done := a.shelf.put(socket, listener), proxy.NewListener(listener), make(chan struct{})
+	remove := a.registry.Add(socket, served)
 	a.accepting.Go(func() {
+		defer close(done)
 		defer take()
 		defer remove()
-		_ = a.server.Serve(ctx, proxy.NewListener(listener), router) // returns nil, when ctx ends
+		_ = a.server.Serve(ctx, served, router) // has logged what it returns
 	})
+	return done
 }
 
 // listenTCP listens on plain TCP: Go's default is MPTCP, which this data path
