@@ -105,10 +105,19 @@ func playBackend(in io.Reader, out io.Writer) error {
 	return load.Serve(listeners, func() error { return json.NewEncoder(out).Encode(answer{}) })
 }
 
-// manyDescriptors lets both ends of the traffic have more than any contestant.
+// manyDescriptors lets both ends of the traffic have as many descriptors as they need
+// for a crowd, and more where that is allowed.
 func manyDescriptors() error {
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 100_000, Max: 100_000}); err != nil {
-		return fmt.Errorf("raise the limit of open files: %w", err)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
+	limit.Cur = limit.Max
+	if limit.Max < descriptors {
+		limit.Cur, limit.Max = descriptors, descriptors // takes CAP_SYS_RESOURCE
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("raise the limit of open files to %d: %w", limit.Cur, err)
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ type table struct {
 }
 
 func (t table) text(w io.Writer) {
-	fmt.Fprintf(w, "\n%s\n", t.title)
+	fmt.Fprintf(w, "\n%s\n", strings.ReplaceAll(t.title, "**", ""))
 	widths := make([]int, len(t.rows[0]))
 	for _, row := range t.rows {
 		for i, cell := range row {
@@ -80,8 +80,8 @@ func (r *Result) measured(title string, place Place, measure string) table {
 		rate, cpu, scale = "GB/s", "CPU s/GB", 1
 	}
 	t := table{title: fmt.Sprintf("**%s.** %s", measure, title), rows: [][]string{{
-		"contestant", rate, "of direct", "of plain", "of the best C proxy",
-		cpu, "of plain", "of the best C proxy", "p50 µs", "p99 µs", "p99.9 µs", "failed",
+		"contestant", rate, "rate/direct", "rate/plain", "rate/best C",
+		cpu, "CPU/plain", "CPU/best C", "p50 µs", "p99 µs", "p99.9 µs", "failed",
 	}}}
 	fastest, _ := r.Best(place, measure, proxiesInC(), Rate())
 	leanest, _ := r.Best(place, measure, proxiesInC(), CPU())
