@@ -74,6 +74,18 @@ fmt: ## format the code as lint wants it
 fuzz: ## every fuzz target for FUZZTIME (10s) each
 	@scripts/fuzz $(FUZZTIME)
 
+.PHONY: bench
+bench: ## measure beside HAProxy, nginx and others, write docs/performance.* (root; BENCH='-rounds 16 -host' for more)
+	@scripts/setup bench
+	@mkdir -p bin
+	go build -o bin/peers ./bench/peers
+	bin/peers -json docs/performance.json -docs docs $(BENCH)
+
+.PHONY: bench-short
+bench-short: ## Go benchmarks of the working tree against the commit before it (BASE=... for another)
+	@scripts/setup benchstat
+	@PATH="$$(scripts/setup path):$$PATH" scripts/bench-short $(BASE)
+
 .PHONY: image
 image: build ## the container image ambassadord:local (BASE=... to choose its base)
 	@VERSION='$(VERSION)' scripts/image
@@ -93,4 +105,4 @@ clean: ## remove what was built here
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -141,7 +141,7 @@ func (b *bench) traffic(ctx context.Context, took []participant, place report.Pl
 		var uid uint32
 		if place == report.Unprivileged {
 			// Users of their own: what pipes of one user take is counted together.
-			uid = uint32(60_001 + i) //nolint:gosec // a few
+			uid = uint32(60_001 + i)
 		}
 		r, err := b.start(ctx, p.contestant, p.way, uid)
 		if err != nil {

@@ -30,7 +30,7 @@ func machine(ctx context.Context) report.Machine {
 	}
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
-		m.Memory = int64(info.Totalram) * int64(info.Unit) //nolint:gosec // bytes of memory
+		m.Memory = int64(info.Totalram) * int64(info.Unit)
 	}
 	if commit, err := output(ctx, "git", "describe", "--always", "--dirty"); err == nil {
 		m.Commit = strings.TrimSpace(commit)

@@ -112,7 +112,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(*toJSON, append(text, '\n'), 0o644); err != nil { //nolint:gosec // for everybody
+		if err := os.WriteFile(*toJSON, append(text, '\n'), 0o644); err != nil {
 			return err
 		}
 	}

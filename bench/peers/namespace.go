@@ -107,7 +107,7 @@ func furnish() error {
 
 // role is a command that runs this program in one of its roles. It dies with us.
 func role(ctx context.Context, self, name string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, self, roleWord, name) //nolint:gosec // ourselves
+	cmd := exec.CommandContext(ctx, self, roleWord, name)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second

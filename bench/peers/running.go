@@ -66,7 +66,7 @@ func (b *bench) start(ctx context.Context, c contestant, w way, uid uint32) (_ *
 
 func (r *running) launch(ctx context.Context, c command, log *os.File, uid uint32) error {
 	limit := fmt.Sprintf("--nofile=%d:%d", descriptors, descriptors)
-	cmd := exec.CommandContext(ctx, "prlimit", append([]string{limit, "--"}, c.args...)...) //nolint:gosec // a contestant's
+	cmd := exec.CommandContext(ctx, "prlimit", append([]string{limit, "--"}, c.args...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = r.dir, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if uid != 0 {

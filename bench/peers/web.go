@@ -50,7 +50,7 @@ func (b *bench) startWeb(ctx context.Context, took []participant) (stop func(), 
 	if err := write(path, conf.String()); err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, "nginx", "-e", log, "-c", path) //nolint:gosec // a configuration of ours
+	cmd := exec.CommandContext(ctx, "nginx", "-e", log, "-c", path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -131,7 +131,7 @@ func parseWrk(text string) (s report.Sample, requests int, err error) {
 		return s, 0, fmt.Errorf("wrk says no rate: %.500s", text)
 	}
 	for quantile, to := range map[string]*float64{"50": &s.P50, "99": &s.P99} {
-		d, err := time.ParseDuration(find(`(?m)^\s*` + quantile + `%\s+([\d.]+[a-z]+)$`))
+		d, err := time.ParseDuration(find(`(?m)^\s*` + quantile + `%\s+([\d.]+[a-z]+)\s*$`))
 		if err != nil {
 			return s, 0, fmt.Errorf("wrk says no latency: %.500s", text)
 		}

@@ -10,6 +10,7 @@ import (
 // Role is what a backend does with a connection.
 type Role string
 
+// What a backend can be.
 const (
 	Echo   Role = "echo"   // sends back what it gets
 	Sink   Role = "sink"   // takes everything
@@ -88,7 +89,7 @@ func (b *backend) accept(listener int, role Role) {
 		if errno != 0 {
 			return
 		}
-		fd := int(n) //nolint:gosec // a descriptor
+		fd := int(n)
 		for len(b.conns) <= fd {
 			b.conns = append(b.conns, "")
 		}

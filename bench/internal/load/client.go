@@ -41,7 +41,8 @@ func stream(s Spec) (r Result, err error) {
 		happened := p.wait(20 * time.Millisecond)
 		now := time.Now()
 		if w.at(now) {
-			return r, w.close(&r)
+			err = w.close(&r)
+			return r, err
 		}
 		for _, event := range happened {
 			n, errno := move(int(event.Fd), buffer)
@@ -106,7 +107,8 @@ func ask(s Spec) (r Result, err error) {
 		now := time.Now()
 		if w.at(now) {
 			latencies.into(&r)
-			return r, w.close(&r)
+			err = w.close(&r)
+			return r, err
 		}
 		for _, event := range happened {
 			fd := int(event.Fd)
@@ -197,7 +199,8 @@ func churn(s Spec) (r Result, err error) {
 		now := time.Now()
 		if w.at(now) {
 			latencies.into(&r)
-			return r, w.close(&r)
+			err = w.close(&r)
+			return r, err
 		}
 		for _, event := range happened {
 			fd := int(event.Fd)

@@ -22,10 +22,10 @@ func (h *histogram) add(d time.Duration) {
 
 func bucket(ns uint64) int {
 	if ns < fine {
-		return int(ns) //nolint:gosec // below fine
+		return int(ns)
 	}
 	shift := bits.Len64(ns) - bits.Len64(fine)
-	return min((shift+1)*fine+int(ns>>shift)-fine, fine*40-1) //nolint:gosec // ns>>shift is below 2*fine
+	return min((shift+1)*fine+int(ns>>shift)-fine, fine*40-1)
 }
 
 // lowest is the smallest latency of a bucket.
@@ -43,7 +43,7 @@ func (h *histogram) quantile(q float64) time.Duration {
 		return 0
 	}
 	rank := int(q * float64(h.total))
-	for b, n := range h.counts {
+	for b, n := range &h.counts {
 		if rank -= int(n); rank < 0 {
 			return lowest(b)
 		}

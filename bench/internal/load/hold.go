@@ -87,9 +87,9 @@ func (h *Held) Count() int {
 
 func answered(fd int, buffer []byte) bool {
 	for left := len(buffer); left > 0; {
-		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} //nolint:gosec // a descriptor
+		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(ready, int(patience.Milliseconds()))
-		if err == unix.EINTR { //nolint:errorlint // an errno as it comes
+		if err == unix.EINTR {
 			continue
 		}
 		if err != nil || n != 1 {

@@ -21,6 +21,7 @@ import (
 // Kind is what a load does.
 type Kind string
 
+// The kinds of load.
 const (
 	Up    Kind = "up"    // streams to the sink
 	Down  Kind = "down"  // streams from the source

@@ -25,12 +25,12 @@ func newPoller() (*poller, error) {
 }
 
 func (p *poller) add(fd int, events uint32) error {
-	event := unix.EpollEvent{Events: events, Fd: int32(fd)} //nolint:gosec // a descriptor
+	event := unix.EpollEvent{Events: events, Fd: int32(fd)}
 	return unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &event)
 }
 
 func (p *poller) modify(fd int, events uint32) error {
-	event := unix.EpollEvent{Events: events, Fd: int32(fd)} //nolint:gosec // a descriptor
+	event := unix.EpollEvent{Events: events, Fd: int32(fd)}
 	return unix.EpollCtl(p.fd, unix.EPOLL_CTL_MOD, fd, &event)
 }
 
@@ -42,8 +42,8 @@ func (p *poller) wait(patience time.Duration) []unix.EpollEvent {
 	if patience >= 0 {
 		ms = int(patience.Milliseconds()) + 1
 	}
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_WAIT, uintptr(p.fd), //nolint:gosec // the address is used in the call
-		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(ms), 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_WAIT, uintptr(p.fd),
+		uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), uintptr(ms), 0, 0) //nolint:gosec // used in the call
 	if errno != 0 { // EINTR: the runtime's signals
 		return nil
 	}
@@ -57,7 +57,7 @@ func read(fd int, b []byte) (int, unix.Errno) {
 	if errno != 0 {
 		return -1, errno
 	}
-	return int(n), 0 //nolint:gosec // at most len(b)
+	return int(n), 0
 }
 
 func write(fd int, b []byte) (int, unix.Errno) {
@@ -66,7 +66,7 @@ func write(fd int, b []byte) (int, unix.Errno) {
 	if errno != 0 {
 		return -1, errno
 	}
-	return int(n), 0 //nolint:gosec // at most len(b)
+	return int(n), 0
 }
 
 func again(errno unix.Errno) bool { return errno == unix.EAGAIN || errno == unix.EINTR }
@@ -115,12 +115,12 @@ func dialAll(n int, to netip.AddrPort) ([]int, error) {
 		if err != nil {
 			return nil, err
 		}
-		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}} //nolint:gosec // a descriptor
+		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 		if got, err := unix.Poll(ready, 5000); got != 1 {
 			return nil, fmt.Errorf("connect to %s: not there within 5s (%w)", to, cmpErr(err, unix.ETIMEDOUT))
 		}
 		if code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil || code != 0 {
-			return nil, fmt.Errorf("connect to %s: %w", to, cmpErr(err, unix.Errno(code))) //nolint:gosec // an errno
+			return nil, fmt.Errorf("connect to %s: %w", to, cmpErr(err, unix.Errno(code)))
 		}
 		fds = append(fds, fd)
 	}

@@ -92,7 +92,7 @@ func TreeCPU(root int) (sum time.Duration, err error) {
 			return 0, err
 		}
 		var ts unix.Timespec
-		clock := int32(^pid<<3 | 2) //nolint:gosec // CPUCLOCK_SCHED of the process
+		clock := int32(^pid<<3 | 2)
 		if err := unix.ClockGettime(clock, &ts); err != nil {
 			if pid != root {
 				continue

@@ -37,10 +37,10 @@ func (r *Result) Docs(folder string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if err := os.WriteFile(path, text, 0o644); err != nil { //nolint:gosec // for everybody
+	if err := os.WriteFile(path, text, 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(folder, "performance.svg"), r.Chart(), 0o644) //nolint:gosec // for everybody
+	return os.WriteFile(filepath.Join(folder, "performance.svg"), r.Chart(), 0o644)
 }
 
 // between puts what is generated between the marks of a page.

@@ -27,6 +27,7 @@ func proxiesInC() []string { return []string{HAProxy, Nginx, Rinetd} }
 // Place is where a part was measured.
 type Place string
 
+// The places.
 const (
 	Private      Place = "private"      // a network namespace of its own
 	Host         Place = "host"         // the host's
@@ -101,18 +102,21 @@ type Start struct {
 	CPU        float64 // of a core, idle
 }
 
-// Metric is one of the figures of a sample. Ratio better than 1 means a lower value
-// for all but Rate.
+// Metric is one of the figures of a sample.
 type Metric struct {
 	Name string
 	of   func(Sample) float64
 	more bool // more is better
 }
 
-// Rate and the others are the metrics.
+// Rate is units a second.
 func Rate() Metric { return Metric{"rate", func(s Sample) float64 { return s.Rate }, true} }
-func CPU() Metric  { return Metric{"CPU", func(s Sample) float64 { return s.CPU }, false} }
-func P99() Metric  { return Metric{"p99", func(s Sample) float64 { return s.P99 }, false} }
+
+// CPU is the proxy's time a unit.
+func CPU() Metric { return Metric{"CPU", func(s Sample) float64 { return s.CPU }, false} }
+
+// P99 is the latency that one in a hundred exceeds.
+func P99() Metric { return Metric{"p99", func(s Sample) float64 { return s.P99 }, false} }
 
 // series is a contestant's figures by round; rounds without one are missing.
 func (r *Result) series(place Place, measure, contestant string, m Metric) map[int]float64 {

@@ -123,7 +123,8 @@ func (r *Result) failed(place Place, measure, contestant string) string {
 	}
 	switch {
 	case rounds > 0:
-		return fmt.Sprintf("%d rounds: %s", rounds, why)
+		why, _, _ = strings.Cut(why, "\n") // one cell of a table
+		return fmt.Sprintf("%d rounds: %s", rounds, strings.ReplaceAll(why, "|", "/"))
 	case conns > 0:
 		return fmt.Sprint(conns)
 	}
