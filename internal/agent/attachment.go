@@ -52,6 +52,7 @@ type attachment struct {
 	logged   string // the last failure that was logged
 	attached bool
 	borrowed []context.CancelFunc // sockets of the daemon before us in another mode
+	lookout  lookout
 }
 
 func newAttachment(as *attachments, n *identity.Namespace) *attachment {
@@ -99,7 +100,8 @@ func (at *attachment) end(alive bool) {
 }
 
 // run keeps the namespace as desired until end: it tries again after a failure,
-// and repairs at an interval what others have done to our rules.
+// and repairs what others have done to our rules when the kernel tells of it, or else at
+// an interval.
 func (at *attachment) run(ctx context.Context) {
 	if at.newcomer != nil {
 		at.presence = at.newcomer.handOver()
@@ -108,11 +110,9 @@ func (at *attachment) run(ctx context.Context) {
 		at.detach()
 		return
 	}
+	defer at.lookout.close() // it would keep the namespace alive
 	const firstPause, longestPause = 50 * time.Millisecond, 5 * time.Second
 	pause, failures := firstPause, 0
-	tuned := at.agent.tuned()
-	repair := time.NewTicker(tuned.cfg.RepairInterval)
-	defer repair.Stop()
 	for {
 		at.slots <- struct{}{}
 		err := at.apply(ctx)
@@ -126,17 +126,7 @@ func (at *attachment) run(ctx context.Context) {
 		} else {
 			pause, failures, at.logged = firstPause, 0, ""
 		}
-		select {
-		case <-at.changed:
-		case <-retry:
-		case <-repair.C:
-		case <-tuned.replaced.Done():
-			tuned = at.agent.tuned()
-			repair.Reset(tuned.cfg.RepairInterval)
-		case <-at.leaving:
-			return
-		case <-at.ending:
-			at.detach()
+		if !at.await(retry) {
 			return
 		}
 	}
@@ -165,6 +155,7 @@ func (at *attachment) apply(ctx context.Context) error {
 		}
 		at.ns = ns
 	}
+	at.lookOut(ctx)
 	families, err := familiesOf(at.ns)
 	if err != nil {
 		return err

@@ -16,7 +16,8 @@ const settling = 50 * time.Millisecond
 // also, which may be nil. It returns when ctx ends. What look itself changes is told
 // as well, so it must come to rest.
 func (a *agent) occasions(ctx context.Context, also <-chan struct{}, look func(due bool)) {
-	changed, end, err := netns.Changes(ctx)
+	var own *netns.Namespace
+	changed, end, err := own.Changes(ctx)
 	if err != nil {
 		a.log.Warn("changes of the rules are seen at the repair interval only", "error", err)
 	} else {

@@ -188,6 +188,12 @@ func variantOf(ctx context.Context, path string) (Variant, error) {
 // Variant returns which packet filter the programs drive.
 func (r *Rules) Variant() Variant { return r.v4.variant }
 
+// Told reports whether the kernel tells of every change of the rules of all families that
+// this machine has (netns.Namespace.Changes): of the legacy variant's it does not.
+func (r *Rules) Told() bool {
+	return r.v4.variant == NFT && (r.v6 == nil || r.v6.variant == NFT)
+}
+
 func (r *Rules) tool(f netrules.Family) (*tool, error) {
 	switch {
 	case f == netrules.IPv4:

@@ -9,36 +9,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// groups are what the kernel tells of: changed nftables rules (which the iptables
-// programs of that variant make too, and so do Docker and firewalld), links and
+// groups are what the kernel tells of, by protocol: changed nftables rules (which the
+// iptables programs of that variant make too, and so do Docker and firewalld), links and
 // addresses. See netlink(7), rtnetlink(7) and linux/netfilter/nfnetlink.h.
-func groups() []struct{ protocol, group int } {
-	return []struct{ protocol, group int }{
-		{unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES},
-		{unix.NETLINK_ROUTE, unix.RTNLGRP_LINK},
-		{unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR},
-		{unix.NETLINK_ROUTE, unix.RTNLGRP_IPV6_IFADDR},
+func groups() map[int][]int {
+	return map[int][]int{
+		unix.NETLINK_NETFILTER: {unix.NFNLGRP_NFTABLES},
+		unix.NETLINK_ROUTE:     {unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR},
 	}
 }
 
 // Changes returns a channel that holds a token after the rules, links or addresses
-// of the calling thread's network namespace have changed, and a function that
-// ends it and waits until it has ended. What the legacy iptables changes is not
-// told by any kernel.
-func Changes(ctx context.Context) (changed <-chan struct{}, end func(), err error) {
-	token := make(chan struct{}, 1)
+// of the namespace have changed, and a function that ends it and waits until it has
+// ended; until then it keeps the namespace alive. What the legacy iptables changes is
+// not told by any kernel. A nil namespace is the process's own.
+func (n *Namespace) Changes(ctx context.Context) (changed <-chan struct{}, end func(), err error) {
 	var sockets []*os.File
-	for _, g := range groups() {
-		socket, err := listenTo(g.protocol, g.group)
-		if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ENOENT) {
-			continue // this kernel has no nftables
-		}
-		if err != nil {
-			closeAll(sockets)
-			return nil, nil, fmt.Errorf("listen to changes of the network: %w", err)
-		}
-		sockets = append(sockets, socket)
+	open := func() (err error) {
+		sockets, err = listenToAll()
+		return err
 	}
+	if n == nil {
+		err = open()
+	} else {
+		err = n.Do(open)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("listen to changes of %s: %w", n.name(), err)
+	}
+	token := make(chan struct{}, 1)
 	done := make(chan struct{}, len(sockets))
 	for _, socket := range sockets {
 		go func() { readChanges(socket, token); done <- struct{}{} }()
@@ -53,15 +52,34 @@ func Changes(ctx context.Context) (changed <-chan struct{}, end func(), err erro
 	}, nil
 }
 
-// listenTo opens a netlink socket that is told of one group.
-func listenTo(protocol, group int) (*os.File, error) {
+// listenToAll opens the sockets in the calling thread's namespace.
+func listenToAll() ([]*os.File, error) {
+	var sockets []*os.File
+	for protocol, members := range groups() {
+		socket, err := listenTo(protocol, members)
+		if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ENOENT) {
+			continue // this kernel has no nftables
+		}
+		if err != nil {
+			closeAll(sockets)
+			return nil, err
+		}
+		sockets = append(sockets, socket)
+	}
+	return sockets, nil
+}
+
+// listenTo opens a netlink socket that is told of some groups.
+func listenTo(protocol int, groups []int) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
 		return nil, err
 	}
 	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-	if err == nil {
-		err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
+	for _, group := range groups {
+		if err == nil {
+			err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
+		}
 	}
 	if err != nil {
 		_ = unix.Close(fd)
@@ -73,7 +91,7 @@ func listenTo(protocol, group int) (*os.File, error) {
 // readChanges turns whatever socket says into a token, until it is closed. That
 // messages were lost (ENOBUFS) says as much.
 func readChanges(socket *os.File, token chan<- struct{}) {
-	buffer := make([]byte, os.Getpagesize())
+	buffer := make([]byte, 16) // what it says does not matter; the kernel drops the rest of a message
 	for {
 		if _, err := socket.Read(buffer); err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return

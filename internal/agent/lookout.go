@@ -1,0 +1,87 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+)
+
+const (
+	// rarely is how often a container is looked at whose every change the kernel tells
+	// of. To enter a namespace and to ask takes half a millisecond, which at the repair
+	// interval would be most of what a daemon with many containers does all day.
+	rarely = 5 * time.Minute
+
+	// breather is how long a container's changes are let be after a look: what it does
+	// to its own rules all the time must not keep us busy all the time.
+	breather = time.Second
+)
+
+// lookout is what the kernel tells of a container's namespace. The zero value is told
+// nothing.
+type lookout struct {
+	changed <-chan struct{} // holds a token after a change; nil while nobody tells
+	end     func()
+	warned  bool
+}
+
+// close ends the telling. It may be called again.
+func (l *lookout) close() {
+	if l.end != nil {
+		l.end()
+		l.changed, l.end = nil, nil
+	}
+}
+
+// lookOut begins to be told, if all that may change is told of. Before a look, so that
+// what comes between the two is not missed.
+func (at *attachment) lookOut(ctx context.Context) {
+	if at.lookout.end != nil || at.mode == config.Redirect && !at.agent.rules.Told() {
+		return
+	}
+	changed, end, err := at.ns.Changes(ctx)
+	if err != nil {
+		if !at.lookout.warned {
+			at.lookout.warned = true
+			owner := at.desired.Load().Owner
+			at.agent.log.Warn("changes of a container's rules are seen at the repair interval only",
+				"client", owner.Name, "id", owner.ShortID(), "error", err)
+		}
+		return
+	}
+	at.lookout = lookout{changed: changed, end: end}
+}
+
+// await returns true when there is a reason to look again, and false when the work is
+// done.
+func (at *attachment) await(retry <-chan time.Time) bool {
+	tuned, looked := at.agent.tuned(), time.Now()
+	interval := tuned.cfg.RepairInterval
+	if at.lookout.changed != nil {
+		interval = max(interval, rarely)
+	}
+	due := time.NewTimer(interval)
+	defer due.Stop()
+	changed := at.lookout.changed
+	for {
+		select {
+		case <-changed:
+			changed = nil // one is reason enough
+			due.Reset(max(settling, breather-time.Since(looked)))
+		case <-due.C:
+			return true
+		case <-retry:
+			return true
+		case <-at.changed:
+			return true
+		case <-tuned.replaced.Done():
+			return true
+		case <-at.leaving:
+			return false
+		case <-at.ending:
+			at.detach()
+			return false
+		}
+	}
+}
