@@ -133,19 +133,19 @@ func (e *engine) useTCP(u *url.URL) error {
 	return nil
 }
 
-// list returns the IDs of all containers, running or not.
-func (e *engine) list(ctx context.Context) ([]string, error) {
+// list returns all containers, running or not.
+func (e *engine) list(ctx context.Context) ([]entry, error) {
 	ctx, cancel := withTimeout(ctx, e.listTimeout)
 	defer cancel()
 	listed, err := e.client.ListContainers(docker.ListContainersOptions{All: true, Context: ctx})
 	if err != nil {
 		return nil, e.explain(ctx, "listing containers", err)
 	}
-	ids := make([]string, len(listed))
+	entries := make([]entry, len(listed))
 	for i := range listed {
-		ids[i] = listed[i].ID
+		entries[i] = entryOf(&listed[i])
 	}
-	return ids, nil
+	return entries, nil
 }
 
 // ping asks whether the engine answers at all.

@@ -99,7 +99,7 @@ func TestTLSVerifiesTheEngine(t *testing.T) {
 	t.Setenv("DOCKER_TLS_VERIFY", "1")
 	t.Setenv("DOCKER_CERT_PATH", dir)
 	endpoint := "tcp://" + server.Listener.Addr().String()
-	list := func() ([]string, error) {
+	list := func() ([]entry, error) {
 		e, err := newEngine(endpoint)
 		if err != nil {
 			t.Fatal(err)
@@ -108,7 +108,7 @@ func TestTLSVerifiesTheEngine(t *testing.T) {
 		return e.list(t.Context())
 	}
 	if ids, err := list(); err != nil || len(ids) != 1 {
-		t.Errorf("list: %v, %v, want one ID", ids, err)
+		t.Errorf("list: %v, %v, want one container", ids, err)
 	}
 	write("ca.pem", "CERTIFICATE", other.Certificate[0])
 	if _, err := list(); err == nil || !strings.Contains(err.Error(), "certificate") {

@@ -46,7 +46,9 @@ type follower struct {
 	containers map[string]*Container
 	queue      queue
 	busy       map[string]bool     // being inspected; true: changed since, inspect again
-	unread     map[string]struct{} // listed, and not inspected since
+	unread     map[string]struct{} // to be inspected since they were listed
+	marks      map[string]string   // of the last list: entry.mark
+	turn       int                 // where in the list the next share begins
 	touched    map[string]struct{} // named by an event since the list was asked for
 	failures   map[string]*inspectFailure
 	killed     map[string]kill // the last signal to stop that each was sent
@@ -69,8 +71,8 @@ type news struct {
 }
 
 type listing struct {
-	ids []string
-	err error
+	entries []entry
+	err     error
 }
 
 type result struct {
@@ -151,7 +153,7 @@ func (f *follower) run(ctx context.Context) error {
 			if l.err != nil {
 				return l.err
 			}
-			f.reconcile(l.ids)
+			f.reconcile(l.entries)
 		case <-resync.C:
 			if !f.listing && len(f.unread) == 0 {
 				f.list(ctx)
@@ -248,42 +250,6 @@ func (f *follower) touch(id string) {
 		return
 	}
 	f.queue.push(id, true)
-}
-
-// list asks for all IDs.
-func (f *follower) list(ctx context.Context) {
-	f.listing = true
-	clear(f.touched)
-	f.wg.Go(func() {
-		ids, err := f.w.engine.list(ctx)
-		f.listed <- listing{ids: ids, err: err}
-	})
-}
-
-// reconcile drops what is not in the list and has everything else inspected.
-func (f *follower) reconcile(ids []string) {
-	f.listing = false
-	if !f.connected {
-		f.connected = true
-		f.w.setFailure(nil)
-		f.onConnect()
-	}
-	for _, id := range ids {
-		f.unread[id] = struct{}{}
-		if _, busy := f.busy[id]; busy {
-			f.busy[id] = true
-			continue
-		}
-		f.queue.push(id, false)
-	}
-	for id := range f.containers {
-		_, listed := f.unread[id]
-		// One that an event has named meanwhile may be younger than the list.
-		if _, touched := f.touched[id]; !listed && !touched {
-			f.drop(id)
-		}
-	}
-	f.complete = f.complete || len(f.unread) == 0
 }
 
 // inspect starts as many inspects as are wanted and allowed.

@@ -30,7 +30,8 @@ type Config struct {
 	// and one when a single container cannot be inspected. Nil discards them.
 	Log *slog.Logger
 	// ResyncInterval is the time between two full lists, 30 s by default. It
-	// bounds how long a lost event can go unnoticed.
+	// bounds how long a lost event can go unnoticed, if what it told of shows in
+	// the list; else twenty times that does.
 	ResyncInterval time.Duration
 }
 
