@@ -21,6 +21,8 @@ import (
 	"os/signal"
 	"path/filepath"
 	"time"
+
+	"github.com/ambassadord/ambassadord/bench/internal/engine"
 )
 
 func main() {
@@ -56,7 +58,7 @@ func (b bench) run(ctx context.Context, out io.Writer) (err error) {
 	defer os.RemoveAll(dir)
 	if b.daemon == "" {
 		b.daemon = filepath.Join(dir, "ambassadord")
-		if err := build(ctx, b.daemon, "cmd/ambassadord"); err != nil {
+		if err := engine.Build(ctx, b.daemon, "cmd/ambassadord"); err != nil {
 			return err
 		}
 	}

@@ -1,42 +1,50 @@
-// Command rules measures what it costs to keep the rules of many containers: how
-// long a daemon takes to attach to all of them after a start, and what it uses per
-// minute while nothing changes.
+// Command rules measures a daemon that serves many containers while nothing happens: how
+// long after its start it is ready and attached to all of them, and from then on its CPU
+// and its memory.
 //
-//	go run ./bench/rules -n 500 -daemon bin/ambassadord -image ambassadord-test/busybox
+//	go run ./bench/rules
+//	go run ./bench/rules -n 500 -execs -daemon bin/ambassadord
 //
-// It needs root, a Docker engine, strace, and an image whose command sleeps. The
-// containers have no network but their loopback, because an engine starts these
-// fastest; for the rules it makes no difference.
+// It needs root, a Docker engine, and for -execs strace. The containers have no network
+// but their loopback, because an engine starts these fastest; for the rules it makes no
+// difference.
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/ambassadord/ambassadord/bench/internal/procstat"
+	"github.com/ambassadord/ambassadord/bench/internal/daemon"
+	"github.com/ambassadord/ambassadord/bench/internal/engine"
 )
 
+// image holds a program that waits.
+const image = "ambassadord-bench/load"
+
 func main() {
-	n := flag.Int("n", 500, "how many containers")
-	daemon := flag.String("daemon", "bin/ambassadord", "the daemon's binary")
-	image := flag.String("image", "ambassadord-test/busybox", "an image whose command sleeps")
-	steady := flag.Duration("steady", time.Minute, "how long to watch the steady state")
+	var b bench
+	flag.IntVar(&b.n, "n", 200, "how many containers")
+	flag.StringVar(&b.daemon, "daemon", "", "the daemon's binary; without one it is built")
+	flag.StringVar(&b.mode, "mode", "redirect", "the daemon's: redirect or listen")
+	flag.DurationVar(&b.settle, "settle", time.Minute, "how long to wait after the attaching; containers that are younger are inspected more often")
+	flag.DurationVar(&b.steady, "steady", time.Minute, "how long to watch the steady state")
+	flag.BoolVar(&b.execs, "execs", false, "count the programs that the daemon starts, too, for as long again")
+	flag.StringVar(&b.markdown, "markdown", "", "write the result as a section of Markdown to this file")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := measure(ctx, *n, *daemon, *image, *steady, os.Stdout)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := b.run(ctx, os.Stdout)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "rules:", err)
@@ -44,64 +52,104 @@ func main() {
 	}
 }
 
-func measure(ctx context.Context, n int, binary, image string, steady time.Duration, out io.Writer) error {
-	ids, err := startContainers(ctx, n, image)
-	defer func() { removeContainers(context.WithoutCancel(ctx), ids) }()
+type bench struct {
+	n              int
+	daemon, mode   string
+	settle, steady time.Duration
+	execs          bool
+	markdown       string
+}
+
+func (b bench) run(ctx context.Context, out io.Writer) error {
+	dir, err := os.MkdirTemp("", "bench-rules")
 	if err != nil {
 		return err
 	}
-	began := time.Now()
-	cmd := exec.CommandContext(ctx, binary, "run", "--log-format", "json")
-	log, err := cmd.StderrPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	defer func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-	}()
-	lines := bufio.NewScanner(log)
-	attached := 0
-	for attached < n && lines.Scan() {
-		var line struct{ Msg string }
-		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "attached" {
-			attached++
+	defer os.RemoveAll(dir)
+	if b.daemon == "" {
+		b.daemon = filepath.Join(dir, "ambassadord")
+		if err := engine.Build(ctx, b.daemon, "cmd/ambassadord"); err != nil {
+			return err
 		}
 	}
-	if attached < n {
-		return fmt.Errorf("only %d of %d containers were attached", attached, n)
+	program := filepath.Join(dir, "load")
+	if err := engine.Build(ctx, program, "bench/inside/load"); err != nil {
+		return err
 	}
-	converged := time.Since(began)
-	go func() { _, _ = io.Copy(io.Discard, log) }()
+	if err := engine.Image(ctx, image, program); err != nil {
+		return err
+	}
+	ids, err := startContainers(ctx, b.n)
+	defer removeContainers(ctx, ids)
+	if err != nil {
+		return err
+	}
+	f, err := b.measure(ctx, dir)
+	if err != nil {
+		return err
+	}
+	f.print(out)
+	if b.markdown == "" {
+		return nil
+	}
+	var section bytes.Buffer
+	f.printMarkdown(&section)
+	return os.WriteFile(b.markdown, section.Bytes(), 0o644)
+}
 
-	// The first look after the attaching still reads every table once.
-	time.Sleep(15 * time.Second)
-	before, err := procstat.CPUTime(cmd.Process.Pid)
+// measure starts the daemon beside containers that run.
+func (b bench) measure(ctx context.Context, dir string) (f figures, err error) {
+	d, err := daemon.Start(b.daemon, dir, "run", "--mode", b.mode)
 	if err != nil {
-		return err
+		return f, err
 	}
-	time.Sleep(steady)
-	after, err := procstat.CPUTime(cmd.Process.Pid)
+	defer func() { err = errors.Join(err, d.Stop()) }()
+	f = figures{n: b.n, mode: b.mode, steady: b.steady, execs: -1}
+	if f.ready, err = d.Ready(ctx); err != nil {
+		return f, err
+	}
+	if f.attached, err = d.Attached(ctx, b.n); err != nil {
+		return f, err
+	}
+	if f.starting, err = d.CPUTime(); err != nil {
+		return f, err
+	}
+	if err := wait(ctx, b.settle); err != nil {
+		return f, err
+	}
+	before, err := d.CPUTime()
 	if err != nil {
-		return err
+		return f, err
 	}
-	execs, err := countExecs(ctx, cmd.Process.Pid, steady) // apart, because being traced costs time
+	if err := wait(ctx, b.steady); err != nil {
+		return f, err
+	}
+	after, err := d.CPUTime()
 	if err != nil {
-		return err
+		return f, err
 	}
-	minutes := steady.Minutes()
-	fmt.Fprintf(out, "containers           %d\n", n)
-	fmt.Fprintf(out, "all attached after   %s\n", converged.Round(10*time.Millisecond))
-	fmt.Fprintf(out, "steady state, CPU    %.2f s a minute\n", (after-before).Seconds()/minutes)
-	fmt.Fprintf(out, "steady state, execs  %.1f a minute\n", float64(execs)/minutes)
-	return nil
+	f.cpu = after - before
+	if f.rss, err = d.RSS(); err != nil {
+		return f, err
+	}
+	if b.execs { // apart, because being traced costs time
+		f.execs, err = countExecs(ctx, d.PID(), b.steady)
+	}
+	return f, err
+}
+
+// wait lets time pass: that nothing happens is what is measured.
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // startContainers starts n containers that declare a port each, a few at a time.
-func startContainers(ctx context.Context, n int, image string) ([]string, error) {
+func startContainers(ctx context.Context, n int) ([]string, error) {
 	ids := make([]string, n)
 	errs := make([]error, n)
 	slots := make(chan struct{}, 4)
@@ -110,8 +158,7 @@ func startContainers(ctx context.Context, n int, image string) ([]string, error)
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			id, err := exec.CommandContext(ctx, "docker", "run", "-d", "--network", "none", "-l", "connect.6379=127.0.0.1:1", image).Output()
-			ids[i], errs[i] = strings.TrimSpace(string(id)), err
+			ids[i], errs[i] = engine.Run(ctx, "--network", "none", "--label", "connect.6379=127.0.0.1:1", image, "/load", "pause")
 		})
 	}
 	wg.Wait()
@@ -125,8 +172,8 @@ func startContainers(ctx context.Context, n int, image string) ([]string, error)
 
 func removeContainers(ctx context.Context, ids []string) {
 	for _, id := range ids {
-		if id != "" {
-			_ = exec.CommandContext(ctx, "docker", "rm", "-f", id).Run()
+		if err := engine.Remove(ctx, id); err != nil {
+			fmt.Fprintln(os.Stderr, "rules: left behind:", err)
 		}
 	}
 }
@@ -143,9 +190,12 @@ func countExecs(ctx context.Context, pid int, d time.Duration) (int, error) {
 	if err := strace.Start(); err != nil {
 		return 0, fmt.Errorf("strace: %w", err)
 	}
-	time.Sleep(d)
+	err = wait(ctx, d)
 	_ = strace.Process.Signal(syscall.SIGINT)
 	_ = strace.Wait() // it reports the signal that it detaches at
+	if err != nil {
+		return 0, err
+	}
 	text, err := io.ReadAll(trace)
 	return bytes.Count(text, []byte("execve(")), err
 }
