@@ -86,6 +86,11 @@ bench-short: ## Go benchmarks of the working tree against the commit before it (
 	@scripts/setup benchstat
 	@PATH="$$(scripts/setup path):$$PATH" scripts/bench-short $(BASE)
 
+.PHONY: bench-inside
+bench-inside: root setup build ## measure from inside containers, and an idle daemon (root); BENCH_INSIDE='-rounds 10'
+	go run ./bench/inside -daemon bin/ambassadord -json bin/bench-inside.json -markdown bin/bench-inside.md $(BENCH_INSIDE)
+	go run ./bench/rules -daemon bin/ambassadord -markdown bin/bench-idle.md
+
 .PHONY: image
 image: build ## the container image ambassadord:local (BASE=... to choose its base)
 	@VERSION='$(VERSION)' scripts/image
@@ -97,7 +102,7 @@ setup: ## install what the tests need (root, where something is missing)
 
 .PHONY: root
 root:
-	@(( $$(id -u) == 0 )) || { echo 'make test makes network namespaces and firewall rules, which needs root; make test-unit does without' >&2; exit 1; }
+	@(( $$(id -u) == 0 )) || { echo 'this makes network namespaces and firewall rules, which needs root; make test-unit does without' >&2; exit 1; }
 
 .PHONY: clean
 clean: ## remove what was built here
@@ -105,4 +110,4 @@ clean: ## remove what was built here
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
