@@ -90,7 +90,7 @@ func (d *Daemon) Attached(ctx context.Context, n int) (time.Duration, error) {
 func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 
 // CPUTime is what the daemon and the processes it started have used.
-func (d *Daemon) CPUTime() (time.Duration, error) { return procstat.FamilyCPUTime(d.PID()) }
+func (d *Daemon) CPUTime() (time.Duration, error) { return procstat.TreeCPU(d.PID()) }
 
 // Stop ends the daemon, which removes its rules, and waits for that.
 func (d *Daemon) Stop() error {
@@ -110,17 +110,6 @@ func (d *Daemon) Stop() error {
 
 // RSS is the resident memory of the daemon and the processes it started, in KiB.
 func (d *Daemon) RSS() (int, error) {
-	pids, err := procstat.Family(d.PID())
-	if err != nil {
-		return 0, err
-	}
-	total := 0
-	for _, pid := range pids {
-		rss, err := procstat.Status(pid, "VmRSS")
-		if err != nil {
-			return 0, err
-		}
-		total += rss
-	}
-	return total, nil
+	u, err := procstat.TreeUsage(d.PID())
+	return int(u.RSS >> 10), err
 }
