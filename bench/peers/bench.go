@@ -131,6 +131,7 @@ func (b *bench) traffic(ctx context.Context, took []participant, place report.Pl
 	if place == report.Unprivileged {
 		measures = measures[:4] // bulk
 	}
+	measures = slices.DeleteFunc(measures, func(m measurement) bool { return !slices.Contains(b.Measures, m.name) })
 	var up []*running
 	defer func() {
 		for _, r := range up {

@@ -15,9 +15,12 @@ import (
 )
 
 const (
-	starts = 5               // of each contestant
-	settle = time.Second     // until a process has done what its start, or many connections, gave it to do
-	rest   = 2 * time.Second // how long the CPU of an idle process is watched
+	starts = 5           // of each contestant
+	settle = time.Second // until a process has done what its start gave it to do
+	// settleIn is until it has done what a connection gives it to do that lasts. A process
+	// that it starts for that is there by then.
+	settleIn = 4 * time.Second
+	rest     = 2 * time.Second // how long the CPU of an idle process is watched
 	// overrun is more connections than 20,000 descriptors are good for, at two each.
 	overrun = 11_000
 )
@@ -141,14 +144,20 @@ func (b *bench) startOnce(ctx context.Context, p participant) error {
 	return nil
 }
 
-// crowd holds n connections through a fresh process and says what each costs.
+// crowd holds n connections through a process that has had its first, and says what each
+// costs.
 func (b *bench) crowd(ctx context.Context, p participant, n int) (i report.Idle, err error) {
 	r, err := b.start(ctx, p.contestant, p.way, 0)
 	if err != nil {
 		return i, err
 	}
 	defer r.stop()
-	if err := pause(ctx, settle); err != nil {
+	first, err := b.hold(ctx, r.Listen.Echo, 1)
+	if err != nil {
+		return i, err
+	}
+	defer first.stop()
+	if err := pause(ctx, settleIn); err != nil {
 		return i, err
 	}
 	before, err := r.usage()
@@ -165,7 +174,7 @@ func (b *bench) crowd(ctx context.Context, p participant, n int) (i report.Idle,
 	}
 	defer func() { held.stop() }()
 	opened := held.held
-	if err := pause(ctx, settle); err != nil {
+	if err := pause(ctx, settleIn); err != nil {
 		return i, err
 	}
 	if !r.alive() {

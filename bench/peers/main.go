@@ -4,6 +4,7 @@
 //	go run ./bench/peers
 //	go run ./bench/peers -rounds 16 -json docs/performance.json -docs docs
 //	go run ./bench/peers -contestants direct,plain,ambassadord -rounds 1 -duration 100ms
+//	go run ./bench/peers -parts traffic -measures 'churn 1,churn 64'
 //	go run ./bench/peers -render docs/performance.json -docs docs
 //
 // All contestants are up at once and take turns, in rounds whose order is shuffled;
@@ -53,6 +54,7 @@ type options struct {
 	Dir         string
 	Contestants []string
 	Parts       []string
+	Measures    []string
 	Rounds      int
 	Duration    time.Duration
 	Threads     int
@@ -74,6 +76,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	flags.IntVar(&o.Threads, "threads", 0, "threads of HAProxy and processes of nginx; 0 is one for each core, as both come")
 	contestants := flags.String("contestants", strings.Join(usual(), ","), "who takes part; also: "+strings.Join(unusual(), ", "))
 	parts := flags.String("parts", "traffic,unprivileged,idle", "what to measure")
+	measures := flags.String("measures", strings.Join(report.Measures(), ","), "which of traffic's measures")
 	host := flags.Bool("host", false, "measure traffic in the host's network namespace as well")
 	toJSON := flags.String("json", "", "write the result to this file")
 	docs := flags.String("docs", "", "write performance.md and performance.svg in this folder")
@@ -97,6 +100,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		}
 		if o.Parts, err = words(*parts, []string{partTraffic, partIdle, partUnprivileged}); err != nil {
 			return fmt.Errorf("-parts: %w", err)
+		}
+		if o.Measures, err = words(*measures, report.Measures()); err != nil {
+			return fmt.Errorf("-measures: %w", err)
 		}
 		if o.Rounds < 1 || o.Duration < 10*time.Millisecond {
 			return fmt.Errorf("-rounds %d -duration %s: there must be a round, of 10ms a measurement at least", o.Rounds, o.Duration)

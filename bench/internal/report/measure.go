@@ -22,7 +22,8 @@ func Churn(atOnce int) string { return fmt.Sprintf("churn %d", atOnce) }
 
 func isBulk(measure string) bool { return strings.HasPrefix(measure, "bulk") }
 
-func order() []string {
+// Measures are the names of all, in the order in which they are shown.
+func Measures() []string {
 	return []string{
 		Bulk("up", 1), Bulk("up", 8), Bulk("down", 1), Bulk("down", 8),
 		Ask(64, 1), Ask(64, 64), Ask(4096, 1), Ask(4096, 64),

@@ -185,6 +185,6 @@ func (r *Result) Measures(place Place) (names []string) {
 			names = append(names, s.Measure)
 		}
 	}
-	slices.SortFunc(names, func(a, b string) int { return slices.Index(order(), a) - slices.Index(order(), b) })
+	slices.SortFunc(names, func(a, b string) int { return slices.Index(Measures(), a) - slices.Index(Measures(), b) })
 	return names
 }

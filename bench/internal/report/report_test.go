@@ -33,7 +33,7 @@ func result() *Result {
 		r.Machine.Peers = append(r.Machine.Peers, Peer{Name: name, Version: "1 <2>"})
 	}
 	for round, scale := range []float64{1, 8, 4} {
-		for _, measure := range order() {
+		for _, measure := range Measures() {
 			for name, cpu := range map[string]float64{Ours: 0.5, Plain: 1, HAProxy: 4, Nginx: 2} {
 				r.Samples = append(r.Samples, Sample{
 					Place: Private, Measure: measure, Contestant: name, Round: round, Rate: scale / cpu, CPU: scale * cpu, P99: scale * cpu,
@@ -146,7 +146,7 @@ func TestChartIsXML(t *testing.T) {
 			}
 		}
 	}
-	if want := 2 * len(order()); bars != want {
+	if want := 2 * len(Measures()); bars != want {
 		t.Errorf("%d bars of ours, want %d", bars, want)
 	}
 }
