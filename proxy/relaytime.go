@@ -97,9 +97,9 @@ func (r *relay) settleIn() {
 	for _, s := range [...]*side{&r.client, &r.upstream} {
 		keepAliveFD(int(s.fd), o.KeepAlive)
 	}
-	if keep := r.loop.server.Keep; keep != nil && (r.more == nil || r.more.release == nil) {
+	if keep := r.loop.server.Keep; keep != nil && r.release == nil {
 		r.kept = true
-		r.extra().release = keep(r)
+		r.release = keep(r)
 	}
 }
 

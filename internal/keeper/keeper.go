@@ -28,7 +28,7 @@ type Keeper struct {
 	mu       sync.Mutex
 	next     uint64
 	live     map[uint64]*entry
-	fresh    []*entry // not handed over yet, the oldest first; some have ended
+	fresh    []*entry // not handed over yet, as they came; some have ended
 	released []uint64 // handed over, and ended since
 	awake    bool     // Run will look at fresh without being woken
 	wake     chan struct{}
@@ -61,7 +61,7 @@ func (k *Keeper) Keep(conn proxy.Connection) (release func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.next++
-	e := &entry{id: k.next, since: time.Now(), conn: conn}
+	e := &entry{id: k.next, since: conn.Live().Accepted, conn: conn}
 	k.live[e.id] = e
 	k.fresh = append(k.fresh, e)
 	if !k.awake {

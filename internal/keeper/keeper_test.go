@@ -421,14 +421,14 @@ func (lasting) Duplicate() (client, upstream int, ok bool) { return -1, -1, fals
 func TestWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := New(nil, slog.New(slog.DiscardHandler))
-		short := k.Keep(lasting{Attempts: 1})
-		long := k.Keep(lasting{Attempts: 2})
+		short := k.Keep(lasting{Attempts: 1, Accepted: time.Now()})
+		long := k.Keep(lasting{Attempts: 2, Accepted: time.Now()})
 		<-k.wake
 		if due, released, next := k.work(time.Now()); len(due)+len(released) > 0 || next != handOverAfter {
 			t.Errorf("at once: %d due, %d released, next in %s", len(due), len(released), next)
 		}
 		time.Sleep(handOverAfter / 2)
-		later := k.Keep(lasting{Attempts: 3})
+		later := k.Keep(lasting{Attempts: 3, Accepted: time.Now()})
 		short()
 		time.Sleep(handOverAfter / 2)
 		due, released, next := k.work(time.Now())

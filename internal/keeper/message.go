@@ -54,16 +54,6 @@ func describe(id uint64, live proxy.Live) connection {
 	}
 }
 
-// live is the connection again, but for its two ends.
-func (c connection) live() proxy.Live {
-	return proxy.Live{
-		Route: proxy.Route{
-			Client: c.Client, Port: c.Port, Target: c.Target, Options: c.Options, Preface: c.Preface, Read: c.Read,
-		},
-		Source: c.Source, Endpoint: c.Endpoint, Attempts: c.Attempts, Accepted: c.Accepted,
-	}
-}
-
 func (m message) encode() ([]byte, error) { return json.Marshal(m) }
 
 func decode(packet []byte) (m message, err error) {

@@ -7,8 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"time"
+	"unique"
 
 	"golang.org/x/sys/unix"
 
@@ -39,15 +41,48 @@ func Serve(ctx context.Context, socket *os.File, server *proxy.Server, drain tim
 	return nil
 }
 
-// pair is a connection's descriptors, the client's and the endpoint's.
+// pair is a connection as the keeper holds it, which there are thousands of: what many
+// have in common it has but once.
 type pair struct {
-	connection connection
-	fds        [2]int
+	common   unique.Handle[common]
+	source   netip.AddrPort
+	accepted int64    // nanoseconds since 1970
+	fds      [2]int32 // the client's, and the endpoint's
+}
+
+// common is what connections from one container to one endpoint have in common.
+type common struct {
+	client   proxy.Client
+	port     uint16
+	target   string
+	endpoint proxy.Endpoint
+	attempts int
+	options  proxy.Options
+	preface  string
+	read     int
+}
+
+func pairOf(c *connection, client, upstream int) *pair {
+	return &pair{
+		common: unique.Make(common{c.Client, c.Port, c.Target, c.Endpoint, c.Attempts, c.Options, string(c.Preface), c.Read}),
+		source: c.Source, accepted: c.Accepted.UnixNano(), fds: [2]int32{int32(client), int32(upstream)},
+	}
+}
+
+// live is the connection again, but for its two ends.
+func (p *pair) live() proxy.Live {
+	c := p.common.Value()
+	return proxy.Live{
+		Route: proxy.Route{
+			Client: c.client, Port: c.port, Target: c.target, Options: c.options, Preface: []byte(c.preface), Read: c.read,
+		},
+		Source: p.source, Endpoint: c.endpoint, Attempts: c.attempts, Accepted: time.Unix(0, p.accepted),
+	}
 }
 
 func (p *pair) close() {
 	for _, fd := range p.fds {
-		_ = unix.Close(fd)
+		_ = unix.Close(int(fd))
 	}
 }
 
@@ -93,7 +128,7 @@ func (h *held) receive(conn *net.UnixConn, log *slog.Logger) (farewell bool, err
 
 func (h *held) take(m message, fds []int) {
 	for i, c := range m.Kept {
-		h.connections[c.ID] = &pair{connection: c, fds: [2]int{fds[2*i], fds[2*i+1]}}
+		h.connections[c.ID] = pairOf(&c, fds[2*i], fds[2*i+1])
 	}
 	for _, id := range m.Released {
 		if p := h.connections[id]; p != nil {
@@ -121,9 +156,9 @@ func descriptors(oob []byte) []int {
 // resume hands everything to server.
 func (h *held) resume(server *proxy.Server, log *slog.Logger) {
 	for id, p := range h.connections {
-		live := p.connection.live()
-		client, err := tcpConn(p.fds[0])
-		upstream, err2 := tcpConn(p.fds[1])
+		live := p.live()
+		client, err := tcpConn(int(p.fds[0]))
+		upstream, err2 := tcpConn(int(p.fds[1]))
 		delete(h.connections, id)
 		if err := errors.Join(err, err2); err != nil {
 			for _, conn := range []*net.TCPConn{client, upstream} {
