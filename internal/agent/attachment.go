@@ -301,11 +301,17 @@ func (at *attachment) Route(_ context.Context, conn *net.TCPConn) (proxy.Route, 
 
 // RouteNow is Route for the ports that are declared.
 func (at *attachment) RouteNow(conn proxy.Accepted) (*proxy.Route, proxy.Chooser) {
+	return at.routeNow(at.agent, conn)
+}
+
+// routeNow is RouteNow for who may be early: at has its presence, and with it the agent, from
+// the beginning of run on.
+func (at *attachment) routeNow(a *agent, conn proxy.Accepted) (*proxy.Route, proxy.Chooser) {
 	dst, err := proxy.OriginalDstOf(conn.FD, conn.Source.Addr())
 	if err != nil {
 		return nil, nil
 	}
-	return at.agent.promptFor(&at.known, at.desired.Load(), way{conn.Source, dst})
+	return a.promptFor(&at.known, at.desired.Load(), way{conn.Source, dst})
 }
 
 // detach stops redirecting and accepting. The rest of the rules stays until

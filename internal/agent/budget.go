@@ -8,11 +8,13 @@ import (
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
-// mostLoops are enough to carry connections as fast as a host's other work lets us.
+// mostLoops are enough to carry what a host's containers say to each other.
 const mostLoops = 4
 
-// loops carry the connections: one for each core that the process may use, up to a few.
-func loops() int { return min(runtime.GOMAXPROCS(0), mostLoops) }
+// loops carry the connections: one for every other core, up to a few. The rest of the
+// process needs some time, too, and the two ends of a connection on this host need more of
+// it than the middle.
+func loops() int { return max(1, min(runtime.GOMAXPROCS(0)/2, mostLoops)) }
 
 // newServer makes the server, with as many connections as wanted and the limit of open
 // files allow, 0 for as many as that allows, and so many new ones a second, 0 for any

@@ -319,7 +319,7 @@ func (nc *newcomer) RouteNow(conn proxy.Accepted) (*proxy.Route, proxy.Chooser) 
 	if nc.verdict.owner == nil {
 		return nil, nil
 	}
-	return nc.verdict.owner.RouteNow(conn)
+	return nc.verdict.owner.routeNow(nc.agent, conn)
 }
 
 // routeOwned routes a connection of the container that at serves.
