@@ -72,7 +72,7 @@ func (r rawListener) Control(do func(fd uintptr)) error {
 }
 
 // Read is not supported.
-func (rawListener) Read(func(fd uintptr) bool) error  { return errors.ErrUnsupported }
+func (rawListener) Read(func(fd uintptr) bool) error { return errors.ErrUnsupported }
 
 // Write is not supported.
 func (rawListener) Write(func(fd uintptr) bool) error { return errors.ErrUnsupported }

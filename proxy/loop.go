@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ type loop struct {
 
 	// What follows belongs to the loop's goroutine.
 	stopped     bool
+	busy        bool  // the last wait ended with events, and may be short
 	now         int64 // nanoseconds since began, when this batch of events came
 	relays      []*relay
 	generations int32         // tells the events of a connection from those of earlier ones in its slot
@@ -36,7 +38,6 @@ type loop struct {
 	young       []young       // not a second old, the oldest first
 	done        int           // of young
 	doors       map[int]*door // by the descriptor that is listened on
-	pipes       []pipe        // empty
 	prompts     []*prompt     // unused
 	spare       spareDescriptor
 	buffer      [loopBuffer]byte
@@ -54,8 +55,6 @@ type young struct {
 const (
 	// loopBuffer is what is read at once. A stream that fills it is moved by splice(2).
 	loopBuffer = 32 << 10
-	// loopPipes is how many pipes a loop keeps for itself.
-	loopPipes = 4
 	// tick is how often connections are looked at that wait for something of which no
 	// event tells.
 	tick = 20 * time.Millisecond
@@ -63,6 +62,8 @@ const (
 	settleAfter = time.Second
 	// settleTogether is how much later that may be, so that it is done for many at once.
 	settleTogether = 200 * time.Millisecond
+	// briefly is for how many milliseconds a wait keeps the processor.
+	briefly = 1
 	// wholeEvents are what a loop waits for of a connection, told of once each
 	// (epoll(7), EPOLLET).
 	wholeEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET&0xffffffff
@@ -117,24 +118,40 @@ func (l *loop) run() {
 	var events [128]unix.EpollEvent
 	l.spare.take()
 	for !l.stopped {
-		n, err := unix.EpollWait(l.epoll, events[:], l.patience())
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			panic(fmt.Sprintf("epoll_wait: %v", err)) // only a descriptor that is none, or memory that is not ours
-		}
+		n := l.poll(events[:])
 		l.now = l.clock()
-		for i := range max(n, 0) {
+		for i := range n {
 			l.event(&events[i])
 		}
 		l.resume()
 		l.lookAround()
 	}
 	l.spare.release()
-	for _, p := range l.pipes {
-		pipes.put(p)
-	}
 	for !l.end() { // what was posted meanwhile somebody may wait for
 		l.takePosted()
 	}
+}
+
+// poll waits for events and returns how many there are, which may be none.
+//
+// A loop that has much to do waits briefly and often. The scheduler would watch each of
+// these waits for one that lasts, and wake a thread to take the processor to whoever else
+// is there; that costs more than to move a message. So a short wait keeps the processor,
+// as long as others are left to everybody else, and only one that lasts gives it up.
+func (l *loop) poll(events []unix.EpollEvent) int {
+	patience := l.patience()
+	if l.busy && patience != 0 {
+		n, err := waitRaw(l.epoll, events, briefly)
+		if n > 0 || err == unix.EINTR { //nolint:errorlint // an errno; the runtime wants something of this thread
+			return n
+		}
+	}
+	n, err := unix.EpollWait(l.epoll, events, patience)
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		panic(fmt.Sprintf("epoll_wait: %v", err)) // only a descriptor that is none, or memory that is not ours
+	}
+	l.busy = n > 0 && runtime.GOMAXPROCS(0) > l.server.Loops
+	return max(n, 0)
 }
 
 // end ends the loop, unless something is posted.
@@ -311,24 +328,6 @@ func (l *loop) waitNoMore(r *relay) {
 	l.waiting[last] = nil
 	l.waiting = l.waiting[:last]
 	r.waitingAt = -1
-}
-
-// pipe is an empty one; false if there is none.
-func (l *loop) pipe() (pipe, bool) {
-	if n := len(l.pipes); n > 0 {
-		p := l.pipes[n-1]
-		l.pipes = l.pipes[:n-1]
-		return p, true
-	}
-	return pipes.get()
-}
-
-func (l *loop) putPipe(empty pipe) {
-	if len(l.pipes) < loopPipes {
-		l.pipes = append(l.pipes, empty)
-		return
-	}
-	pipes.put(empty)
 }
 
 // cutAll resets every connection.

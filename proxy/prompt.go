@@ -164,7 +164,7 @@ func (r *relay) connect(addr netip.AddrPort) error {
 		return dialError(addr, "socket", err)
 	}
 	r.upstream.fd = int32(fd)
-	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	r.upstream.flags |= delaying
 	inLine(fd)
 	if t := r.route.Options.UserTimeout; t > 0 {
 		setRaw(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(milliseconds(t)))

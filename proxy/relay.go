@@ -18,6 +18,7 @@ type relay struct {
 	verdict    Verdict
 	more       *more   // what few connections have; nil for the others
 	prompt     *prompt // while it is connecting
+	release    func()  // what Server.Keep has returned
 	cause      error   // why it ends; nil for a clean end
 	source     netip.AddrPort
 	endpoint   Endpoint
@@ -60,6 +61,7 @@ const (
 	hung                           // reset, or both streams have ended
 	pressing                       // an urgent byte is ahead
 	broken                         // writing failed: it was reset
+	delaying                       // small segments wait for an acknowledgement (RFC 896)
 )
 
 // stream is one of the two directions.
@@ -86,7 +88,6 @@ type more struct {
 	bounds                     limits      // of its life
 	idle, halfClose, wholeLife *time.Timer // nil until they run
 	closed                     func()      // what Route.Opened has returned
-	release                    func()      // what Server.Keep has returned
 	leave                      func()      // gives back what was passed to get here, if that was not admitNow
 	sent                       int64       // bytes of the client's that were passed on before
 
@@ -203,8 +204,9 @@ func (r *relay) later() {
 func (r *relay) finish(d *stream, src, dst *side) bool {
 	opposite := r.opposite(d)
 	// A reset looks like an end when a failed write of the other stream has used up its
-	// error. It is none if we had ended our stream: nothing was written since.
-	if !opposite.finished && (src.flags&broken != 0 || goneFD(int(src.fd))) {
+	// error, or when an end came before it. It is none if we had ended our stream: nothing
+	// was written since. One that comes from now on makes an event.
+	if !opposite.finished && (src.flags&broken != 0 || src.flags&hung != 0 && goneFD(int(src.fd))) {
 		if endedFirst(int(src.fd)) {
 			d.finished = true
 			_ = shutdownRaw(int(dst.fd)) // it may be gone, too
@@ -372,12 +374,12 @@ func (r *relay) report() {
 		if m.closed != nil {
 			m.closed()
 		}
-		if m.release != nil {
-			m.release()
-		}
 		if m.leave != nil {
 			leave = m.leave
 		}
+	}
+	if r.release != nil {
+		r.release()
 	}
 	leave()
 	s.gone(&record, r.loop.at(r.accepted))

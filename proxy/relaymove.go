@@ -15,7 +15,7 @@ func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
 		return r.takeUrgent(d, src)
 	}
 	if d.bulky {
-		if p, ok := r.loop.pipe(); ok {
+		if p, ok := pipes.get(); ok {
 			return r.takeBulk(d, src, dst, p)
 		}
 	}
@@ -25,6 +25,7 @@ func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
 		return nothing(src, err)
 	}
 	d.bulky = n == len(b)
+	d.hurry(dst)
 	written, err := sendRaw(int(dst.fd), b[:n], 0)
 	if err != nil && err != unix.EAGAIN { //nolint:errorlint // an errno
 		r.loop.broke = err
@@ -46,6 +47,15 @@ func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
 	return n, false, nil
 }
 
+// hurry has dst send small segments at once from its second message on. The first goes at
+// once in any case, and many an endpoint gets no other.
+func (d *stream) hurry(dst *side) {
+	if dst.flags&delaying != 0 && d.bytes > 0 {
+		dst.flags &^= delaying
+		setRaw(int(dst.fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
+}
+
 // nothing is what take returns when a call took nothing from src.
 func nothing(src *side, err error) (n int, ended bool, _ error) {
 	if err == unix.EAGAIN { //nolint:errorlint // an errno
@@ -59,7 +69,7 @@ func nothing(src *side, err error) (n int, ended bool, _ error) {
 func (r *relay) takeBulk(d *stream, src, dst *side, p pipe) (n int, ended bool, err error) {
 	n, err = spliceRaw(int(src.fd), p.w, pipeSize)
 	if n == 0 {
-		r.loop.putPipe(p)
+		pipes.put(p)
 		// splice(2) does not pass an urgent byte: it says that there is nothing, or that
 		// the stream has ended although bytes follow.
 		if atMark(int(src.fd)) {
@@ -68,6 +78,7 @@ func (r *relay) takeBulk(d *stream, src, dst *side, p pipe) (n int, ended bool, 
 		return nothing(src, err)
 	}
 	d.bulky = n >= loopBuffer/2
+	d.hurry(dst)
 	left := n
 	for left > 0 {
 		given, err := spliceRaw(p.r, int(dst.fd), left)
@@ -83,7 +94,7 @@ func (r *relay) takeBulk(d *stream, src, dst *side, p pipe) (n int, ended bool, 
 		left -= given
 		d.bytes += int64(given)
 	}
-	r.loop.putPipe(p)
+	pipes.put(p)
 	return n, false, nil
 }
 
@@ -105,6 +116,7 @@ func (r *relay) takeUrgent(d *stream, src *side) (n int, ended bool, err error) 
 // giveStored gives dst what is stored, as far as it takes it.
 func (r *relay) giveStored(d *stream, dst *side) error {
 	s := d.store
+	d.hurry(dst)
 	for s.held > 0 {
 		var n int
 		var err error
@@ -141,7 +153,7 @@ func (r *relay) empty(d *stream) {
 	case s.in == inPipe && s.held > 0:
 		pipes.drop(s.pipe)
 	case s.in == inPipe:
-		r.loop.putPipe(s.pipe)
+		pipes.put(s.pipe)
 	case s.in == inMemory:
 		buffers.Put(s.buffer)
 	}

@@ -115,6 +115,15 @@ func spliceRaw(from, to, most int) (int, error) {
 	}
 }
 
+// waitRaw is epoll_wait(2).
+func waitRaw(epoll int, events []unix.EpollEvent, milliseconds int) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(milliseconds), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
 func shutdownRaw(fd int) error {
 	if _, _, errno := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0); errno != 0 {
 		return errno
