@@ -287,7 +287,7 @@ func TestRedirectedConnectionsAreRoutedAtOnce(t *testing.T) {
 	at := &attachment{presence: newPresence(a)}
 	at.desired.Store(n)
 	accepted := proxy.Accepted{Source: peerOf(conn)}
-	var nc newcomer
+	nc := newcomer{presence: newPresence(a)}
 	nc.decided = make(chan struct{})
 	if err := raw.Control(func(fd uintptr) {
 		accepted.FD = int(fd)
