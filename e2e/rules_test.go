@@ -263,7 +263,7 @@ func TestRulesCommandsBesideADaemon(t *testing.T) {
 	}
 	wantRestored(t, before, all) // a plan is only that
 
-	d := start(t, "run", "--repair-interval", "1h") // or it puts back what is removed below
+	d := start(t, "run", "--repair-interval", "1h")
 	attachedTo(d, all)
 	if changed, families := changes(); changed != 0 || families != 6 {
 		t.Errorf("with a daemon the plan changes %d of %d families, want 0 of 6", changed, families)
@@ -282,8 +282,7 @@ func TestRulesCommandsBesideADaemon(t *testing.T) {
 	if status, stdout, stderr := ambassadord(t, "rules", "remove", "--force"); status != 0 || !strings.Contains(stdout, "6 chains removed") {
 		t.Errorf("rules remove --force: exit %d, %q, %q; want 0 and 6 chains removed", status, stdout, stderr)
 	}
-	wantRestored(t, before, all)
-	d.stop()
+	d.stop() // it puts back at once what it is told has gone
 	wantRestored(t, before, all)
 }
 
