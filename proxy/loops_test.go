@@ -25,7 +25,8 @@ func (e everyWay) Run() int {
 	}
 	ways.loops = 2
 	code = max(code, e.m.Run())
-	ways.prompt = true
+	// A single loop leaves processors to others, and keeps its own during short waits.
+	ways.loops, ways.prompt = 1, true
 	return max(code, e.m.Run())
 }
 

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -39,6 +40,33 @@ func cpuTime(t *testing.T) time.Duration {
 		t.Fatal(err)
 	}
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// A small message must not wait until the one before it is acknowledged (RFC 896), which
+// takes up to 40 ms.
+func TestMessagesDoNotWait(t *testing.T) {
+	kept := make(chan Connection, 1)
+	server := &Server{Keep: func(c Connection) func() { kept <- c; return func() {} }}
+	l := newLab(t, server, to(echoer(t, 1)))
+	conn := l.dial()
+	for range 2 {
+		if _, err := conn.Write([]byte("?")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client, upstream, ok := (<-kept).Duplicate()
+	if !ok {
+		t.Fatal("no descriptors of a connection that lives")
+	}
+	for name, fd := range map[string]int{"client": client, "endpoint": upstream} {
+		defer unix.Close(fd)
+		if on, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY); on == 0 || err != nil {
+			t.Errorf("towards the %s TCP_NODELAY is %d, %v; want it on", name, on, err)
+		}
+	}
 }
 
 func TestSetKeepAlive(t *testing.T) {

@@ -34,6 +34,7 @@ const (
 	dockerProxy   = "docker-proxy"
 	socat         = "socat"
 	haproxySplice = "haproxy-splice"
+	unkept        = "ambassadord-unkept"
 )
 
 func usual() []string {
@@ -42,20 +43,17 @@ func usual() []string {
 	}
 }
 
-func unusual() []string { return []string{haproxySplice} }
+func unusual() []string { return []string{unkept, haproxySplice} }
 
 func contestants() []contestant {
 	return []contestant{
 		{name: report.Direct, setup: "no proxy"},
 		{
 			name: report.Ours, setup: "the real daemon with fixed listeners, no engine, its log in a file, all else as by default",
-			commands: func(o options, _ string, w way) ([]command, error) {
-				args := []string{o.Daemon, "run"}
-				for _, p := range w.pairs() {
-					args = append(args, p.Listen+"="+p.Backend)
-				}
-				return []command{{args: args}}, nil
-			},
+			commands: daemon(),
+		},
+		{
+			name: unkept, setup: "the same with --keep-connections=false: no second process that outlives a crash", commands: daemon("--keep-connections=false"),
 		},
 		{
 			name: report.Plain, setup: "a loop of accept, dial and two io.Copy in Go, built in bench/peers",
@@ -112,6 +110,16 @@ func contestants() []contestant {
 				return all, nil
 			},
 		},
+	}
+}
+
+func daemon(more ...string) func(options, string, way) ([]command, error) {
+	return func(o options, _ string, w way) ([]command, error) {
+		args := append([]string{o.Daemon, "run"}, more...)
+		for _, p := range w.pairs() {
+			args = append(args, p.Listen+"="+p.Backend)
+		}
+		return []command{{args: args}}, nil
 	}
 }
 
