@@ -142,8 +142,8 @@ func TestBulkIsIdentical(t *testing.T) {
 }
 
 // TestBytesAreSpliced counts what the daemon's system calls carry: splice(2) must move
-// nearly every byte, once into a pipe and once out of it. What comes in small pieces, as
-// at the beginning of a stream, is read.
+// every byte, once into a pipe and once out of it, but for the first few of each stream,
+// which is read until it proves bulky.
 func TestBytesAreSpliced(t *testing.T) {
 	const size = 64 << 20
 	backend, found := bulkBackend(t, size)
@@ -153,15 +153,17 @@ func TestBytesAreSpliced(t *testing.T) {
 	d.attached(name)
 
 	calls := straced(t, d, func() { transfer(t, d, id, "6379", found, size) })
-	if want := int64(2 * 2 * size); calls["splice"] < want/100*95 || calls["splice"] > want {
-		t.Errorf("splice carried %d bytes, want nearly %d: %d each way, into a pipe and out of it", calls["splice"], want, size)
-	}
+	spliced := calls["splice"]
 	delete(calls, "splice")
 	var copied int64
 	for _, n := range calls {
 		copied += n
 	}
-	if limit := int64(2 * 2 * size / 100 * 5); copied > limit {
+	if want := int64(2 * 2 * size); spliced > want || spliced+copied < want {
+		t.Errorf("splice carried %d bytes and other calls %d, want %d: %d each way, into a pipe and out of it", spliced, copied, want, size)
+	}
+	// The beginnings, the log line, the engine's events and wake-ups are all that may be in there.
+	if limit := int64(64 << 10); copied > limit {
 		t.Errorf("%d bytes went through user space by %v, want less than %d", copied, calls, limit)
 	}
 }

@@ -279,10 +279,18 @@ func TestRulesCommandsBesideADaemon(t *testing.T) {
 	wantRules(t, all)
 	wantServed(t, all) // by the first, undisturbed
 
+	// A daemon that runs would put back at once what it is told has gone.
+	if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
 	if status, stdout, stderr := ambassadord(t, "rules", "remove", "--force"); status != 0 || !strings.Contains(stdout, "6 chains removed") {
 		t.Errorf("rules remove --force: exit %d, %q, %q; want 0 and 6 chains removed", status, stdout, stderr)
 	}
-	d.stop() // it puts back at once what it is told has gone
+	wantRestored(t, before, all)
+	if err := d.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	d.stop()
 	wantRestored(t, before, all)
 }
 

@@ -54,7 +54,10 @@ type young struct {
 
 const (
 	// loopBuffer is what is read at once. A stream that fills it is moved by splice(2).
-	loopBuffer = 32 << 10
+	loopBuffer = 8 << 10
+	// smallInARow is how many pieces of less than half of that a bulky stream may have on
+	// the way, as bulk has now and then, before it is read again.
+	smallInARow = 16
 	// tick is how often connections are looked at that wait for something of which no
 	// event tells.
 	tick = 20 * time.Millisecond

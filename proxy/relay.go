@@ -68,9 +68,10 @@ const (
 type stream struct {
 	bytes    int64 // passed on
 	store    *store
-	finished bool // the end of it has been passed on
-	bulky    bool // worth a pipe
-	dead     bool // nobody takes it any more
+	finished bool  // the end of it has been passed on
+	bulky    bool  // worth a pipe
+	dead     bool  // nobody takes it any more
+	small    uint8 // pieces in a row that were worth no pipe
 }
 
 // store is where bytes are that were taken and that the other side does not take yet.

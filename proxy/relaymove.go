@@ -77,7 +77,11 @@ func (r *relay) takeBulk(d *stream, src, dst *side, p pipe) (n int, ended bool, 
 		}
 		return nothing(src, err)
 	}
-	d.bulky = n >= loopBuffer/2
+	if n >= loopBuffer/2 {
+		d.small = 0
+	} else if d.small++; d.small == smallInARow {
+		d.small, d.bulky = 0, false
+	}
 	d.hurry(dst)
 	left := n
 	for left > 0 {
