@@ -58,12 +58,12 @@ func (s *Server) splice(search *search, record Record, leave func()) {
 	ctx, route := s.ctx, search.route
 	defer func() { s.gone(&record, search.accepted) }()
 	defer leave()
-	if s.Keep != nil {
-		release := s.Keep(live{Live{
+	if s.Keeper != nil {
+		number := s.Keeper.Keep(live{Live{
 			Route: *route, Source: record.Source, Endpoint: record.Endpoint, Attempts: record.Attempts,
 			Accepted: search.accepted, Client: search.client, Upstream: search.conn,
 		}})
-		defer release()
+		defer s.Keeper.Release(number)
 	}
 	if route.Opened != nil {
 		var cut context.CancelCauseFunc
@@ -86,7 +86,7 @@ func (s *Server) handOver(search *search, record *Record, leave func()) bool {
 		return false
 	}
 	r := &relay{
-		loop: l, route: search.route, verdict: search.found.Verdict, source: record.Source, endpoint: record.Endpoint,
+		loop: l, route: search.route, verdict: search.found.verdict(), source: record.Source,
 		held: int64(record.Held), attempts: int32(record.Attempts), waitingAt: -1,
 		client: side{fd: int32(client)}, upstream: side{fd: int32(upstream)},
 		more: &more{leave: leave, sent: int64(search.sent)},

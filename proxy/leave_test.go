@@ -110,7 +110,7 @@ func TestResetsLeaveNothing(t *testing.T) {
 					holdAt("dial")
 					return dialTCP(ctx, addr, &Options{})
 				},
-				Keep: func(Connection) func() { holdAt("keep"); return func() {} },
+				Keeper: keeperFunc(func(Connection) { holdAt("keep") }),
 			}, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
 				holdAt("route")
 				return Route{Endpoints: InOrder(endpoint)}, nil

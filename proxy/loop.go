@@ -43,7 +43,7 @@ type loop struct {
 	buffer      [loopBuffer]byte
 	broke       error // of the last write that failed
 
-	closing sync.Mutex // held while a connection that was shown to Keep is closed
+	closing sync.Mutex // held while a connection that was shown to a Keeper is closed
 }
 
 // young is a connection that has yet to be settled in.
@@ -58,6 +58,8 @@ const (
 	// smallInARow is how many pieces of less than half of that a bulky stream may have on
 	// the way, as bulk has now and then, before it is read again.
 	smallInARow = 16
+	// youngAsARule is for how many a loop has the room at hand.
+	youngAsARule = 1 << 10
 	// tick is how often connections are looked at that wait for something of which no
 	// event tells.
 	tick = 20 * time.Millisecond
@@ -257,6 +259,9 @@ func (l *loop) lookAround() {
 		n := copy(l.young, l.young[l.done:])
 		clear(l.young[n:])
 		l.young, l.done = l.young[:n], 0
+		if n == 0 && cap(l.young) > youngAsARule {
+			l.young = nil
+		}
 	}
 }
 

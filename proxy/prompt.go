@@ -201,7 +201,7 @@ func (r *relay) connected(events uint32) {
 	}
 	a := r.prompt.attempt
 	a.opened()
-	r.endpoint, r.verdict = a.Endpoint, a.Verdict
+	r.verdict = a.verdict()
 	r.held = r.loop.now - r.accepted
 	r.decided()
 	o := &r.route.Options
@@ -216,7 +216,7 @@ func (r *relay) begin() {
 	l := r.loop
 	r.state = relaying
 	if r.route.Opened != nil {
-		closed := r.route.Opened(r.endpoint, func(cause error) { l.post(func() { r.cut(cause) }) })
+		closed := r.route.Opened(r.verdict.Endpoint(), func(cause error) { l.post(func() { r.cut(cause) }) })
 		r.extra().closed = closed
 	}
 	accepted := l.at(r.accepted)

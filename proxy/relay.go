@@ -18,12 +18,11 @@ type relay struct {
 	verdict    Verdict
 	more       *more   // what few connections have; nil for the others
 	prompt     *prompt // while it is connecting
-	release    func()  // what Server.Keep has returned
 	cause      error   // why it ends; nil for a clean end
 	source     netip.AddrPort
-	endpoint   Endpoint
-	accepted   int64 // as loop.now
-	held       int64 // nanoseconds from accept until the endpoint had answered
+	accepted   int64  // as loop.now
+	kept       uint64 // the Keeper's number; 0 while it was not shown to it
+	held       int64  // nanoseconds from accept until the endpoint had answered
 	up, down   stream
 	client     side
 	upstream   side
@@ -34,7 +33,6 @@ type relay struct {
 	state      relayState
 	isAgain    bool // in loop.again
 	settled    bool // cause is final
-	kept       bool // was shown to Keep
 }
 
 // relayState is how far a relay is.
@@ -300,7 +298,7 @@ func (r *relay) part(dst *side) {
 	r.loop.wait(r)
 }
 
-// ignore stops events. A connection that was shown to Keep has other descriptors, too,
+// ignore stops events. A connection that was shown to a Keeper has other descriptors, too,
 // which would go on to cause them.
 func (r *relay) ignore() {
 	_ = controlRaw(r.loop.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
@@ -339,7 +337,7 @@ func (r *relay) end() {
 
 // closeBoth closes both sockets, with a reset unless the end is a clean one.
 func (r *relay) closeBoth() {
-	if r.kept {
+	if r.kept != 0 {
 		r.ignore()
 		r.loop.closing.Lock()
 		defer r.loop.closing.Unlock()
@@ -349,7 +347,7 @@ func (r *relay) closeBoth() {
 		case s.fd < 0:
 		case r.cause != nil:
 			resetFD(int(s.fd))
-		case r.kept: // the end of the stream must not wait for somebody else's descriptor
+		case r.kept != 0: // the end of the stream must not wait for somebody else's descriptor
 			_ = shutdownRaw(int(s.fd))
 			closeRaw(int(s.fd))
 		default:
@@ -363,10 +361,11 @@ func (r *relay) closeBoth() {
 func (r *relay) report() {
 	s := r.loop.server
 	record := Record{
-		Route: *r.route, Source: r.source, Endpoint: r.endpoint, Attempts: int(r.attempts), Held: time.Duration(r.held),
+		Route: *r.route, Source: r.source, Attempts: int(r.attempts), Held: time.Duration(r.held),
 		Up: r.up.bytes, Down: r.down.bytes, Err: r.cause,
 	}
-	if r.verdict != nil {
+	if r.verdict != nil { // an endpoint has answered
+		record.Endpoint = r.verdict.Endpoint()
 		r.verdict.Closed(record.Down > 0, ReasonOf(record.Err) == EndpointGone)
 	}
 	leave := func() { s.leave(r.route) }
@@ -379,8 +378,8 @@ func (r *relay) report() {
 			leave = m.leave
 		}
 	}
-	if r.release != nil {
-		r.release()
+	if r.kept != 0 {
+		s.Keeper.Release(r.kept)
 	}
 	leave()
 	s.gone(&record, r.loop.at(r.accepted))

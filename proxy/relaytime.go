@@ -97,16 +97,15 @@ func (r *relay) settleIn() {
 	for _, s := range [...]*side{&r.client, &r.upstream} {
 		keepAliveFD(int(s.fd), o.KeepAlive)
 	}
-	if keep := r.loop.server.Keep; keep != nil && r.release == nil {
-		r.kept = true
-		r.release = keep(r)
+	if keeper := r.loop.server.Keeper; keeper != nil {
+		r.kept = keeper.Keep(r)
 	}
 }
 
 // Live is what there is to say of the connection.
 func (r *relay) Live() Live {
 	return Live{
-		Route: *r.route, Source: r.source, Endpoint: r.endpoint, Attempts: int(r.attempts),
+		Route: *r.route, Source: r.source, Endpoint: r.verdict.Endpoint(), Attempts: int(r.attempts),
 		Accepted: r.loop.at(r.accepted),
 	}
 }

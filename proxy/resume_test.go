@@ -299,17 +299,31 @@ func TestResumeAfterReset(t *testing.T) {
 	}
 }
 
+// fakeKeeper sends what it is called with.
+type fakeKeeper struct {
+	kept     chan<- Connection
+	released chan<- uint64
+}
+
+const theNumber = 7
+
+func (k fakeKeeper) Keep(conn Connection) uint64 { k.kept <- conn; return theNumber }
+func (k fakeKeeper) Release(number uint64)       { k.released <- number }
+
+// keeperFunc is called with what it is to keep.
+type keeperFunc func(Connection)
+
+func (f keeperFunc) Keep(conn Connection) uint64 { f(conn); return theNumber }
+func (keeperFunc) Release(uint64)                {}
+
 // Keep is shown both ends before a byte moves, and told of the end once.
 func TestKeep(t *testing.T) {
 	endpoint := backend(t, func(conn *net.TCPConn) {
 		defer conn.Close()
 		_, _ = io.Copy(conn, conn)
 	})
-	kept, released := make(chan Connection, 1), make(chan struct{}, 2)
-	server := &Server{Keep: func(conn Connection) func() {
-		kept <- conn
-		return func() { released <- struct{}{} }
-	}}
+	kept, released := make(chan Connection, 1), make(chan uint64, 2)
+	server := &Server{Keeper: fakeKeeper{kept, released}}
 	l := newLab(t, server, to(endpoint))
 	conn := l.dial()
 	shown := <-kept
@@ -339,7 +353,9 @@ func TestKeep(t *testing.T) {
 	default:
 	}
 	conn.Close()
-	<-released
+	if number := <-released; number != theNumber {
+		t.Errorf("number %d released, want %d", number, theNumber)
+	}
 	<-l.records
 	if _, _, ok := shown.Duplicate(); ok {
 		t.Error("it has ends after its end")

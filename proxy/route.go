@@ -27,6 +27,8 @@ type Endpoint struct {
 // Verdict is told what became of the use of an endpoint, once: Failed, Cancelled, or
 // Opened and after it Closed.
 type Verdict interface {
+	// Endpoint is the one that is used.
+	Endpoint() Endpoint
 	// Failed says that the endpoint did not answer.
 	Failed(err error)
 	// Cancelled says that it was given up before that was known.
@@ -36,6 +38,32 @@ type Verdict interface {
 	// Closed says that the connection has ended: whether a byte came from the
 	// endpoint, and whether the endpoint reset it.
 	Closed(answered, reset bool)
+}
+
+// unjudged is the Verdict on an endpoint of which nobody wants to know.
+type unjudged struct{ endpoint Endpoint }
+
+// Endpoint is the one that is used.
+func (u *unjudged) Endpoint() Endpoint { return u.endpoint }
+
+// Failed tells nobody.
+func (*unjudged) Failed(error) {}
+
+// Cancelled tells nobody.
+func (*unjudged) Cancelled() {}
+
+// Opened tells nobody.
+func (*unjudged) Opened() {}
+
+// Closed tells nobody.
+func (*unjudged) Closed(_, _ bool) {}
+
+// verdict is the Verdict, whether somebody wants to know of it or not.
+func (a *Attempt) verdict() Verdict {
+	if a.Verdict != nil {
+		return a.Verdict
+	}
+	return &unjudged{a.Endpoint}
 }
 
 // Attempt is an endpoint to be dialled now.
@@ -184,6 +212,15 @@ type Live struct {
 	Accepted time.Time
 	Client   *net.TCPConn
 	Upstream *net.TCPConn
+}
+
+// Keeper is shown connections whose both ends are up. It must not read from or write to
+// them, nor wait.
+type Keeper interface {
+	// Keep shows a connection, and gives it a number, which is not 0.
+	Keep(conn Connection) (number uint64)
+	// Release says that the connection of that number ends.
+	Release(number uint64)
 }
 
 // Connection is a connection whose both ends are up.

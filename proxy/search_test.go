@@ -51,7 +51,7 @@ func (c *crowd) Next() (Attempt, bool) {
 	if len(c.left) == 0 {
 		return Attempt{}, false
 	}
-	a := Attempt{Endpoint: c.left[0], Left: len(c.left), Verdict: &verdict{c, c.left[0].Name}}
+	a := Attempt{Endpoint: c.left[0], Left: len(c.left), Verdict: &verdict{c, c.left[0]}}
 	c.left = c.left[1:]
 	return a, true
 }
@@ -76,14 +76,16 @@ func (c *crowd) says() []string {
 }
 
 type verdict struct {
-	crowd *crowd
-	name  string
+	crowd    *crowd
+	endpoint Endpoint
 }
+
+func (v *verdict) Endpoint() Endpoint { return v.endpoint }
 
 func (v *verdict) tell(what string) {
 	v.crowd.mu.Lock()
 	defer v.crowd.mu.Unlock()
-	v.crowd.told = append(v.crowd.told, v.name+" "+what)
+	v.crowd.told = append(v.crowd.told, v.endpoint.Name+" "+what)
 }
 
 func (v *verdict) Failed(error) { v.tell("failed") }

@@ -26,10 +26,9 @@ type Server struct {
 	// Accepted bounds the connections that are accepted and have not ended,
 	// those that wait for a Limit included: what is more is reset. 0 means no bound.
 	Accepted int
-	// Keep is shown every connection whose both ends are up, by loops once it is a
-	// second old; release is called at its end. It must not read from or write to
-	// them, nor wait. nil means nobody is shown any.
-	Keep func(Connection) (release func())
+	// Keeper is shown every connection, by loops once it is a second old; nil means nobody
+	// is.
+	Keeper Keeper
 	// Done is told of every connection once, at its end; nil means nobody is.
 	Done func(Record)
 	// Log is told when accepting fails; nil means nobody is.

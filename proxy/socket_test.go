@@ -46,7 +46,7 @@ func cpuTime(t *testing.T) time.Duration {
 // takes up to 40 ms.
 func TestMessagesDoNotWait(t *testing.T) {
 	kept := make(chan Connection, 1)
-	server := &Server{Keep: func(c Connection) func() { kept <- c; return func() {} }}
+	server := &Server{Keeper: keeperFunc(func(c Connection) { kept <- c })}
 	l := newLab(t, server, to(echoer(t, 1)))
 	conn := l.dial()
 	for range 2 {

@@ -33,7 +33,7 @@ func TestDialsAsItsClient(t *testing.T) {
 	records := make(chan Record, 1)
 	server := &Server{
 		Done: func(r Record) { records <- r },
-		Keep: func(c Connection) func() {
+		Keeper: keeperFunc(func(c Connection) {
 			client, upstream, ok := c.Duplicate()
 			if !ok {
 				t.Error("it has no ends")
@@ -45,8 +45,7 @@ func TestDialsAsItsClient(t *testing.T) {
 			closeRaw(client)
 			closeRaw(upstream)
 			mark <- m
-			return func() {}
-		},
+		}),
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)

@@ -14,6 +14,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -72,9 +73,19 @@ type agent struct {
 	handing        chan *successor // a new daemon accepts
 }
 
+// keeperGarbage is how much of what it needs the keeper may have in garbage, in percent:
+// it has all the time there is to collect it.
+const keeperGarbage = 20
+
 // Keep is the process that Config.Keeper starts: it carries the connections of a
 // daemon that died on to their end. socket is where that daemon hands them over.
 func Keep(ctx context.Context, cfg config.Config, socket *os.File, log *slog.Logger) error {
+	trimming, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	go new(trimmer).run(trimming)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(keeperGarbage)
+	}
 	server := &proxy.Server{Done: newConnectionLog(log).done, Log: log}
 	return keeper.Serve(ctx, socket, server, cfg.DrainTimeout, log)
 }
@@ -155,13 +166,14 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 	var running sync.WaitGroup
 	running.Go(func() { _ = a.resolver.Run(background) }) // returns nil, when background ends
 	running.Go(func() { _ = a.balancer.Run(background) }) // likewise
+	running.Go(func() { new(trimmer).run(background) })
 	a.removals = newRemovals(background, a.resolver)
 	if a.docker != nil {
 		running.Go(func() { _ = a.docker.Run(background) }) // likewise
 	}
 	if len(cfg.Keeper) > 0 && os.Getpid() != 1 { // all of a container ends with its process 1
 		k := keeper.New(cfg.Keeper, log)
-		a.server.Keep = k.Keep
+		a.server.Keeper = k
 		running.Go(func() { k.Run(background) })
 	}
 	return a, func() {

@@ -81,7 +81,7 @@ func (c *chooser) Next() (proxy.Attempt, bool) {
 	return proxy.Attempt{
 		Endpoint: proxy.Endpoint{Addr: use.Addr, Name: use.Name},
 		Left:     left,
-		Verdict:  &trial{use: use, began: time.Now()},
+		Verdict:  &trial{use: use, began: time.Since(beginning)},
 	}, true
 }
 
@@ -98,7 +98,15 @@ func (c *chooser) Changed(ctx context.Context) {
 // trial tells the balancer what became of an endpoint.
 type trial struct {
 	use   balance.Use
-	began time.Time
+	began time.Duration // since beginning
+}
+
+// beginning is when times begin that take no more than a word.
+var beginning = time.Now()
+
+// Endpoint is the one that is tried.
+func (t *trial) Endpoint() proxy.Endpoint {
+	return proxy.Endpoint{Addr: t.use.Addr, Name: t.use.Name}
 }
 
 // leastPatience is how long an endpoint must have been given to answer if it is to
@@ -107,7 +115,7 @@ const leastPatience = 500 * time.Millisecond
 
 // Failed passes on that the endpoint did not answer, if it had the time to.
 func (t *trial) Failed(err error) {
-	if errors.Is(err, context.DeadlineExceeded) && time.Since(t.began) < leastPatience {
+	if errors.Is(err, context.DeadlineExceeded) && time.Since(beginning)-t.began < leastPatience {
 		t.use.Cancelled()
 		return
 	}

@@ -62,7 +62,7 @@ func (c *Choice) Again() { c.tried = tried{} }
 func (c *Choice) use(m *member) Use {
 	c.tried.add(m.health)
 	m.health.load.Add(1)
-	return Use{Endpoint: m.Endpoint, pool: c.pool, health: m.health, mark: m.health.mark.Load()}
+	return Use{Endpoint: m.shared, pool: c.pool, health: m.health, mark: m.health.mark.Load()}
 }
 
 // probe makes this connection the probe of one of g's, if one needs one.

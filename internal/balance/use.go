@@ -12,11 +12,11 @@ import (
 // endpoint's connections from then on. Exactly one of Failed, Cancelled and Opened
 // follows, and Closed after Opened.
 type Use struct {
-	Endpoint
-	pool   *Pool
-	health *health
-	mark   uint64    // the health's when it was chosen
-	probe  *ejection // set when it is the probe of that ejection
+	*Endpoint // shared, and not to be changed
+	pool      *Pool
+	health    *health
+	mark      uint64    // the health's when it was chosen
+	probe     *ejection // set when it is the probe of that ejection
 }
 
 // End says how a connection that was opened ended, as far as the endpoint's health

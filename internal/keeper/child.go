@@ -17,6 +17,7 @@ import (
 type child struct {
 	conn *net.UnixConn
 	cmd  *exec.Cmd
+	kept []connection  // of a message, to be used again
 	done chan struct{} // closed when the process has ended
 	err  error         // why; valid after done
 }
@@ -95,8 +96,8 @@ func (c *child) sendAll(due []handover, released []uint64) error {
 // sendKept hands over the descriptors of connections. One that has been closed
 // meanwhile is skipped; its release follows and finds nothing.
 func (c *child) sendKept(due []handover) error {
-	var m message
-	var fds []int
+	m := message{Kept: c.kept[:0]}
+	fds := make([]int, 0, 2*perMessage)
 	defer func() {
 		for _, fd := range fds {
 			_ = unix.Close(fd) // the message holds references of its own
@@ -108,11 +109,13 @@ func (c *child) sendKept(due []handover) error {
 			continue
 		}
 		fds = append(fds, client, upstream)
-		m.Kept = append(m.Kept, describe(h.id, h.conn.Live()))
+		m.Kept = append(m.Kept, describe(h.number, h.conn.Live()))
 	}
 	if len(m.Kept) == 0 {
 		return nil
 	}
+	defer clear(m.Kept)
+	c.kept = m.Kept
 	return c.write(m, unix.UnixRights(fds...))
 }
 

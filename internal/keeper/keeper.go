@@ -26,61 +26,60 @@ type Keeper struct {
 	log     *slog.Logger
 
 	mu       sync.Mutex
-	next     uint64
-	live     map[uint64]*entry
-	fresh    []*entry // not handed over yet, as they came; some have ended
-	released []uint64 // handed over, and ended since
-	awake    bool     // Run will look at fresh without being woken
+	entries  slab[entry]
+	fresh    []newcomer // not handed over yet, as they came; some have ended
+	released []uint64   // handed over, and ended since
+	awake    bool       // Run will look at fresh without being woken
 	wake     chan struct{}
 }
 
 // entry is a connection that lives.
 type entry struct {
-	id     uint64
-	since  time.Time
 	conn   proxy.Connection
 	handed bool
-	ended  bool
+}
+
+// newcomer is a connection that may be too young to be handed over.
+type newcomer struct {
+	number uint64
+	since  time.Time
 }
 
 // handover is a connection for the keeper; it may end any time.
 type handover struct {
-	id   uint64
-	conn proxy.Connection
+	number uint64
+	conn   proxy.Connection
 }
 
 // New makes a Keeper whose process is command, to be started when the first
 // connection is to be handed over. It finds the socket at its descriptor 3.
 func New(command []string, log *slog.Logger) *Keeper {
-	return &Keeper{command: command, log: log, live: map[uint64]*entry{}, wake: make(chan struct{}, 1)}
+	return &Keeper{command: command, log: log, wake: make(chan struct{}, 1)}
 }
 
-// Keep has a connection handed over once it is a second old; release says that it
-// has ended, or is about to be closed. It is a proxy.Server's Keep.
-func (k *Keeper) Keep(conn proxy.Connection) (release func()) {
+// Keep has a connection handed over once it is a second old. It is for a proxy.Server.
+func (k *Keeper) Keep(conn proxy.Connection) (number uint64) {
+	since := conn.Live().Accepted
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.next++
-	e := &entry{id: k.next, since: conn.Live().Accepted, conn: conn}
-	k.live[e.id] = e
-	k.fresh = append(k.fresh, e)
+	number = k.entries.put(entry{conn: conn})
+	k.fresh = append(k.fresh, newcomer{number, since})
 	if !k.awake {
 		k.awake = true
 		k.rouse()
 	}
-	return func() { k.release(e) }
+	return number
 }
 
-func (k *Keeper) release(e *entry) {
+// Release says that a connection has ended, or is about to be closed.
+func (k *Keeper) Release(number uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(k.live, e.id)
-	e.ended = true
-	e.conn = nil // fresh may hold e for a second
-	if e.handed {
-		k.released = append(k.released, e.id)
+	if e := k.entries.at(number); e != nil && e.handed {
+		k.released = append(k.released, number)
 		k.rouse()
 	}
+	k.entries.remove(number)
 }
 
 func (k *Keeper) rouse() {
@@ -139,17 +138,18 @@ func (k *Keeper) work(now time.Time) (due []handover, released []uint64, next ti
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	n := 0
-	for _, e := range k.fresh {
-		if e.ended {
+	for _, f := range k.fresh {
+		e := k.entries.at(f.number)
+		if e == nil { // it has ended
 			n++
 			continue
 		}
-		if age := now.Sub(e.since); age < handOverAfter {
+		if age := now.Sub(f.since); age < handOverAfter {
 			next = handOverAfter - age
 			break
 		}
 		e.handed = true
-		due = append(due, handover{e.id, e.conn})
+		due = append(due, handover{f.number, e.conn})
 		n++
 	}
 	k.fresh = k.fresh[n:]
@@ -166,9 +166,9 @@ func (k *Keeper) takeBack() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.fresh, k.released = nil, nil
-	for _, e := range k.live {
+	for number, e := range k.entries.all() {
 		e.handed = false
-		k.fresh = append(k.fresh, e)
+		k.fresh = append(k.fresh, newcomer{number: number}) // old enough
 	}
 	k.awake = true
 }

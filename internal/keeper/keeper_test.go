@@ -67,7 +67,7 @@ func runDaemon(endpoint string) error {
 		return err
 	}
 	k := New([]string{"/proc/self/exe"}, slog.New(slog.NewTextHandler(os.Stdout, nil)))
-	server := &proxy.Server{Keep: k.Keep}
+	server := &proxy.Server{Keeper: k}
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		return err
@@ -429,21 +429,24 @@ func TestWork(t *testing.T) {
 		}
 		time.Sleep(handOverAfter / 2)
 		later := k.Keep(lasting{Attempts: 3, Accepted: time.Now()})
-		short()
+		k.Release(short)
 		time.Sleep(handOverAfter / 2)
 		due, released, next := k.work(time.Now())
 		if len(due) != 1 || due[0].conn.Live().Attempts != 2 || len(released) > 0 || next != handOverAfter/2 {
 			t.Errorf("after a second: %+v due, %d released, next in %s", due, len(released), next)
 		}
-		later()
-		long()
+		k.Release(later)
+		k.Release(long)
 		<-k.wake
 		due, released, next = k.work(time.Now())
-		if len(due) > 0 || len(released) != 1 || released[0] != 2 || next != 0 {
+		if len(due) > 0 || len(released) != 1 || released[0] != long || next != 0 {
 			t.Errorf("at the end: %+v due, %v released, next in %s", due, released, next)
 		}
-		if len(k.live) > 0 || k.fresh != nil {
-			t.Errorf("left: %v, %v", k.live, k.fresh)
+		for number := range k.entries.all() {
+			t.Errorf("left: %#x", number)
+		}
+		if k.fresh != nil {
+			t.Errorf("left: %v", k.fresh)
 		}
 	})
 }
@@ -456,9 +459,9 @@ func TestNoKeeper(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); k.Run(ctx) }()
-		release := k.Keep(lasting{})
+		number := k.Keep(lasting{})
 		time.Sleep(10 * time.Second)
-		release()
+		k.Release(number)
 		cancel()
 		<-done
 	})

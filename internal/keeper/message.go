@@ -33,7 +33,7 @@ var rights = unix.CmsgSpace(2 * perMessage * 4)
 
 // connection is what the log will say of a connection, and how it is to be carried.
 type connection struct {
-	ID       uint64         `json:"id"`
+	Number   uint64         `json:"number"`
 	Client   proxy.Client   `json:"client"`
 	Port     uint16         `json:"port"`
 	Target   string         `json:"target"`
@@ -46,9 +46,9 @@ type connection struct {
 	Read     int            `json:"read,omitempty"`
 }
 
-func describe(id uint64, live proxy.Live) connection {
+func describe(number uint64, live proxy.Live) connection {
 	return connection{
-		ID: id, Client: live.Route.Client, Port: live.Route.Port, Target: live.Route.Target,
+		Number: number, Client: live.Route.Client, Port: live.Route.Port, Target: live.Route.Target,
 		Source: live.Source, Endpoint: live.Endpoint, Attempts: live.Attempts, Accepted: live.Accepted,
 		Options: live.Route.Options, Preface: live.Route.Preface, Read: live.Route.Read,
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 	"unique"
 
@@ -28,13 +29,13 @@ func Serve(ctx context.Context, socket *os.File, server *proxy.Server, drain tim
 		return fmt.Errorf("the daemon's socket: %w", err)
 	}
 	defer conn.Close()
-	h := held{connections: map[uint64]*pair{}}
+	var h held
 	defer h.close()
 	farewell, err := h.receive(conn, log)
-	if err != nil || farewell || len(h.connections) == 0 {
+	if err != nil || farewell || h.count == 0 {
 		return err
 	}
-	log.Warn("the daemon is gone; its connections are carried on", "connections", len(h.connections))
+	log.Warn("the daemon is gone; its connections are carried on", "connections", h.count)
 	h.resume(server, log)
 	h.drain(ctx, server, drain)
 	log.Info("the last connection of a daemon that is gone has ended")
@@ -44,6 +45,7 @@ func Serve(ctx context.Context, socket *os.File, server *proxy.Server, drain tim
 // pair is a connection as the keeper holds it, which there are thousands of: what many
 // have in common it has but once.
 type pair struct {
+	number   uint64 // the daemon's; 0 for no connection
 	common   unique.Handle[common]
 	source   netip.AddrPort
 	accepted int64    // nanoseconds since 1970
@@ -62,8 +64,9 @@ type common struct {
 	read     int
 }
 
-func pairOf(c *connection, client, upstream int) *pair {
-	return &pair{
+func pairOf(c *connection, client, upstream int) pair {
+	return pair{
+		number: c.Number,
 		common: unique.Make(common{c.Client, c.Port, c.Target, c.Endpoint, c.Attempts, c.Options, string(c.Preface), c.Read}),
 		source: c.Source, accepted: c.Accepted.UnixNano(), fds: [2]int32{int32(client), int32(upstream)},
 	}
@@ -87,13 +90,36 @@ func (p *pair) close() {
 }
 
 // held is what the daemon has handed over.
-type held struct{ connections map[uint64]*pair }
+type held struct {
+	pairs []pair // by the place in their number, see slab
+	count int
+}
+
+func (h *held) put(p pair) {
+	at := int(uint32(p.number))
+	if at >= len(h.pairs) {
+		h.pairs = slices.Grow(h.pairs, at+1-len(h.pairs))[:at+1]
+	}
+	h.remove(h.pairs[at].number)
+	h.pairs[at] = p
+	h.count++
+}
+
+// remove closes a connection, if it is there.
+func (h *held) remove(number uint64) {
+	at := int(uint32(number))
+	if number == 0 || at >= len(h.pairs) || h.pairs[at].number != number {
+		return
+	}
+	h.pairs[at].close()
+	h.pairs[at] = pair{}
+	h.count--
+}
 
 func (h *held) close() {
-	for _, p := range h.connections {
-		p.close()
+	for i := range h.pairs {
+		h.remove(h.pairs[i].number)
 	}
-	clear(h.connections)
 }
 
 // receive takes messages until the farewell, or until the daemon is gone.
@@ -122,19 +148,16 @@ func (h *held) receive(conn *net.UnixConn, log *slog.Logger) (farewell bool, err
 			return true, nil
 		}
 		h.take(m, fds)
-		log.Debug("kept", "connections", len(h.connections))
+		log.Debug("kept", "connections", h.count)
 	}
 }
 
 func (h *held) take(m message, fds []int) {
 	for i, c := range m.Kept {
-		h.connections[c.ID] = pairOf(&c, fds[2*i], fds[2*i+1])
+		h.put(pairOf(&c, fds[2*i], fds[2*i+1]))
 	}
-	for _, id := range m.Released {
-		if p := h.connections[id]; p != nil {
-			p.close()
-			delete(h.connections, id)
-		}
+	for _, number := range m.Released {
+		h.remove(number)
 	}
 }
 
@@ -155,11 +178,15 @@ func descriptors(oob []byte) []int {
 
 // resume hands everything to server.
 func (h *held) resume(server *proxy.Server, log *slog.Logger) {
-	for id, p := range h.connections {
+	pairs := h.pairs
+	*h = held{}
+	for _, p := range pairs {
+		if p.number == 0 {
+			continue
+		}
 		live := p.live()
 		client, err := tcpConn(int(p.fds[0]))
 		upstream, err2 := tcpConn(int(p.fds[1]))
-		delete(h.connections, id)
 		if err := errors.Join(err, err2); err != nil {
 			for _, conn := range []*net.TCPConn{client, upstream} {
 				if conn != nil {

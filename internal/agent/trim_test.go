@@ -1,0 +1,46 @@
+package agent
+
+import (
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"testing"
+)
+
+// kept is how many bytes of the heap the process holds without using them.
+func kept() uint64 {
+	samples := []metrics.Sample{{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}}
+	metrics.Read(samples)
+	return samples[0].Value.Uint64() + samples[1].Value.Uint64()
+}
+
+func TestTrim(t *testing.T) {
+	var trim trimmer
+	if trim.look() {
+		t.Error("memory is given back at the start")
+	}
+	percent := debug.SetGCPercent(-1)
+	for range 1000 {
+		sink = make([]byte, 32<<10)
+	}
+	sink = nil
+	if trim.look() {
+		t.Error("memory is given back while more is about to be needed")
+	}
+	debug.SetGCPercent(percent)
+	runtime.GC()
+	before := kept()
+	// The first may find what was not counted before the collection.
+	given := trim.look()
+	if given = given || trim.look(); !given {
+		t.Error("no memory is given back")
+	}
+	if after := kept(); before < 16<<20 || after > before/4 {
+		t.Errorf("%d bytes are kept, of %d", after, before)
+	}
+	if trim.look() {
+		t.Error("memory is given back that nobody has used")
+	}
+}
+
+var sink []byte
