@@ -23,6 +23,9 @@ type door struct {
 // atOnce is how many connections are accepted before others have their turn.
 const atOnce = 64
 
+// crowd is how many events come together where another connection waits as a rule.
+const crowd = 4
+
 // serveByLoops is Serve where loops carry the connections.
 func (s *Server) serveByLoops(ctx context.Context, listener *Listener, router Router) error {
 	fd, err := listener.detach()
@@ -91,6 +94,9 @@ func (d *door) accept(l *loop) {
 				l.admit(fd, source, d.router)
 			} else {
 				l.refuse(fd, source, errFull)
+			}
+			if d.drained && l.came < crowd {
+				return // to ask in vain whether there is another costs more than to be told
 			}
 			continue
 		case unix.EAGAIN: //nolint:errorlint // an errno

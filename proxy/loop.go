@@ -28,6 +28,7 @@ type loop struct {
 	// What follows belongs to the loop's goroutine.
 	stopped     bool
 	busy        bool  // the last wait ended with events, and may be short
+	came        int   // events of this batch
 	now         int64 // nanoseconds since began, when this batch of events came
 	relays      []*relay
 	generations int32         // tells the events of a connection from those of earlier ones in its slot
@@ -68,7 +69,7 @@ const (
 	// settleTogether is how much later that may be, so that it is done for many at once.
 	settleTogether = 200 * time.Millisecond
 	// briefly is for how many milliseconds a wait keeps the processor.
-	briefly = 1
+	briefly = 20
 	// wholeEvents are what a loop waits for of a connection, told of once each
 	// (epoll(7), EPOLLET).
 	wholeEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET&0xffffffff
@@ -125,6 +126,7 @@ func (l *loop) run() {
 	for !l.stopped {
 		n := l.poll(events[:])
 		l.now = l.clock()
+		l.came = n
 		for i := range n {
 			l.event(&events[i])
 		}

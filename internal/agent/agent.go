@@ -166,7 +166,7 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 	var running sync.WaitGroup
 	running.Go(func() { _ = a.resolver.Run(background) }) // returns nil, when background ends
 	running.Go(func() { _ = a.balancer.Run(background) }) // likewise
-	running.Go(func() { new(trimmer).run(background) })
+	running.Go(func() { (&trimmer{least: heapAsARule}).run(background) })
 	a.removals = newRemovals(background, a.resolver)
 	if a.docker != nil {
 		running.Go(func() { _ = a.docker.Run(background) }) // likewise

@@ -13,8 +13,8 @@ import (
 
 const (
 	// delay is how long a line waits for others. A person does not notice it, and a
-	// busy daemon makes a hundred system calls a second rather than one per line.
-	delay = 10 * time.Millisecond
+	// busy daemon wakes a thread twenty times a second rather than once per line.
+	delay = 50 * time.Millisecond
 	// patience is how long Close waits for a reader that takes nothing.
 	patience = 5 * time.Second
 	// kept is how much memory is not given back after a burst.
