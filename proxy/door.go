@@ -23,8 +23,8 @@ type door struct {
 // atOnce is how many connections are accepted before others have their turn.
 const atOnce = 64
 
-// crowd is how many events come together where another connection waits as a rule.
-const crowd = 4
+// muchAtOnce is how many events come together where another connection waits as a rule.
+const muchAtOnce = 4
 
 // serveByLoops is Serve where loops carry the connections.
 func (s *Server) serveByLoops(ctx context.Context, listener *Listener, router Router) error {
@@ -95,7 +95,7 @@ func (d *door) accept(l *loop) {
 			} else {
 				l.refuse(fd, source, errFull)
 			}
-			if d.drained && l.came < crowd {
+			if d.drained && l.came < muchAtOnce {
 				return // to ask in vain whether there is another costs more than to be told
 			}
 			continue

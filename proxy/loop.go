@@ -68,7 +68,9 @@ const (
 	settleAfter = time.Second
 	// settleTogether is how much later that may be, so that it is done for many at once.
 	settleTogether = 200 * time.Millisecond
-	// briefly is for how many milliseconds a wait keeps the processor.
+	// briefly is for how many milliseconds a wait keeps the processor. The runtime ends it
+	// by a signal when it wants something. To set the clock for less than a tick of the
+	// kernel's would cost more than many an event.
 	briefly = 20
 	// wholeEvents are what a loop waits for of a connection, told of once each
 	// (epoll(7), EPOLLET).
