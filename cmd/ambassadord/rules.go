@@ -53,7 +53,7 @@ No daemon and no engine are needed: it looks through /run/docker/netns,
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "remove them although a daemon is running, which puts them back at its next repair")
+	cmd.Flags().BoolVar(&force, "force", false, "remove them although a daemon is running, which puts them back: in containers at once, elsewhere at its next repair")
 	return cmd
 }
 

@@ -34,6 +34,7 @@ text { font: 11px system-ui, sans-serif; fill: #24292f }
 .peer { fill: #8c959f }
 .ours { fill: #0969da }
 .spread { stroke: #24292f; stroke-width: 1 }
+.cut { fill: #ffffff }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 }
   .ground { fill: #0d1117 }
@@ -41,11 +42,12 @@ text { font: 11px system-ui, sans-serif; fill: #24292f }
   .peer { fill: #6e7681 }
   .ours { fill: #4493f8 }
   .spread { stroke: #e6edf3 }
+  .cut { fill: #0d1117 }
 }
 </style>
 <rect class="ground" width="%d" height="%d"/>
-<text class="head" x="%d" y="22">rate, share of a direct connection (more is better)</text>
-<text class="head" x="%d" y="22">proxy CPU, multiple of the plain loop's (less is better)</text>
+<text class="head" x="%d" y="22">rate ÷ direct (more is better)</text>
+<text class="head" x="%d" y="22">CPU ÷ plain (less is better)</text>
 `, chartWidth, y, chartWidth, y, labelWidth, columnAt(1))
 	out.Write(body.Bytes())
 	out.WriteString("</svg>\n")
@@ -88,6 +90,10 @@ func bar(w *bytes.Buffer, x, y int, contestant string, s Spread, full float64) {
 	}
 	fmt.Fprintf(w, `<rect class="track" x="%d" y="%d" width="%d" height="%d"/>`, x, y, width, barHeight)
 	fmt.Fprintf(w, `<rect class="%s" x="%d" y="%d" width="%.1f" height="%d"/>`, class, x, y, at(s.Median), barHeight)
+	if s.Median > full { // the bar goes on
+		end := x + width - 6
+		fmt.Fprintf(w, `<path class="cut" d="M%d %d l4 0 l-6 %d l-4 0 z"/>`, end, y, barHeight)
+	}
 	fmt.Fprintf(w, `<line class="spread" x1="%.1f" x2="%.1f" y1="%d" y2="%d"/>`,
 		float64(x)+at(s.P25), float64(x)+at(s.P75), y+barHeight/2, y+barHeight/2)
 	fmt.Fprintf(w, `<text x="%d" y="%d">%s</text>`+"\n", x+width+6, y+barHeight-2, figure(s.Median))
