@@ -190,6 +190,7 @@ func TestSight(t *testing.T) {
 		{"an empty folder", sight{folder: "/f"}, verdict{OK, "0 in /f", ""}},
 		{"one that is being mounted", sight{folder: "/f", entered: 1, ordinary: 1}, verdict{OK, "1 in /f", ""}},
 		{"no propagation", sight{folder: "/f", ordinary: 3}, verdict{Fail, "3 files that are no namespaces", "rslave"}},
+		{"containers that have ended", sight{folder: "/f", ordinary: 3, hostMount: true}, verdict{OK, "0 in /f", ""}},
 		{"no SYS_ADMIN", sight{folder: "/f", enterErr: fs.ErrPermission}, verdict{Fail, "none in /f", "--cap-add SYS_ADMIN"}},
 		{"not all", sight{folder: "/f", entered: 1, enterErr: fs.ErrPermission}, verdict{Warn, "not all", "look again"}},
 		{"through /proc", sight{folderErr: none, hostPIDs: true, ptrace: true}, verdict{Warn, "through /proc", "-v /run/docker/netns"}},

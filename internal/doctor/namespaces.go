@@ -41,6 +41,7 @@ type sight struct {
 	ordinary  int   // files in it that are none
 	enterErr  error // the last reason why one could not be
 	hostPIDs  bool  // /proc shows the host's processes
+	hostMount bool  // we have the host's mounts, the engine's therefore
 	ptrace    bool  // SYS_PTRACE, for those of other users
 }
 
@@ -58,6 +59,9 @@ func look(ctx context.Context) sight {
 	// PROC_PID_INIT_INO of linux/proc_ns.h is the first PID namespace's number.
 	link, _ := os.Readlink("/proc/self/ns/pid")
 	s.hostPIDs = link == "pid:[4026531836]"
+	mounts, _ := os.Readlink("/proc/self/ns/mnt") // "" where that cannot be known
+	first, _ := os.Readlink("/proc/2/ns/mnt")     // kthreadd, which has the first; process 1 may not be looked at
+	s.hostMount = s.hostPIDs && mounts != "" && mounts == first
 	var names []string
 	s.folder, names, s.folderErr = netnsFolder()
 	for _, name := range names {
@@ -95,7 +99,7 @@ func judgeSight(s sight) Result {
 			"they can be entered neither by the engine's folder nor through /proc: %v", s.folderErr)
 	case s.entered == 0 && s.enterErr != nil:
 		return fail("run as root; in a container add --cap-add SYS_ADMIN", "none in %s can be entered: %v", s.folder, s.enterErr)
-	case s.entered == 0 && s.ordinary > 0:
+	case s.entered == 0 && s.ordinary > 0 && !s.hostMount: // else the engine has yet to remove what it has unmounted
 		return fail(mount, "%s holds %d files that are no namespaces: it was mounted without propagation", s.folder, s.ordinary)
 	case s.enterErr != nil:
 		return warn("containers that are just starting or ending are like that; look again",
