@@ -195,6 +195,7 @@ func TestDoctorKnowsARunningDaemon(t *testing.T) {
 
 // TestDoctorNamesWhatIsMissing takes one thing after the other away from it.
 func TestDoctorNamesWhatIsMissing(t *testing.T) {
+	dockertest.Run(t, dockertest.Image(t)) // so that there is a namespace to be entered
 	dropped := func(capabilities ...string) []string {
 		list := "-" + strings.Join(capabilities, ",-")
 		return []string{"setpriv", "--bounding-set", list, "--inh-caps", list, binary}
