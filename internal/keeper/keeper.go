@@ -168,7 +168,7 @@ func (k *Keeper) takeBack() {
 	k.fresh, k.released = nil, nil
 	for number, e := range k.entries.all() {
 		e.handed = false
-		k.fresh = append(k.fresh, newcomer{number: number}) // old enough
+		k.fresh = append(k.fresh, newcomer{number, e.conn.Live().Accepted})
 	}
 	k.awake = true
 }
