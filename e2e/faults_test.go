@@ -18,6 +18,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/consultest"
 	"github.com/ambassadord/ambassadord/internal/dockertest"
+	"github.com/ambassadord/ambassadord/internal/servertest"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -41,17 +42,6 @@ func blackHole(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return dockertest.Docker(t, "inspect", "-f", "{{.NetworkSettings.Networks.bridge.IPAddress}}", id) + ":9"
-}
-
-// closedPort is an address on which nobody listens.
-func closedPort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 // deafNames is the address of a DNS server that never answers; asked gets a token
@@ -180,9 +170,9 @@ func TestFaultsStayWithTheirConnections(t *testing.T) {
 		deafConsul:  "consul://" + silent + "/key",
 		hole:        dropped,
 		holeAndGood: dropped + "," + backend,
-		downConsul:  "consul://" + closedPort(t) + "/key",
+		downConsul:  "consul://" + servertest.Nobody(t).String() + "/key",
 		unparsable:  "10.0.0.1:http",
-		refusing:    closedPort(t),
+		refusing:    servertest.Nobody(t).String(),
 		nobody:      "docker://no-such-container:80",
 	})
 	neighbour := declaring(t, map[int]string{good: backend})

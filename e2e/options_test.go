@@ -173,7 +173,7 @@ func TestPeerSpeaksForItsClients(t *testing.T) {
     target: %s
     proxy-protocol: v2
     accept-proxy-protocol-from: [127.0.0.0/8]
-`, closedPort(t), backend)
+`, freeAddrs(t, 1)[0], backend)
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

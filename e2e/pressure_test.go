@@ -37,7 +37,7 @@ func forward(t *testing.T, target string, before ...string) *forwarder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := closedPort(t)
+	addr := freeAddrs(t, 1)[0]
 	words := append(slices.Clone(before), path, "run", "--log-format", "json", addr+"="+target)
 	d := launch(t, exec.Command(words[0], words[1:]...), nil)
 	d.wait("ready", 20*time.Second, func(l line) bool { return l.str("msg") == "ready" })

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/dockertest"
+	"github.com/ambassadord/ambassadord/internal/servertest"
 )
 
 // named answers each line with its name.
@@ -35,15 +36,14 @@ func whoAnswers(conn net.Conn) (string, error) {
 	return strings.TrimSpace(name), err
 }
 
-// freePort is a port of 127.0.0.1 that nobody has.
-func freePort(t *testing.T) string {
+// freeAddrs are different addresses of 127.0.0.1 to listen on.
+func freeAddrs(t *testing.T, n int) []string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	addrs := servertest.FreePorts(t, n)
+	for i, port := range addrs {
+		addrs[i] = net.JoinHostPort("127.0.0.1", port)
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	return addrs
 }
 
 // TestReload changes a daemon's file under live connections of a container that has no
@@ -51,7 +51,8 @@ func freePort(t *testing.T) string {
 // needs a restart.
 func TestReload(t *testing.T) {
 	a, b := named(t, "a"), named(t, "b")
-	nobody, kept, gone := freePort(t), freePort(t), freePort(t)
+	free, nobody := freeAddrs(t, 2), servertest.Nobody(t)
+	kept, gone := free[0], free[1]
 	name := dockertest.Name(t)
 	file := filepath.Join(t.TempDir(), "ambassadord.yml")
 	write := func(text string, args ...any) {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ambassadord/ambassadord/internal/servertest"
 )
 
 const patience = 10 * time.Second // for what happens at once when it works
@@ -142,10 +144,7 @@ func backend(t *testing.T, serve func(*net.TCPConn)) Endpoint {
 // refused is an endpoint at which nobody listens.
 func refused(t *testing.T) Endpoint {
 	t.Helper()
-	listener := listen(t)
-	addr := listener.Addr().(*net.TCPAddr).AddrPort()
-	listener.Close()
-	return Endpoint{Addr: addr, Name: "refused"}
+	return Endpoint{Addr: servertest.Nobody(t), Name: "refused"}
 }
 
 func to(endpoints ...Endpoint) Router { return toWith(Options{}, endpoints...) }

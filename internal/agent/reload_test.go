@@ -18,6 +18,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/internal/servertest"
 )
 
 // named listens at 127.0.0.1 and answers each line with name.
@@ -302,14 +303,9 @@ func TestReloadOfAnAddressInTheWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hold.Close()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := free.Addr().(*net.TCPAddr).Port
-	free.Close()
+	port := servertest.FreePorts(t, 1)[0]
 	a, b := named(t, "a"), named(t, "b")
-	wide, narrow := fmt.Sprintf(":%d", port), fmt.Sprintf("127.0.0.1:%d", port)
+	wide, narrow := ":"+port, "127.0.0.1:"+port
 	r := startReloadable(t, config.Listener{Address: wide, Target: a})
 
 	r.cfg.Listeners = []config.Listener{{Address: narrow, Target: b}, {Address: hold.Addr().String(), Target: b}}
@@ -327,7 +323,7 @@ func TestReloadOfAnAddressInTheWay(t *testing.T) {
 	if got := ask(t, dial(t, narrow)); got != "b" {
 		t.Errorf("a connection reaches %q; want b", got)
 	}
-	if !refuses(fmt.Sprintf("127.0.0.2:%d", port)) {
+	if !refuses(fmt.Sprintf("127.0.0.2:%s", port)) {
 		t.Error("the wide listener still accepts")
 	}
 }

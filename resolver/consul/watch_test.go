@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/servertest"
 	"github.com/ambassadord/ambassadord/resolver/sourcetest"
 )
 
@@ -179,14 +180,7 @@ func TestDeniedByAnotherAgent(t *testing.T) {
 }
 
 func TestNobodyListens(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
+	address := servertest.Nobody(t).String()
 	client := newTestClient(t, Config{Address: address})
 	checkError(t, sourcetest.Watch(t, client.KV(), kvQuery("", "k")).Err(t),
 		"CONSUL_HTTP_ADDR", address, "key k", "connection refused")

@@ -18,6 +18,7 @@ import (
 	mdns "github.com/miekg/dns"
 	"go.uber.org/goleak"
 
+	"github.com/ambassadord/ambassadord/internal/servertest"
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/sourcetest"
 )
@@ -61,7 +62,7 @@ func startNSD(t testing.TB, records ...string) *nsd {
 
 func (s *nsd) run(t testing.TB, binary string) {
 	t.Helper()
-	host, port, _ := net.SplitHostPort(freeAddr(t))
+	host, port := "127.0.0.1", servertest.FreePorts(t, 1)[0]
 	s.addr = net.JoinHostPort(host, port)
 	write(t, filepath.Join(s.dir, "nsd.conf"), fmt.Sprintf(`
 server:
@@ -182,26 +183,6 @@ func (s *nsd) edit(t testing.TB, records ...string) {
 	if !s.await(t) {
 		t.Fatal("NSD is gone")
 	}
-}
-
-// freeAddr finds a port of 127.0.0.1 that is free for TCP and UDP alike.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		tcp, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		udp, err := net.ListenPacket("udp", tcp.Addr().String())
-		tcp.Close()
-		if err != nil {
-			continue
-		}
-		_ = udp.Close()
-		return tcp.Addr().String()
-	}
-	t.Fatal("no free port on 127.0.0.1")
-	return ""
 }
 
 // control is what a test can do to the server: records are its zone when these

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/servertest"
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/sourcetest"
 )
@@ -151,14 +152,7 @@ func checkError(t testing.TB, err error, hinted string, parts ...string) {
 }
 
 func TestNobodyListens(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
+	address := servertest.Nobody(t).String()
 	client := newTestClient(t, Config{Endpoints: []string{address}})
 	start := time.Now()
 	checkError(t, sourcetest.Watch(t, client, query(t, "etcd:///k")).Err(t), "--etcd-endpoints", address, "connection refused")
