@@ -1,8 +1,7 @@
-// Package servertest runs real servers for tests (and Nobody, an address that refuses
-// connections): processes on loopback ports of
+// Package servertest runs real servers for tests: processes on loopback ports of
 // their own, in a folder that is gone when the test ends, and the certificates
 // they take to speak TLS. consultest and etcdtest say how their server is started
-// and when it is ready.
+// and when it is ready. Nobody is the server that refuses.
 package servertest
 
 import (
