@@ -20,11 +20,9 @@ type door struct {
 	drained  bool          // what was there before the listener had its options has been accepted
 }
 
-// atOnce is how many connections are accepted before others have their turn.
+// atOnce is how many connections that nobody was told of are accepted or turned away
+// before others have their turn.
 const atOnce = 64
-
-// muchAtOnce is how many events come together where another connection waits as a rule.
-const muchAtOnce = 4
 
 // serveByLoops is Serve where loops carry the connections.
 func (s *Server) serveByLoops(ctx context.Context, listener *Listener, router Router) error {
@@ -95,8 +93,8 @@ func (d *door) accept(l *loop) {
 			} else {
 				l.refuse(fd, source, errFull)
 			}
-			if d.drained && l.came < muchAtOnce {
-				return // to ask in vain whether there is another costs more than to be told
+			if d.drained {
+				return // none of those that are here waits behind a batch of others; the next wait tells of the next
 			}
 			continue
 		case unix.EAGAIN: //nolint:errorlint // an errno

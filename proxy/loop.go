@@ -28,7 +28,6 @@ type loop struct {
 	// What follows belongs to the loop's goroutine.
 	stopped     bool
 	busy        bool  // the last wait ended with events, and may be short
-	came        int   // events of this batch
 	now         int64 // nanoseconds since began, when this batch of events came
 	relays      []*relay
 	generations int32         // tells the events of a connection from those of earlier ones in its slot
@@ -121,14 +120,17 @@ func (l *loop) call(f func()) {
 	}
 }
 
-// run carries connections until stop is posted.
+// run carries connections until stop is posted. It keeps to one thread: the runtime takes
+// the processor from a goroutine that runs for 10 ms, and another thread would go on with
+// it, which the kernel would have to find a place for beside the first, time and again.
 func (l *loop) run() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	var events [128]unix.EpollEvent
 	l.spare.take()
 	for !l.stopped {
 		n := l.poll(events[:])
 		l.now = l.clock()
-		l.came = n
 		for i := range n {
 			l.event(&events[i])
 		}

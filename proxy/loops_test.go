@@ -4,9 +4,12 @@ import (
 	"context"
 	"flag"
 	"net"
+	"runtime"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 // ways is how the connections of a test are carried.
@@ -43,4 +46,39 @@ func (p promptly) RouteNow(Accepted) (*Route, Chooser) {
 	endpoints := route.Endpoints
 	route.Endpoints = nil
 	return &route, endpoints
+}
+
+// TestLoopKeepsToItsThread: whatever else wants to run, the same thread goes on with a
+// loop.
+func TestLoopKeepsToItsThread(t *testing.T) {
+	if ways.loops == 0 {
+		return // there is none
+	}
+	l := newLab(t, &Server{}, to(refused(t)))
+	stop := make(chan struct{})
+	var others sync.WaitGroup
+	for range 4 {
+		others.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+	defer others.Wait()
+	defer close(stop)
+	loop := l.server.loops[0]
+	var first int
+	loop.call(func() { first = unix.Gettid() })
+	for range 50 {
+		var thread int
+		loop.call(func() { thread = unix.Gettid() })
+		if thread != first {
+			t.Fatalf("the loop went on in thread %d; want %d, where it began", thread, first)
+		}
+	}
 }
