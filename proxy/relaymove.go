@@ -26,7 +26,14 @@ func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
 	}
 	d.bulky = n == len(b)
 	d.hurry(dst)
-	written, err := sendRaw(int(dst.fd), b[:n], 0)
+	// What is short was all there was: more would be another event. An urgent byte that
+	// was there would have made it short, too.
+	all := !d.bulky && src.flags&(hung|pressing) == 0
+	last, more := all && src.flags&ending != 0, 0
+	if last && src.flags&broken == 0 {
+		more = unix.MSG_MORE // the end goes with it, in one segment (tcp_send_fin)
+	}
+	written, err := sendRaw(int(dst.fd), b[:n], more)
 	if err != nil && err != unix.EAGAIN { //nolint:errorlint // an errno
 		r.loop.broke = err
 		return 0, false, errDst
@@ -36,10 +43,8 @@ func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
 		kept := buffers.Get().(*[bufferSize]byte)
 		d.store = &store{in: inMemory, buffer: kept, held: copy(kept[:], b[written:n])}
 	}
-	// What is short was all there was: more would be another event. An urgent byte that
-	// was there would have made it short, too.
-	if !d.bulky && src.flags&(hung|pressing) == 0 {
-		if src.flags&ending != 0 {
+	if all {
+		if last {
 			return n, d.store == nil, nil
 		}
 		src.flags &^= readable

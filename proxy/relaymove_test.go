@@ -1,0 +1,75 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestEndGoesWithTheLastBytes: an end that is there together with the last bytes goes on
+// in the same segment.
+func TestEndGoesWithTheLastBytes(t *testing.T) {
+	answer, answered := make(chan struct{}), make(chan struct{})
+	if ways.loops == 0 {
+		return // of goroutines nobody knows when they look
+	}
+	server := &Server{}
+	l := newLab(t, server, to(backend(t, func(c *net.TCPConn) {
+		_, _ = io.CopyN(c, c, 1)
+		<-answer
+		_, _ = c.Write([]byte("the answer"))
+		_ = c.CloseWrite()
+		close(answered)
+		_, _ = io.Copy(io.Discard, c)
+	})))
+	conn := l.dial()
+	if _, err := conn.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	gate := make(chan struct{})
+	release := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(release)
+	for _, loop := range server.loops {
+		loop.post(func() { <-gate })
+	}
+	close(answer)
+	<-answered
+	before := segments(t, conn)
+	release()
+	if b, err := io.ReadAll(conn); err != nil || string(b) != "the answer" {
+		t.Fatalf("read %q, %v; want the answer", b, err)
+	}
+	if n := segments(t, conn) - before; n != 1 {
+		t.Errorf("the answer and the end came in %d segments; want 1", n)
+	}
+	conn.Close()
+	if r := l.record(); r.Err != nil {
+		t.Errorf("record %+v; want a clean end", r)
+	}
+}
+
+// segments is how many segments have come from the peer.
+func segments(t *testing.T, conn *net.TCPConn) (n uint32) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		n = info.Segs_in
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
