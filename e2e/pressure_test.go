@@ -77,7 +77,12 @@ func (f *forwarder) ask() time.Duration {
 // descriptors counts what the daemon has open, by kind: "socket", "pipe", and so on.
 func (f *forwarder) descriptors() map[string]int {
 	f.t.Helper()
-	dir := fmt.Sprintf("/proc/%d/fd", f.cmd.Process.Pid)
+	return f.descriptorsOf(f.cmd.Process.Pid)
+}
+
+func (f *forwarder) descriptorsOf(pid int) map[string]int {
+	f.t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		f.t.Fatal(err)
@@ -90,6 +95,37 @@ func (f *forwarder) descriptors() map[string]int {
 		}
 	}
 	return kinds
+}
+
+// keeper is the process that outlives the daemon.
+func (f *forwarder) keeper() int {
+	f.t.Helper()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", f.cmd.Process.Pid))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, list := range lists {
+		text, _ := os.ReadFile(list) // the thread may have ended
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			return pid
+		}
+	}
+	f.t.Fatal("the daemon has no keeper")
+	return 0
+}
+
+// kernelBefore reports whether the kernel is older than that version.
+func kernelBefore(t *testing.T, major, minor int) bool {
+	t.Helper()
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	var x, y int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &x, &y); err != nil {
+		t.Fatal(err)
+	}
+	return x < major || x == major && y < minor
 }
 
 // keptPipes is how many descriptors the daemon may keep for pipes of no connection.
@@ -219,6 +255,14 @@ func TestManyIdleConnections(t *testing.T) {
 	if pipes := now["pipe"] - f.base["pipe"]; pipes > keptPipes {
 		t.Errorf("%d descriptors of pipes for %d idle connections, want %d at most", pipes, count, keptPipes)
 	}
+	keeper, ringWorks := f.keeper(), !kernelBefore(t, 6, 8)
+	poll(t, 20*time.Second, "the keeper has them all", func() error {
+		held := f.descriptorsOf(keeper)
+		if ringWorks && held["anon_inode"] >= count/1024 && held["socket"] <= keeperSocket || !ringWorks && held["socket"] >= 2*count {
+			return nil
+		}
+		return fmt.Errorf("it has the descriptors %v; want rings for %d connections, or two for each before Linux 6.8", held, count)
+	})
 	each := float64(f.residentKiB()-before) / count
 	t.Logf("%.1f KiB of the daemon's memory for each of %d idle connections; one more takes %s", each, count, f.ask())
 	if each > mostKiB {

@@ -29,8 +29,8 @@ func Serve(ctx context.Context, socket *os.File, server *proxy.Server, drain tim
 		return fmt.Errorf("the daemon's socket: %w", err)
 	}
 	defer conn.Close()
-	var h held
-	defer h.close()
+	h := held{files: files{log: log}}
+	defer h.files.close()
 	farewell, err := h.receive(conn, log)
 	if err != nil || farewell || h.count == 0 {
 		return err
@@ -48,8 +48,7 @@ type pair struct {
 	number   uint64 // the daemon's; 0 for no connection
 	common   unique.Handle[common]
 	source   netip.AddrPort
-	accepted int64    // nanoseconds since 1970
-	fds      [2]int32 // the client's, and the endpoint's
+	accepted int64 // nanoseconds since 1970
 }
 
 // common is what connections from one container to one endpoint have in common.
@@ -64,11 +63,11 @@ type common struct {
 	read     int
 }
 
-func pairOf(c *connection, client, upstream int) pair {
+func pairOf(c *connection) pair {
 	return pair{
 		number: c.Number,
 		common: unique.Make(common{c.Client, c.Port, c.Target, c.Endpoint, c.Attempts, c.Options, string(c.Preface), c.Read}),
-		source: c.Source, accepted: c.Accepted.UnixNano(), fds: [2]int32{int32(client), int32(upstream)},
+		source: c.Source, accepted: c.Accepted.UnixNano(),
 	}
 }
 
@@ -83,25 +82,21 @@ func (p *pair) live() proxy.Live {
 	}
 }
 
-func (p *pair) close() {
-	for _, fd := range p.fds {
-		_ = unix.Close(int(fd))
-	}
-}
-
 // held is what the daemon has handed over.
 type held struct {
 	pairs []pair // by the place in their number, see slab
 	count int
+	files files
 }
 
-func (h *held) put(p pair) {
+func (h *held) put(p pair, client, upstream int) {
 	at := int(uint32(p.number))
 	if at >= len(h.pairs) {
 		h.pairs = slices.Grow(h.pairs, at+1-len(h.pairs))[:at+1]
 	}
 	h.remove(h.pairs[at].number)
 	h.pairs[at] = p
+	h.files.put(at, int32(client), int32(upstream))
 	h.count++
 }
 
@@ -111,15 +106,9 @@ func (h *held) remove(number uint64) {
 	if number == 0 || at >= len(h.pairs) || h.pairs[at].number != number {
 		return
 	}
-	h.pairs[at].close()
+	h.files.remove(at)
 	h.pairs[at] = pair{}
 	h.count--
-}
-
-func (h *held) close() {
-	for i := range h.pairs {
-		h.remove(h.pairs[i].number)
-	}
 }
 
 // receive takes messages until the farewell, or until the daemon is gone.
@@ -154,7 +143,7 @@ func (h *held) receive(conn *net.UnixConn, log *slog.Logger) (farewell bool, err
 
 func (h *held) take(m message, fds []int) {
 	for i, c := range m.Kept {
-		h.put(pairOf(&c, fds[2*i], fds[2*i+1]))
+		h.put(pairOf(&c), fds[2*i], fds[2*i+1])
 	}
 	for _, number := range m.Released {
 		h.remove(number)
@@ -179,26 +168,39 @@ func descriptors(oob []byte) []int {
 // resume hands everything to server.
 func (h *held) resume(server *proxy.Server, log *slog.Logger) {
 	pairs := h.pairs
-	*h = held{}
-	for _, p := range pairs {
+	h.pairs, h.count = nil, 0
+	defer h.files.close()
+	for at, p := range pairs {
 		if p.number == 0 {
 			continue
 		}
 		live := p.live()
-		client, err := tcpConn(int(p.fds[0]))
-		upstream, err2 := tcpConn(int(p.fds[1]))
-		if err := errors.Join(err, err2); err != nil {
-			for _, conn := range []*net.TCPConn{client, upstream} {
-				if conn != nil {
-					conn.Close()
-				}
-			}
+		var err error
+		if live.Client, live.Upstream, err = h.ends(at); err != nil {
 			log.Warn("a connection could not be carried on", "client", live.Route.Client.Name, "error", err)
 			continue
 		}
-		live.Client, live.Upstream = client, upstream
 		server.Resume(live)
 	}
+}
+
+// ends takes both ends of a connection out of the files.
+func (h *held) ends(at int) (client, upstream *net.TCPConn, err error) {
+	one, other, err := h.files.take(at)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err = tcpConn(one)
+	upstream, err2 := tcpConn(other)
+	if err = errors.Join(err, err2); err == nil {
+		return client, upstream, nil
+	}
+	for _, conn := range []*net.TCPConn{client, upstream} {
+		if conn != nil {
+			conn.Close()
+		}
+	}
+	return nil, nil, err
 }
 
 // tcpConn takes fd over.
