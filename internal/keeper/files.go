@@ -11,9 +11,9 @@ import (
 // the daemon's alone, and an idle connection has two descriptors on the whole host.
 type files struct {
 	log   *slog.Logger
-	rings []*ring // of perRing connections each; nil where there could be none
-	fds   map[int][2]int32
-	never bool // there can be no ring
+	rings []*ring          // of perRing connections each
+	fds   map[int][2]int32 // of those that are in no ring
+	never bool             // there can be no ring
 }
 
 // perRing is for how many connections a ring has places.
@@ -27,6 +27,7 @@ func (f *files) put(at int, client, upstream int32) {
 			closeFD(upstream)
 			return
 		}
+		_ = r.put(2*(at%perRing), -1, -1) // one of the two may be there
 	}
 	if f.fds == nil {
 		f.fds = map[int][2]int32{}

@@ -131,3 +131,19 @@ func TestRingTakesAnyNumber(t *testing.T) {
 		ended(t, r, "one that was taken")
 	}
 }
+
+// TestHalfInTheRing: where only one of the two ends can be registered both have
+// descriptors, and the ring has neither.
+func TestHalfInTheRing(t *testing.T) {
+	f := files{log: slog.New(slog.DiscardHandler)}
+	defer func() { f.close() }()
+	r, w := pipeOf(t)
+	const none = 1 << 20 // no descriptor
+	f.put(0, int32(w), none)
+	client, upstream, err := f.take(0)
+	if err != nil || client != w || upstream != none {
+		t.Fatalf("took %d, %d, %v; want %d and %d, as they were put there", client, upstream, err, w, none)
+	}
+	closeFD(int32(client))
+	ended(t, r, "one of which the other end could not be registered")
+}

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"sync/atomic"
@@ -75,7 +76,7 @@ func newRing(places int) (_ *ring, err error) {
 		n, flags     uint32
 		_, data, tag uint64
 	}{n: uint32(places), flags: registerSparse}
-	if err := r.register(registerFiles2, unsafe.Pointer(&files), unsafe.Sizeof(files)); err != nil {
+	if _, err := r.register(registerFiles2, unsafe.Pointer(&files), unsafe.Sizeof(files)); err != nil {
 		return nil, err
 	}
 	p := &r.params
@@ -114,7 +115,7 @@ func (r *ring) try() error {
 	return r.put(0, -1)
 }
 
-// put registers files from a place on; -1 empties one.
+// put registers files from a place on; -1 empties one. On failure some may be registered.
 func (r *ring) put(at int, fds ...int32) error {
 	var pinner runtime.Pinner
 	pinner.Pin(&fds[0])
@@ -124,7 +125,11 @@ func (r *ring) put(at int, fds ...int32) error {
 		offset, _ uint32
 		fds       uint64
 	}{offset: uint32(at), fds: uint64(uintptr(unsafe.Pointer(&fds[0])))}
-	return r.register(registerFilesUpdate, unsafe.Pointer(&update), uintptr(len(fds)))
+	n, err := r.register(registerFilesUpdate, unsafe.Pointer(&update), uintptr(len(fds)))
+	if err == nil && n < len(fds) {
+		err = fmt.Errorf("io_uring_register: %d of %d files", n, len(fds))
+	}
+	return err
 }
 
 // install makes a descriptor, closed by execve(2), of the file at a place.
@@ -141,6 +146,7 @@ func (r *ring) install(at int) (int, error) {
 		submit := atomic.LoadUint32(tail) - atomic.LoadUint32(r.word(p.sq.head))
 		_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(submit), 1, getEvents, 0, 0)
 		if errno != 0 && errno != unix.EINTR {
+			atomic.StoreUint32(tail, atomic.LoadUint32(r.word(p.sq.head))) // or the next one would get this file
 			return -1, os.NewSyscallError("io_uring_enter", errno)
 		}
 	}
@@ -156,12 +162,12 @@ func (r *ring) install(at int) (int, error) {
 // word is a number in the queues, which the kernel reads and writes as well.
 func (r *ring) word(offset uint32) *uint32 { return (*uint32)(unsafe.Pointer(&r.queues[offset])) }
 
-func (r *ring) register(operation uintptr, argument unsafe.Pointer, n uintptr) error {
-	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), operation, uintptr(argument), n, 0, 0)
+func (r *ring) register(operation uintptr, argument unsafe.Pointer, n uintptr) (int, error) {
+	result, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), operation, uintptr(argument), n, 0, 0)
 	if errno != 0 {
-		return os.NewSyscallError("io_uring_register", errno)
+		return 0, os.NewSyscallError("io_uring_register", errno)
 	}
-	return nil
+	return int(result), nil
 }
 
 // close lets go of all files.
