@@ -3,8 +3,11 @@ package proxy
 import (
 	"context"
 	"flag"
+	"io"
+	"log/slog"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -81,4 +84,58 @@ func TestLoopKeepsToItsThread(t *testing.T) {
 			t.Fatalf("the loop went on in thread %d; want %d, where it began", thread, first)
 		}
 	}
+}
+
+// TestFewerLoops: connections are carried by the loops that could be made.
+func TestFewerLoops(t *testing.T) {
+	if ways.loops < 2 {
+		return // one is all or nothing
+	}
+	var log strings.Builder
+	server := &Server{Loops: 2, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	withDescriptors(t, 2, server.init) // what one loop has
+	if n := len(server.loops); n != 1 {
+		t.Fatalf("there are %d loops; want 1", n)
+	}
+	if want := "wanted=2 started=1"; !strings.Contains(log.String(), want) {
+		t.Errorf("the log says\n%s\nwant %s", log.String(), want)
+	}
+	l := newLab(t, server, to(backend(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })))
+	conn := l.dial()
+	if _, err := conn.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// withDescriptors calls f while only so many descriptors are left.
+func withDescriptors(t *testing.T, left int, f func()) {
+	t.Helper()
+	var probes []int
+	for range left {
+		fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		probes = append(probes, fd)
+	}
+	for _, fd := range probes {
+		closeRaw(fd)
+	}
+	var usual unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {
+		t.Fatal(err)
+	}
+	few := unix.Rlimit{Cur: uint64(probes[left-1]) + 1, Max: usual.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	f()
 }

@@ -166,6 +166,12 @@ func (r *relay) connect(addr netip.AddrPort) error {
 	r.upstream.fd = int32(fd)
 	r.upstream.flags |= delaying
 	inLine(fd)
+	if pendingRaw(int(r.client.fd)) > 0 {
+		// What acknowledges the endpoint's SYN goes with the client's bytes, as soon as it
+		// has come (tcp(7), TCP_QUICKACK; tcp_rcv_synsent_state_process): one segment less,
+		// and the endpoint is woken once. One that speaks first must not wait for that.
+		setRaw(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
+	}
 	if t := r.route.Options.UserTimeout; t > 0 {
 		setRaw(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(milliseconds(t)))
 	}

@@ -166,15 +166,16 @@ func (s *Server) init() {
 	})
 }
 
-// startLoops starts the loops; without them there are goroutines.
+// startLoops starts the loops, as many as can be made; without them there are goroutines.
 func (s *Server) startLoops() {
 	for range s.Loops {
 		l, err := newLoop(s)
 		if err != nil {
 			if s.Log != nil {
-				s.Log.Warn("connections are carried by goroutines, which takes more memory and time", "error", err)
+				s.Log.Warn("there are fewer loops to carry connections, which takes more time, and without any goroutines do, which takes more memory, too",
+					"wanted", s.Loops, "started", len(s.loops), "error", err)
 			}
-			return
+			break
 		}
 		s.loops = append(s.loops, l)
 	}

@@ -36,8 +36,10 @@ func newLabAt(t *testing.T, server *Server, router Router, listener *net.TCPList
 	t.Helper()
 	l := &lab{t: t, server: server, records: make(chan Record, 100)}
 	server.Done = func(r Record) { l.records <- r }
-	server.Loops = ways.loops
-	server.init()
+	if server.ctx == nil {
+		server.Loops = ways.loops
+		server.init()
+	}
 	l.addr = listener.Addr().(*net.TCPAddr).AddrPort()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

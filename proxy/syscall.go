@@ -75,6 +75,15 @@ func setRaw(fd, level, option int, value int32) {
 		uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0)
 }
 
+// pendingRaw is how many bytes there are to read (tcp(7), SIOCINQ); 0 if it cannot be known.
+func pendingRaw(fd int) int32 {
+	var n int32
+	if _, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCINQ, uintptr(unsafe.Pointer(&n))); errno != 0 {
+		return 0
+	}
+	return n
+}
+
 // receiveRaw reads what is there; b is not empty.
 func receiveRaw(fd int, b []byte) (int, error) {
 	for {
