@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -27,7 +26,8 @@ type loop struct {
 
 	// What follows belongs to the loop's goroutine.
 	stopped     bool
-	busy        bool  // the last wait ended with events, and may be short
+	busy        bool // the last wait ended with events, and may be short
+	pace        pace
 	now         int64 // nanoseconds since began, when this batch of events came
 	relays      []*relay
 	generations int32         // tells the events of a connection from those of earlier ones in its slot
@@ -67,10 +67,6 @@ const (
 	settleAfter = time.Second
 	// settleTogether is how much later that may be, so that it is done for many at once.
 	settleTogether = 200 * time.Millisecond
-	// briefly is for how many milliseconds a wait keeps the processor. The runtime ends it
-	// by a signal when it wants something. To set the clock for less than a tick of the
-	// kernel's would cost more than many an event.
-	briefly = 20
 	// wholeEvents are what a loop waits for of a connection, told of once each
 	// (epoll(7), EPOLLET).
 	wholeEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET&0xffffffff
@@ -131,6 +127,7 @@ func (l *loop) run() {
 	for !l.stopped {
 		n := l.poll(events[:])
 		l.now = l.clock()
+		l.pace.note(n, l.now)
 		for i := range n {
 			l.event(&events[i])
 		}
@@ -141,28 +138,6 @@ func (l *loop) run() {
 	for !l.end() { // what was posted meanwhile somebody may wait for
 		l.takePosted()
 	}
-}
-
-// poll waits for events and returns how many there are, which may be none.
-//
-// A loop that has much to do waits briefly and often. The scheduler would watch each of
-// these waits for one that lasts, and wake a thread to take the processor to whoever else
-// is there; that costs more than to move a message. So a short wait keeps the processor,
-// as long as others are left to everybody else, and only one that lasts gives it up.
-func (l *loop) poll(events []unix.EpollEvent) int {
-	patience := l.patience()
-	if l.busy && patience != 0 {
-		n, err := waitRaw(l.epoll, events, briefly)
-		if n > 0 || err == unix.EINTR { //nolint:errorlint // an errno; the runtime wants something of this thread
-			return n
-		}
-	}
-	n, err := unix.EpollWait(l.epoll, events, patience)
-	if err != nil && !errors.Is(err, unix.EINTR) {
-		panic(fmt.Sprintf("epoll_wait: %v", err)) // only a descriptor that is none, or memory that is not ours
-	}
-	l.busy = n > 0 && runtime.GOMAXPROCS(0) > l.server.Loops
-	return max(n, 0)
 }
 
 // end ends the loop, unless something is posted.
@@ -221,24 +196,6 @@ func (l *loop) resume() {
 			r.pump()
 		}
 	}
-}
-
-// patience is for how many milliseconds nothing has to be done.
-func (l *loop) patience() int {
-	if len(l.again) > 0 {
-		return 0
-	}
-	wait := int64(-1)
-	if l.done < len(l.young) {
-		wait = max(l.young[l.done].due+int64(settleTogether)-l.now, 0)
-	}
-	if len(l.waiting) > 0 && (wait < 0 || wait > int64(tick)) {
-		wait = int64(tick)
-	}
-	if wait < 0 {
-		return -1
-	}
-	return int((wait + int64(time.Millisecond) - 1) / int64(time.Millisecond))
 }
 
 // lookAround does what only time tells.

@@ -1,0 +1,98 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// briefly is for how many milliseconds a wait keeps the processor. The runtime ends it
+	// by a signal when it wants something. To set the clock for less than a tick of the
+	// kernel's would cost more than many an event.
+	briefly = 20
+	// glance is for how long a loop looks for events before it sleeps, where they come
+	// quickly. It is about what a sleep takes of the processors, of the one that wakes as
+	// well as of the one that is woken: so the two together never take much more than the
+	// better of them.
+	glance = 10 * time.Microsecond
+	// quickly is how far apart events are at most, on the average, that come quickly.
+	quickly = 20 * time.Microsecond
+	// paceOver is the time over which that average is taken.
+	paceOver = 2 * time.Millisecond
+)
+
+// poll waits for events and returns how many there are, which may be none.
+//
+// A loop that has much to do waits briefly and often. The scheduler would watch each of
+// these waits for one that lasts, and wake a thread to take the processor to whoever else
+// is there; that costs more than to move a message. So a short wait keeps the processor,
+// as long as others are left to everybody else, and only one that lasts gives it up.
+// Where events come quickly the next one is awaited without sleep, for a glance.
+func (l *loop) poll(events []unix.EpollEvent) int {
+	patience := l.patience()
+	if l.busy && patience != 0 {
+		if l.pace.quick {
+			if n := l.glanceAt(events); n > 0 {
+				return n
+			}
+		}
+		n, err := waitRaw(l.epoll, events, briefly)
+		if n > 0 || err == unix.EINTR { //nolint:errorlint // an errno; the runtime wants something of this thread
+			return n
+		}
+	}
+	n, err := unix.EpollWait(l.epoll, events, patience)
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		panic(fmt.Sprintf("epoll_wait: %v", err)) // only a descriptor that is none, or memory that is not ours
+	}
+	l.busy = n > 0 && runtime.GOMAXPROCS(0) > l.server.Loops
+	return max(n, 0)
+}
+
+// glanceAt looks for events for a glance.
+func (l *loop) glanceAt(events []unix.EpollEvent) int {
+	for until := l.clock() + int64(glance); ; {
+		n, _ := waitRaw(l.epoll, events, 0)
+		if n > 0 || l.clock() >= until {
+			return n
+		}
+	}
+}
+
+// pace is how quickly events come.
+type pace struct {
+	quick bool  // as of the last time that was looked at
+	since int64 // when that was, as loop.now
+	came  int   // events since
+}
+
+// note counts n events that have come by now.
+func (p *pace) note(n int, now int64) {
+	p.came += n
+	if past := now - p.since; past >= int64(paceOver) {
+		p.quick = int64(p.came)*int64(quickly) >= past
+		p.came, p.since = 0, now
+	}
+}
+
+// patience is for how many milliseconds nothing has to be done.
+func (l *loop) patience() int {
+	if len(l.again) > 0 {
+		return 0
+	}
+	wait := int64(-1)
+	if l.done < len(l.young) {
+		wait = max(l.young[l.done].due+int64(settleTogether)-l.now, 0)
+	}
+	if len(l.waiting) > 0 && (wait < 0 || wait > int64(tick)) {
+		wait = int64(tick)
+	}
+	if wait < 0 {
+		return -1
+	}
+	return int((wait + int64(time.Millisecond) - 1) / int64(time.Millisecond))
+}

@@ -1,0 +1,57 @@
+package proxy
+
+import (
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestPace(t *testing.T) {
+	var p pace
+	var now time.Duration
+	come := func(n int, apart, during time.Duration) {
+		for end := now + during; now < end; {
+			now += apart
+			p.note(n, int64(now))
+		}
+	}
+	for _, c := range []struct {
+		name          string
+		n             int
+		apart, during time.Duration
+		quick         bool
+	}{
+		{"one each 10 µs", 1, 10 * time.Microsecond, 3 * time.Millisecond, true},
+		{"one each 100 µs", 1, 100 * time.Microsecond, 5 * time.Millisecond, false},
+		{"ten each 100 µs", 10, 100 * time.Microsecond, 5 * time.Millisecond, true},
+		{"some after a second of nothing", 64, time.Second, time.Second, false},
+	} {
+		if come(c.n, c.apart, c.during); p.quick != c.quick {
+			t.Errorf("%s: quick is %t; want %t", c.name, p.quick, c.quick)
+		}
+	}
+}
+
+// TestGlance: a loop that looks before it sleeps finds what is there, and is woken by what
+// comes later.
+func TestGlance(t *testing.T) {
+	l, err := newLoop(&Server{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.end()
+	var events [1]unix.EpollEvent
+	happens := func() {
+		t.Helper()
+		l.busy, l.pace.quick = true, true
+		if n := l.poll(events[:]); n != 1 || events[0].Fd != wakeSlot {
+			t.Fatalf("%d events, the first of %d; want 1 of %d", n, events[0].Fd, wakeSlot)
+		}
+		l.takePosted()
+	}
+	l.post(func() {})
+	happens()
+	time.AfterFunc(100*glance, func() { l.post(func() {}) })
+	happens()
+}
