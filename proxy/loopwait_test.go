@@ -44,9 +44,13 @@ func TestGlance(t *testing.T) {
 	var events [1]unix.EpollEvent
 	happens := func() {
 		t.Helper()
-		l.busy, l.pace.quick = true, true
-		if n := l.poll(events[:]); n != 1 || events[0].Fd != wakeSlot {
-			t.Fatalf("%d events, the first of %d; want 1 of %d", n, events[0].Fd, wakeSlot)
+		n := 0
+		for n == 0 { // a signal may end a wait
+			l.busy, l.pace.quick = true, true
+			n = l.poll(events[:])
+		}
+		if events[0].Fd != wakeSlot {
+			t.Fatalf("an event of %d; want %d", events[0].Fd, wakeSlot)
 		}
 		l.takePosted()
 	}
