@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,6 +24,9 @@ const (
 	rest     = 2 * time.Second // how long the CPU of an idle process is watched
 	// overrun is more connections than 20,000 descriptors are good for, at two each.
 	overrun = 11_000
+	// crowdTime is for how long a contestant may take for one crowd of connections: each of
+	// thousands that select(2) looks at makes every exchange slower.
+	crowdTime = 5 * time.Minute
 )
 
 // holder holds idle connections in a process of its own.
@@ -97,13 +101,16 @@ func (b *bench) idle(ctx context.Context, took []participant) error {
 			}
 		}
 		for _, n := range []int{2000, report.Crowd} {
-			i, err := b.crowd(ctx, p, n)
+			inTime, cancel := context.WithTimeoutCause(ctx, crowdTime, fmt.Errorf("gave up after %s", crowdTime))
+			i, err := b.crowd(inTime, p, n)
+			late := context.Cause(inTime)
+			cancel()
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			i.Contestant, i.Conns = p.name, n
 			if err != nil {
-				i.Error = err.Error()
+				i.Error = cmp.Or(late, err).Error()
 			}
 			b.result.Idle = append(b.result.Idle, i)
 		}
