@@ -26,7 +26,7 @@ func (r *result) print(w io.Writer, f format) {
 		f.heading(w, 3, load.name)
 		f.table(w, r.rows(load))
 	}
-	f.heading(w, 3, "Shows")
+	f.heading(w, 3, "One beside the other")
 	f.table(w, r.shows())
 	for _, c := range r.chosen {
 		if why := r.Failures[c.name]; why != "" {
