@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -78,6 +79,10 @@ func (a *agent) clientAt(ctx context.Context, source netip.Addr, accepted time.T
 			if n := table.At(source); n != nil && a.confirm(ctx, n, source, accepted) {
 				return n, nil
 			}
+			if isOwn(source) { // no container will ever have it
+				return nil, hint.Errorf("dial from a container; if it was one, its source address was translated on the way (masquerade), and it may dial again",
+					"%s is an address of the host itself", source)
+			}
 		}
 		select {
 		case <-changed:
@@ -87,6 +92,18 @@ func (a *agent) clientAt(ctx context.Context, source netip.Addr, accepted time.T
 			return nil, errors.Join(err, a.docker.Err())
 		}
 	}
+}
+
+// isOwn reports whether addr is an address of the daemon's own network namespace.
+func isOwn(addr netip.Addr) bool {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(all, func(a net.Addr) bool {
+		prefix, ok := a.(*net.IPNet)
+		return ok && prefix.IP.Equal(addr.AsSlice())
+	})
 }
 
 func (a *agent) confirm(ctx context.Context, n *identity.Namespace, source netip.Addr, accepted time.Time) bool {
