@@ -15,9 +15,8 @@ const (
 	// kernel's would cost more than many an event.
 	briefly = 20
 	// glance is for how long a loop looks for events before it sleeps, where they come
-	// quickly. It is about what a sleep takes of the processors, of the one that wakes as
-	// well as of the one that is woken: so the two together never take much more than the
-	// better of them.
+	// quickly: not longer than a sleep may take of the processors, of the one that wakes as
+	// well as of the one that is woken.
 	glance = 10 * time.Microsecond
 	// quickly is how far apart events are at most, on the average, that come quickly.
 	quickly = 20 * time.Microsecond

@@ -172,7 +172,7 @@ func (s *Server) startLoops() {
 		l, err := newLoop(s)
 		if err != nil {
 			if s.Log != nil {
-				s.Log.Warn("there are fewer loops to carry connections, which takes more time, and without any goroutines do, which takes more memory, too",
+				s.Log.Warn("cannot make all loops; fewer carry the connections, or goroutines if there is none, which takes more time",
 					"wanted", s.Loops, "started", len(s.loops), "error", err)
 			}
 			break

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -73,13 +74,15 @@ func (a *agent) warnUnguarded(err error) {
 func (a *agent) clientAt(ctx context.Context, source netip.Addr, accepted time.Time) (*identity.Namespace, error) {
 	ctx, cancel := context.WithTimeout(ctx, clientAppears)
 	defer cancel()
+	own := sync.OnceValue(func() bool { return isOwn(source) })
 	for {
 		table, changed := a.table.wait()
 		if table != nil {
-			if n := table.At(source); n != nil && a.confirm(ctx, n, source, accepted) {
+			n := table.At(source)
+			if n != nil && a.confirm(ctx, n, source, accepted) {
 				return n, nil
 			}
-			if isOwn(source) { // no container will ever have it
+			if n == nil && own() { // nor will a container ever have it
 				return nil, hint.Errorf("dial from a container; if it was one, its source address was translated on the way (masquerade), and it may dial again",
 					"%s is an address of the host itself", source)
 			}

@@ -2,7 +2,12 @@ package agent
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/identity"
 )
 
 func TestIsOwn(t *testing.T) {
@@ -15,4 +20,20 @@ func TestIsOwn(t *testing.T) {
 			t.Errorf("%s is one of the host's: %t; want %t", addr, own, want)
 		}
 	}
+}
+
+// TestClientAtOwnAddress: nobody waits for a container that has the host's address.
+func TestClientAtOwnAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a agent
+		a.table.store(&identity.Table{})
+		began := time.Now()
+		_, err := a.clientAt(t.Context(), netip.MustParseAddr("127.0.0.1"), began)
+		if want := "127.0.0.1 is an address of the host itself"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v; want %s", err, want)
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it took %s; want no wait", took)
+		}
+	})
 }
