@@ -17,33 +17,49 @@ type trimmer struct {
 }
 
 const (
-	trimPeriod = time.Second
+	// A period without news is followed by one twice as long, up to the longest: to look
+	// every second would be much of what an idle daemon does.
+	trimPeriod        = time.Second
+	longestTrimPeriod = 8 * time.Second
 	// worthTrimming is how many bytes must have been allocated since.
 	worthTrimming = 2 << 20
 	// heapAsARule is what a daemon with few connections has in use between collections. It
 	// would have it again at once, page by page.
 	heapAsARule = 6 << 20
-	// restless is how many bytes a period allocates in which more are about to be.
-	restless = 128 << 10
+	// mostAtRest is how many bytes a period allocates after which no more are about to be.
+	mostAtRest = 128 << 10
 )
 
-// run looks every period until ctx ends.
+// run looks again and again until ctx ends.
 func (t *trimmer) run(ctx context.Context) {
-	ticker := time.NewTicker(trimPeriod)
-	defer ticker.Stop()
+	period := trimPeriod
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
-			t.look()
+		case <-time.After(period):
+		}
+		switch t.look() {
+		case atRest:
+			period = min(2*period, longestTrimPeriod)
+		case restless, gaveBack:
+			period = trimPeriod
 		}
 	}
 }
 
+// finding is what a look has found.
+type finding int
+
+const (
+	atRest   finding = iota // nothing that is worth giving back
+	restless                // more may be needed soon
+	gaveBack                // memory that had been used
+)
+
 // look gives memory back when much was allocated, and next to nothing since it last
-// looked. It reports whether it did.
-func (t *trimmer) look() bool {
+// looked.
+func (t *trimmer) look() finding {
 	samples := [...]metrics.Sample{
 		{Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/unused:bytes"},
@@ -56,12 +72,15 @@ func (t *trimmer) look() bool {
 	if t.trimmed == 0 {
 		t.trimmed = now // what came before is not the connections'
 	}
-	quiet := now-t.allocated < restless
+	fresh := now - t.allocated
 	t.allocated = now
-	if !quiet || now-t.trimmed < worthTrimming || heap <= t.least {
-		return false
+	switch {
+	case fresh >= mostAtRest:
+		return restless
+	case now-t.trimmed < worthTrimming || heap <= t.least:
+		return atRest
 	}
 	debug.FreeOSMemory()
 	t.trimmed = now
-	return true
+	return gaveBack
 }

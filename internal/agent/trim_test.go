@@ -17,7 +17,7 @@ func kept() uint64 {
 func TestTrim(t *testing.T) {
 	trim, other := trimmer{}, trimmer{least: 1 << 30}
 	other.look()
-	if trim.look() {
+	if trim.look() == gaveBack {
 		t.Error("memory is given back at the start")
 	}
 	percent := debug.SetGCPercent(-1)
@@ -25,25 +25,24 @@ func TestTrim(t *testing.T) {
 		sink = make([]byte, 32<<10)
 	}
 	sink = nil
-	if trim.look() {
-		t.Error("memory is given back while more is about to be needed")
+	if found := trim.look(); found != restless {
+		t.Errorf("%v is found while more is about to be needed, want %v", found, restless)
 	}
 	debug.SetGCPercent(percent)
 	runtime.GC()
 	before := kept()
 	// The first may find what was not counted before the collection.
-	if given := other.look(); given || other.look() {
+	if found := other.look(); found == gaveBack || other.look() == gaveBack {
 		t.Error("memory is given back that is worth keeping")
 	}
-	given := trim.look()
-	if given = given || trim.look(); !given {
+	if found := trim.look(); found != gaveBack && trim.look() != gaveBack {
 		t.Error("no memory is given back")
 	}
 	if after := kept(); before < 16<<20 || after > before/4 {
 		t.Errorf("%d bytes are kept, of %d", after, before)
 	}
-	if trim.look() {
-		t.Error("memory is given back that nobody has used")
+	if found := trim.look(); found != atRest {
+		t.Errorf("%v is found though nobody has used memory, want %v", found, atRest)
 	}
 }
 

@@ -137,13 +137,14 @@ func (e *engine) useTCP(u *url.URL) error {
 func (e *engine) list(ctx context.Context) ([]entry, error) {
 	ctx, cancel := withTimeout(ctx, e.listTimeout)
 	defer cancel()
-	listed, err := e.client.ListContainers(docker.ListContainersOptions{All: true, Context: ctx})
+	body, err := e.get(ctx, "/containers/json?all=1")
 	if err != nil {
 		return nil, e.explain(ctx, "listing containers", err)
 	}
-	entries := make([]entry, len(listed))
-	for i := range listed {
-		entries[i] = entryOf(&listed[i])
+	defer body.Close()
+	entries, err := readList(body)
+	if err != nil {
+		return nil, e.explain(ctx, "listing containers", err)
 	}
 	return entries, nil
 }

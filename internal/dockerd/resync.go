@@ -1,51 +1,11 @@
 package dockerd
 
-import (
-	"context"
-	"slices"
-	"strings"
-
-	docker "github.com/fsouza/go-dockerclient"
-)
+import "context"
 
 // shares is in how many lists every container is inspected once, although nothing says
 // that it has changed. To inspect takes the engine and us longer than all else that an
 // idle daemon does.
 const shares = 20
-
-// entry is a container in the engine's list.
-type entry struct {
-	id string
-	// mark is another one when what the list says of the container is.
-	mark string
-	// young is that it has not been up, or down, for a minute. It may have been
-	// restarted since the last list, and look the same.
-	young bool
-}
-
-func entryOf(c *docker.APIContainers) entry {
-	var mark strings.Builder
-	add := func(texts ...string) {
-		for _, text := range texts {
-			mark.WriteString(text)
-			mark.WriteByte(0)
-		}
-	}
-	add(c.State)
-	// The status is for people, "Up 2 hours (healthy)": the time goes on, the rest matters.
-	if _, inBrackets, found := strings.Cut(c.Status, "("); found {
-		add(inBrackets[:strings.IndexByte(inBrackets+")", ')')])
-	}
-	slices.Sort(c.Names) // with those that links give
-	add(c.Names...)
-	networks := make([]string, 0, len(c.Networks.Networks))
-	for name, n := range c.Networks.Networks {
-		networks = append(networks, strings.Join([]string{name, n.NetworkID, n.IPAddress, n.GlobalIPv6Address}, "\x00"))
-	}
-	slices.Sort(networks)
-	add(networks...)
-	return entry{id: c.ID, mark: mark.String(), young: strings.Contains(c.Status, "second")}
-}
 
 // list asks for all containers.
 func (f *follower) list(ctx context.Context) {

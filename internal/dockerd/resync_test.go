@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-
-	docker "github.com/fsouza/go-dockerclient"
 )
 
 func TestResyncInspectsWhatMayHaveChanged(t *testing.T) {
@@ -51,41 +49,5 @@ func TestResyncInspectsWhatMayHaveChanged(t *testing.T) {
 			t.Errorf("%s: suspects %v, want 7 among them", test.what, got)
 		}
 		list[7].young, f.containers["7"] = false, &Container{ID: "7"}
-	}
-}
-
-func TestEntryTellsWhatHasChanged(t *testing.T) {
-	base := func() docker.APIContainers {
-		return docker.APIContainers{
-			ID: "a", State: "running", Status: "Up 2 hours (healthy)", Names: []string{"/db", "/web/db"},
-			Networks: docker.NetworkList{Networks: map[string]docker.ContainerNetwork{
-				"x": {NetworkID: "1", IPAddress: "10.0.0.2"}, "y": {NetworkID: "2", IPAddress: "10.0.1.2"},
-			}},
-		}
-	}
-	first := base()
-	was := entryOf(&first)
-	for what, test := range map[string]struct {
-		change func(*docker.APIContainers)
-		same   bool
-	}{
-		"time":      {func(c *docker.APIContainers) { c.Status = "Up 3 hours (healthy)" }, true},
-		"order":     {func(c *docker.APIContainers) { c.Names = []string{"/web/db", "/db"} }, true},
-		"health":    {func(c *docker.APIContainers) { c.Status = "Up 2 hours (unhealthy)" }, false},
-		"no health": {func(c *docker.APIContainers) { c.Status = "Up 2 hours" }, false},
-		"state":     {func(c *docker.APIContainers) { c.State = "exited" }, false},
-		"name":      {func(c *docker.APIContainers) { c.Names[0] = "/postgres" }, false},
-		"address":   {func(c *docker.APIContainers) { c.Networks.Networks["x"] = docker.ContainerNetwork{NetworkID: "1"} }, false},
-		"network":   {func(c *docker.APIContainers) { delete(c.Networks.Networks, "y") }, false},
-	} {
-		c := base()
-		test.change(&c)
-		if is := entryOf(&c); (is.mark == was.mark) != test.same || is.young {
-			t.Errorf("%s: %+v after %+v, want the same mark: %t", what, is, was, test.same)
-		}
-	}
-	c := base()
-	if c.Status = "Up 41 seconds (healthy)"; !entryOf(&c).young {
-		t.Error("up for seconds is not young")
 	}
 }
