@@ -48,6 +48,12 @@ func (s *Server) goOn(search *search, leave func()) {
 	}
 	record := search.record()
 	search.route.Options.apply(search.client)
+	if err := search.sendEarly(s.ctx); err != nil {
+		reset(search.conn)
+		search.found.closed(false, true)
+		s.unserved(search, record, err, leave)
+		return
+	}
 	if len(s.loops) == 0 || !s.handOver(search, &record, leave) {
 		s.splice(search, record, leave)
 	}

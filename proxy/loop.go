@@ -68,8 +68,9 @@ const (
 	// settleTogether is how much later that may be, so that it is done for many at once.
 	settleTogether = 200 * time.Millisecond
 	// wholeEvents are what a loop waits for of a connection, told of once each
-	// (epoll(7), EPOLLET).
-	wholeEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET&0xffffffff
+	// (epoll(7), EPOLLET), besides EPOLLOUT. That one every shutdown(2) tells of, too, so
+	// who has nothing to write does not wait for it.
+	wholeEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET&0xffffffff
 
 	wakeSlot = -1
 )
@@ -228,8 +229,8 @@ func (l *loop) lookAround() {
 	}
 }
 
-// add takes a connection in and waits for events of its client.
-func (l *loop) add(r *relay) error {
+// add takes a connection in.
+func (l *loop) add(r *relay) {
 	if n := len(l.free); n > 0 {
 		r.slot = l.free[n-1]
 		l.free = l.free[:n-1]
@@ -240,14 +241,14 @@ func (l *loop) add(r *relay) error {
 	}
 	l.generations++
 	r.generation = l.generations
-	return l.await(r, &r.client)
 }
 
 // takeIn goes on with a connection whose ends are both up.
 func (l *loop) takeIn(r *relay) {
 	inLine(int(r.client.fd))
 	inLine(int(r.upstream.fd))
-	err := l.add(r)
+	l.add(r)
+	err := l.await(r, &r.client)
 	if err == nil {
 		err = l.await(r, &r.upstream)
 	}
@@ -272,12 +273,19 @@ func (l *loop) remove(r *relay) {
 }
 
 // await waits for events of an end.
-func (l *loop) await(r *relay, s *side) error {
+func (l *loop) await(r *relay, s *side) error { return l.control(unix.EPOLL_CTL_ADD, r, s) }
+
+// control adds an end to the epoll set, or changes what is waited for.
+func (l *loop) control(operation int, r *relay, s *side) error {
 	fd := r.slot << 1
 	if s == &r.upstream {
 		fd |= 1
 	}
-	return controlRaw(l.epoll, unix.EPOLL_CTL_ADD, int(s.fd), &unix.EpollEvent{Events: wholeEvents, Fd: fd, Pad: r.generation})
+	var events uint32 = wholeEvents
+	if s.flags&watched != 0 {
+		events |= unix.EPOLLOUT
+	}
+	return controlRaw(l.epoll, operation, int(s.fd), &unix.EpollEvent{Events: events, Fd: fd, Pad: r.generation})
 }
 
 // wait has r looked at each tick until it is woken.

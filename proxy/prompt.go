@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 type prompt struct {
 	chooser  Chooser
 	attempt  Attempt
+	early    []byte             // the client's, taken from its socket and not sent yet
 	began    int64              // as loop.now
 	deadline int64              // likewise
 	stop     context.CancelFunc // ends watching for others; nil while nobody does
@@ -46,11 +48,25 @@ func (l *loop) admit(fd int, source netip.AddrPort, router Router) {
 		client: side{fd: int32(fd)}, upstream: side{fd: -1}, prompt: l.newPrompt(),
 	}
 	r.prompt.chooser = chooser
-	if err := l.add(r); err != nil { // out of memory or watches (epoll_ctl(2))
+	l.add(r)
+	early := r.takeEarly()
+	if err := l.await(r, &r.client); err != nil { // out of memory or watches (epoll_ctl(2))
 		r.abandon(Fail(OverLimit, fmt.Errorf("wait for the connection: %w", err)))
 		return
 	}
-	r.dial()
+	r.dial(early)
+}
+
+// takeEarly takes what the client has sent by now, in the loop's buffer. What cannot be
+// taken like that an event will tell of.
+func (r *relay) takeEarly() []byte {
+	if atMarkRaw(int(r.client.fd)) {
+		return nil
+	}
+	b := r.loop.buffer[:]
+	n, _ := receiveRaw(int(r.client.fd), b)
+	r.up.bulky = n == len(b)
+	return b[:n]
 }
 
 // prompt reports whether nothing of the route needs more than a plain connection.
@@ -123,17 +139,19 @@ func (r *relay) decided() {
 	r.prompt = nil
 }
 
-// dial begins the first attempt.
-func (r *relay) dial() {
+// dial begins the first attempt; early is what the endpoint is to be sent first.
+func (r *relay) dial(early []byte) {
 	p := r.prompt
 	attempt, ok := p.chooser.Next()
 	if !ok {
+		p.early = bytes.Clone(early)
 		r.handBack(nil)
 		return
 	}
 	p.attempt, p.began = attempt, r.loop.now
 	if attempt.Addr.Addr().Zone() != "" { // package net knows how zones are numbered
 		attempt.cancelled()
+		p.early = bytes.Clone(early)
 		r.handBack(nil)
 		return
 	}
@@ -143,30 +161,40 @@ func (r *relay) dial() {
 		timeout = min(timeout/time.Duration(attempt.Left), r.patience())
 	}
 	p.deadline = p.began + int64(timeout)
-	if err := r.connect(attempt.Addr); err != nil {
+	isUp, err := r.connect(attempt.Addr, early)
+	switch {
+	case err != nil && isUp: // what was sent cannot be sent to another one
+		r.abandon(Fail(OverLimit, err))
+	case err != nil:
 		r.attemptFailed(err)
-		return
+	case isUp:
+		r.established()
+	default:
+		r.loop.wait(r)
 	}
-	r.loop.wait(r)
 }
 
 func (r *relay) patience() time.Duration {
 	return firstPositive(r.route.Options.AttemptTimeout, defaultAttemptTimeout)
 }
 
-func (r *relay) connect(addr netip.AddrPort) error {
+// connect begins to connect to addr, and reports whether that is done: one on this machine
+// has answered by then. It is sent what the client has sent so far.
+func (r *relay) connect(addr netip.AddrPort, early []byte) (isUp bool, err error) {
+	unsent := early
+	defer func() { r.prompt.early = bytes.Clone(unsent) }()
 	family := unix.AF_INET
 	if !addr.Addr().Unmap().Is4() {
 		family = unix.AF_INET6
 	}
 	fd, err := socketRaw(family)
 	if err != nil {
-		return dialError(addr, "socket", err)
+		return false, dialError(addr, "socket", err)
 	}
 	r.upstream.fd = int32(fd)
 	r.upstream.flags |= delaying
 	inLine(fd)
-	if pendingRaw(int(r.client.fd)) > 0 {
+	if len(early) > 0 {
 		// What acknowledges the endpoint's SYN goes with the client's bytes, as soon as it
 		// has come (tcp(7), TCP_QUICKACK; tcp_rcv_synsent_state_process): one segment less,
 		// and the endpoint is woken once. One that speaks first must not wait for that.
@@ -176,12 +204,30 @@ func (r *relay) connect(addr netip.AddrPort) error {
 		setRaw(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(milliseconds(t)))
 	}
 	if err := connectRaw(fd, addr); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // an errno
-		return dialError(addr, "connect", err)
+		return false, dialError(addr, "connect", err)
+	}
+	if len(early) > 0 {
+		n, err := sendRaw(fd, early, 0)
+		switch err {
+		case nil:
+			isUp = true
+			r.up.bytes, unsent = int64(n), early[n:]
+		case unix.EAGAIN: //nolint:errorlint // an errno
+			isUp = false
+		case unix.ECONNRESET: // it answered, and then reset
+			isUp = true
+			r.upstream.flags |= broken
+		default:
+			return false, dialError(addr, "connect", err)
+		}
+	}
+	if !isUp {
+		r.upstream.flags |= watched // that is how it will be told
 	}
 	if err := r.loop.await(r, &r.upstream); err != nil {
-		return dialError(addr, "epoll_ctl", err)
+		return isUp, dialError(addr, "epoll_ctl", err)
 	}
-	return nil
+	return isUp, nil
 }
 
 // dialError is how package net words it.
@@ -204,6 +250,14 @@ func (r *relay) connected(events uint32) {
 		r.upstream.flags |= broken // it answered, and then reset
 	} else if events&unix.EPOLLOUT == 0 {
 		return
+	}
+	r.established()
+}
+
+// established goes on with an endpoint that has answered.
+func (r *relay) established() {
+	if early := r.prompt.early; len(early) > 0 {
+		r.up.store = storeOf(early)
 	}
 	a := r.prompt.attempt
 	a.opened()
@@ -279,7 +333,7 @@ func (r *relay) handBack(failure error) {
 	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
 	search := &search{
 		server: s, route: r.route.with(r.prompt.chooser), accepted: l.at(r.accepted), since: l.at(r.prompt.began),
-		attempts: int(r.attempts), entered: s.limits(r.route),
+		attempts: int(r.attempts), entered: s.limits(r.route), early: r.prompt.early,
 	}
 	if failure != nil {
 		search.inRound, search.failures = true, []error{failure}

@@ -60,6 +60,7 @@ const (
 	pressing                       // an urgent byte is ahead
 	broken                         // writing failed: it was reset
 	delaying                       // small segments wait for an acknowledgement (RFC 896)
+	watched                        // it tells when it takes more
 )
 
 // stream is one of the two directions.
@@ -168,7 +169,7 @@ func (r *relay) move(d *stream) bool {
 				return r.dstBroke(d, dst, err)
 			}
 			if d.store != nil {
-				return true // dst will tell when it takes more
+				return r.awaitRoom(dst)
 			}
 		}
 		if d.finished || d.dead || src.flags&readable == 0 {
@@ -189,6 +190,19 @@ func (r *relay) move(d *stream) bool {
 		}
 		share -= n
 	}
+}
+
+// awaitRoom has dst tell when it takes more. It reports whether the relay goes on.
+func (r *relay) awaitRoom(dst *side) bool {
+	if dst.flags&watched != 0 {
+		return true
+	}
+	dst.flags |= watched
+	if err := r.loop.control(unix.EPOLL_CTL_MOD, r, dst); err != nil {
+		r.cut(Fail(OverLimit, fmt.Errorf("wait for the connection: %w", err)))
+		return false
+	}
+	return true
 }
 
 // later goes on when others have had their turn.

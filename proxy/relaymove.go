@@ -40,8 +40,7 @@ func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
 	}
 	d.bytes += int64(written)
 	if written < n {
-		kept := buffers.Get().(*[bufferSize]byte)
-		d.store = &store{in: inMemory, buffer: kept, held: copy(kept[:], b[written:n])}
+		d.store = storeOf(b[written:n])
 	}
 	if all {
 		if last {
@@ -50,6 +49,12 @@ func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
 		src.flags &^= readable
 	}
 	return n, false, nil
+}
+
+// storeOf stores bytes, of which there are no more than loopBuffer.
+func storeOf(b []byte) *store {
+	kept := buffers.Get().(*[bufferSize]byte)
+	return &store{in: inMemory, buffer: kept, held: copy(kept[:], b)}
 }
 
 // hurry has dst send small segments at once from its second message on. The first goes at

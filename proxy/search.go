@@ -36,6 +36,7 @@ type search struct {
 
 	found Attempt      // the one that answered
 	conn  *net.TCPConn // to it
+	early []byte       // the client's, which has been taken from it and is to be sent first
 	over  ended        // which streams have been passed on to their end
 	sent  int          // bytes of the client's that it has been sent
 }
@@ -132,6 +133,22 @@ func (s *search) establish(ctx context.Context) error {
 		}
 		s.failures = append(s.failures, fmt.Errorf("%s: %w", s.found.Addr, err))
 	}
+}
+
+// sendEarly sends the endpoint what was taken from the client before. An error says that
+// it has broken the connection, or that ctx has ended.
+func (s *search) sendEarly(ctx context.Context) error {
+	if len(s.early) == 0 {
+		return nil
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetWriteDeadline(longAgo) }) // nearly always there is room
+	defer stop()
+	n, err := s.conn.Write(s.early)
+	s.sent += n
+	if err != nil {
+		return Fail(EndpointGone, fmt.Errorf("the endpoint broke the connection: %w", plain(err)))
+	}
+	return nil
 }
 
 // find dials until an endpoint answers, in rounds in which each is tried once, for as

@@ -75,13 +75,11 @@ func setRaw(fd, level, option int, value int32) {
 		uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0)
 }
 
-// pendingRaw is how many bytes there are to read (tcp(7), SIOCINQ); 0 if it cannot be known.
-func pendingRaw(fd int) int32 {
-	var n int32
-	if _, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCINQ, uintptr(unsafe.Pointer(&n))); errno != 0 {
-		return 0
-	}
-	return n
+// atMarkRaw is atMark, raw.
+func atMarkRaw(fd int) bool {
+	var mark int32
+	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCATMARK, uintptr(unsafe.Pointer(&mark)))
+	return errno == 0 && mark != 0
 }
 
 // receiveRaw reads what is there; b is not empty.
