@@ -39,7 +39,7 @@ func main() {
 	flag.StringVar(&b.daemon, "daemon", "", "the daemon's binary; without one it is built")
 	flag.StringVar(&b.mode, "mode", "redirect", "the daemon's: redirect or listen")
 	flag.DurationVar(&b.settle, "settle", time.Minute, "how long to wait after the attaching; containers that are younger are inspected more often")
-	flag.DurationVar(&b.steady, "steady", time.Minute, "how long to watch the steady state")
+	flag.DurationVar(&b.steady, "steady", 10*time.Minute, "how long to watch the steady state")
 	flag.BoolVar(&b.execs, "execs", false, "count the programs that the daemon starts, too, for as long again")
 	flag.StringVar(&b.markdown, "markdown", "", "write the result as a section of Markdown to this file")
 	flag.Parse()

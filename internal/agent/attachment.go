@@ -126,7 +126,7 @@ func (at *attachment) run(ctx context.Context) {
 		} else {
 			pause, failures, at.logged = firstPause, 0, ""
 		}
-		if !at.await(retry) {
+		if !at.await(ctx, retry) {
 			return
 		}
 	}

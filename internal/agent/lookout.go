@@ -2,16 +2,18 @@ package agent
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/netrules"
 )
 
 const (
-	// rarely is how often a container is looked at whose every change the kernel tells
-	// of. To enter a namespace and to ask takes half a millisecond, which at the repair
-	// interval would be most of what a daemon with many containers does all day.
-	rarely = 5 * time.Minute
+	// rarely is how often, on average, a container is looked at whose every change the
+	// kernel tells of. To enter a namespace and to ask takes half a millisecond, which at
+	// the repair interval would be most of what a daemon with many containers does all day.
+	rarely = 15 * time.Minute
 
 	// breather is how long a container's changes are let be after a look: what it does
 	// to its own rules all the time must not keep us busy all the time.
@@ -53,15 +55,42 @@ func (at *attachment) lookOut(ctx context.Context) {
 	at.lookout = lookout{changed: changed, end: end}
 }
 
+// interval is how long to wait for news before the next look. Containers that all were
+// there at the daemon's start are not to be looked at all at once.
+func (at *attachment) interval() time.Duration {
+	interval := at.agent.tuned().cfg.RepairInterval
+	if at.lookout.changed == nil {
+		return interval
+	}
+	return max(interval, rarely/2+rand.N(rarely))
+}
+
+// untouched reports whether the rules are those that were found in order: nobody has told
+// of a change, and nothing else has to be asked.
+func (at *attachment) untouched(ctx context.Context) bool {
+	if len(at.verified) == 0 { // as in mode listen
+		return false
+	}
+	at.slots <- struct{}{}
+	defer func() { <-at.slots }()
+	// Who is told has the nft variant, which has one fingerprint for all families.
+	mark, err := at.agent.rules.Fingerprint(ctx, at.ns, netrules.IPv4)
+	if err != nil {
+		return false
+	}
+	for _, was := range at.verified {
+		if was.mark != mark {
+			return false
+		}
+	}
+	return true
+}
+
 // await returns true when there is a reason to look again, and false when the work is
 // done.
-func (at *attachment) await(retry <-chan time.Time) bool {
+func (at *attachment) await(ctx context.Context, retry <-chan time.Time) bool {
 	tuned, looked := at.agent.tuned(), time.Now()
-	interval := tuned.cfg.RepairInterval
-	if at.lookout.changed != nil {
-		interval = max(interval, rarely)
-	}
-	due := time.NewTimer(interval)
+	due := time.NewTimer(at.interval())
 	defer due.Stop()
 	changed := at.lookout.changed
 	for {
@@ -70,6 +99,10 @@ func (at *attachment) await(retry <-chan time.Time) bool {
 			changed = nil // one is reason enough
 			due.Reset(max(settling, breather-time.Since(looked)))
 		case <-due.C:
+			if changed != nil && at.untouched(ctx) {
+				due.Reset(at.interval())
+				continue
+			}
 			return true
 		case <-retry:
 			return true

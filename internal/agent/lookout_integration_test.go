@@ -1,0 +1,58 @@
+//go:build integration
+
+package agent
+
+import (
+	"testing"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/identity"
+)
+
+func TestUntouched(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.mount()
+	table := identity.Build(dockerd.NewSnapshot(h.declaring(true)), nil, "", nil, h.agent.resolver.Parse)
+	attach := func(mode config.Mode) *attachment {
+		at := newAttachment(newAttachments(h.agent, mode), table.Namespaces()[0])
+		t.Cleanup(func() {
+			at.lookout.close()
+			at.end(true)
+			at.detach()
+			at.release()
+		})
+		return at
+	}
+	look := func(at *attachment) {
+		t.Helper()
+		for range 2 { // what the first did shows at the second
+			if err := at.apply(h.ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+
+	at := attach(config.Redirect)
+	if at.untouched(h.ctx) {
+		t.Error("rules that were never looked at count as untouched")
+	}
+	look(at)
+	if !at.untouched(h.ctx) {
+		t.Error("rules that were found in order, and let be, count as touched")
+	}
+	for _, program := range []string{"iptables", "ip6tables"} {
+		h.lab.Run(t, "", program, "-t", "nat", "-F", "AMBASSADORD")
+		if at.untouched(h.ctx) {
+			t.Errorf("%s has emptied the chain, and the rules count as untouched", program)
+		}
+		look(at)
+		if !at.untouched(h.ctx) {
+			t.Error("rules that were repaired count as touched")
+		}
+	}
+
+	if direct := attach(config.Listen); direct.untouched(h.ctx) {
+		t.Error("mode listen has no rules, and is to be looked at")
+	}
+}
