@@ -14,10 +14,10 @@ import (
 // while nobody answers there is nothing it could be waiting for. One that has sent
 // a request and then ended its stream waits for the answer.
 //
-// No byte may have been read from conn, and none is; nobody else may read it or set
-// its read deadline meanwhile. Afterwards conn is as it was. The caller's goroutine
-// waits in the network poller: a held connection costs nothing until something
-// comes.
+// No byte is read from conn, and those that were read before count as sent; nobody else
+// may read it or set its read deadline meanwhile. Afterwards conn is as it was. The
+// caller's goroutine waits in the network poller: a held connection costs nothing until
+// something comes.
 func waitGone(ctx context.Context, conn *net.TCPConn) bool {
 	raw, err := conn.SyscallConn()
 	if err != nil {
