@@ -273,9 +273,3 @@ func writePart(fd int, b []byte, flags int) (int, error) {
 		return n, err
 	}
 }
-
-// atMark says whether the next byte is the urgent one (sockatmark(3)).
-func atMark(fd int) bool {
-	mark, err := unix.IoctlGetInt(fd, unix.SIOCATMARK)
-	return err == nil && mark != 0
-}

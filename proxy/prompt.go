@@ -60,7 +60,7 @@ func (l *loop) admit(fd int, source netip.AddrPort, router Router) {
 // takeEarly takes what the client has sent by now, in the loop's buffer. What cannot be
 // taken like that an event will tell of.
 func (r *relay) takeEarly() []byte {
-	if atMarkRaw(int(r.client.fd)) {
+	if atMark(int(r.client.fd)) {
 		return nil
 	}
 	b := r.loop.buffer[:]

@@ -75,8 +75,8 @@ func setRaw(fd, level, option int, value int32) {
 		uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0)
 }
 
-// atMarkRaw is atMark, raw.
-func atMarkRaw(fd int) bool {
+// atMark says whether the next byte is the urgent one (sockatmark(3)).
+func atMark(fd int) bool {
 	var mark int32
 	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCATMARK, uintptr(unsafe.Pointer(&mark)))
 	return errno == 0 && mark != 0
