@@ -3,12 +3,15 @@
 // and through a port that Docker publishes.
 //
 //	go run ./bench/inside
-//	go run ./bench/inside -rounds 1 -time 200ms -only 'direct|redirect|listen'
+//	go run ./bench/inside -rounds 120 -only '^(redirect|listen)$'
 //
 // It needs root and a Docker engine. It makes a network, a backend container on it, and
-// for each contestant's turn a client container of its own, labelled ambassadord.test
-// all, and removes them. One contestant is up at a time; within a round each has one
-// turn, in an order drawn anew, and what is compared is compared within a round.
+// for each contestant a client container, labelled ambassadord.test all, and removes
+// them. All contestants are up at once, each mode with a daemon of its own that serves
+// its client alone; only mode host, whose rules are on everybody's way, is up by itself.
+// Within a round each has one turn under each workload, in an order drawn anew, and what
+// is compared is compared within a round. Many short rounds tell more than few long ones,
+// as a machine's speed changes more from second to second than within one.
 //
 // CPU is that of the whole machine, from /proc/stat, for interrupts and the kernel's
 // share are what the ways differ in; so nothing else should run meanwhile.
@@ -33,8 +36,8 @@ import (
 func main() {
 	var b bench
 	flag.StringVar(&b.daemon, "daemon", "", "the daemon's binary; without one it is built")
-	flag.IntVar(&b.rounds, "rounds", 5, "how many rounds")
-	flag.DurationVar(&b.time, "time", time.Second, "how long each load is measured in each round")
+	flag.IntVar(&b.rounds, "rounds", 60, "how many rounds")
+	flag.DurationVar(&b.time, "time", 100*time.Millisecond, "how long each load is measured in each round")
 	flag.StringVar(&b.only, "only", "", "only the contestants whose name matches this regular expression; direct is always there")
 	flag.StringVar(&b.congestion, "congestion", "", "the host's TCP congestion control meanwhile, which containers inherit; restored at the end")
 	flag.StringVar(&b.json, "json", "", "write every single value to this file")

@@ -5,12 +5,14 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/ambassadord/ambassadord/bench/internal/report"
 )
 
 // print writes the tables, and what they show.
 func (r *result) print(w io.Writer, f format) {
 	f.heading(w, 2, "From inside containers")
-	f.paragraph(w, fmt.Sprintf("%s, Docker %s, TCP %s; %s; `%s`. Medians of %d rounds, in brackets the lowest and the highest; "+
+	f.paragraph(w, fmt.Sprintf("%s, Docker %s, TCP %s; %s; `%s`. Medians of %d rounds, in brackets the middle half of them; "+
 		"comparisons are made within a round. CPU is the whole machine's, of it the processes between client and backend.",
 		r.Machine, r.Engine, r.congestion(), r.Date.Format("2006-01-02"), r.Command, r.rounds))
 	f.paragraph(w, "In the modes of ambassadord the target is docker://NAME:PORT, and the daemon keeps its log in a file.")
@@ -27,6 +29,7 @@ func (r *result) print(w io.Writer, f format) {
 		f.table(w, r.rows(load))
 	}
 	f.heading(w, 3, "One beside the other")
+	f.paragraph(w, "In brackets what the median is in with 95% confidence.")
 	f.table(w, r.shows())
 	for _, c := range r.chosen {
 		if why := r.Failures[c.name]; why != "" {
@@ -54,7 +57,7 @@ func (r *result) rows(load workload) [][]string {
 	rows := [][]string{head}
 	for _, c := range r.chosen {
 		own := func(figure func(value) float64, scale float64) string {
-			return show(r.spread(c.name, load.name, figure), scale)
+			return show(r.figures(c.name, load.name, figure), scale)
 		}
 		over := func(figure func(value) float64, scale float64) string {
 			return show(r.paired(c.name, direct, load.name, func(a, b value) float64 { return figure(a) - figure(b) }), scale)
@@ -79,15 +82,21 @@ func p99(v value) float64   { return v.P99 }
 func cpu(v value) float64   { return v.CPU }
 func proxy(v value) float64 { return v.Proxy }
 
-// show writes a spread to three digits.
-func show(s spread, scale float64) string {
+// show writes the median and the middle half of some figures.
+func show(figures []float64, scale float64) string {
+	s := report.SpreadOf(figures)
+	return bracketed(len(figures), s.Median*scale, s.P25*scale, s.P75*scale, digits)
+}
+
+// bracketed writes the middle of n figures, and what is on both sides of it.
+func bracketed(n int, middle, low, high float64, digits func(float64) string) string {
 	switch {
-	case s.n == 0:
+	case n == 0:
 		return "–"
-	case s.n == 1 || s.low == s.high:
-		return digits(s.median * scale)
+	case low == high:
+		return digits(middle)
 	default:
-		return fmt.Sprintf("%s (%s–%s)", digits(s.median*scale), digits(s.low*scale), digits(s.high*scale))
+		return fmt.Sprintf("%s (%s–%s)", digits(middle), digits(low), digits(high))
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -89,36 +88,17 @@ func (r *result) failed() error {
 	return errors.Join(errs...)
 }
 
-// spread is a median with what it is the middle of.
-type spread struct {
-	median, low, high float64
-	n                 int
-}
-
-func spreadOf(values []float64) spread {
-	n := len(values)
-	if n == 0 {
-		return spread{}
-	}
-	slices.Sort(values)
-	median := values[n/2]
-	if n%2 == 0 {
-		median = (values[n/2-1] + values[n/2]) / 2
-	}
-	return spread{median, values[0], values[n-1], n}
-}
-
-// spread is that of one figure of a contestant under a workload.
-func (r *result) spread(contestant, workload string, figure func(value) float64) spread {
+// figures are one of each value of a contestant under a workload.
+func (r *result) figures(contestant, workload string, figure func(value) float64) []float64 {
 	var values []float64
 	for _, v := range r.of(contestant, workload) {
 		values = append(values, figure(v))
 	}
-	return spreadOf(values)
+	return values
 }
 
-// paired is the spread of what compare makes of two contestants' values in one round.
-func (r *result) paired(a, b, workload string, compare func(a, b value) float64) spread {
+// paired is what compare makes of two contestants' values of each round.
+func (r *result) paired(a, b, workload string, compare func(a, b value) float64) []float64 {
 	ofB := r.of(b, workload)
 	var values []float64
 	for round, v := range r.of(a, workload) {
@@ -126,5 +106,5 @@ func (r *result) paired(a, b, workload string, compare func(a, b value) float64)
 			values = append(values, compare(v, other))
 		}
 	}
-	return spreadOf(values)
+	return values
 }

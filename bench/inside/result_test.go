@@ -1,6 +1,10 @@
 package main
 
 import (
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -8,19 +12,56 @@ import (
 	"github.com/ambassadord/ambassadord/bench/inside/job"
 )
 
-func TestSpread(t *testing.T) {
-	for _, test := range []struct {
-		values []float64
-		want   spread
-	}{
-		{nil, spread{}},
-		{[]float64{3}, spread{3, 3, 3, 1}},
-		{[]float64{5, 1, 3}, spread{3, 1, 5, 3}},
-		{[]float64{4, 1, 2, 9}, spread{3, 1, 9, 4}},
-	} {
-		if got := spreadOf(test.values); got != test.want {
-			t.Errorf("spreadOf(%v) = %v, want %v", test.values, got, test.want)
+// TestConfidence has the ranks that tables of the sign test give.
+func TestConfidence(t *testing.T) {
+	for n, want := range map[int][2]float64{1: {1, 1}, 5: {1, 5}, 6: {1, 6}, 10: {2, 9}, 16: {4, 13}, 100: {40, 61}} {
+		var figures []float64
+		for i := n; i > 0; i-- {
+			figures = append(figures, float64(i))
 		}
+		if low, high := confidence(figures); low != want[0] || high != want[1] {
+			t.Errorf("of 1 to %d: %v to %v, want %v", n, low, high, want)
+		}
+	}
+	if low, high := confidence(nil); !math.IsNaN(low) || !math.IsNaN(high) {
+		t.Errorf("of nothing: %v to %v", low, high)
+	}
+}
+
+// TestOwnNames runs nothing: that a daemon with such names serves beside another is what
+// every measurement of two modes relies on.
+func TestOwnNames(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	if err := os.WriteFile(from, []byte("a@ambassadord/redirectb@ambassadord/controlc"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := ownNames(to, from, host); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(to); string(got) != "a@hosthosthos/redirectb@hosthosthos/controlc" {
+		t.Errorf("the copy is %q", got)
+	}
+	if err := ownNames(to, to, host); err == nil {
+		t.Error("a program without such names was copied")
+	}
+}
+
+func TestWhoeverIsAloneIsNotUpWithOthers(t *testing.T) {
+	var ways []*way
+	for _, c := range contestants() {
+		ways = append(ways, &way{contestant: c})
+	}
+	var got []string
+	for _, party := range parties(ways) {
+		for _, w := range party {
+			got = append(got, w.name)
+		}
+		got = append(got, "|")
+	}
+	want := []string{host, "|", direct, listen, redirect, published, dnat, "|"}
+	if !slices.Equal(got, want) {
+		t.Errorf("the parties are %q, want %q", got, want)
 	}
 }
 
@@ -67,7 +108,7 @@ func TestShowsComparesWithinRounds(t *testing.T) {
 			t.Errorf("%s: %s; want %s: %s", head[2+i], last[2+i], w[0], w[1])
 		}
 	}
-	if first := strings.Join(rows[1][2:], " "); first != "0.80 0.50 0.40" {
-		t.Errorf("the first comparison is %s, want 0.80 0.50 0.40 without a spread", first)
+	if first := strings.Join(rows[1][2:], " "); first != "0.800 0.500 0.400" {
+		t.Errorf("the first comparison is %s, want 0.800 0.500 0.400 without a spread", first)
 	}
 }

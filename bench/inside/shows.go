@@ -1,6 +1,13 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+
+	"github.com/ambassadord/ambassadord/bench/internal/report"
+)
 
 // claim is that one way is cheaper than another.
 type claim struct{ cheaper, than string }
@@ -41,12 +48,14 @@ func (r *result) shows() [][]string {
 		met, of := 0, 0
 		column := make([]string, len(rows))
 		for i, c := range comparisons() {
-			s := r.paired(claim.cheaper, claim.than, c.workload, func(a, b value) float64 { return c.figure(a) / c.figure(b) })
-			column[i] = show(s, 1)
-			if s.n > 0 {
+			ratios := r.paired(claim.cheaper, claim.than, c.workload, func(a, b value) float64 { return c.figure(a) / c.figure(b) })
+			median := report.SpreadOf(ratios).Median
+			low, high := confidence(ratios)
+			column[i] = bracketed(len(ratios), median, low, high, thousandths)
+			if len(ratios) > 0 {
 				of++
 			}
-			if s.n > 0 && s.median < 1 {
+			if median < 1 {
 				met++
 			}
 		}
@@ -64,4 +73,26 @@ func (r *result) shows() [][]string {
 		verdicts = append(verdicts, fmt.Sprintf("**%s**: %d of %d", verdict, met, of))
 	}
 	return append(append([][]string{head}, rows...), verdicts)
+}
+
+// thousandths, since a ratio near 1 is no news without them.
+func thousandths(f float64) string { return strconv.FormatFloat(f, 'f', 3, 64) }
+
+// confidence is the interval that the median of what figures are a sample of is in, with
+// 95% confidence, whatever their distribution is: of the order statistics, those two
+// outside which the median lies with a binomial distribution's probability of 2.5% each.
+// Fewer than six figures cannot tell so much; it is all of them then.
+func confidence(figures []float64) (low, high float64) {
+	if len(figures) == 0 {
+		return math.NaN(), math.NaN()
+	}
+	sorted := slices.Sorted(slices.Values(figures))
+	n := float64(len(sorted))
+	outside := 0
+	for k, term, sum := 0.0, math.Exp2(-n), math.Exp2(-n); sum <= 0.025; k++ {
+		outside = int(k)
+		term *= (n - k) / (k + 1)
+		sum += term
+	}
+	return sorted[outside], sorted[len(sorted)-1-outside]
 }

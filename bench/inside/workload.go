@@ -36,8 +36,8 @@ func workloads() []workload {
 	}
 }
 
-// jobFor is the workload for a contestant.
-func (w workload) jobFor(a *arena, c contestant, d time.Duration) job.Job {
+// jobFor is a workload for a contestant.
+func (c contestant) jobFor(a *arena, w workload, d time.Duration) job.Job {
 	j := w.job
 	for _, port := range w.ports {
 		j.Addresses = append(j.Addresses, c.address(a, port))

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/ambassadord/ambassadord/bench/inside/job"
+	"github.com/ambassadord/ambassadord/bench/internal/daemon"
+	"github.com/ambassadord/ambassadord/bench/internal/engine"
+)
+
+// startTime bounds how long a daemon may take to serve a client.
+const startTime = 30 * time.Second
+
+// way is a contestant with what it takes: a client container, a generator in it, and a
+// daemon where that is the way.
+type way struct {
+	contestant
+	client  string // the container's ID
+	session *session
+	cpu     func() (time.Duration, error) // of the processes between, so far
+
+	binary, dir, config string         // of the daemon
+	daemon              *daemon.Daemon // nil while it is not up
+}
+
+// open returns what there is to close, even with an error. A daemon is up already, unless
+// it is alone.
+func (b bench) open(ctx context.Context, a *arena, c contestant) (*way, error) {
+	w := &way{contestant: c, dir: a.dir, cpu: func() (time.Duration, error) { return 0, nil }}
+	if c.docker {
+		w.cpu = a.proxiesCPUTime
+	}
+	network := a.name
+	if c.outside {
+		network = "none"
+	}
+	name := a.name + "-" + c.word()
+	var err error
+	if w.client, err = engine.Run(ctx, "--name", name, "--network", network, image, "/load", "pause"); err != nil {
+		return w, err
+	}
+	if c.outside {
+		if err := plugIn(ctx, w.client); err != nil {
+			return w, err
+		}
+	}
+	if w.session, err = openSession(ctx, w.client); err != nil || c.mode == "" {
+		return w, err
+	}
+	w.cpu = func() (time.Duration, error) { return w.daemon.CPUTime() }
+	w.binary, w.config = filepath.Join(a.dir, c.mode), filepath.Join(a.dir, c.mode+".yaml")
+	err = errors.Join(ownNames(w.binary, b.daemon, c.mode), os.WriteFile(w.config, declarations(a.name, name), 0o600))
+	if err == nil && !c.alone {
+		err = w.enter(ctx)
+	}
+	return w, err
+}
+
+// enter starts the daemon if it is not up.
+func (w *way) enter(ctx context.Context) error {
+	if w.mode == "" || w.daemon != nil {
+		return nil
+	}
+	starting, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	var err error
+	if w.daemon, err = daemon.Start(w.binary, w.dir, "run", "--mode", w.mode, "--config", w.config); err != nil {
+		return err
+	}
+	if _, err := w.daemon.Ready(starting); err != nil || w.mode == host {
+		return err
+	}
+	_, err = w.daemon.Attached(starting, 1)
+	return err
+}
+
+// leave stops the daemon that is alone.
+func (w *way) leave() error {
+	if !w.alone || w.daemon == nil {
+		return nil
+	}
+	d := w.daemon
+	w.daemon = nil
+	return d.Stop()
+}
+
+// close ends all of it. It does so although the context of open has ended.
+func (w *way) close() error {
+	var err error
+	if w.daemon != nil {
+		err = w.daemon.Stop()
+	}
+	if w.session != nil {
+		w.session.close()
+	}
+	return errors.Join(err, engine.Remove(context.Background(), w.client))
+}
+
+// declarations lead the ports of one client to the backend. The daemons of other ways do
+// not know it.
+func declarations(backend, client string) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "clients:\n  - container: %s\n    ports:\n", client)
+	for _, port := range job.Ports() {
+		fmt.Fprintf(&b, "      %d: docker://%s\n", port, at(backend, port))
+	}
+	return b.Bytes()
+}
+
+// namespace is what the names of all abstract sockets of ambassadord begin with. One of
+// them lets one daemon alone serve a host.
+const namespace = "@ambassadord/"
+
+// ownNames copies a daemon's binary, for it to run beside another: the copy differs in
+// the names of its abstract sockets, and in nothing else.
+func ownNames(to, from, word string) error {
+	program, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	own := []byte(("@" + strings.Repeat(word, len(namespace)))[:len(namespace)-1] + "/")
+	if !bytes.Contains(program, []byte(namespace)) {
+		return fmt.Errorf("%s has no %s in it; is it ambassadord?", from, namespace)
+	}
+	return os.WriteFile(to, bytes.ReplaceAll(program, []byte(namespace), own), 0o755)
+}
