@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -102,6 +103,57 @@ func TestHost(t *testing.T) {
 	d.stop()
 	wantDNS(t, onUser.id, other)
 	wantHostState(t, before)
+}
+
+// Once an address has been a container's for a while the guard vouches for it, and the
+// engine is not asked at each connection whose it is, nor missed. That ends with the
+// container: the next owner of its address, of whom the daemon hears nothing, must not get
+// to the target of the old one.
+func TestHostVouched(t *testing.T) {
+	network := dockertest.Network(t, "--subnet", "203.0.113.0/28")
+	engine := startEngineProxy(t)
+	_, listen := startHost(t, "--docker-host", "unix://"+engine.dir+"/docker.sock")
+	c := &churn{t: t}
+	c.listen("127.0.0.1", 2)
+	run := func(token string, b *backend) (id string, ask func() error) {
+		c.expect(token, b)
+		id = dockertest.Run(t, "--network", network, "--ip", "203.0.113.10", "-l", "connect.7000="+b.target(),
+			clientOption(t), dockertest.Image(t))
+		return id, func() error {
+			out, err := dockertest.Exec(t, id, "/client", "-token", token, "-want", b.name, "-within", "0", "-patience", "2s", hostAddr4+":7000")
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		}
+	}
+	old, ask := run("old", c.backends[0])
+	poll(t, 20*time.Second, "the guard vouches for the client", func() error {
+		before := engine.inspections.Load()
+		err := ask()
+		if n := engine.inspections.Load() - before; err == nil && n > 0 {
+			err = fmt.Errorf("the engine was asked %d times", n)
+		}
+		return err
+	})
+
+	wantReset(t, old, hostAddr4+":7001") // which it does not declare
+	wantReset(t, old, listen)
+
+	engine.mute.Store(true)
+	engine.hangUp()
+	if err := ask(); err != nil {
+		t.Errorf("while the engine answers nothing: %v", err)
+	}
+
+	dockertest.Docker(t, "rm", "-f", old)
+	_, ask = run("new", c.backends[1])
+	if err := ask(); err == nil {
+		t.Error("the new owner of the address was connected; the daemon cannot know it")
+	}
+	engine.mute.Store(false)
+	poll(t, 30*time.Second, "the new owner gets to its own target", ask)
+	c.checkForeign()
 }
 
 // What a killed daemon leaves does no harm, and the next one takes it over.

@@ -287,10 +287,11 @@ func TestLinkAddressReused(t *testing.T) {
 }
 
 // engineProxy is the engine behind a socket of our own, dir/docker.sock, which
-// passes on events only while it is not deaf.
+// passes on events only while it is not deaf, and nothing while it is mute.
 type engineProxy struct {
-	dir  string
-	deaf atomic.Bool
+	dir         string
+	deaf, mute  atomic.Bool
+	inspections atomic.Int64 // of containers
 
 	mu      sync.Mutex
 	streams []context.CancelFunc
@@ -320,6 +321,13 @@ func startEngineProxy(t *testing.T) *engineProxy {
 		},
 	}
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if e.mute.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		if strings.Contains(r.URL.Path, "/containers/") && strings.HasSuffix(r.URL.Path, "/json") && !strings.HasSuffix(r.URL.Path, "/containers/json") {
+			e.inspections.Add(1)
+		}
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		if strings.HasSuffix(r.URL.Path, "/events") {

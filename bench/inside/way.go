@@ -15,8 +15,14 @@ import (
 	"github.com/ambassadord/ambassadord/bench/internal/engine"
 )
 
-// startTime bounds how long a daemon may take to serve a client.
-const startTime = 30 * time.Second
+const (
+	// startTime bounds how long a daemon may take to serve a client.
+	startTime = 30 * time.Second
+	// settleTime is longer than a daemon of mode host asks the engine at each connection
+	// whose the address is (voucherSettles in internal/agent). A client that is measured
+	// has been there for longer than that.
+	settleTime = 3500 * time.Millisecond
+)
 
 // way is a contestant with what it takes: a client container, a generator in it, and a
 // daemon where that is the way.
@@ -74,8 +80,15 @@ func (w *way) enter(ctx context.Context) error {
 	if w.daemon, err = daemon.Start(w.binary, w.dir, "run", "--mode", w.mode, "--config", w.config); err != nil {
 		return err
 	}
-	if _, err := w.daemon.Ready(starting); err != nil || w.mode == host {
+	if _, err := w.daemon.Ready(starting); err != nil {
 		return err
+	}
+	if w.mode == host {
+		select {
+		case <-time.After(settleTime):
+		case <-ctx.Done():
+		}
+		return ctx.Err()
 	}
 	_, err = w.daemon.Attached(starting, 1)
 	return err

@@ -78,7 +78,8 @@ func (a *agent) startHost(ctx context.Context) (*host, error) {
 	}
 	h.accept = func() {
 		for _, d := range h.doors {
-			a.accept(ctx, hostSocket, d.listener, proxy.RouterFunc(h.route))
+			port := d.listener.Addr().(*net.TCPAddr).AddrPort().Port()
+			a.accept(ctx, hostSocket, d.listener, &sourceRouter{RouterFunc: h.route, agent: a, sentry: h.sentry, listen: netip.AddrPortFrom(d.addr, port)})
 			a.log.Info("listening for containers", "address", d.addr.String(), "listen", d.listener.Addr().String(), "guarded", h.sentry != nil)
 		}
 	}

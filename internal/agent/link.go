@@ -46,7 +46,9 @@ func (a *agent) startLink(ctx context.Context) (*link, error) {
 	l := &link{agent: a, done: make(chan struct{})}
 	l.guard(ctx)
 	l.listener = listener
-	l.accept = func() { a.accept(ctx, handover.Socket{Role: handover.Link}, listener, proxy.RouterFunc(l.route)) }
+	l.accept = func() {
+		a.accept(ctx, handover.Socket{Role: handover.Link}, listener, &sourceRouter{RouterFunc: l.route, agent: a, sentry: l.sentry})
+	}
 	if a.owns() {
 		l.accept()
 		l.apply(ctx)

@@ -22,7 +22,7 @@ type prompts[K comparable] struct {
 type basis struct {
 	namespace *identity.Namespace // of a container's connections
 	service   *fixedService       // of a listener's
-	table     *identity.Table     // by which a listener's clients have names
+	table     *identity.Table     // by which clients are known, or a listener's have names
 	forgotten uint64              // see upstreams
 }
 
@@ -92,15 +92,20 @@ func (p *prompt) now(a *agent) (*proxy.Route, proxy.Chooser) {
 // promptFor is routeFor where it need not fail, with known prompts of the namespace.
 func (a *agent) promptFor(known *prompts[uint16], n *identity.Namespace, w way) (*proxy.Route, proxy.Chooser) {
 	from := basis{namespace: n, forgotten: a.upstreams.forgotten.Load()}
-	port := w.to.Port()
-	p := known.find(from, port)
+	return promptAt(a, known, from, w.to.Port(), n, w)
+}
+
+// promptAt is promptFor where n's prompt for the port has another key than that, and
+// holds for as long as from does.
+func promptAt[K comparable](a *agent, known *prompts[K], from basis, key K, n *identity.Namespace, w way) (*proxy.Route, proxy.Chooser) {
+	p := known.find(from, key)
 	if p == nil {
-		_, b, ok := n.Lookup(port)
+		_, b, ok := n.Lookup(w.to.Port())
 		if !ok {
 			return nil, nil // not to be remembered: anybody may dial any port
 		}
 		p = a.promptOf(&b, func() (proxy.Route, error) { return a.routeFor(n, w) })
-		known.add(from, port, p)
+		known.add(from, key, p)
 	}
 	return p.now(a)
 }

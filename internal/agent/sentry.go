@@ -26,12 +26,14 @@ type sentry struct {
 	name  string           // of the table
 	ours  []netip.Addr     // what clients dial
 
+	links *netns.Links // of ns; nil where they cannot be known
+
 	desired atomic.Pointer[identity.Table]
 	changed chan struct{} // holds a token when desired has been replaced
-	bound   atomic.Pointer[map[netip.Addr]bool]
-	kept    atomic.Pointer[map[netip.Addr]bool] // what was bound when another daemon's guard had taken over
-	first   chan struct{}                       // closed when a table has been followed
-	whole   chan struct{}                       // closed when all of its addresses were bound
+	bound   atomic.Pointer[map[netip.Addr]voucher]
+	kept    atomic.Pointer[map[netip.Addr]voucher] // what was bound when another daemon's guard had taken over
+	first   chan struct{}                          // closed when a table has been followed
+	whole   chan struct{}                          // closed when all of its addresses were bound
 	stop    context.CancelFunc
 	done    chan struct{} // closed when run has returned
 
@@ -64,6 +66,10 @@ func (a *agent) startSentry(ctx context.Context, ns *netns.Namespace, name strin
 		agent: a, ns: ns, name: name, ours: ours, guard: g,
 		changed: make(chan struct{}, 1), first: make(chan struct{}), whole: make(chan struct{}), done: make(chan struct{}), known: map[string]*sighted{},
 	}
+	if s.links, err = ns.Links(); err != nil {
+		a.log.Warn("the engine will be asked at each connection whose it is", "error", err,
+			"hint", "raise the limit of open files (ulimit -n) and restart")
+	}
 	ctx, s.stop = context.WithCancel(ctx)
 	go s.run(ctx)
 	return s
@@ -75,8 +81,15 @@ func (s *sentry) binds(addr netip.Addr) bool {
 	if s == nil {
 		return false
 	}
-	bound, kept := s.bound.Load(), s.kept.Load()
-	return bound != nil && (*bound)[addr] || kept != nil && (*kept)[addr]
+	for _, bound := range []*map[netip.Addr]voucher{s.bound.Load(), s.kept.Load()} {
+		if bound == nil {
+			continue
+		}
+		if _, ok := (*bound)[addr]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // follow makes it work by table, soon. A nil sentry has nothing to do.
@@ -148,6 +161,9 @@ func (s *sentry) leave() {
 // ports that have gone, lest a lost connection to the engine leaves old bindings.
 func (s *sentry) run(ctx context.Context) {
 	defer close(s.done)
+	if s.links != nil {
+		defer s.links.Close()
+	}
 	const firstPause, longestPause = 50 * time.Millisecond, 5 * time.Second
 	pause := firstPause
 	tuned := s.agent.tuned()
@@ -204,7 +220,7 @@ func (s *sentry) sync(ctx context.Context) (complete bool, err error) {
 	complete = true
 	known := map[string]*sighted{}
 	var bindings []guard.Binding
-	bound := map[netip.Addr]bool{}
+	owners := map[string][]guard.Binding{}
 	if table != nil {
 		for _, n := range table.Namespaces() {
 			if !guarded(n) {
@@ -212,6 +228,7 @@ func (s *sentry) sync(ctx context.Context) (complete bool, err error) {
 			}
 			c := s.find(ctx, wiring, n)
 			known[n.Owner.ID] = c
+			owners[n.Owner.ID] = c.bindings
 			bindings = append(bindings, c.bindings...)
 			complete = complete && c.complete
 		}
@@ -225,9 +242,11 @@ func (s *sentry) sync(ctx context.Context) (complete bool, err error) {
 		s.drop()
 		return false, err
 	}
-	for _, b := range bindings {
-		bound[b.Addr] = true
+	var before map[netip.Addr]voucher
+	if was := s.bound.Load(); was != nil {
+		before = *was
 	}
+	bound := vouchers(owners, before, time.Now())
 	s.bound.Store(&bound)
 	if table != nil {
 		closeOnce(s.first)

@@ -30,7 +30,7 @@ const (
 func (a *agent) routeBySource(ctx context.Context, conn *net.TCPConn, dst netip.AddrPort, sentry *sentry) (proxy.Route, error) {
 	accepted := time.Now()
 	source := sourceOf(conn)
-	n, err := a.clientAt(ctx, source, accepted)
+	n, err := a.clientAt(ctx, source, accepted, sentry)
 	if err != nil {
 		return proxy.Route{Client: proxy.Client{Name: source.String()}, Port: dst.Port()}, proxy.Fail(proxy.UnknownClient, err)
 	}
@@ -70,8 +70,9 @@ func (a *agent) warnUnguarded(err error) {
 
 // clientAt finds the container that had the address source at the time accepted.
 // Addresses are reused within moments, so the table's word alone is not taken:
-// the engine must confirm that this container has it, and had it then.
-func (a *agent) clientAt(ctx context.Context, source netip.Addr, accepted time.Time) (*identity.Namespace, error) {
+// the guard must vouch that nobody else could have come from there, or the engine
+// confirm that this container has the address, and had it then.
+func (a *agent) clientAt(ctx context.Context, source netip.Addr, accepted time.Time, sentry *sentry) (*identity.Namespace, error) {
 	ctx, cancel := context.WithTimeout(ctx, clientAppears)
 	defer cancel()
 	own := sync.OnceValue(func() bool { return isOwn(source) })
@@ -79,7 +80,7 @@ func (a *agent) clientAt(ctx context.Context, source netip.Addr, accepted time.T
 		table, changed := a.table.wait()
 		if table != nil {
 			n := table.At(source)
-			if n != nil && a.confirm(ctx, n, source, accepted) {
+			if n != nil && (sentry.vouches(n, source, accepted) || a.confirm(ctx, n, source, accepted)) {
 				return n, nil
 			}
 			if n == nil && own() { // nor will a container ever have it
