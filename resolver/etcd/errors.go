@@ -88,9 +88,10 @@ func (r request) fix(err error) string {
 		return secrets("set ETCDCTL_CERT and ETCDCTL_KEY to a pair that the server accepts")
 	case says("x509:"):
 		return secrets("set ETCDCTL_CACERT to the CA of the server's certificate, and name the server as the certificate does")
-	case says("first record does not look like a TLS handshake", "handshake failed: EOF"):
+	case says("first record does not look like a TLS handshake", "handshake failed: EOF"),
+		says("handshake failed") && says("connection reset by peer", "broken pipe"): // how it ends depends on who is quicker
 		return "the server does not speak TLS: write http:// before its address, or unset ETCDCTL_CACERT and ETCDCTL_CERT"
-	case says("error reading server preface", "connection reset by peer", "broken pipe"): // how it ends depends on who is quicker
+	case says("error reading server preface", "connection reset by peer", "broken pipe"): // the same
 		return secrets("is it etcd's client port, and does it want TLS or a client's certificate? Then set ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY")
 	}
 	return reach

@@ -121,6 +121,7 @@ func TestExplain(t *testing.T) {
 		"unknown CA": {err: unavailable(`connection error: desc = "transport: authentication handshake failed: tls: failed to verify certificate: x509: certificate signed by unknown authority"`), says: "unknown authority", hint: "ETCDCTL_CACERT"},
 		"no cert":    {err: unavailable(`remote error: tls: certificate required`), hint: "ETCDCTL_CERT"},
 		"no TLS":     {err: unavailable(`tls: first record does not look like a TLS handshake`), hint: "http://"},
+		"no TLS, 2":  {err: unavailable(`connection error: desc = "transport: authentication handshake failed: read tcp 127.0.0.1:39114->127.0.0.1:30468: read: connection reset by peer"`), says: "handshake failed", hint: "http://"},
 		"wants TLS":  {err: unavailable(`error reading server preface: EOF`), hint: "ETCDCTL_CACERT"},
 		"no cert, 2": {err: unavailable(`write tcp 127.0.0.1:39114->127.0.0.1:30468: write: broken pipe`), says: "for services/redis: write: write: broken pipe", hint: "ETCDCTL_CERT"},
 		"long":       {err: unavailable(strings.Repeat("x", 1e6)), says: "x…", hint: "--etcd-endpoints"},
