@@ -3,37 +3,17 @@
 package main
 
 import (
-	"encoding/json"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
-	"time"
+
+	"github.com/ambassadord/ambassadord/bench/internal/benchtest"
 )
 
 // TestInside measures once with two daemons up at the same time: everybody has every
 // figure, each daemon is on the way of its own client alone, and nothing is left behind.
 func TestInside(t *testing.T) {
-	folder := t.TempDir()
-	program, path := filepath.Join(folder, "inside"), filepath.Join(folder, "result.json")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	cmd := exec.CommandContext(t.Context(), program, "-rounds", "1", "-time", "100ms", "-only", "^(listen|redirect|published)$", "-json", path)
-	// Asked to end, it takes along what it has started.
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 30 * time.Second
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var r result
-	if err := json.Unmarshal(text, &r); err != nil {
-		t.Fatal(err)
-	}
+	benchtest.Run(t, &r, "-rounds", "1", "-time", "100ms", "-only", "^(listen|redirect|published)$")
 	if want := 4 * len(workloads()); len(r.Values) != want {
 		t.Errorf("%d values, want %d", len(r.Values), want)
 	}

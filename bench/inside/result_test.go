@@ -14,7 +14,7 @@ import (
 
 // TestConfidence has the ranks that tables of the sign test give.
 func TestConfidence(t *testing.T) {
-	for n, want := range map[int][2]float64{1: {1, 1}, 5: {1, 5}, 6: {1, 6}, 10: {2, 9}, 16: {4, 13}, 100: {40, 61}} {
+	for n, want := range map[int][2]float64{1: {1, 1}, 5: {1, 5}, 6: {1, 6}, 10: {2, 9}, 16: {4, 13}, 100: {40, 61}, 3000: {1446, 1555}} {
 		var figures []float64
 		for i := n; i > 0; i-- {
 			figures = append(figures, float64(i))

@@ -87,12 +87,21 @@ func confidence(figures []float64) (low, high float64) {
 		return math.NaN(), math.NaN()
 	}
 	sorted := slices.Sorted(slices.Values(figures))
-	n := float64(len(sorted))
+	n := len(sorted)
 	outside := 0
-	for k, term, sum := 0.0, math.Exp2(-n), math.Exp2(-n); sum <= 0.025; k++ {
-		outside = int(k)
-		term *= (n - k) / (k + 1)
-		sum += term
+	for k, below := 0, chance(n, 0); below <= 0.025; below += chance(n, k) {
+		outside = k
+		k++
 	}
-	return sorted[outside], sorted[len(sorted)-1-outside]
+	return sorted[outside], sorted[n-1-outside]
+}
+
+// chance is that of k heads in n throws of a coin. Of many throws 2⁻ⁿ is no float64, but
+// its logarithm is.
+func chance(n, k int) float64 {
+	log := func(n int) float64 { // of n!
+		l, _ := math.Lgamma(float64(n) + 1)
+		return l
+	}
+	return math.Exp(log(n) - log(k) - log(n-k) - float64(n)*math.Ln2)
 }

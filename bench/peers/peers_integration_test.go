@@ -3,13 +3,11 @@
 package main
 
 import (
-	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
+	"github.com/ambassadord/ambassadord/bench/internal/benchtest"
 	"github.com/ambassadord/ambassadord/bench/internal/report"
 )
 
@@ -17,27 +15,8 @@ import (
 // figure, and proxies their CPU time.
 func TestPeers(t *testing.T) {
 	folder := t.TempDir()
-	program := filepath.Join(folder, "peers")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	path := filepath.Join(folder, "result.json")
-	cmd := exec.CommandContext(t.Context(), program, "-rounds", "1", "-duration", "100ms", "-contestants", "direct,plain,ambassadord",
-		"-parts", "traffic", "-json", path, "-docs", folder)
-	// Asked to end, it takes along what it has started.
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var r report.Result
-	if err := json.Unmarshal(text, &r); err != nil {
-		t.Fatal(err)
-	}
+	benchtest.Run(t, &r, "-rounds", "1", "-duration", "100ms", "-contestants", "direct,plain,ambassadord", "-parts", "traffic", "-docs", folder)
 	measures := r.Measures(report.Private)
 	if len(measures) < 10 || len(r.Samples) != 3*len(measures) {
 		t.Errorf("%d samples of %q", len(r.Samples), measures)

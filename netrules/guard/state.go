@@ -80,16 +80,10 @@ func (b Binding) String() string {
 // A kernel without nftables has none.
 func Read(ns *netns.Namespace) ([]State, error) {
 	var conn *nftables.Conn
-	open := func() (err error) {
+	err := ns.Do(func() (err error) { // the socket stays in the namespace that it was made in
 		conn, err = nftables.New(nftables.AsLasting())
 		return err
-	}
-	var err error
-	if ns == nil {
-		err = open()
-	} else {
-		err = ns.Do(open) // the socket stays in the namespace that it was made in
-	}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}

@@ -333,9 +333,6 @@ func (t *tool) readBy(ctx context.Context, path string, args ...string) (netrule
 
 // within runs fn inside ns, or right here if ns is nil.
 func within[T any](ns *netns.Namespace, fn func() (T, error)) (result T, err error) {
-	if ns == nil {
-		return fn()
-	}
 	err = ns.Do(func() (err error) {
 		result, err = fn()
 		return err

@@ -68,16 +68,10 @@ func (n *Namespace) Addrs() ([]netip.Addr, error) {
 // outside. A nil namespace is the process's own, which needs no entering.
 func (n *Namespace) netlink(fn func(*netlink.Handle) error) error {
 	var h *netlink.Handle
-	open := func() (err error) {
+	err := n.Do(func() (err error) {
 		h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 		return err
-	}
-	var err error
-	if n == nil {
-		err = open()
-	} else {
-		err = n.Do(open)
-	}
+	})
 	if err != nil {
 		return err
 	}

@@ -25,15 +25,10 @@ func groups() map[int][]int {
 // not told by any kernel. A nil namespace is the process's own.
 func (n *Namespace) Changes(ctx context.Context) (changed <-chan struct{}, end func(), err error) {
 	var sockets []*os.File
-	open := func() (err error) {
+	err = n.Do(func() (err error) {
 		sockets, err = listenToAll()
 		return err
-	}
-	if n == nil {
-		err = open()
-	} else {
-		err = n.Do(open)
-	}
+	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("listen to changes of %s: %w", n.name(), err)
 	}

@@ -135,8 +135,12 @@ type outcome struct {
 // its own namespace afterwards is thrown away.
 //
 // If fn panics, Do panics in the caller's goroutine with a *[PanicError]; if fn
-// calls runtime.Goexit, as a failing test does, so does Do.
+// calls runtime.Goexit, as a failing test does, so does Do. A nil namespace is the
+// process's own: there fn is just called.
 func (n *Namespace) Do(fn func() error) error {
+	if n == nil {
+		return fn()
+	}
 	done := make(chan outcome, 1)
 	go n.offMain(fn, done)
 	out := <-done

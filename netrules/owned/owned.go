@@ -42,13 +42,7 @@ func Make(ns *netns.Namespace, family nftables.TableFamily, name string, size in
 		}))
 		return err
 	}
-	var err error
-	if ns == nil {
-		err = open()
-	} else {
-		err = ns.Do(open) // the socket stays in the namespace that it was made in
-	}
-	if err != nil {
+	if err := ns.Do(open); err != nil { // the socket stays in the namespace that it was made in
 		return nil, err
 	}
 	if err := t.make(); err != nil {
