@@ -48,29 +48,48 @@ func (a *agent) succeed(ctx context.Context, session *handover.Session) *sync.Wa
 	return &wg
 }
 
-// closeLeftovers closes sockets that nobody has taken, and unhooks what leads there.
+// closeLeftovers closes sockets that nobody has taken, and unhooks what leads there. Those
+// that no rules lead to are closed first: to unhook takes tens of milliseconds, in which
+// they would take connections that nobody accepts.
 func (a *agent) closeLeftovers(rest []handover.Left) {
+	var behindRules []handover.Left
 	for _, l := range rest {
-		a.log.Info("closing a socket of the old daemon's", "role", string(l.Role), "address", handover.AddrOf(l.Listener).String())
 		switch l.Role {
-		case handover.Redirect:
-			if a.registry.Has(l.Socket) {
-				break // the rules are ours; only a family has gone, or it came twice
-			}
-			ns, err := netns.Of(l.Listener)
-			if err != nil {
-				a.log.Error("cannot remove rules of the old daemon's", "error", err, "hint", "run: ambassadord rules remove")
-				break
-			}
-			a.leaveOver(ns)
-		case handover.Host, handover.Link:
-			if !a.hasMode(config.Host) && !a.hasMode(config.Link) {
-				a.leaveOver(nil)
-			}
+		case handover.Redirect, handover.Host, handover.Link:
+			behindRules = append(behindRules, l)
+		default:
+			a.closeLeftover(l)
 		}
-		a.shelf.discard(l.Socket, l.Listener)
-		l.Listener.Close()
 	}
+	for _, l := range behindRules {
+		a.unhookFrom(l)
+		a.closeLeftover(l)
+	}
+}
+
+// unhookFrom unhooks the rules that lead to l, if they serve nothing else.
+func (a *agent) unhookFrom(l handover.Left) {
+	if l.Role != handover.Redirect {
+		if !a.hasMode(config.Host) && !a.hasMode(config.Link) {
+			a.leaveOver(nil)
+		}
+		return
+	}
+	if a.registry.Has(l.Socket) {
+		return // the rules are ours; only a family has gone, or it came twice
+	}
+	ns, err := netns.Of(l.Listener)
+	if err != nil {
+		a.complain(err)
+		return
+	}
+	a.leaveOver(ns)
+}
+
+func (a *agent) closeLeftover(l handover.Left) {
+	a.log.Info("closing a socket of the old daemon's", "role", string(l.Role), "address", handover.AddrOf(l.Listener).String())
+	a.shelf.discard(l.Socket, l.Listener)
+	l.Listener.Close()
 }
 
 // leaveOver unhooks what the old daemon has set in ns, which is ours to close from now
