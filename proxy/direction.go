@@ -102,9 +102,10 @@ func (d *direction) copy() (broken *net.TCPConn, err error) {
 }
 
 // giveAll waits until dst has taken what is held. Meanwhile nobody reads src, and so
-// nobody would see that it is reset: while dst takes nothing it looks after that.
+// nobody would see that it is reset: while dst takes nothing it looks after that. What dst
+// has not taken before the look that finds the reset is not held against it.
 func (d *direction) giveAll() (broken *net.TCPConn, err error) {
-	for {
+	for srcGone := false; ; {
 		err := d.dstRaw.Write(d.giveNow)
 		switch {
 		case err == nil && d.err == nil:
@@ -113,10 +114,11 @@ func (d *direction) giveAll() (broken *net.TCPConn, err error) {
 			return d.dst, d.err
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return d.dst, err
-		case gone(d.src) && d.taken() == d.takenBefore:
+		case srcGone && d.taken() == d.takenBefore:
 			d.stalled = true
 			return d.src, unix.ECONNRESET
 		}
+		srcGone = gone(d.src)
 		d.looking = false
 		_ = d.dst.SetWriteDeadline(time.Time{})
 	}

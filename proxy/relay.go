@@ -138,7 +138,7 @@ func (r *relay) happened(s *side) {
 		r.srcBroke(s, unix.ECONNRESET)
 		return
 	}
-	if from.store != nil && s.flags&hung != 0 {
+	if from.store != nil {
 		r.watchStall(s)
 	}
 	if s.flags&readable != 0 && from.store == nil && !r.move(from) {
@@ -169,6 +169,7 @@ func (r *relay) move(d *stream) bool {
 				return r.dstBroke(d, dst, err)
 			}
 			if d.store != nil {
+				r.watchStall(src) // its reset may have come with the last bytes
 				return r.awaitRoom(dst)
 			}
 		}

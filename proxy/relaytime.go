@@ -18,7 +18,7 @@ func (r *relay) extra() *more {
 // watchStall looks from now on whether the side that src sends to takes anything, once
 // src is reset: nobody reads src meanwhile.
 func (r *relay) watchStall(src *side) {
-	if r.waitingAt >= 0 || !goneFD(int(src.fd)) {
+	if src.flags&hung == 0 || r.waitingAt >= 0 || !goneFD(int(src.fd)) {
 		return
 	}
 	r.expect(r.other(src))

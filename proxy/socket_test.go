@@ -3,6 +3,7 @@ package proxy
 import (
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 )
 
 // onSocket calls do with conn's descriptor.
-func onSocket(t *testing.T, conn *net.TCPConn, do func(fd int)) {
+func onSocket(t *testing.T, conn syscall.Conn, do func(fd int)) {
 	t.Helper()
 	raw, err := conn.SyscallConn()
 	if err != nil {

@@ -1,0 +1,179 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A side that is gone is not waited for because the other takes nothing, whether or
+// not that one sends.
+func TestGoneWhileTheOtherTakesNothing(t *testing.T) {
+	for name, sends := range map[string]bool{"it is silent": false, "it sends": true} {
+		t.Run(name, func(t *testing.T) {
+			s := spliceWith(t, t.Context(), limits{Stall: 200 * time.Millisecond})
+			block(t, s.client)
+			reset(s.client)
+			if sends { // unless it has been reset already
+				_, _ = io.WriteString(s.endpoint, "x")
+			}
+			if r := s.wait(t); ReasonOf(r.Err) != ClientGone {
+				t.Errorf("ended with %v, want the reason %s", r.Err, ClientGone)
+			}
+			if !gone(s.endpoint) {
+				t.Error("the endpoint has not been reset")
+			}
+		})
+	}
+}
+
+// A side that takes its time gets all that came before the other's reset.
+func TestGoneWhileTheOtherIsSlow(t *testing.T) {
+	if ways.loops > 0 {
+		return // splice is the same
+	}
+	const stall = 2 * time.Second
+	s := spliceWith(t, t.Context(), limits{Stall: stall})
+	if err := s.endpoint.SetDeadline(time.Now().Add(6 * patience)); err != nil {
+		t.Fatal(err)
+	}
+	sent := block(t, s.client)
+	reset(s.client)
+	began := time.Now()
+	got, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, slowReader{s.endpoint, stall / 10}, make([]byte, sent/50))
+	if took := time.Since(began); took < 2*stall {
+		t.Fatalf("it was read within %s, too fast to show anything", took)
+	}
+	if !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("%v at the end, want the reset", err)
+	}
+	r := s.wait(t)
+	if ReasonOf(r.Err) != ClientGone {
+		t.Errorf("ended with %v, want the reason %s", r.Err, ClientGone)
+	}
+	if got != r.Up {
+		t.Errorf("the endpoint read %d bytes of %d that were passed on", got, r.Up)
+	}
+}
+
+// slowReader pauses before each read, which fills its buffer.
+type slowReader struct {
+	io.Reader
+	pause time.Duration
+}
+
+func (r slowReader) Read(b []byte) (int, error) {
+	time.Sleep(r.pause)
+	n, err := io.ReadFull(r.Reader, b)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// TestResetHasTheWholeStall: the time in which the other side may take nothing begins
+// when the reset is seen, not when that was last looked at.
+func TestResetHasTheWholeStall(t *testing.T) {
+	if ways.loops > 0 {
+		return // they have no such looks
+	}
+	client, accepted := couple(t)
+	dialled, endpoint := couple(t)
+	block(t, dialled)
+	reset(client)
+	wait(t, "the reset is here", func() bool { return gone(accepted) })
+
+	p := &pair{client: accepted, upstream: dialled, stall: patience}
+	up, down := &direction{}, &direction{}
+	up.init(p, down, accepted, dialled, false)
+	up.in, up.buffer, up.held = inMemory, buffers.Get().(*[bufferSize]byte), bufferSize
+	defer up.letGo()
+	// The look that was arranged before the reset is due.
+	up.looking, up.takenBefore = true, up.taken()
+	if err := dialled.SetWriteDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	looked := make(chan struct{})
+	up.giveNow = func(fd uintptr) bool {
+		given := up.give(fd)
+		if looked != nil { // it comes before the first attempt to give
+			close(looked)
+			looked = nil
+		}
+		return given
+	}
+	go func(looked <-chan struct{}) {
+		<-looked
+		_, _ = io.Copy(io.Discard, endpoint)
+	}(looked)
+	if broken, err := up.giveAll(); err != nil {
+		t.Errorf("giveAll: %v (of the client's: %t), stalled: %t; want that the endpoint has it all", err, broken == accepted, up.stalled)
+	}
+	if looked != nil {
+		close(looked)
+	}
+	reset(dialled)
+}
+
+// TestResetWithTheLastBytes: a reset is followed up, too, that came together with bytes
+// for which the other side has no room.
+func TestResetWithTheLastBytes(t *testing.T) {
+	if ways.loops == 0 {
+		return // of goroutines nobody knows when they look
+	}
+	listener := listen(t)
+	onSocket(t, listener, func(fd int) {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1); err != nil { // the least there is
+			t.Error(err)
+		}
+	})
+	server := &Server{}
+	server.Dial = func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
+		conn, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(addr))
+		if err == nil {
+			err = conn.SetWriteBuffer(1)
+		}
+		return conn, err
+	}
+	l := newLab(t, server, to(Endpoint{Addr: listener.Addr().(*net.TCPAddr).AddrPort(), Name: "backend"}))
+	conn := l.dial()
+	endpoint, err := listener.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer endpoint.Close()
+	mustWrite(t, endpoint, "x")
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	// All loops are held up until both the bytes and the reset are there.
+	gate := make(chan struct{})
+	release := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(release)
+	for _, loop := range server.loops {
+		entered := make(chan struct{})
+		loop.post(func() {
+			for _, r := range loop.relays {
+				if r != nil {
+					r.extra().bounds.Stall = 200 * time.Millisecond
+				}
+			}
+			close(entered)
+			<-gate
+		})
+		<-entered
+	}
+	if _, err := conn.Write(make([]byte, 32<<10)); err != nil { // what the proxy's kernel takes
+		t.Fatal(err)
+	}
+	reset(conn)
+	release()
+	l.wantReason(l.record(), ClientGone)
+}
