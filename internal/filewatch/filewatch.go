@@ -85,8 +85,10 @@ func (f *follower) run(ctx context.Context, events *events, tick <-chan time.Tim
 				}
 				return
 			}
-			// An event of another name may be that of a link on the way to the file.
-			if now := identify(f.path); surely || now.isAnother(f.seen) {
+			// Where our name is a link, an event of another may be that of a further
+			// one on the way to the file. A file of our name has events of its own; one
+			// that is new has nobody closed yet.
+			if now := identify(f.path); surely || isLink(f.path) && now.isAnother(f.seen) {
 				f.read(now)
 			}
 			select {
@@ -141,6 +143,11 @@ func identify(path string) identity {
 		return identity{}
 	}
 	return identity{there: true, device: s.Dev, inode: s.Ino, size: s.Size, mtime: s.Mtim, changed: s.Ctim}
+}
+
+func isLink(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
 }
 
 func readFile(path string, limit int64) ([]byte, error) {
@@ -252,8 +259,7 @@ func digest(buffer []byte, folder, name string) (surely, gone bool) {
 		case mask&(unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_ATTRIB) != 0:
 			surely = true
 		case mask&unix.IN_CREATE != 0:
-			info, err := os.Lstat(filepath.Join(folder, name))
-			surely = surely || err == nil && info.Mode()&fs.ModeSymlink != 0
+			surely = surely || isLink(filepath.Join(folder, name))
 		}
 		buffer = buffer[size:]
 	}

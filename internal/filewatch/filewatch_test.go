@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +127,32 @@ func TestEvents(t *testing.T) {
 	want(t, next(), "five")
 }
 
+// A file that is made anew is read when its writer has closed it.
+func TestNewFileIsNotReadHalf(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "list")
+	write(t, path, "one")
+	next := start(t, path, never)
+	want(t, next(), "one")
+	elsewhere := t.TempDir()
+	for i := range 10 {
+		rename(t, path, filepath.Join(elsewhere, strconv.Itoa(i))) // so that no inode is used again
+		file, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []string{"half", " and half ", strconv.Itoa(i)} {
+			if _, err := file.WriteString(part); err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(dir, "other"), part)
+			time.Sleep(2 * pause) // it is to have had the time to read too early
+		}
+		file.Close()
+		want(t, next(), "half and half "+strconv.Itoa(i))
+	}
+}
+
 // What no event tells is found by looking.
 func TestLooks(t *testing.T) {
 	dir := t.TempDir()
@@ -154,7 +181,8 @@ func TestLooks(t *testing.T) {
 	if err := os.Mkdir(two, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(two, "list"), "two") // as it was before
+	write(t, filepath.Join(two, "new"), "two") // as it was before
+	rename(t, filepath.Join(two, "new"), filepath.Join(two, "list"))
 	want(t, next(), "two")
 }
 
