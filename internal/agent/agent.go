@@ -233,14 +233,14 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 	defer succeeding.Wait()
 	reloading := a.startReloads(ctx)
 	defer reloading.Wait()
-	a.log.Info("ready", "modes", a.modes, "listeners", len(a.cfg.Listeners))
-	a.shelf.ready(session != nil)
-	if hooks.Ready != nil {
-		hooks.Ready()
-	}
-	select {
-	case <-ctx.Done():
-	case d := <-a.handing:
+	d := a.serveOn(ctx, func() {
+		a.log.Info("ready", "modes", a.modes, "listeners", len(a.cfg.Listeners))
+		a.shelf.ready(session != nil)
+		if hooks.Ready != nil {
+			hooks.Ready()
+		}
+	})
+	if d != nil {
 		a.endReloads()
 		stopFollowing()
 		<-following

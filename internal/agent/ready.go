@@ -1,0 +1,30 @@
+package agent
+
+import (
+	"context"
+	"time"
+)
+
+// readyPatience is how long the engine may take to say who is there before we are ready all
+// the same.
+const readyPatience = 5 * time.Second
+
+// serveOn returns when ctx has ended, or a new daemon accepts, which it returns. It calls
+// ready when we follow the containers that are there: whatever starts from then on is seen
+// from its first instruction on. An engine that does not tell of them delays that, but does
+// not prevent it: fixed listeners do without.
+func (a *agent) serveOn(ctx context.Context, ready func()) *successor {
+	followed, late := a.followed, time.After(readyPatience)
+	for {
+		select {
+		case <-followed:
+		case <-late:
+		case <-ctx.Done():
+			return nil
+		case d := <-a.handing:
+			return d
+		}
+		ready()
+		followed, late = nil, nil
+	}
+}
