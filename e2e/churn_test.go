@@ -5,7 +5,6 @@ package e2e
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -245,61 +244,71 @@ func (c *churn) check(d *daemon) {
 	}
 }
 
-// descriptors counts what a process has open: handles on namespaces, and
-// sockets, which hold their namespace just as much. Unix sockets are left out: of
-// its connections to the engine the HTTP client may keep some for later, more or
-// fewer from one moment to the next.
-func descriptors(t *testing.T, pid int) (namespaces, sockets int) {
+// held counts what a process holds of other network namespaces than its own: handles on
+// them, and sockets inside, which keep them alive just as much.
+func held(t *testing.T, pid int) (namespaces, sockets int) {
 	t.Helper()
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Read after the folder, so that whatever was open then is there, unless it is closed.
-	local, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/unix", pid))
-	if err != nil {
+	var own unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &own); err != nil {
 		t.Fatal(err)
 	}
-	isLocal := map[string]bool{}
-	for line := range strings.Lines(string(local)) {
-		if fields := strings.Fields(line); len(fields) > 6 {
-			isLocal["socket:["+fields[6]+"]"] = true // the inode: proc_net_unix(5)
-		}
-	}
+	inside := socketsInside(t, pid)
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		var fs unix.Statfs_t
 		link, err := os.Readlink(path)
-		if err == nil {
-			// A handle has the name of the engine's mount or "net:[NUMBER]"; its file
-			// system tells it surely.
-			err = unix.Statfs(path, &fs)
+		if err != nil {
+			continue // closed since
 		}
-		switch {
-		case isLocal[link]:
-		case strings.HasPrefix(link, "socket:["):
-			sockets++
-		case errors.Is(err, unix.ENOENT): // closed since
-		case err != nil && !strings.HasPrefix(link, "/"):
-			// It is no file and so has no file system: a pipe, an epoll instance.
-		case err != nil:
-			t.Fatal(err)
-		case fs.Type == unix.NSFS_MAGIC:
+		if strings.HasPrefix(link, "socket:[") {
+			if !inside[link] {
+				sockets++
+			}
+			continue
+		}
+		// A handle has the name of the engine's mount or "net:[NUMBER]"; its file system
+		// tells it surely. What is no file has none: a pipe, an epoll instance.
+		var fs unix.Statfs_t
+		var file unix.Stat_t
+		if unix.Statfs(path, &fs) == nil && fs.Type == unix.NSFS_MAGIC && unix.Stat(path, &file) == nil && file.Ino != own.Ino {
 			namespaces++
 		}
 	}
 	return namespaces, sockets
 }
 
-// wantNothingHeld demands that the daemon has let go of every dead container.
-func wantNothingHeld(t *testing.T, pid, namespacesBefore, socketsBefore int) {
+// socketsInside are the sockets of a process's own network namespace, as links of proc
+// name them.
+func socketsInside(t *testing.T, pid int) map[string]bool {
 	t.Helper()
-	poll(t, 20*time.Second, "the daemon lets go of dead containers", func() error {
-		namespaces, sockets := descriptors(t, pid)
-		if namespaces > namespacesBefore || sockets > socketsBefore {
-			return fmt.Errorf("it holds %d namespaces and %d sockets, before %d and %d",
-				namespaces, sockets, namespacesBefore, socketsBefore)
+	inside := map[string]bool{}
+	for table, column := range map[string]int{ // of the inode
+		"unix": 6, "tcp": 9, "tcp6": 9, "udp": 9, "udp6": 9, "raw": 9, "raw6": 9, "packet": 8, "netlink": 9,
+	} {
+		content, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, table))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(content)) {
+			if fields := strings.Fields(line); len(fields) > column {
+				inside["socket:["+fields[column]+"]"] = true
+			}
+		}
+	}
+	return inside
+}
+
+// wantNothingHeld demands that the daemon has let go of every container's namespace, but
+// for the connections that it still carries.
+func wantNothingHeld(t *testing.T, pid, carried int) {
+	t.Helper()
+	poll(t, 20*time.Second, "the daemon lets go of containers", func() error {
+		if namespaces, sockets := held(t, pid); namespaces > 0 || sockets != carried {
+			return fmt.Errorf("it holds %d namespaces and %d sockets in them, and carries %d connections", namespaces, sockets, carried)
 		}
 		return nil
 	})
@@ -335,11 +344,10 @@ func TestChurn(t *testing.T) {
 	c.listen("127.0.0.1", 8)
 	d := start(t, "run", "--mode", "redirect")
 	pid := d.cmd.Process.Pid
-	namespaces, sockets := descriptors(t, pid)
 
 	c.run(200)
 	c.check(d)
-	wantNothingHeld(t, pid, namespaces, sockets)
+	wantNothingHeld(t, pid, 0)
 	wantNoGoroutines(t, d)
 }
 
@@ -349,7 +357,6 @@ func TestLinkChurn(t *testing.T) {
 	network := dockertest.Network(t, "--subnet", "203.0.113.0/28")
 	d := containerDaemon(t, "--network", network, "--network-alias", "backends", "--cap-add", "NET_ADMIN", engineSocket, image(t), "--omnimode")
 	pid := d.pid()
-	namespaces, sockets := descriptors(t, pid)
 	c := &churn{
 		t: t, port: 7000, address: "backends:7000", lanes: 4,
 		// One address for each lane: the next container has it at once.
@@ -361,5 +368,5 @@ func TestLinkChurn(t *testing.T) {
 	c.listen(dockerHost(t), 8)
 	c.run(60)
 	c.check(d.daemon)
-	wantNothingHeld(t, pid, namespaces, sockets)
+	wantNothingHeld(t, pid, 0)
 }

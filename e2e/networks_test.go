@@ -174,8 +174,8 @@ func TestContainerRestarts(t *testing.T) {
 	id := dockertest.Run(t, "--name", name, "-l", "connect.6379="+server.addr.String(), dockertest.Image(t))
 	d.attached(name)
 	setAndGet(t, id, "localhost", "6379", server.addr.Port())
-	held, _ := descriptors(t, d.cmd.Process.Pid)
-	if held == 0 {
+	holds, _ := held(t, d.cmd.Process.Pid)
+	if holds == 0 {
 		t.Fatal("the daemon serves a container and holds no network namespace")
 	}
 	for namespaces := 2; namespaces <= 3; namespaces++ {
@@ -190,8 +190,8 @@ func TestContainerRestarts(t *testing.T) {
 		setAndGet(t, id, "localhost", "6379", server.addr.Port())
 	}
 	poll(t, 10*time.Second, "the daemon lets go of the old namespaces", func() error {
-		if now, _ := descriptors(t, d.cmd.Process.Pid); now != held {
-			return fmt.Errorf("it holds %d, before the restarts %d", now, held)
+		if now, _ := held(t, d.cmd.Process.Pid); now != holds {
+			return fmt.Errorf("it holds %d, before the restarts %d", now, holds)
 		}
 		return nil
 	})

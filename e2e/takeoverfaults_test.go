@@ -250,7 +250,7 @@ func TestOldDaemonLetsGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := startPlain(t, "run", "--mode", "redirect", "--takeover")
-	wantNothingHeld(t, pid, 0, 20)
+	wantNothingHeld(t, pid, 1)
 	if listening := listeningSockets(t, pid); listening != 0 {
 		t.Errorf("the old daemon still has %d listening sockets", listening)
 	}
