@@ -163,6 +163,7 @@ func (d *daemon) wait(what string, timeout time.Duration, match func(line) bool)
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	for seen := 0; ; {
+		ended := !d.running() // before the lines, which are all there then: nothing comes after the end
 		d.mu.Lock()
 		lines, changed := d.lines, d.changed
 		d.mu.Unlock()
@@ -171,10 +172,12 @@ func (d *daemon) wait(what string, timeout time.Duration, match func(line) bool)
 				return lines[seen]
 			}
 		}
+		if ended {
+			d.t.Fatalf("the daemon ended (%v) before it logged: %s", d.err, what)
+		}
 		select {
 		case <-changed:
 		case <-d.done:
-			d.t.Fatalf("the daemon ended (%v) before it logged: %s", d.err, what)
 		case <-ctx.Done():
 			d.t.Fatalf("the daemon did not log within %s: %s", timeout, what)
 		}
