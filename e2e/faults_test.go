@@ -74,11 +74,14 @@ func deafNames(t *testing.T) (address string, asked <-chan struct{}) {
 	return address, questions
 }
 
+// loopback is where a container dials a port that it declares.
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
 // refused dials and returns how long it took until the connection was reset; any
 // other end is an error.
-func refused(ns *netns.Namespace, port int) (time.Duration, error) {
+func refused(ns *netns.Namespace, address string) (time.Duration, error) {
 	began := time.Now()
-	conn, err := tryDialIn(ns, fmt.Sprintf("127.0.0.1:%d", port))
+	conn, err := tryDialIn(ns, address)
 	if errors.Is(err, syscall.ECONNRESET) { // so soon that connect itself reports it
 		return time.Since(began), nil
 	}
@@ -88,7 +91,7 @@ func refused(ns *netns.Namespace, port int) (time.Duration, error) {
 	defer conn.Close()
 	n, err := io.Copy(io.Discard, conn)
 	if !errors.Is(err, syscall.ECONNRESET) {
-		return 0, fmt.Errorf("port %d: %d bytes and then %w, want a reset", port, n, errOr(err, io.EOF))
+		return 0, fmt.Errorf("%s: %d bytes and then %w, want a reset", address, n, errOr(err, io.EOF))
 	}
 	return time.Since(began), nil
 }
@@ -101,15 +104,15 @@ func errOr(err, other error) error {
 }
 
 // echoed dials and returns how long it took until an echo came back.
-func echoed(ns *netns.Namespace, port int) (time.Duration, error) {
+func echoed(ns *netns.Namespace, address string) (time.Duration, error) {
 	began := time.Now()
-	conn, err := tryDialIn(ns, fmt.Sprintf("127.0.0.1:%d", port))
+	conn, err := tryDialIn(ns, address)
 	if err != nil {
 		return 0, err
 	}
 	defer conn.Close()
 	if err := pingPong(conn); err != nil {
-		return 0, fmt.Errorf("port %d: %w", port, err)
+		return 0, fmt.Errorf("%s: %w", address, err)
 	}
 	return time.Since(began), nil
 }
@@ -187,7 +190,7 @@ func TestFaultsStayWithTheirConnections(t *testing.T) {
 	for port := range hanging {
 		for range each {
 			waiting.Go(func() {
-				if _, err := refused(unlucky.ns, port); err != nil {
+				if _, err := refused(unlucky.ns, loopback(port)); err != nil {
 					t.Errorf("a hanging connection: %v", err)
 				}
 			})
@@ -197,7 +200,7 @@ func TestFaultsStayWithTheirConnections(t *testing.T) {
 	const listed = 16
 	for range listed {
 		waiting.Go(func() {
-			if _, err := echoed(unlucky.ns, holeAndGood); err != nil {
+			if _, err := echoed(unlucky.ns, loopback(holeAndGood)); err != nil {
 				t.Errorf("a list with a good endpoint: %v", err)
 			}
 		})
@@ -212,7 +215,7 @@ func TestFaultsStayWithTheirConnections(t *testing.T) {
 
 	for i := range 25 {
 		for _, c := range []client{unlucky, neighbour} {
-			if took, err := echoed(c.ns, good); err != nil || took > soon {
+			if took, err := echoed(c.ns, loopback(good)); err != nil || took > soon {
 				t.Errorf("good connection %d of %s: %v after %s, want an echo within %s", i, c.name, err, took, soon)
 			}
 		}
@@ -220,7 +223,7 @@ func TestFaultsStayWithTheirConnections(t *testing.T) {
 	for port, reason := range map[int]string{
 		downConsul: "resolve_failed", unparsable: "no_binding", refusing: "dial_failed", nobody: "no_endpoints",
 	} {
-		if took, err := refused(unlucky.ns, port); err != nil || took > soon {
+		if took, err := refused(unlucky.ns, loopback(port)); err != nil || took > soon {
 			t.Errorf("port %d (%s): %v after %s, want a reset within %s", port, reason, err, took, soon)
 		}
 		l := d.connection(unlucky.name, port, nil)
@@ -266,7 +269,7 @@ func TestBrokenLabelsAreQuarantined(t *testing.T) {
 	d := start(t, "run")
 	attachedTo(d, []client{mistaken, neighbour})
 	for _, c := range []client{mistaken, neighbour} {
-		if took, err := echoed(c.ns, 6379); err != nil || took > soon {
+		if took, err := echoed(c.ns, loopback(6379)); err != nil || took > soon {
 			t.Errorf("%s: %v after %s, want an echo within %s", c.name, err, took, soon)
 		}
 	}
@@ -276,7 +279,7 @@ func TestBrokenLabelsAreQuarantined(t *testing.T) {
 			return l.str("msg") == "declaration" && l.str("client") == mistaken.name && l.str("origin") == origin &&
 				strings.Contains(l.str("error"), "column") && l.str("hint") != ""
 		})
-		if took, err := refused(mistaken.ns, port); err != nil || took > soon {
+		if took, err := refused(mistaken.ns, loopback(port)); err != nil || took > soon {
 			t.Errorf("port %d: %v after %s, want a reset within %s", port, err, took, soon)
 		}
 		l := d.connection(mistaken.name, port, nil)
@@ -299,7 +302,7 @@ func TestConsulComesBack(t *testing.T) {
 	c := declaring(t, map[int]string{6379: "consul://" + consul.HTTPAddr + "/services/redis"})
 	d := start(t, "run", "--default", "wait=0s")
 	attachedTo(d, []client{c})
-	if took, err := refused(c.ns, 6379); err != nil || took > soon {
+	if took, err := refused(c.ns, loopback(6379)); err != nil || took > soon {
 		t.Errorf("with Consul down: %v after %s, want a reset within %s", err, took, soon)
 	}
 	l := d.connection(c.name, 6379, nil)
@@ -314,7 +317,7 @@ func TestConsulComesBack(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	for {
-		_, err := echoed(c.ns, 6379)
+		_, err := echoed(c.ns, loopback(6379))
 		if err == nil {
 			break
 		}
@@ -329,7 +332,7 @@ func TestConsulComesBack(t *testing.T) {
 		at, err := time.Parse(time.RFC3339Nano, l.str("time"))
 		return err == nil && at.After(well) && l.str("msg") == "source failed; the last answer stays"
 	})
-	if took, err := echoed(c.ns, 6379); err != nil || took > soon {
+	if took, err := echoed(c.ns, loopback(6379)); err != nil || took > soon {
 		t.Errorf("with Consul down again: %v after %s, want an echo within %s by what it said last", err, took, soon)
 	}
 }

@@ -105,12 +105,12 @@ func TestRename(t *testing.T) {
 	if err := pingPong(live); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := echoed(c.ns, 6380); err == nil {
+	if _, err := echoed(c.ns, loopback(6380)); err == nil {
 		t.Error("a name is served that no container has")
 	}
 
 	dockertest.Docker(t, "rename", backend, renamed)
-	poll(t, 10*time.Second, "the backend by its new name", func() error { _, err := echoed(c.ns, 6380); return err })
+	poll(t, 10*time.Second, "the backend by its new name", func() error { _, err := echoed(c.ns, loopback(6380)); return err })
 	if l := d.connection(c.name, 6380, func(l line) bool { return l.str("reason") == "" }); l.str("endpoint_name") != renamed {
 		t.Errorf("log line %v; want the endpoint's new name %s", l, renamed)
 	}
@@ -124,7 +124,7 @@ func TestRename(t *testing.T) {
 	to := dockertest.Name(t)
 	dockertest.Docker(t, "rename", c.name, to)
 	poll(t, 10*time.Second, "a log line with the client's new name", func() error {
-		if _, err := echoed(c.ns, 6380); err != nil {
+		if _, err := echoed(c.ns, loopback(6380)); err != nil {
 			t.Errorf("a new connection after the client's renaming: %v", err)
 		}
 		if d.logged(to, 6380) == 0 {

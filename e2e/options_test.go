@@ -59,7 +59,7 @@ func TestEndpointLearnsWhoTheClientIs(t *testing.T) {
 		6379: {"version 1 from " + ip + ":", " to 127.0.0.1:6379"},
 		6380: {"version 2 from " + ip + ":", " to 127.0.0.1:6380", " 0xe0=" + c.name, " 0xe2=app=shop"},
 	} {
-		if _, err := echoed(c.ns, port); err != nil {
+		if _, err := echoed(c.ns, loopback(port)); err != nil {
 			t.Fatal(err)
 		}
 		got := <-said
@@ -101,7 +101,7 @@ func TestConnectionsAreMovedOffAnEndpointThatLeft(t *testing.T) {
 	if err := pingPong(kept); err != nil {
 		t.Errorf("the connection that is to be kept: %v", err)
 	}
-	if _, err := echoed(c.ns, 6379); err != nil {
+	if _, err := echoed(c.ns, loopback(6379)); err != nil {
 		t.Fatal(err)
 	}
 	d.connection(c.name, 6379, func(l line) bool { return l.str("endpoint") == second })
@@ -118,25 +118,25 @@ func TestLimitsOfAClient(t *testing.T) {
 	d := start(t, "run")
 	attachedTo(d, []client{limited, other})
 	for _, port := range []int{6379, 6380} {
-		first := dialIn(t, limited.ns, fmt.Sprintf("127.0.0.1:%d", port))
+		first := dialIn(t, limited.ns, loopback(port))
 		if err := pingPong(first); err != nil {
 			t.Fatal(err)
 		}
 		if port == 6379 {
-			if _, err := refused(limited.ns, port); err != nil {
+			if _, err := refused(limited.ns, loopback(port)); err != nil {
 				t.Error(err)
 			}
 			d.connection(limited.name, port, func(l line) bool {
 				return l.str("reason") == "over_limit" && strings.Contains(l.str("error"), limited.name) && strings.Contains(l.str("hint"), "client-limit")
 			})
-			if _, err := echoed(other.ns, port); err != nil {
+			if _, err := echoed(other.ns, loopback(port)); err != nil {
 				t.Errorf("another container: %v", err)
 			}
 			continue
 		}
 		queued := make(chan error, 1)
 		go func() {
-			_, err := echoed(limited.ns, port)
+			_, err := echoed(limited.ns, loopback(port))
 			queued <- err
 		}()
 		select {

@@ -80,7 +80,7 @@ func TestRepair(t *testing.T) {
 
 // connects reports whether a new connection is served.
 func connects(c client) error {
-	_, err := echoed(c.ns, 6379)
+	_, err := echoed(c.ns, loopback(6379))
 	return err
 }
 
@@ -110,7 +110,7 @@ func TestListenMode(t *testing.T) {
 	d.wait("the port that the container serves itself", 20*time.Second, func(l line) bool {
 		return strings.Contains(l.str("error"), "listens on 127.0.0.1:8080 itself")
 	})
-	if _, err := echoed(c.ns, 8080); err != nil {
+	if _, err := echoed(c.ns, loopback(8080)); err != nil {
 		t.Errorf("the container's own server at %s: %v", own, err)
 	}
 	if after := natRules(t, c); after != before {

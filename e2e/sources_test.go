@@ -64,7 +64,7 @@ func TestSources(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			reaches := func(address string) error {
 				n := d.logged(c.name, firstPort+i)
-				if _, err := echoed(c.ns, firstPort+i); err != nil {
+				if _, err := echoed(c.ns, loopback(firstPort+i)); err != nil {
 					return err
 				}
 				if got := d.endpoint(c.name, firstPort+i, n); got != address {
