@@ -24,7 +24,7 @@ func TestDaemonKilled(t *testing.T) {
 			args := []string{"run", "--mode", mode, "--repair-interval", repairInterval.String()}
 			first := start(t, append(args, "--log-level", "debug")...)
 			serves := func() error {
-				conn, err := tryDialIn(c.ns, address)
+				conn, err := dialWithin(c.ns, address, impatient)
 				if err != nil {
 					return err
 				}

@@ -57,9 +57,18 @@ func dialIn(t *testing.T, ns *netns.Namespace, address string) *net.TCPConn {
 
 // tryDialIn is dialIn without the test. The address holds an IP address.
 func tryDialIn(ns *netns.Namespace, address string) (*net.TCPConn, error) {
+	return dialWithin(ns, address, 5*time.Second)
+}
+
+// impatient is for who dials again and again until somebody answers: the kernel asks
+// again only after 1 s, and then after 2 s.
+const impatient = 200 * time.Millisecond
+
+// dialWithin is tryDialIn for who does not wait that long.
+func dialWithin(ns *netns.Namespace, address string, patience time.Duration) (*net.TCPConn, error) {
 	var conn net.Conn
 	err := ns.Do(func() (err error) {
-		d := net.Dialer{Timeout: 5 * time.Second}
+		d := net.Dialer{Timeout: patience}
 		d.SetMultipathTCP(false)
 		conn, err = d.Dial("tcp", address)
 		return err

@@ -157,7 +157,7 @@ func TestHostRepairedOnEvents(t *testing.T) {
 	c := declaring(t, map[int]string{6379: backend})
 	d, _ := startHost(t, "--repair-interval", "1h")
 	serves := func() error {
-		conn, err := tryDialIn(c.ns, hostAddr4+":6379")
+		conn, err := dialWithin(c.ns, hostAddr4+":6379", impatient)
 		if err != nil {
 			return err
 		}
