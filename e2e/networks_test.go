@@ -100,7 +100,7 @@ func TestBackendMoves(t *testing.T) {
 		}
 		return nil
 	})
-	before.stop()
+	before.Stop(t)
 	setAndGet(t, id, "localhost", "6379", after.addr.Port())
 	d.connection(name, 6379, func(l line) bool { return l.str("endpoint") == after.addr.String() })
 }

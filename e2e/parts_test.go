@@ -3,9 +3,9 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -15,12 +15,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/consultest"
 	"github.com/ambassadord/ambassadord/internal/dockertest"
+	"github.com/ambassadord/ambassadord/internal/servertest"
 )
 
 // clientOption mounts the program of e2e/internal/client into a container, where
@@ -87,51 +87,39 @@ func dockerHost(t *testing.T) string {
 
 // redis is a real Redis server.
 type redis struct {
+	*servertest.Process
 	addr netip.AddrPort
-	cmd  *exec.Cmd
 }
 
 // startRedis runs a Redis server on a free port of host until the test ends.
 func startRedis(t *testing.T, host string) *redis {
 	t.Helper()
-	hold, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := hold.Addr().(*net.TCPAddr).AddrPort()
-	if err := hold.Close(); err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	r := &redis{addr: addr}
-	r.cmd = exec.Command("redis-server", "--port", strconv.Itoa(int(addr.Port())), "--bind", host,
-		"--dir", dir, "--save", "", "--daemonize", "no", "--protected-mode", "no", "--logfile", filepath.Join(dir, "log"))
-	if err := r.cmd.Start(); err != nil {
-		t.Fatalf("start Redis (Debian's package is redis-server): %v", err)
-	}
-	t.Cleanup(func() { r.stop() })
-	poll(t, 10*time.Second, "Redis answers", func() error {
-		conn, err := net.Dial("tcp", addr.String())
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		if _, err := conn.Write([]byte("PING\r\n")); err != nil {
-			return err
-		}
-		answer, err := bufio.NewReader(conn).ReadString('\n')
-		if err == nil && answer != "+PONG\r\n" {
-			err = fmt.Errorf("to PING: %q", answer)
-		}
-		return err
+	r := &redis{Process: servertest.New(t, "Redis", "redis-server", "AMBASSADORD_REDIS", "redis")}
+	r.Ready = r.answers
+	r.Choose(t, 1, func(ports []string) []string {
+		r.addr = netip.MustParseAddrPort(net.JoinHostPort(host, ports[0]))
+		return []string{"--port", ports[0], "--bind", host, "--dir", r.Dir(), "--save", "", "--daemonize", "no", "--protected-mode", "no"}
 	})
 	return r
 }
 
-// stop ends the server; a second one does nothing.
-func (r *redis) stop() {
-	_ = r.cmd.Process.Signal(syscall.SIGTERM)
-	_ = r.cmd.Wait()
+// answers reports whether the server answers, and no other that was there before it.
+func (r *redis) answers(ctx context.Context) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", r.addr.String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if _, err := io.WriteString(conn, "INFO server\r\nQUIT\r\n"); err != nil {
+		return err
+	}
+	answer, err := io.ReadAll(conn)
+	if want := fmt.Sprintf("\nprocess_id:%d\r", r.PID()); err == nil && !strings.Contains(string(answer), want) {
+		err = fmt.Errorf("to INFO: %q, want %q", answer, want)
+	}
+	return err
 }
 
 // consulPut sends body to a Consul server's HTTP API.

@@ -79,7 +79,7 @@ func (p *Process) Choose(t testing.TB, ports int, choose func(ports []string) (a
 		if err == nil {
 			return
 		}
-		if attempt == attempts || !errors.Is(err, errEnded) || !bytes.Contains(p.LogEnd(), []byte("address already in use")) {
+		if attempt == attempts || !errors.Is(err, errEnded) || !bytes.Contains(bytes.ToLower(p.LogEnd()), []byte("address already in use")) {
 			t.Fatal(err)
 		}
 	}
