@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -234,19 +235,19 @@ func TestServiceTargetsInTime(t *testing.T) {
 	for i := range 20 {
 		records = append(records, fmt.Sprintf("s.test. 0 SRV 1 1 80 t%d.test.", i))
 	}
-	zone := parseRecords(t, records...)
+	found := parseService(&mdns.Msg{Answer: parseRecords(t, records...)}, "s.test.")
+	targets := slices.Clone(found.endpoints)
 	given := newTestServer(t)
-	given.handle(func(request *mdns.Msg, _ bool) *mdns.Msg {
-		if request.Question[0].Qtype != mdns.TypeSRV {
-			return nil
-		}
-		return zoneReply(request, zone)
-	})
-	config := testConfig(t, "", "", newTestServer(t))
-	config.Timeout = 50 * time.Millisecond
-	found, err := New(config).lookupService(t.Context(), at(given.addr, serviceQuery("s.test")))
-	if err != nil || len(found.answer.Endpoints) != 20 {
-		t.Errorf("%+v, %v", found, err)
+	given.handle(silence)
+	client := New(testConfig(t, "", "", newTestServer(t)))
+	up, err := client.upstream(t.Context(), given.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	up.timeout = 50 * time.Millisecond // no question of this test is answered
+	client.lookupTargets(t.Context(), up, &found)
+	if len(targets) != 20 || !slices.Equal(found.endpoints, targets) {
+		t.Errorf("endpoints %+v, want the 20 that there were", found.endpoints)
 	}
 	if n := given.count("A t"); n > 2*2*2 { // two families, two rounds, and the next target at most
 		t.Errorf("waited for %d questions about targets", n)
