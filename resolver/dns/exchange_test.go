@@ -26,6 +26,7 @@ func cutLikeConsul(zone []mdns.RR) func(*mdns.Msg, bool) *mdns.Msg {
 }
 
 func TestAnswerCutWithoutSayingSo(t *testing.T) {
+	t.Parallel()
 	var records, want []string
 	for i := range 5 {
 		records = append(records, fmt.Sprintf("s.test. 0 A 10.0.0.%d", i))
@@ -34,7 +35,9 @@ func TestAnswerCutWithoutSayingSo(t *testing.T) {
 	zone := parseRecords(t, records...)
 	server := newTestServer(t)
 	server.handle(cutLikeConsul(zone))
-	source := New(testConfig(t, "", "", server)).Hosts()
+	config := testConfig(t, "", "", server)
+	config.Timeout = amidSilence
+	source := New(config).Hosts()
 	w := sourcetest.Watch(t, source, hostQuery("s.test", 80))
 	w.Await(t, want...)
 	w.Stop(t)
@@ -71,6 +74,7 @@ func TestAnswerCutWithoutSayingSo(t *testing.T) {
 }
 
 func TestEDNSSwallowed(t *testing.T) {
+	t.Parallel()
 	zone := parseRecords(t, "a.test. 0 A 10.0.0.1")
 	server := newTestServer(t)
 	server.handle(func(request *mdns.Msg, _ bool) *mdns.Msg {
@@ -79,7 +83,9 @@ func TestEDNSSwallowed(t *testing.T) {
 		}
 		return zoneReply(request, zone)
 	})
-	w := sourcetest.Watch(t, New(testConfig(t, "", "", server)).Hosts(), hostQuery("a.test", 80))
+	config := testConfig(t, "", "", server)
+	config.Timeout = amidSilence
+	w := sourcetest.Watch(t, New(config).Hosts(), hostQuery("a.test", 80))
 	w.Await(t, "10.0.0.1:80")
 	w.Stop(t)
 }

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -111,6 +112,7 @@ func TestHostServerWithoutEDNS(t *testing.T) {
 }
 
 func TestHostOneFamilyFails(t *testing.T) {
+	t.Parallel()
 	zone := parseRecords(t, "half.test. 0 A 10.0.0.1")
 	for name, fault := range map[string]func(*mdns.Msg, bool) *mdns.Msg{
 		"SERVFAIL": answerCode(mdns.RcodeServerFailure),
@@ -126,6 +128,7 @@ func TestHostOneFamilyFails(t *testing.T) {
 				return zoneReply(request, zone)
 			})
 			config := testConfig(t, "options attempts:15", "", server)
+			config.Timeout = amidSilence
 			w := sourcetest.Watch(t, New(config).Hosts(), hostQuery("half.test", 80))
 			a := w.Await(t, "10.0.0.1:80")
 			if noted := strings.Contains(a.Note, "AAAA records of half.test."); noted != (name != "NXDOMAIN") {
@@ -158,9 +161,12 @@ func TestHostFailover(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			first, second := newTestServer(t), newTestServer(t, "a.test. 0 A 10.0.0.1")
 			first.handle(fault)
-			w := sourcetest.Watch(t, New(testConfig(t, "", "", first, second)).Hosts(), hostQuery("a.test", 80))
+			config := testConfig(t, "", "", first, second)
+			config.Timeout = amidSilence
+			w := sourcetest.Watch(t, New(config).Hosts(), hostQuery("a.test", 80))
 			w.Await(t, "10.0.0.1:80")
 			w.Stop(t)
 			if first.count("a.test.") == 0 {
@@ -183,16 +189,19 @@ func TestHostErrors(t *testing.T) {
 	for name, c := range map[string]struct {
 		server  *testServer
 		handler func(*mdns.Msg, bool) *mdns.Msg
+		timeout time.Duration
 		want    string
 	}{
-		"SERVFAIL": {server, answerCode(mdns.RcodeServerFailure), "SERVFAIL"},
-		"REFUSED":  {server, answerCode(mdns.RcodeRefused), "REFUSED"},
-		"silence":  {server, silence, "no answer over udp within 250ms"},
-		"nobody":   {nobody, nil, "connection refused"},
+		"SERVFAIL": {server, answerCode(mdns.RcodeServerFailure), 0, "SERVFAIL"},
+		"REFUSED":  {server, answerCode(mdns.RcodeRefused), 0, "REFUSED"},
+		"silence":  {server, silence, 250 * time.Millisecond, "no answer over udp within 250ms"},
+		"nobody":   {nobody, nil, 0, "connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.server.handle(c.handler)
-			client := New(testConfig(t, "", "", c.server))
+			config := testConfig(t, "", "", c.server)
+			config.Timeout = cmp.Or(c.timeout, config.Timeout)
+			client := New(config)
 			for _, err := range []error{
 				sourcetest.Watch(t, client.Hosts(), hostQuery("a.test", 80)).Err(t),
 				sourcetest.Watch(t, client.Services(), serviceQuery("a.test")).Err(t),

@@ -2,17 +2,17 @@ package dns
 
 import (
 	"testing"
-	"time"
 
 	mdns "github.com/miekg/dns"
 )
 
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	answers, refuses, silent := newTestServer(t), newTestServer(t), newTestServer(t)
 	refuses.handle(answerCode(mdns.RcodeRefused))
 	silent.handle(silence)
 	config := testConfig(t, "", "", answers, refuses, silent)
-	config.Timeout = 2 * time.Second // which only the silent one takes
+	config.Timeout = amidSilence
 	got, err := New(config).Probe(t.Context())
 	if err != nil {
 		t.Fatal(err)

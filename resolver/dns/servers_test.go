@@ -99,9 +99,12 @@ func TestRotation(t *testing.T) {
 }
 
 func TestSilentServerIsAskedLast(t *testing.T) {
+	t.Parallel()
 	silent, well := newTestServer(t), newTestServer(t, "a.test. 0 A 10.0.0.1")
 	silent.handle(silence)
-	client := New(testConfig(t, "", "", silent, well))
+	config := testConfig(t, "", "", silent, well)
+	config.Timeout = amidSilence
+	client := New(config)
 	look := func() {
 		t.Helper()
 		found, err := client.lookupHost(t.Context(), hostQuery("a.test", 80))
