@@ -29,6 +29,7 @@ const defaultStall = 10 * time.Second
 type timers struct {
 	limits           limits
 	client, upstream *net.TCPConn
+	idleFor          func(client, upstream *net.TCPConn) (time.Duration, error)
 	cut              func(error)
 
 	mu                         sync.Mutex
@@ -75,7 +76,7 @@ func (t *timers) set(timer **time.Timer, d time.Duration, do func()) {
 // checkIdle looks how long nothing has moved and, if that is not long enough, comes
 // back when it could be.
 func (t *timers) checkIdle() {
-	idle, err := idleFor(t.client, t.upstream)
+	idle, err := t.idleFor(t.client, t.upstream)
 	if err != nil {
 		return // it has ended already
 	}

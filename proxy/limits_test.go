@@ -4,7 +4,9 @@ import (
 	"context"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -66,27 +68,44 @@ func (s *spliced) end(t *testing.T, reason Reason) Record {
 }
 
 func TestIdleTimeout(t *testing.T) {
-	const limit, moves = 200 * time.Millisecond, 6
+	const limit = 200 * time.Millisecond
+	const jiffy = 10 * time.Millisecond // by which the kernel, who counts in them, may be early
 	s := spliceWith(t, t.Context(), limits{Idle: limit})
-	for i := range moves {
-		time.Sleep(limit / 3) // what is told apart here is time
-		from, to := s.client, s.endpoint
-		if i%2 == 1 {
-			from, to = to, from
+	if r := s.end(t, IdleTimeout); r.Duration < limit-jiffy {
+		t.Errorf("cut after %s, before %s", r.Duration, limit)
+	}
+}
+
+// What moves starts the idle timeout anew. TestIdleFor has how that is known.
+func TestIdleCountsFromTheLastMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = time.Minute
+		var moved atomic.Pointer[time.Time]
+		move := func() { now := time.Now(); moved.Store(&now) }
+		move()
+		cut := make(chan error, 1)
+		timers := &timers{
+			limits:  limits{Idle: limit},
+			idleFor: func(_, _ *net.TCPConn) (time.Duration, error) { return time.Since(*moved.Load()), nil },
+			cut:     func(err error) { cut <- err },
 		}
-		mustWrite(t, from, "x")
-		if _, err := io.ReadFull(to, make([]byte, 1)); err != nil {
-			t.Fatalf("after %s, with a byte each %s: %v", time.Since(s.began), limit/3, err)
+		timers.start()
+		for range 10 {
+			time.Sleep(limit - time.Nanosecond)
+			select {
+			case err := <-cut:
+				t.Fatalf("cut before %s had passed since the last move: %v", limit, err)
+			default:
+			}
+			move()
 		}
-	}
-	moved := time.Now()
-	r := s.end(t, IdleTimeout)
-	if waited := time.Since(moved); waited < limit-50*time.Millisecond {
-		t.Errorf("cut %s after the last byte, before %s", waited, limit)
-	}
-	if r.Up != moves/2 || r.Down != moves/2 {
-		t.Errorf("%d bytes up and %d down, want %d each", r.Up, r.Down, moves/2)
-	}
+		if err := <-cut; ReasonOf(err) != IdleTimeout {
+			t.Errorf("cut with %v, want the reason %s", err, IdleTimeout)
+		}
+		if waited := time.Since(*moved.Load()); waited != limit {
+			t.Errorf("cut %s after the last move, want %s", waited, limit)
+		}
+	})
 }
 
 func TestHalfClosedTimeout(t *testing.T) {
@@ -133,19 +152,19 @@ func TestHalfClosedTimeout(t *testing.T) {
 func TestLifetime(t *testing.T) {
 	const limit = 150 * time.Millisecond
 	s := spliceWith(t, t.Context(), limits{Idle: patience, HalfClosed: patience, Lifetime: limit})
-	mustWrite(t, s.client, "x")
-	if _, err := io.ReadFull(s.endpoint, make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
 	if r := s.end(t, LifetimeOver); r.Duration < limit {
 		t.Errorf("cut after %s, before %s", r.Duration, limit)
 	}
 }
 
-// A limit that comes first, or an end, leaves no timer behind.
+// Limits that are not reached hold up nothing, and an end leaves no timer behind.
 func TestLimitsOfWhatHasEnded(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	s := spliceWith(t, ctx, limits{Idle: time.Hour, HalfClosed: time.Hour, Lifetime: time.Hour})
+	mustWrite(t, s.client, "x")
+	if _, err := io.ReadFull(s.endpoint, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
 	cancel(Fail(DrainTimeout, context.Canceled))
 	s.end(t, DrainTimeout)
 

@@ -23,7 +23,7 @@ func splice(ctx context.Context, client, upstream *net.TCPConn, over ended, boun
 	p.running.Store(2)
 	bounds.Stall = 0
 	if bounds != (limits{}) {
-		p.timers = &timers{limits: bounds, client: client, upstream: upstream, cut: p.cut}
+		p.timers = &timers{limits: bounds, client: client, upstream: upstream, idleFor: idleFor, cut: p.cut}
 	}
 	p.up.init(p, &p.down, client, upstream, over.up)
 	p.down.init(p, &p.up, upstream, client, over.down)
