@@ -12,7 +12,7 @@ import (
 // TestEndGoesWithTheLastBytes: an end that is there together with the last bytes goes on
 // in the same segment.
 func TestEndGoesWithTheLastBytes(t *testing.T) {
-	answer, answered := make(chan struct{}), make(chan struct{})
+	answer, answered := make(chan struct{}), make(chan *net.TCPConn, 1)
 	if ways.loops == 0 {
 		return // of goroutines nobody knows when they look
 	}
@@ -22,7 +22,7 @@ func TestEndGoesWithTheLastBytes(t *testing.T) {
 		<-answer
 		_, _ = c.Write([]byte("the answer"))
 		_ = c.CloseWrite()
-		close(answered)
+		answered <- c
 		_, _ = io.Copy(io.Discard, c)
 	})))
 	conn := l.dial()
@@ -36,10 +36,12 @@ func TestEndGoesWithTheLastBytes(t *testing.T) {
 	release := sync.OnceFunc(func() { close(gate) })
 	t.Cleanup(release)
 	for _, loop := range server.loops {
-		loop.post(func() { <-gate })
+		entered := make(chan struct{})
+		loop.post(func() { close(entered); <-gate })
+		<-entered // or else it may see the answer before its end
 	}
 	close(answer)
-	<-answered
+	acked(t, <-answered) // and so has the end arrived
 	before := segments(t, conn)
 	release()
 	if b, err := io.ReadAll(conn); err != nil || string(b) != "the answer" {
