@@ -246,23 +246,43 @@ func TestNoEndpointAnswers(t *testing.T) {
 	}
 }
 
+// Each endpoint gets its fair share of the time that those before it have left.
 func TestSilentEndpointLeavesTimeForTheNext(t *testing.T) {
 	silent := Endpoint{Addr: netip.MustParseAddrPort("192.0.2.1:1")}
 	last := backend(t, func(c *net.TCPConn) { _, _ = c.Write([]byte("x")) })
+	const budget = time.Hour
+	// Its time was shared out some time between after and called.
+	type attempt struct{ after, called, deadline time.Time }
+	var attempts []attempt
+	after := time.Now()
 	l := newLab(t, &Server{
 		Dial: func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
+			a := attempt{after: after, called: time.Now()}
+			a.deadline, _ = ctx.Deadline()
+			attempts = append(attempts, a)
+			defer func() { after = time.Now() }()
 			if addr == silent.Addr {
-				<-ctx.Done()
-				return nil, ctx.Err()
+				return nil, context.DeadlineExceeded
 			}
 			return dialTCP(ctx, addr, &Options{})
 		},
-	}, toWith(Options{Timeout: 2 * time.Second}, silent, silent, last))
+	}, toWith(Options{Timeout: budget, AttemptTimeout: budget}, silent, silent, last))
 	if b, err := l.read(l.dial()); err != nil || b != "x" {
 		t.Errorf("read %q, %v; want the last endpoint to be reached although two before it swallow packets", b, err)
 	}
-	if r := l.record(); r.Duration > 2*time.Second {
-		t.Errorf("took %s; want less than the budget of 2s", r.Duration)
+	l.record()
+	if len(attempts) != 3 {
+		t.Fatalf("%d attempts; want 3", len(attempts))
+	}
+	end := attempts[2].deadline // the last one gets all that is left
+	if end.Before(attempts[0].after.Add(budget)) || end.After(attempts[0].called.Add(budget)) {
+		t.Errorf("the search ends in %s; want %s", end.Sub(attempts[0].called), budget)
+	}
+	for i, a := range attempts {
+		share := func(at time.Time) time.Time { return at.Add(end.Sub(at) / time.Duration(len(attempts)-i)) }
+		if a.deadline.Before(share(a.after)) || a.deadline.After(share(a.called)) {
+			t.Errorf("attempt %d may take %s; want %s", i+1, a.deadline.Sub(a.called), share(a.called).Sub(a.called))
+		}
 	}
 }
 
