@@ -254,9 +254,10 @@ func (c Control) update(t *testing.T, source resolver.Source, q resolver.Query) 
 			base = measure(t)
 		}
 	}
-	now := measure(t)
+	others := first.plus(c.Spare)
+	now := settled(t, base, others) // for the source is still busy
 	t.Logf("after 1 update: %s; after %d: %s; after %d: %s", first, updates/10, base, updates, now)
-	if now.exceeds(base, first.plus(c.Spare)) {
+	if now.exceeds(base, others) {
 		t.Error("that grows")
 	}
 }
@@ -301,10 +302,7 @@ func comeAndGo(t *testing.T, source resolver.Source, q resolver.Query) {
 	// The other ends of connections, which the test's own server may hold, go later; and
 	// a pool of them may be fuller by chance. What each watch leaves is ten times that.
 	pooled := base.plus(comings / 10)
-	now := measure(t)
-	for deadline := time.Now().Add(prompt); now.exceeds(base, pooled) && time.Now().Before(deadline); now = measure(t) {
-		<-time.After(retryPause)
-	}
+	now := settled(t, base, pooled)
 	t.Logf("after %d watches: %s; after %d: %s", comings/10, base, comings, now)
 	if now.exceeds(base, pooled) {
 		t.Error("that grows")
@@ -332,6 +330,17 @@ func (u usage) plus(n int) usage {
 // the rest than there was in others.
 func (u usage) exceeds(heap, others usage) bool {
 	return u.heap > heap.heap+growth || u.goroutines > others.goroutines+2 || u.descriptors > others.descriptors+2
+}
+
+// settled is what the process holds once that exceeds neither heap nor others, or after
+// prompt: what a question takes comes and goes, what grows stays.
+func settled(t testing.TB, heap, others usage) usage {
+	t.Helper()
+	now := measure(t)
+	for deadline := time.Now().Add(prompt); now.exceeds(heap, others) && time.Now().Before(deadline); now = measure(t) {
+		<-time.After(retryPause)
+	}
+	return now
 }
 
 func measure(t testing.TB) usage {
