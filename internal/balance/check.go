@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"time"
 )
 
@@ -37,7 +38,10 @@ func (c *Check) do(ctx context.Context, addr netip.AddrPort, dial func(context.C
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	conn, err := dial(ctx, addr)
-	if err != nil {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded): // ours, not the kernel's ETIMEDOUT
+		return fmt.Errorf("no connection to %s within %s", addr, timeout)
+	case err != nil:
 		return err
 	}
 	defer conn.Close()

@@ -12,12 +12,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // world is the endpoints of a bubble: in-memory connections, since real ones know
@@ -319,12 +322,43 @@ func TestTCPCheck(t *testing.T) {
 	}
 }
 
-// checked does a check once.
+// checked does a check once. Its connection is made however short its time is.
 func checked(t *testing.T, c Check, addr netip.AddrPort, want string) {
 	t.Helper()
-	err := c.do(t.Context(), c.address(addr), dialTCP)
+	err := c.do(t.Context(), c.address(addr), func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+		return dialTCP(context.WithoutCancel(ctx), addr)
+	})
 	if got := fmt.Sprint(err); want == "" && err != nil || !strings.Contains(got, want) && want != "" {
 		t.Errorf("%v; want %q", err, want)
+	}
+}
+
+// Whose connection is not there in time reads as that, however the dial puts it.
+func TestCheckWithoutAConnection(t *testing.T) {
+	for name, test := range map[string]struct {
+		err, want error
+	}{
+		"the dial sees the context":  {context.DeadlineExceeded, errors.New("no connection to 10.0.0.0:80 within 1m0s")},
+		"the dial sees the deadline": {os.ErrDeadlineExceeded, errors.New("no connection to 10.0.0.0:80 within 1m0s")},
+		"the kernel gave up":         {unix.ETIMEDOUT, unix.ETIMEDOUT},
+		"no descriptor is left":      {unix.EMFILE, unix.EMFILE},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				c := Check{Kind: TCPCheck, Timeout: time.Minute}
+				err := c.do(t.Context(), addr(0), func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) {
+					<-ctx.Done()
+					return nil, &net.OpError{Op: "dial", Net: "tcp", Err: test.err}
+				})
+				if !errors.Is(err, test.want) && fmt.Sprint(err) != test.want.Error() {
+					t.Errorf("%v; want %v", err, test.want)
+				}
+				if took := time.Since(began); took != c.Timeout {
+					t.Errorf("took %s; want %s", took, c.Timeout)
+				}
+			})
+		})
 	}
 }
 
