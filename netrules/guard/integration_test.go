@@ -126,9 +126,15 @@ func serve(t *testing.T, b bridged) {
 	}
 }
 
-// served reports whether who dials from the address from is greeted, in any of
-// so many tries at once.
-func served(lab *netlab.Lab, from, to netip.Addr, tries int) int {
+// How long served waits.
+const (
+	patience = 10 * time.Second       // for what happens at once when it works
+	silence  = 900 * time.Millisecond // for what must not happen: all of it is waited for
+)
+
+// served is how many of so many tries at once, from the address from, are greeted
+// in time.
+func served(lab *netlab.Lab, from, to netip.Addr, tries int, inTime time.Duration) int {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	count := 0
@@ -136,7 +142,7 @@ func served(lab *netlab.Lab, from, to netip.Addr, tries int) int {
 		wg.Go(func() {
 			var conn net.Conn
 			err := lab.NS().Do(func() (err error) {
-				d := net.Dialer{Timeout: 900 * time.Millisecond, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
+				d := net.Dialer{Timeout: inTime, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
 				d.SetMultipathTCP(false)
 				conn, err = d.Dial("tcp", netip.AddrPortFrom(to, 7000).String())
 				return err
@@ -145,7 +151,7 @@ func served(lab *netlab.Lab, from, to netip.Addr, tries int) int {
 				return
 			}
 			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(time.Second))
+			_ = conn.SetDeadline(time.Now().Add(inTime))
 			if n, _ := conn.Read(make([]byte, 8)); n > 0 {
 				mu.Lock()
 				count++
@@ -164,7 +170,7 @@ func wantHonest(t *testing.T, b bridged) {
 		lab.Run(t, "", "ip", "neigh", "flush", "all")
 	}
 	for i := range ours {
-		if served(b.victim, victimAddrs[i], ours[i], 3) != 3 || served(b.attacker, attackerAddrs[i], ours[i], 3) != 3 {
+		if served(b.victim, victimAddrs[i], ours[i], 3, patience) != 3 || served(b.attacker, attackerAddrs[i], ours[i], 3, patience) != 3 {
 			t.Errorf("an honest container does not get through to %s", ours[i])
 		}
 	}
@@ -213,30 +219,30 @@ func TestTakenAddress(t *testing.T) {
 	b := newBridged(t)
 	serve(t, b)
 	wantHonest(t, b)
-	steal := func() (stolen int) {
+	steal := func(inTime time.Duration) (stolen int) {
 		for _, lab := range []*netlab.Lab{b.host, b.attacker} { // everybody asks anew who is where
 			lab.Run(t, "", "ip", "neigh", "flush", "all")
 		}
 		for i := range ours {
-			stolen += served(b.attacker, victimAddrs[i], ours[i], 50)
+			stolen += served(b.attacker, victimAddrs[i], ours[i], 50, inTime)
 		}
 		return stolen
 	}
 	b.attacker.Run(t, "", "ip", "addr", "add", victimAddrs[0].String()+"/24", "dev", "eth0")
 	b.attacker.Run(t, "", "ip", "addr", "add", victimAddrs[1].String()+"/64", "dev", "eth0", "nodad")
-	if steal() == 0 {
+	if steal(patience) == 0 {
 		t.Fatal("without a guard the forgery fails too, so this test shows nothing")
 	}
 
 	g := install(t, b)
-	if n := served(b.victim, victimAddrs[0], ours[0], 3); n > 0 {
+	if n := served(b.victim, victimAddrs[0], ours[0], 3, silence); n > 0 {
 		t.Error("served an address that is not bound")
 	}
 	if err := g.Bind(b.bindings(t)); err != nil {
 		t.Fatal(err)
 	}
 	b.host.Run(t, "", "ip", "neigh", "flush", "all")
-	if n := steal(); n > 0 {
+	if n := steal(silence); n > 0 {
 		t.Errorf("%d of 100 connections from a taken address were served", n)
 	}
 	wantHonest(t, b)
@@ -252,10 +258,10 @@ func TestTakenAddress(t *testing.T) {
 	}
 	b.host.Run(t, "", "ip", "neigh", "flush", "all")
 	for i := range ours {
-		if n := served(b.attacker, victimAddrs[i], ours[i], 3); n != 3 {
+		if n := served(b.attacker, victimAddrs[i], ours[i], 3, patience); n != 3 {
 			t.Errorf("%d of 3 connections to %s from the port that the address has moved to", n, ours[i])
 		}
-		if n := served(b.victim, victimAddrs[i], ours[i], 3); n != 0 {
+		if n := served(b.victim, victimAddrs[i], ours[i], 3, silence); n != 0 {
 			t.Errorf("%d of 3 connections to %s from the port that it has left", n, ours[i])
 		}
 	}
