@@ -268,25 +268,24 @@ func TestDaemonKilled(t *testing.T) {
 // What the daemon had in its hands is lost, and must not look like a whole stream.
 func TestDaemonKilledWithBytesInItsHands(t *testing.T) {
 	hold := make(chan struct{})
-	t.Cleanup(func() { close(hold) })
 	p := startDaemon(t, endpoint(t, func(conn *net.TCPConn) {
 		<-hold // and do not read
 		conn.Close()
 	}))
+	t.Cleanup(func() { close(hold) }) // before both are waited for
 	conn := p.dial()
-	block := make([]byte, 1<<20)
-	if err := conn.SetWriteDeadline(time.Now().Add(2 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	for { // until everything on the way is full, the daemon's pipe too
-		if _, err := conn.Write(block); err != nil {
-			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Fatal(err)
-			}
-			break
-		}
-	}
 	p.awaitKept(1)
+	block := make([]byte, 1<<20)
+	for full := false; !full; { // everything on the way, the daemon's pipe too
+		if err := conn.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := conn.Write(block)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+		full = n == 0
+	}
 	p.signal(syscall.SIGKILL)
 	p.await("carried client=app port=6379 up=0 down=0 reason=daemon_gone")
 	if _, err := conn.Read(block); !errors.Is(err, syscall.ECONNRESET) {
