@@ -51,6 +51,29 @@ func (p promptly) RouteNow(Accepted) (*Route, Chooser) {
 	return &route, endpoints
 }
 
+// holdLoops calls do for each connection of the loops, and has all loops wait until release
+// is called.
+func holdLoops(t *testing.T, server *Server, do func(*relay)) (release func()) {
+	t.Helper()
+	gate := make(chan struct{})
+	release = sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(release)
+	for _, loop := range server.loops {
+		entered := make(chan struct{})
+		loop.post(func() {
+			for _, r := range loop.relays {
+				if r != nil {
+					do(r)
+				}
+			}
+			close(entered)
+			<-gate
+		})
+		<-entered
+	}
+	return release
+}
+
 // TestLoopKeepsToItsThread: whatever else wants to run, the same thread goes on with a
 // loop.
 func TestLoopKeepsToItsThread(t *testing.T) {

@@ -3,7 +3,6 @@ package proxy
 import (
 	"io"
 	"net"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -32,14 +31,7 @@ func TestEndGoesWithTheLastBytes(t *testing.T) {
 	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	gate := make(chan struct{})
-	release := sync.OnceFunc(func() { close(gate) })
-	t.Cleanup(release)
-	for _, loop := range server.loops {
-		entered := make(chan struct{})
-		loop.post(func() { close(entered); <-gate })
-		<-entered // or else it may see the answer before its end
-	}
+	release := holdLoops(t, server, func(*relay) {}) // or else one may see the answer before its end
 	close(answer)
 	acked(t, <-answered) // and so has the end arrived
 	before := segments(t, conn)

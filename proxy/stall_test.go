@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"sync"
 	"testing"
 	"time"
 
@@ -153,23 +152,8 @@ func TestResetWithTheLastBytes(t *testing.T) {
 	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	// All loops are held up until both the bytes and the reset are there.
-	gate := make(chan struct{})
-	release := sync.OnceFunc(func() { close(gate) })
-	t.Cleanup(release)
-	for _, loop := range server.loops {
-		entered := make(chan struct{})
-		loop.post(func() {
-			for _, r := range loop.relays {
-				if r != nil {
-					r.extra().bounds.Stall = 200 * time.Millisecond
-				}
-			}
-			close(entered)
-			<-gate
-		})
-		<-entered
-	}
+	// Held up until both the bytes and the reset are there.
+	release := holdLoops(t, server, func(r *relay) { r.extra().bounds.Stall = 200 * time.Millisecond })
 	if _, err := conn.Write(make([]byte, 32<<10)); err != nil { // what the proxy's kernel takes
 		t.Fatal(err)
 	}
