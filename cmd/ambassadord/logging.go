@@ -7,11 +7,14 @@ import (
 	"sync/atomic"
 
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/logbudget"
 	"github.com/ambassadord/ambassadord/internal/logbuffer"
 )
 
 // newLogger makes a logger of the level and format that cfg says.
-func newLogger(cfg config.Config, w io.Writer) *slog.Logger { return slog.New(newHandler(cfg, w)) }
+func newLogger(cfg config.Config, w io.Writer) *slog.Logger {
+	return slog.New(logbudget.Shorten(newHandler(cfg, w)))
+}
 
 func newHandler(cfg config.Config, w io.Writer) slog.Handler {
 	options := &slog.HandlerOptions{Level: cfg.LogLevel}
@@ -24,28 +27,34 @@ func newHandler(cfg config.Config, w io.Writer) slog.Handler {
 // logRoom is how much of the log may wait for whoever reads it: thousands of lines.
 const logRoom = 1 << 20
 
-// newDaemonLogger is newLiveLogger for a process that must not wait for whoever reads its
-// log. flush is to be called at its end.
+// newDaemonLogger is newLogger for a process that runs for long: it must not wait for
+// whoever reads its log, nor let anybody fill it. retune changes its level and format;
+// flush is to be called at its end.
 func newDaemonLogger(cfg config.Config, w io.Writer) (log *slog.Logger, retune func(config.Config), flush func()) {
 	buffer := logbuffer.New(w, logRoom, func(lines int) {
 		log.Warn("log lines were dropped: whoever reads the log is too slow", "lines", lines,
 			"hint", "set --log-level warn, or have the log read faster")
 	})
-	log, retune = newLiveLogger(cfg, buffer)
+	live, retune := newLiveHandler(cfg, buffer)
+	budget := logbudget.New(live)
+	log = slog.New(budget)
 	go buffer.Run()
-	return log, retune, buffer.Close
+	return log, retune, func() {
+		budget.Flush()
+		buffer.Close()
+	}
 }
 
-// newLiveLogger is newLogger, and a function that gives the logger, and all that were
+// newLiveHandler is newHandler, and a function that gives the handler, and all that were
 // made from it, the level and format of another Config.
-func newLiveLogger(cfg config.Config, w io.Writer) (*slog.Logger, func(config.Config)) {
+func newLiveHandler(cfg config.Config, w io.Writer) (slog.Handler, func(config.Config)) {
 	var current atomic.Pointer[slog.Handler]
 	set := func(cfg config.Config) {
 		h := newHandler(cfg, w)
 		current.Store(&h)
 	}
 	set(cfg)
-	return slog.New(liveHandler{current: &current}), set
+	return liveHandler{current: &current}, set
 }
 
 // liveHandler hands records to the handler that is current.

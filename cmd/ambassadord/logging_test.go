@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -55,14 +58,37 @@ func TestASlowReaderOfTheLogIsToldWhatItMissed(t *testing.T) {
 	log, _, flush := newDaemonLogger(config.Default(), out)
 	log.Info("first")
 	<-out.begun
-	long := strings.Repeat("x", logRoom/4)
-	for range 10 {
-		log.Info(long) // nothing waits for the reader
+	text := strings.Repeat("x", 400) // and a line more than that
+	const lines = 2 * logRoom / 400
+	for i := range lines {
+		log.Info("connection", "client", fmt.Sprint("c", i), "pad", text) // nothing waits for the reader
 	}
 	close(out.goOn)
 	flush()
-	text := out.String()
-	if n := strings.Count(text, long); n != 3 || !strings.Contains(text, "too slow\" lines=7") {
-		t.Errorf("%d of 10 lines arrived; want 3, and that 7 were dropped: %.200s", n, text[strings.LastIndex(text, "time="):])
+	log.Info("last")
+	told := regexp.MustCompile(`too slow" lines=(\d+)`).FindStringSubmatch(out.String())
+	if told == nil {
+		t.Fatalf("nothing says that lines were dropped: %.300s", out.String())
+	}
+	dropped, _ := strconv.Atoi(told[1])
+	if n := strings.Count(out.String(), text); dropped == 0 || n+dropped != lines {
+		t.Errorf("%d of %d lines arrived, and %d are said to have been dropped", n, lines, dropped)
+	}
+}
+
+// TestNobodyFillsTheDaemonsLog: 5,000 connections fail for a label of 65,000 bytes that
+// makes no sense, and somebody else's one is told of.
+func TestNobodyFillsTheDaemonsLog(t *testing.T) {
+	var out bytes.Buffer
+	log, _, flush := newDaemonLogger(config.Default(), &out)
+	text := strings.Repeat("x", 65000)
+	for range 5000 {
+		log.Warn("connection", "client", "hostile", "id", "0", "port", 6379, "target", text, "reason", "no_binding",
+			"error", fmt.Errorf("label connect.6379=%s: no port", text), "hint", "write HOST:PORT, not "+text)
+	}
+	log.Warn("connection", "client", "honest", "id", "1", "reason", "dial_failed", "error", io.EOF)
+	flush()
+	if out.Len() > 3<<20 || !strings.Contains(out.String(), "client=honest") || !strings.Contains(out.String(), "lines=4900") {
+		t.Errorf("%d bytes, ending with\n%s", out.Len(), out.String()[max(0, out.Len()-500):])
 	}
 }

@@ -309,8 +309,8 @@ func TestConfigPageNamesEveryKey(t *testing.T) {
 func TestLiveLogger(t *testing.T) {
 	var out strings.Builder
 	cfg := config.Default()
-	log, set := newLiveLogger(cfg, &out)
-	derived := log.With("a", 1).WithGroup("g").With("b", 2)
+	live, set := newLiveHandler(cfg, &out)
+	derived := slog.New(live).With("a", 1).WithGroup("g").With("b", 2)
 	derived.Debug("one")
 	cfg.LogLevel, cfg.LogFormat = slog.LevelDebug, "json"
 	set(cfg)
