@@ -52,12 +52,13 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 		m.add(&a)
 		return true
 	})
-	if m.long || m.size > Line || tooLong(r.Message) {
-		r = shortened(r, Line-h.base.size)
-		m.size = min(m.size, Line)
-	}
+	long := m.long || m.size > Line || tooLong(r.Message)
+	m.size = min(m.size, Line)
 	if h.budget != nil && !h.budget.admit(&r, &m) {
 		return nil
+	}
+	if long {
+		r = shortened(r, Line-h.base.size)
 	}
 	return h.next.Handle(ctx, r)
 }
