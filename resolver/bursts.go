@@ -13,6 +13,9 @@ import (
 const (
 	burstLines = 10
 	burstTime  = time.Second
+	// burstOwners is of how many clients one line each is logged beyond burstLines: what
+	// one of them has wrong is not to hide what happens to another.
+	burstOwners = 100
 )
 
 // bursts logs what watches have to say.
@@ -32,6 +35,7 @@ type burstKind struct {
 // burst is the lines of one kind within burstTime of the first.
 type burst struct {
 	logged, more int
+	owners       map[string]struct{} // that have had a line
 	over         *time.Timer
 }
 
@@ -39,26 +43,35 @@ func newBursts(log *slog.Logger) *bursts {
 	return &bursts{log: log, open: map[burstKind]*burst{}}
 }
 
-// say logs a line about q.
-func (b *bursts) say(level slog.Level, q Query, message string, attrs ...any) {
-	if level >= slog.LevelInfo && !b.room(burstKind{q.Scheme, message, level}) {
+// say logs a line about q, which is owner's; "" is the operator.
+func (b *bursts) say(level slog.Level, q Query, owner, message string, attrs ...any) {
+	if level >= slog.LevelInfo && !b.room(burstKind{q.Scheme, message, level}, owner) {
 		level = slog.LevelDebug
 	}
-	b.log.Log(context.Background(), level, message, append([]any{"target", q.String()}, attrs...)...)
+	about := []any{"target", q.String()}
+	if owner != "" {
+		about = append(about, "client", owner)
+	}
+	b.log.Log(context.Background(), level, message, append(about, attrs...)...)
 }
 
 // room says whether one more line of a kind is to be seen, and counts it.
-func (b *bursts) room(kind burstKind) bool {
+func (b *bursts) room(kind burstKind, owner string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	one := b.open[kind]
 	if one == nil {
-		one = &burst{}
+		one = &burst{owners: map[string]struct{}{}}
 		one.over = time.AfterFunc(burstTime, func() { b.end(kind) })
 		b.open[kind] = one
 	}
 	if one.logged < burstLines {
 		one.logged++
+		one.owners[owner] = struct{}{}
+		return true
+	}
+	if _, had := one.owners[owner]; !had && len(one.owners) < burstOwners {
+		one.owners[owner] = struct{}{}
 		return true
 	}
 	one.more++

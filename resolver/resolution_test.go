@@ -117,7 +117,7 @@ func TestWhatIsKnownIsSaidAtOnce(t *testing.T) {
 			}
 		}
 		unknown("before anybody asked")
-		if watched := r.watching(Query{Scheme: "fake", Host: "first"}); watched != nil {
+		if watched := r.watching(Query{Scheme: "fake", Host: "first"}, nil); watched != nil {
 			t.Error("a watch was started")
 		}
 		r.Keep([]Target{target})

@@ -3,7 +3,6 @@ package resolver
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -12,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/suggest"
 )
 
@@ -41,6 +39,8 @@ type Options struct {
 	// Asking bounds the first questions that one scheme's source is asked at a
 	// time. Default 64.
 	Asking int
+	// Shares bound what the targets of clients cost.
+	Shares Shares
 	// Log is told when a source fails and when it is well again. Default: nobody.
 	Log *slog.Logger
 }
@@ -71,10 +71,12 @@ type Resolver struct {
 
 	running chan struct{} // closed once Run has set ctx
 	ctx     context.Context
-	watches sync.Map // Query → *watch
+	watches sync.Map     // Query → *watch
+	count   atomic.Int64 // of watches
 	mu      sync.Mutex
 	wg      sync.WaitGroup
-	kept    atomic.Pointer[map[Query]struct{}]
+	kept    atomic.Pointer[kept]
+	shares  *shares
 	log     *bursts
 	turns   map[string]chan struct{} // by scheme: a place for each question that may be open
 }
@@ -82,8 +84,8 @@ type Resolver struct {
 // New makes a Resolver over sources, by the scheme each of them answers.
 func New(sources map[string]Source, options Options) *Resolver {
 	options.setDefaults()
-	r := &Resolver{sources: sources, options: options, log: newBursts(options.Log), running: make(chan struct{})}
-	r.kept.Store(&map[Query]struct{}{})
+	r := &Resolver{sources: sources, options: options, log: newBursts(options.Log), running: make(chan struct{}), shares: newShares(options.Shares)}
+	r.kept.Store(new(kept))
 	r.turns = make(map[string]chan struct{}, len(sources))
 	for scheme := range sources {
 		r.turns[scheme] = make(chan struct{}, options.Asking)
@@ -115,12 +117,11 @@ func (r *Resolver) Run(ctx context.Context) error {
 // stopIdle stops the watches that nobody asked for lately and no declaration
 // keeps.
 func (r *Resolver) stopIdle(now time.Time) {
-	kept := *r.kept.Load()
+	kept := r.kept.Load()
 	r.watches.Range(func(_, value any) bool {
 		w := value.(*watch)
-		if _, ok := kept[w.query]; !ok && now.Sub(w.usedAt()) >= r.options.IdleAfter {
-			r.watches.Delete(w.query)
-			w.stop() // which wakes those who wait for it
+		if !kept.has(w.query) && now.Sub(w.usedAt()) >= r.options.IdleAfter {
+			r.forget(w)
 		}
 		return true
 	})
@@ -162,22 +163,6 @@ func (r *Resolver) unknownScheme(text string, offset int, scheme string) error {
 	return syntaxError(text, offset, fix, "unknown scheme %q", scheme)
 }
 
-// Keep says which targets are declared now: their watches start at once, so
-// that a first connection finds an answer, and do not stop for idleness.
-func (r *Resolver) Keep(targets []Target) {
-	kept := make(map[Query]struct{}, len(targets))
-	for _, t := range targets {
-		for q := range t.Queries() {
-			kept[q] = struct{}{}
-		}
-	}
-	r.kept.Store(&kept)
-	<-r.running
-	for q := range kept {
-		r.watch(q)
-	}
-}
-
 func (r *Resolver) started(ctx context.Context) error {
 	select {
 	case <-r.running:
@@ -210,39 +195,4 @@ func (r *Resolver) settle(ctx context.Context, t Target) view {
 			return v
 		}
 	}
-}
-
-// watching returns the running watch of q, nil if there is none. It takes no lock.
-func (r *Resolver) watching(q Query) *watch {
-	if w, ok := r.watches.Load(q); ok {
-		return w.(*watch)
-	}
-	return nil
-}
-
-// watch returns the running watch of q, and starts it if there is none.
-func (r *Resolver) watch(q Query) *watch {
-	if w, ok := r.watches.Load(q); ok {
-		return w.(*watch)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if w, ok := r.watches.Load(q); ok {
-		return w.(*watch)
-	}
-	w := newWatch(q, &r.options, r.log)
-	source, ok := r.sources[q.Scheme]
-	switch {
-	case !ok:
-		w.fail(hint.Errorf("this is a defect; please report it", "no source for scheme %q", q.Scheme), true)
-		return w
-	case r.ctx.Err() != nil:
-		w.fail(errors.New("the resolver has stopped"), true)
-		return w
-	}
-	var ctx context.Context
-	ctx, w.stop = context.WithCancel(r.ctx)
-	r.watches.Store(q, w)
-	r.wg.Go(func() { r.runWatch(ctx, w, source) })
-	return w
 }

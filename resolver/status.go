@@ -109,7 +109,7 @@ func (r *Resolver) status(t Target, v *view) Status {
 	for i, c := range t.Choices {
 		for j, q := range c.Queries {
 			p := r.readChoice(c.only(j), now, &view{find: r.watch})
-			known := r.watch(q).state.Load()
+			known := r.watch(q, nil).state.Load()
 			one := QueryStatus{
 				Query: q, Choice: i, Endpoints: p.endpoints, LeftOut: p.leftOut, Notes: p.notes,
 				Answered: known.answered, Err: errors.Join(p.errs...), Failing: known.failing,

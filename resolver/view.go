@@ -20,8 +20,10 @@ type view struct {
 	watched []<-chan struct{} // closed when an answer changes
 	answers []answered        // in step with watched
 
-	find      func(Query) *watch // the watch of a query; nil if it has none
-	unwatched bool               // some query has none
+	// find returns the watch of a query, nil if it has none; by is the one whose answer
+	// has the query, if one has.
+	find      func(q Query, by *watch) *watch
+	unwatched bool // some query has none
 }
 
 // part is what the watches of one choice say.
@@ -71,7 +73,7 @@ func (v *view) settled() bool {
 
 // view reads the watches of t as find gives them, all of them: what a chain may fall
 // back to is to be warm.
-func (r *Resolver) view(t Target, now time.Time, find func(Query) *watch) view {
+func (r *Resolver) view(t Target, now time.Time, find func(Query, *watch) *watch) view {
 	v := view{parts: make([]part, len(t.Choices)), chosen: -1, find: find}
 	for i, c := range t.Choices {
 		v.parts[i] = r.readChoice(c, now, &v)
@@ -88,7 +90,7 @@ func (r *Resolver) readChoice(c Choice, now time.Time, v *view) part {
 	var p part
 	before := len(v.watched)
 	for i, q := range c.Queries {
-		s := r.read(q, now, &p, v)
+		s, w := r.read(q, nil, now, &p, v)
 		if !s.counts() {
 			continue
 		}
@@ -101,7 +103,7 @@ func (r *Resolver) readChoice(c Choice, now time.Time, v *view) part {
 				p.endpoints = append(p.endpoints, e)
 				continue
 			}
-			if found := r.read(lookupOf(e), now, &p, v); found.counts() {
+			if found, _ := r.read(lookupOf(e), w, now, &p, v); found.counts() {
 				for _, f := range found.answer.Endpoints {
 					e.Addr = f.Addr
 					p.endpoints = append(p.endpoints, e)
@@ -126,11 +128,11 @@ func lookupOf(e Endpoint) Query {
 }
 
 // read returns what q's watch knows, and notes in p what it does not.
-func (r *Resolver) read(q Query, now time.Time, p *part, v *view) *state {
-	w := v.find(q)
+func (r *Resolver) read(q Query, by *watch, now time.Time, p *part, v *view) (*state, *watch) {
+	w := v.find(q, by)
 	if w == nil {
 		v.unwatched = true
-		return new(state)
+		return new(state), nil
 	}
 	w.used.Store(now.UnixNano())
 	s := w.state.Load()
@@ -141,11 +143,11 @@ func (r *Resolver) read(q Query, now time.Time, p *part, v *view) *state {
 		if s.answer.Note != "" {
 			p.notes = append(p.notes, s.answer.Note)
 		}
-		return s
+		return s, w
 	}
 	if s.err != nil && (s.standing || now.Sub(s.failed) < r.options.NegativeFor) {
 		p.errs = append(p.errs, s.err)
-		return s
+		return s, w
 	}
 	until, asked := w.created.Add(r.options.Timeout), w.askedAt()
 	if s.err != nil { // ask again now rather than at the end of a long backoff
@@ -158,7 +160,7 @@ func (r *Resolver) read(q Query, now time.Time, p *part, v *view) *state {
 		w.askNow()
 	}
 	p.pending = append(p.pending, pending{query: q, last: s.err, until: until, changed: s.replaced})
-	return s
+	return s, w
 }
 
 // decide sets the choice to be used and says whether that is final. If not, it is

@@ -25,6 +25,9 @@ type watch struct {
 	asked   atomic.Int64  // when the source was last asked, likewise; 0 before
 	retry   chan struct{} // asks for an attempt before its turn, or the backoff's end
 	stop    context.CancelFunc
+	// owners are the clients that declare it, or what led to it; none for the operator's.
+	owners    atomic.Pointer[[]*account]
+	allowance *Allowance // set when it runs
 
 	state atomic.Pointer[state] // read without a lock
 
@@ -80,12 +83,16 @@ func (w *watch) publish(a Answer) {
 		a.LeftOut = slices.Clip(a.LeftOut[:MaxLeftOut])
 		a.Note = join(a.Note, fmt.Sprintf("%d more are left out", more))
 	}
+	if err := w.allowance.publish(&a); err != nil {
+		w.fail(err, true)
+		return
+	}
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	old := w.state.Load()
 	if old.err != nil {
-		w.log.say(slog.LevelInfo, w.query, "source is well again", "after", now.Sub(old.failing).Round(time.Millisecond).String())
+		w.say(slog.LevelInfo, "source is well again", "after", now.Sub(old.failing).Round(time.Millisecond).String())
 	}
 	if w.expiry != nil {
 		w.expiry.Stop()
@@ -125,7 +132,15 @@ func (w *watch) logFailure(old, next *state) {
 		message = "source failed; the last answer stays"
 		attrs = append(attrs, "endpoints", len(next.answer.Endpoints), "last_answer_age", next.failed.Sub(next.answered).Round(time.Millisecond).String())
 	}
-	w.log.say(level, w.query, message, attrs...)
+	w.say(level, message, attrs...)
+}
+
+func (w *watch) say(level slog.Level, message string, attrs ...any) {
+	owner := ""
+	if owners := w.owners.Load(); owners != nil && len(*owners) > 0 {
+		owner = (*owners)[0].owner
+	}
+	w.log.say(level, w.query, owner, message, attrs...)
 }
 
 // expire forgets an answer whose source has been failing for MaxStale.
@@ -137,7 +152,7 @@ func (w *watch) expire() {
 	}
 	w.expiry = nil
 	next := *w.state.Load()
-	w.log.say(slog.LevelWarn, w.query, "the last answer is too old and no longer counts",
+	w.say(slog.LevelWarn, "the last answer is too old and no longer counts",
 		"failing_for", time.Since(next.failing).Round(time.Millisecond).String(), "max_stale", w.options.MaxStale.String(), "error", next.err)
 	next.answer, next.answered = nil, time.Time{}
 	w.replace(next)
@@ -210,6 +225,9 @@ func (w *watch) askNow() {
 // runWatch asks source until ctx ends, with a growing pause after each failure.
 func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
 	defer w.end()
+	w.allowance = &Allowance{shares: r.shares, owners: &w.owners}
+	defer w.allowance.end()
+	ctx = context.WithValue(ctx, allowanceKey{}, w.allowance)
 	backoff, urgent := r.options.BackoffMin, false
 	for {
 		answered := r.admit(ctx, w, urgent)

@@ -2,6 +2,7 @@ package consul
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -11,14 +12,28 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/ambassadord/ambassadord/resolver"
 )
 
 const (
 	// dialTimeout bounds how long an agent that drops packets holds up a watch.
 	dialTimeout = 2 * time.Second
 
-	// maxBody bounds one answer of an agent, in bytes.
-	maxBody = 32 << 20
+	// Bounds of one answer, in bytes: of any agent to the operator, of the configured
+	// agents to clients, and of an agent that a client names.
+	maxBody, maxShared, maxForeign = 32 << 20, 8 << 20, 2 << 20
+
+	// perObject is what an object of an answer takes beside its text, once it is decoded:
+	// two bytes of JSON can be one.
+	perObject = 200
+
+	// maxHeader bounds an answer's header, in bytes.
+	maxHeader = 64 << 10
+
+	// bodyTimeout bounds the time from an answer's header to its end, of which the time
+	// that a query may wait is no part.
+	bodyTimeout = 20 * time.Second
 )
 
 // agent is one Consul agent.
@@ -33,6 +48,8 @@ type agent struct {
 
 	mu     sync.Mutex
 	crowds map[scope]*crowd
+
+	users int // how many watches have it, under Client.mu; of an agent that a target names
 }
 
 // newAgent makes the API client for one agent. It builds the transport itself:
@@ -49,6 +66,7 @@ func newAgent(address string, trusted bool, blocking int) (*agent, error) {
 	transport.DialContext = dialer.DialContext
 	transport.TLSHandshakeTimeout = dialTimeout
 	transport.MaxIdleConnsPerHost = shortLanes
+	transport.MaxResponseHeaderBytes = maxHeader
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {
 		config.Address = path
 		transport.Proxy = nil
@@ -118,6 +136,45 @@ func (g guardedTransport) RoundTrip(request *http.Request) (*http.Response, erro
 		return nil, err
 	}
 	g.multiplexed.Store(response.ProtoMajor >= 2)
-	response.Body = http.MaxBytesReader(nil, response.Body, maxBody)
+	allowance := resolver.AllowanceOf(request.Context())
+	most := int64(maxBody)
+	switch {
+	case allowance.Limited() && !g.trusted:
+		most = maxForeign
+	case allowance.Limited():
+		most = maxShared
+	}
+	body := http.MaxBytesReader(nil, response.Body, most) // of what is read, unpacked
+	response.Body = allowance.Read(request.Context(), inTime(body, bodyTimeout), perObject)
 	return response, nil
+}
+
+// timedBody is closed when it has not been read whole in time: who answers a byte a minute
+// holds what has been read all the while.
+type timedBody struct {
+	io.ReadCloser
+	over *time.Timer
+	late atomic.Bool
+}
+
+func inTime(body io.ReadCloser, limit time.Duration) io.ReadCloser {
+	t := &timedBody{ReadCloser: body}
+	t.over = time.AfterFunc(limit, func() {
+		t.late.Store(true)
+		_ = body.Close()
+	})
+	return t
+}
+
+func (t *timedBody) Read(p []byte) (int, error) {
+	n, err := t.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && t.late.Load() {
+		err = context.DeadlineExceeded
+	}
+	return n, err
+}
+
+func (t *timedBody) Close() error {
+	t.over.Stop()
+	return t.ReadCloser.Close()
 }

@@ -59,6 +59,8 @@ type Client struct {
 
 	mu     sync.Mutex
 	agents map[string]*agent // by address
+	// lingering counts the timers that have still to look whether an agent is asked.
+	lingering int
 }
 
 // New makes a Client. It connects to an agent when one is first asked.
@@ -125,18 +127,85 @@ func (c *Client) avoid(a *agent) {
 	}
 }
 
-// named is the agent that a target names.
-func (c *Client) named(host string, port uint16) (*agent, error) {
+// lingering is how long an agent that a target named is remembered when no watch asks it
+// any more. Whoever watches again after a failure finds its connections.
+const lingering = time.Minute
+
+// named is the agent that a target names, until leave is called. Such agents are forgotten
+// with the last watch that asks them, or containers that come and go, and each name
+// another one, would leave theirs behind for ever.
+func (c *Client) named(allowance *resolver.Allowance, host string, port uint16) (a *agent, leave func(), err error) {
 	address := net.JoinHostPort(host, defaultPort)
 	if port != 0 {
 		address = net.JoinHostPort(host, strconv.Itoa(int(port)))
 	}
 	for _, configured := range c.configured {
 		if canonical(address) == canonical(configured) {
-			return c.agent(configured, true)
+			a, err = c.agent(configured, true)
+			return a, func() {}, err
 		}
 	}
-	return c.agent(address, false)
+	uncount, err := allowance.Server("consul://" + address)
+	if err != nil {
+		return nil, nil, err
+	}
+	if a, err = c.use(address); err != nil {
+		uncount()
+		return nil, nil, err
+	}
+	return a, func() { c.unuse(a); uncount() }, nil
+}
+
+// use counts one more watch of the agent at address.
+func (c *Client) use(address string) (*agent, error) {
+	for {
+		a, err := c.agent(address, false)
+		if err != nil {
+			return nil, err
+		}
+		c.mu.Lock()
+		there := c.agents[address] == a // or it has just been forgotten
+		if there {
+			a.users++
+		}
+		c.mu.Unlock()
+		if there {
+			return a, nil
+		}
+	}
+}
+
+// unuse counts one less. Beyond a few that linger, an agent without any is forgotten.
+func (c *Client) unuse(a *agent) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if a.users--; a.users > 0 {
+		return
+	}
+	if c.lingering >= mostLingering {
+		c.forget(a)
+		return
+	}
+	c.lingering++
+	time.AfterFunc(lingering, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.lingering--
+		if a.users == 0 {
+			c.forget(a)
+		}
+	})
+}
+
+// mostLingering bounds the agents that nobody asks and that are remembered.
+const mostLingering = 64
+
+// forget is called with mu held.
+func (c *Client) forget(a *agent) {
+	if c.agents[a.address] == a {
+		delete(c.agents, a.address)
+	}
+	a.transport.CloseIdleConnections()
 }
 
 // canonical makes addresses comparable, as far as that goes without asking DNS.

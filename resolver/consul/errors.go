@@ -54,7 +54,11 @@ func (r request) cause(err error) error {
 	case errors.As(err, &status):
 		return hint.Errorf(r.statusHint(status), "status %d: %q", status.Code, answer.Shorten(status.Body, maxErrorText))
 	case errors.As(err, &tooLong):
-		return hint.Errorf("ask for less: is the path the right one?", "an answer of more than %d MiB", maxBody>>20)
+		return hint.Errorf("ask for less: is the path the right one?", "an answer of more than %d MiB", tooLong.Limit>>20)
+	case hint.Of(err) != "": // of our own: too much is read for its client
+		return err
+	case strings.Contains(err.Error(), "server response headers exceeded"):
+		return hint.Errorf("is it a Consul agent's HTTP port?", "an answer whose header is longer than %d KiB", maxHeader>>10)
 	case strings.Contains(err.Error(), "readLoopPeekFailLocked"): // net/http has no better word for it
 		return hint.Errorf(limitsHint, "it answered before it was asked, as an agent does that takes no more connections")
 	case errors.Is(err, context.DeadlineExceeded):
@@ -65,8 +69,6 @@ func (r request) cause(err error) error {
 		return hint.Wrap(err, "set CONSUL_CACERT to the CA of the agent's certificate, and CONSUL_TLS_SERVER_NAME to a name in it")
 	case errors.As(err, &alert):
 		return hint.Wrap(alert, "set CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY to a pair that the agent accepts")
-	case hint.Of(err) != "":
-		return err
 	case errors.As(err, &netErr) && netErr.Timeout():
 		return hint.Errorf(fix, "connection timed out")
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -51,10 +51,11 @@ func (s kvSource) Watch(ctx context.Context, q resolver.Query, publish func(reso
 		},
 	}
 	if q.Host != "" {
-		a, err := s.client.named(q.Host, q.Port)
+		a, leave, err := s.client.named(resolver.AllowanceOf(ctx), q.Host, q.Port)
 		if err != nil {
 			return err
 		}
+		defer leave()
 		asked.agents = []*agent{a}
 	}
 	return s.client.watch(ctx, asked, publish)

@@ -1,0 +1,130 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+// kept is what is declared now. It is replaced, never changed.
+type kept struct {
+	queries map[Query][]*account // and whose each is; the operator's is nobody's
+	refused map[Query]error      // what somebody declares who has too many
+}
+
+func (k *kept) has(q Query) bool {
+	_, ok := k.queries[q]
+	return ok
+}
+
+// Keep says which targets are declared now, by the operator and by clients: their watches
+// start at once, so that a first connection finds an answer, and do not stop for idleness.
+// Those of a client that has more than its share fail, with a reason.
+func (r *Resolver) Keep(operator []Target, clients ...Owned) {
+	var now kept
+	now.queries, now.refused = r.shares.assign(operator, clients)
+	r.kept.Store(&now)
+	<-r.running
+	for q, owners := range now.queries {
+		w := r.watch(q, nil)
+		if known := w.owners.Load(); known == nil || !slices.Equal(*known, owners) {
+			w.owners.Store(&owners)
+		}
+	}
+	if r.count.Load() > int64(len(now.queries)+unownedWatches) {
+		r.stopUnowned(&now)
+	}
+}
+
+// stopUnowned stops the watches that were used the longest ago of those that somebody has
+// declared and nobody does any more, when they are too many to wait for their idleness.
+func (r *Resolver) stopUnowned(now *kept) {
+	var left []*watch
+	r.watches.Range(func(_, value any) bool {
+		if w := value.(*watch); !now.has(w.query) && w.owners.Load() != nil {
+			left = append(left, w)
+		}
+		return true
+	})
+	slices.SortFunc(left, func(a, b *watch) int { return b.usedAt().Compare(a.usedAt()) })
+	for _, w := range left[min(len(left), unownedWatches):] {
+		r.forget(w)
+	}
+}
+
+// forget stops a watch.
+func (r *Resolver) forget(w *watch) {
+	if r.watches.CompareAndDelete(w.query, w) {
+		w.stop() // which wakes those who wait for it
+	}
+}
+
+// watching returns the running watch of q, nil if there is none. It takes no lock.
+func (r *Resolver) watching(q Query, _ *watch) *watch {
+	if w, ok := r.watches.Load(q); ok {
+		return w.(*watch)
+	}
+	return nil
+}
+
+// watch returns the running watch of q, and starts it if there is none: on behalf of those
+// who declare it, or of the owners of by, whose answer has it.
+func (r *Resolver) watch(q Query, by *watch) *watch {
+	if w, ok := r.watches.Load(q); ok {
+		return w.(*watch)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w, ok := r.watches.Load(q); ok {
+		return w.(*watch)
+	}
+	w := newWatch(q, &r.options, r.log)
+	source, ok := r.sources[q.Scheme]
+	switch {
+	case !ok:
+		w.fail(hint.Errorf("this is a defect; please report it", "no source for scheme %q", q.Scheme), true)
+		return w
+	case r.ctx.Err() != nil:
+		w.fail(errors.New("the resolver has stopped"), true)
+		return w
+	}
+	lookup, err := r.ownersOf(w, by)
+	if err != nil { // each connection that wants it tells; nothing has happened that the log should
+		w.state.Store(&state{err: err, failed: w.created, failing: w.created, standing: true, replaced: make(chan struct{})})
+		return w
+	}
+	var ctx context.Context
+	ctx, w.stop = context.WithCancel(r.ctx)
+	r.watches.Store(q, w)
+	r.count.Add(1)
+	r.wg.Go(func() {
+		r.runWatch(ctx, w, source)
+		r.count.Add(-1)
+		r.shares.endLookup(lookup)
+	})
+	return w
+}
+
+// ownersOf notes in w whose it is, and returns for whom it is counted as a lookup of a
+// name in an answer, if it is one.
+func (r *Resolver) ownersOf(w, by *watch) (lookup *account, err error) {
+	now := r.kept.Load()
+	if owners, ok := now.queries[w.query]; ok {
+		w.owners.Store(&owners)
+		return nil, nil
+	}
+	if err := now.refused[w.query]; err != nil {
+		return nil, err
+	}
+	if by == nil {
+		return nil, nil
+	}
+	owners := by.owners.Load()
+	if owners == nil {
+		return nil, nil
+	}
+	w.owners.Store(owners)
+	return r.shares.lookup(*owners)
+}
