@@ -361,11 +361,12 @@ func (a *agent) act(ctx context.Context, t *tuning, snapshot *dockerd.Snapshot) 
 	table := identity.Build(snapshot, previous, a.self, t.layers, a.resolver.Parse)
 	a.logProblems(previous, table)
 	a.table.store(table)
+	var declared []resolver.Owned
 	if len(a.modes) > 0 {
-		targets = append(targets, table.Targets()...)
+		declared = declaredBy(table)
 		a.upstreams.keep(table)
 	}
-	a.resolver.Keep(targets)
+	a.resolver.Keep(targets, declared...)
 	for _, m := range a.running {
 		m.update(ctx, table)
 	}

@@ -11,6 +11,7 @@ package filewatch
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ type follower struct {
 	limit   int64
 	changed func([]byte, error)
 
-	last    []byte
+	last    [sha256.Size]byte // of what was told: the content itself may be a MiB
 	lastErr error
 	told    bool
 	seen    identity // of what was read last
@@ -113,13 +114,14 @@ func (f *follower) run(ctx context.Context, events *events, tick <-chan time.Tim
 func (f *follower) read(now identity) {
 	f.seen, f.before = now, now
 	content, err := readFile(f.path, f.limit)
+	digest := sha256.Sum256(content)
 	switch {
 	case err != nil && f.lastErr != nil && err.Error() == f.lastErr.Error():
 		return
-	case err == nil && f.told && f.lastErr == nil && bytes.Equal(content, f.last):
+	case err == nil && f.told && f.lastErr == nil && digest == f.last:
 		return
 	}
-	f.last, f.lastErr, f.told = content, err, true
+	f.last, f.lastErr, f.told = digest, err, true
 	f.changed(content, err)
 }
 

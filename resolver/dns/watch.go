@@ -16,11 +16,18 @@ type lookup struct {
 	noSuchName bool
 }
 
+// lookupCost is how many bytes of an answer a lookup counts for where a client has only so
+// many of them: two questions, each a socket of its own. It makes 256 lookups a second.
+const lookupCost = 16 << 10
+
 // watch looks up, publishes what is new, waits as long as the answer holds, and
 // starts over, until a lookup fails or ctx ends.
 func (c *Client) watch(ctx context.Context, publish func(resolver.Answer), look func() (lookup, error)) error {
 	publish = answer.OnChange(publish)
 	for ctx.Err() == nil {
+		if err := resolver.AllowanceOf(ctx).Spend(ctx, lookupCost); err != nil {
+			return nil //nolint:nilerr // ctx has ended
+		}
 		before := c.filesVersion()
 		found, err := look()
 		switch {

@@ -19,6 +19,10 @@ import (
 // gives it in well under a second.
 const firstTimeout = 2 * time.Second
 
+// matchCost is how many bytes of an answer a look through all containers counts for where a
+// client has only so many of them: a thousand looks a second.
+const matchCost = 4 << 10
+
 // Containers is where snapshots come from; *dockerd.Watcher is one.
 type Containers interface {
 	// Changed is closed at the next change of what Snapshot or Err return.
@@ -79,6 +83,9 @@ func (s *Source) Watch(ctx context.Context, q resolver.Query, publish func(resol
 		if snapshot != nil {
 			overdue = nil
 			if snapshot != last || lost && failure == nil {
+				if resolver.AllowanceOf(ctx).Spend(ctx, matchCost) != nil {
+					return nil // ctx has ended
+				}
 				publish(match(snapshot, asked, locate(snapshot, s.self, engine, here)))
 				lost = false
 			}

@@ -36,8 +36,11 @@ const (
 	// failureFor is how long a cluster that could not be asked is not asked again:
 	// all its watches fail at once.
 	failureFor = 200 * time.Millisecond
-	// maxMessage bounds one answer of a server, in bytes.
-	maxMessage = 32 << 20
+	// maxMessage bounds one answer of the configured servers, in bytes, and all that is
+	// kept of one path; maxForeign those of a server that a target names.
+	maxMessage, maxForeign = 32 << 20, 1 << 20
+	// maxHeaders bounds the headers of an answer, in bytes.
+	maxHeaders = 64 << 10
 )
 
 // Config tunes a Client. The zero value of each field means its default.
@@ -75,6 +78,14 @@ func New(config Config) *Client {
 	return c
 }
 
+// most bounds one message of the cluster's servers, and all that is kept of a path.
+func (c *cluster) most() int {
+	if c.trusted {
+		return maxMessage
+	}
+	return maxForeign
+}
+
 // Close closes all connections. End the watches first.
 func (c *Client) Close() error {
 	c.mu.Lock()
@@ -86,25 +97,48 @@ func (c *Client) Close() error {
 	return errors.Join(errs...)
 }
 
-// clusterOf is the cluster that a query asks: the configured one if it names none,
-// or one of its servers.
-func (c *Client) clusterOf(q resolver.Query) *cluster {
+// clusterOf is the cluster that a query asks, until leave is called: the configured one if
+// it names none, or one of its servers. Others are closed with the last watch that asks
+// them, or containers that come and go, and each name another one, would leave theirs
+// behind for ever.
+func (c *Client) clusterOf(allowance *resolver.Allowance, q resolver.Query) (_ *cluster, leave func(), err error) {
 	if q.Host == "" {
-		return c.configured
+		return c.configured, func() {}, nil
 	}
 	address := net.JoinHostPort(q.Host, defaultPort)
 	if q.Port != 0 {
 		address = net.JoinHostPort(q.Host, strconv.Itoa(int(q.Port)))
 	}
 	if slices.ContainsFunc(c.configured.endpoints, func(e string) bool { return canonical(e) == canonical(address) }) {
-		return c.configured
+		return c.configured, func() {}, nil
+	}
+	uncount, err := allowance.Server("etcd://" + address)
+	if err != nil {
+		return nil, nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.named[address] == nil {
-		c.named[address] = &cluster{config: c.config, endpoints: []string{address}, turn: make(chan struct{}, 1)}
+	named := c.named[address]
+	if named == nil {
+		named = &cluster{config: c.config, endpoints: []string{address}, turn: make(chan struct{}, 1)}
+		c.named[address] = named
 	}
-	return c.named[address]
+	named.users++
+	return named, func() { c.unuse(address, named); uncount() }, nil
+}
+
+// unuse closes the cluster at address when no watch asks it any more.
+func (c *Client) unuse(address string, named *cluster) {
+	c.mu.Lock()
+	named.users--
+	last := named.users == 0
+	if last {
+		delete(c.named, address)
+	}
+	c.mu.Unlock()
+	if last {
+		_ = named.close()
+	}
 }
 
 // canonical makes addresses comparable, as far as that goes without asking DNS.
@@ -128,6 +162,7 @@ type cluster struct {
 	config    Config
 	endpoints []string
 	trusted   bool // the configured one, which gets the secrets
+	users     int  // how many watches have it, under Client.mu; of one that a target names
 
 	turn   chan struct{} // holds one token while somebody reads or sets the fields below
 	client *clientv3.Client
@@ -163,7 +198,7 @@ func (c *cluster) connect() (*clientv3.Client, error) {
 		DialTimeout:          c.config.Timeout,
 		DialKeepAliveTime:    silence,
 		DialKeepAliveTimeout: signOfLife,
-		MaxCallRecvMsgSize:   maxMessage,
+		MaxCallRecvMsgSize:   c.most(),
 		MaxUnaryRetries:      uint(2 + len(c.endpoints)), // few: the Resolver asks again
 		Logger:               zap.NewNop(),               // what goes wrong is in the errors
 		DialOptions: []grpc.DialOption{
@@ -172,6 +207,7 @@ func (c *cluster) connect() (*clientv3.Client, error) {
 				MinConnectTimeout: dialTimeout,
 			}),
 			grpc.WithChainUnaryInterceptor(failFast),
+			grpc.WithMaxHeaderListSize(maxHeaders),
 		},
 	}
 	if c.trusted {

@@ -73,7 +73,7 @@ func (r request) fix(err error) string {
 		return false
 	}
 	switch {
-	case errors.Is(err, errTooMany):
+	case errors.Is(err, errTooMany), errors.Is(err, errTooLong), status.Code(err) == codes.ResourceExhausted && says("larger than max"):
 		return "name a path further down"
 	case errors.Is(err, rpctypes.ErrPermissionDenied):
 		return fmt.Sprintf("let the user read it: etcdctl role grant-permission ROLE read --prefix /%s/", answer.Shorten(r.path, maxErrorText))

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/internal/kvlist"
 )
 
@@ -20,6 +21,7 @@ const maxKeys = 10_000
 
 var (
 	errTooMany = fmt.Errorf("more than %d keys", maxKeys)
+	errTooLong = errors.New("keys and values")
 	errLost    = errors.New("the connection was lost")
 )
 
@@ -57,7 +59,8 @@ func (c *cluster) follow(ctx context.Context, path string, report func([]kvlist.
 	if err != nil {
 		return err
 	}
-	k := keys{client: client, values: map[string]string{}}
+	k := keys{client: client, values: map[string]string{}, most: c.most(), allowance: resolver.AllowanceOf(ctx)}
+	defer func() { _ = k.allowance.Keep(0) }()
 	watched, err := k.read(ctx, c, path)
 	if err != nil {
 		return err
@@ -85,7 +88,7 @@ func (c *cluster) follow(ctx context.Context, path string, report func([]kvlist.
 			if err := response.Err(); err != nil {
 				return err
 			}
-			if err := k.apply(response.Events); err != nil {
+			if err := k.apply(ctx, response.Events); err != nil {
 				return err
 			}
 			report(k.pairs(), k.notes...)
@@ -144,6 +147,37 @@ type keys struct {
 	values   map[string]string // by key
 	revision int64
 	notes    []string
+
+	size, most int // bytes of values and their keys, and the bound on them
+	allowance  *resolver.Allowance
+}
+
+// set keeps a key's value.
+func (k *keys) set(key, value string) {
+	k.remove(key)
+	k.values[key] = value
+	k.size += len(key) + len(value)
+}
+
+func (k *keys) remove(key string) {
+	if value, ok := k.values[key]; ok {
+		k.size -= len(key) + len(value)
+		delete(k.values, key)
+	}
+}
+
+// bounded says whether the keys are few enough, after read bytes more of them have come.
+func (k *keys) bounded(ctx context.Context, read int) error {
+	switch {
+	case len(k.values) > maxKeys:
+		return errTooMany
+	case k.size > k.most:
+		return fmt.Errorf("%w of more than %d MiB", errTooLong, k.most>>20)
+	}
+	if err := k.allowance.Keep(k.size); err != nil {
+		return err
+	}
+	return k.allowance.Spend(ctx, read)
 }
 
 // read reads all keys of path at one revision and returns the ranges to watch:
@@ -151,6 +185,11 @@ type keys struct {
 func (k *keys) read(ctx context.Context, c *cluster, path string) ([]keyRange, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
+	end, err := k.allowance.Turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	var (
 		readable []keyRange
 		denied   error
@@ -173,11 +212,13 @@ func (k *keys) read(ctx context.Context, c *cluster, path string) ([]keyRange, e
 			k.revision = response.Header.Revision
 		}
 		readable = append(readable, r)
+		read := 0
 		for _, pair := range response.Kvs {
-			k.values[string(pair.Key)] = string(pair.Value)
+			read += len(pair.Key) + len(pair.Value)
+			k.set(string(pair.Key), string(pair.Value))
 		}
-		if len(k.values) > maxKeys {
-			return nil, errTooMany
+		if err := k.bounded(ctx, read); err != nil {
+			return nil, err
 		}
 	}
 	switch {
@@ -189,18 +230,17 @@ func (k *keys) read(ctx context.Context, c *cluster, path string) ([]keyRange, e
 	return readable, nil
 }
 
-func (k *keys) apply(events []*clientv3.Event) error {
+func (k *keys) apply(ctx context.Context, events []*clientv3.Event) error {
+	read := 0
 	for _, event := range events {
+		read += len(event.Kv.Key) + len(event.Kv.Value)
 		if event.Type == clientv3.EventTypeDelete {
-			delete(k.values, string(event.Kv.Key))
+			k.remove(string(event.Kv.Key))
 		} else {
-			k.values[string(event.Kv.Key)] = string(event.Kv.Value)
+			k.set(string(event.Kv.Key), string(event.Kv.Value))
 		}
 	}
-	if len(k.values) > maxKeys {
-		return errTooMany
-	}
-	return nil
+	return k.bounded(ctx, read)
 }
 
 func (k *keys) pairs() []kvlist.Pair {

@@ -38,10 +38,12 @@ func pathOf(q resolver.Query) string { return strings.Trim(q.Path, "/") }
 
 // Watch publishes the endpoints listed at the path, and again when they change.
 func (c *Client) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
-	var (
-		cluster = c.clusterOf(q)
-		path    = pathOf(q)
-	)
+	cluster, leave, err := c.clusterOf(resolver.AllowanceOf(ctx), q)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	path := pathOf(q)
 	publish = answer.OnChange(publish)
 	for {
 		err := cluster.follow(ctx, path, func(pairs []kvlist.Pair, notes ...string) {

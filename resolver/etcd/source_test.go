@@ -70,13 +70,19 @@ func TestSecretsGoToTheConfiguredClusterAlone(t *testing.T) {
 		"etcd://etcd.test.evil/k":  false,
 		"etcd://[2001:db8::1]:1/k": false,
 	} {
-		c := client.clusterOf(query(t, text))
+		c, leave, _ := client.clusterOf(nil, query(t, text))
 		if c.trusted != trusted {
 			t.Errorf("%s asks %s, trusted %v; want %v", text, c, c.trusted, trusted)
 		}
-		if again := client.clusterOf(query(t, text)); again != c {
+		again, leaveAgain, _ := client.clusterOf(nil, query(t, text))
+		if again != c {
 			t.Errorf("%s: a second client", text)
 		}
+		leave()
+		leaveAgain()
+	}
+	if n := len(client.named); n != 0 {
+		t.Errorf("%d clusters are remembered that nobody asks any more", n)
 	}
 }
 

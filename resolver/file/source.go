@@ -56,9 +56,11 @@ func (s Source) Watch(ctx context.Context, q resolver.Query, publish func(resolv
 	}
 	path := "/" + q.Path
 	publish = answer.OnChange(publish)
+	allowance := resolver.AllowanceOf(ctx)
 	filewatch.Follow(ctx, path, maxBytes, func(content []byte, err error) {
 		var endpoints []resolver.Endpoint
 		if err == nil {
+			_ = allowance.Spend(ctx, len(content)) // a failure is ctx's end
 			endpoints, err = parse(path, string(content))
 		}
 		switch {

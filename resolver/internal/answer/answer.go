@@ -23,6 +23,11 @@ func New(endpoints []resolver.Endpoint, notes ...string) resolver.Answer {
 		endpoints = endpoints[:MaxEndpoints:MaxEndpoints]
 		notes = append(slices.Clip(notes), fmt.Sprintf("only the first %d of %d endpoints are used", MaxEndpoints, n))
 	}
+	for i := range endpoints { // an answer is kept; its words are for people
+		if e := &endpoints[i]; len(e.Name) > maxWord || len(e.Health) > maxWord {
+			e.Name, e.Health = strings.Clone(Shorten(e.Name, maxWord)), strings.Clone(Shorten(e.Health, maxWord))
+		}
+	}
 	notes = slices.DeleteFunc(slices.Clone(notes), func(s string) bool { return s == "" })
 	return resolver.Answer{Endpoints: endpoints, Note: strings.Join(notes, "; ")}
 }

@@ -1,6 +1,10 @@
 package answer
 
-import "github.com/ambassadord/ambassadord/resolver"
+import (
+	"strings"
+
+	"github.com/ambassadord/ambassadord/resolver"
+)
 
 // Endpoint reads host:port, as registries write it, into an endpoint called name.
 // The error is ParseHostPort's.
@@ -26,5 +30,6 @@ func endpointOf(q resolver.Query, weight uint16, name string) resolver.Endpoint 
 	if q.Scheme == resolver.SchemeStatic {
 		return resolver.Endpoint{Addr: q.AddrPort(), Name: name, Weight: weight}
 	}
-	return resolver.Endpoint{Host: q.Host, Port: q.Port, Name: name, Weight: weight}
+	// A copy: it may be a few bytes of a list that is long.
+	return resolver.Endpoint{Host: strings.Clone(q.Host), Port: q.Port, Name: name, Weight: weight}
 }
