@@ -30,26 +30,29 @@ func Listen(dir *rundir.Dir, name string, inherited func(lock string) *rundir.Lo
 	if inherited != nil {
 		lock = inherited(lockOf(name))
 	}
+	at := name + fresh
 	if lock == nil {
+		at = name // nobody listens there
 		var err error
 		if lock, err = dir.Take(lockOf(name)); err != nil {
 			return nil, fmt.Errorf("another process has the socket %s: %w", dir.Path(name), err)
 		}
 	}
 	l := &Listener{dir: dir, name: name, lock: lock}
-	if err := l.bind(); err != nil {
+	if err := l.bind(at); err != nil {
 		lock.Leave()
 		return nil, fmt.Errorf("listen at %s: %w", dir.Path(name), err)
 	}
 	return l, nil
 }
 
-func (l *Listener) bind() error {
-	path := l.dir.Path(l.name + fresh)
-	if len(path) >= len(unix.RawSockaddrUnix{}.Path) {
+// bind makes the socket, first with the name at if that is another.
+func (l *Listener) bind(at string) error {
+	path := l.dir.Path(at)
+	if len(path)+len(fresh) >= len(unix.RawSockaddrUnix{}.Path) {
 		return hint.Errorf("give a shorter --run-dir", "the path is longer than a socket's may be, %d bytes", len(unix.RawSockaddrUnix{}.Path)-1-len(fresh))
 	}
-	if err := l.dir.Remove(l.name + fresh); err != nil {
+	if err := l.dir.Remove(at); err != nil {
 		return err
 	}
 	listener, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
@@ -61,9 +64,11 @@ func (l *Listener) bind() error {
 		return hint.Wrap(err, fix)
 	}
 	listener.SetUnlinkOnClose(false)
-	if err := l.dir.Rename(l.name+fresh, l.name); err != nil {
-		listener.Close()
-		return err
+	if at != l.name {
+		if err := l.dir.Rename(at, l.name); err != nil {
+			listener.Close()
+			return err
+		}
 	}
 	l.UnixListener = listener
 	return nil
