@@ -28,6 +28,7 @@ func rulesCommand(environ []string) *cobra.Command {
 
 func rulesRemoveCommand() *cobra.Command {
 	var force bool
+	var folder string
 	cmd := &cobra.Command{
 		Use:   "remove",
 		Short: "Remove every rule of ours from every network namespace of this host",
@@ -40,7 +41,7 @@ No daemon and no engine are needed: it looks through /run/docker/netns,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
 			count := 0
-			err := agent.RemoveRules(cmd.Context(), force, newLogger(config.Default(), cmd.ErrOrStderr()), func(r agent.Removed) {
+			err := agent.RemoveRules(cmd.Context(), folder, force, newLogger(config.Default(), cmd.ErrOrStderr()), func(r agent.Removed) {
 				count += len(r.Chains)
 				if len(r.Chains) > 0 {
 					fmt.Fprintf(out, "%s, %s: removed %s\n", r.Namespace, r.Family, strings.Join(r.Chains, ", "))
@@ -53,6 +54,7 @@ No daemon and no engine are needed: it looks through /run/docker/netns,
 			return err
 		},
 	}
+	registerRunDir(cmd.Flags(), &folder)
 	cmd.Flags().BoolVar(&force, "force", false, "remove them although a daemon is running, which puts them back: in containers at once, elsewhere at its next repair")
 	return cmd
 }

@@ -112,6 +112,7 @@ there is nothing to change. "ambassadord rules remove" takes the rules away.`,
 		},
 	}
 	flags.register(cmd.Flags(), "the port that the rules lead to")
+	registerRunDir(cmd.Flags(), &flags.run.runDir)
 	return cmd
 }
 

@@ -113,6 +113,8 @@ type runFlags struct {
 	options         optionFlags
 	configFile      string
 	takeOver        bool
+	runDir          string
+	runDirShared    bool
 	handoverTimeout time.Duration
 }
 
@@ -148,7 +150,15 @@ func (f *runFlags) register(set *pflag.FlagSet) {
 	set.BoolVar(&f.keepConnections, "keep-connections", true, "let a second process carry live connections on when the daemon is killed")
 	set.BoolVar(&f.takeOver, "takeover", false, "take over from the daemon that runs, if one does: its sockets and rules, while it finishes its connections")
 	set.DurationVar(&f.handoverTimeout, "handover-timeout", d.HandoverTimeout, "how long live connections may go on after another daemon has taken over (0: as long as they take)")
+	registerRunDir(set, &f.runDir)
+	set.BoolVar(&f.runDirShared, "run-dir-shared", false, "let processes of other mount namespaces that have --run-dir, such as containers it is mounted into, reload the daemon and take over from it")
 	f.registerLogging(set)
+}
+
+// registerRunDir registers the folder that the daemon and the commands that look for it
+// have in common.
+func registerRunDir(set *pflag.FlagSet, folder *string) {
+	set.StringVar(folder, "run-dir", "", "the folder of the daemon's lock and control sockets (default /run/ambassadord, for others than root $XDG_RUNTIME_DIR/ambassadord)")
 }
 
 func (f *runFlags) registerDrain(set *pflag.FlagSet) {
@@ -210,7 +220,7 @@ func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, err
 	if f.portErr != nil {
 		return c, usage(fmt.Errorf("PORT in the environment: %w", f.portErr))
 	}
-	c.Port = f.port
+	c.Port, c.RunDir = f.port, f.runDir
 	c.DockerHost, c.ConsulAddr = f.dockerHost, strings.Join(f.consulAddrs, ",")
 	c.ResolveTimeout, c.MaxStale = f.resolveTimeout, f.maxStale
 	c.ConsulDomain, c.EtcdEndpoints = f.consulDomain, f.etcdEndpoints
@@ -221,6 +231,7 @@ func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, err
 		}
 		c.RepairInterval = f.repairInterval
 		c.KeepRules = f.keepRules
+		c.RunDirShared = f.runDirShared
 		c.TakeOver, c.HandoverTimeout, c.Program = f.takeOver, f.handoverTimeout, versionText()
 		if err := f.logging(&c); err != nil {
 			return c, err

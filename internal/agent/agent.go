@@ -28,6 +28,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/keeper"
 	"github.com/ambassadord/ambassadord/internal/privilege"
+	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -69,6 +70,8 @@ type agent struct {
 	followed       chan struct{}   // closed when the first table has been followed
 	giving         sync.Mutex      // held while another daemon takes over
 	departed       atomic.Bool     // another daemon has taken over
+	given          atomic.Bool     // another daemon has our locks, and serves
+	dir            *rundir.Dir     // of locks and sockets; nil where there can be none
 	drained        func()          // says that we carry no connection any more, after leave
 	handing        chan *successor // a new daemon accepts
 }
@@ -189,6 +192,9 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 	if err := a.somethingToDo(a.cfg); err != nil {
 		return err
 	}
+	if err := a.openRunDir(); err != nil {
+		return err
+	}
 	if err := a.openShelf(ctx); err != nil {
 		return err
 	}
@@ -201,7 +207,7 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 	// A context of its own, so that an error below ends what was started above.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	unlock, err := a.takeLock()
+	unlock, err := a.takeLock(ctx)
 	if err == nil {
 		defer unlock()
 		if err = a.serveListeners(ctx); err == nil {
@@ -273,7 +279,7 @@ func (a *agent) takeDown(drain func()) {
 	}
 	a.accepting.Wait()
 	drain()
-	if a.owns() && othersDrain() {
+	if a.owns() && a.othersDrain() {
 		a.log.Warn("the chains stay, unhooked, for the connections of a daemon that has handed over; the last of them to end removes them")
 		return
 	}

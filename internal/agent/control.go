@@ -10,6 +10,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/control"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rundir"
 )
 
 // reloadPatience bounds a reload that was asked for.
@@ -22,28 +23,32 @@ func (a *agent) serveControl(ctx context.Context) (closed, stop func()) {
 	talking, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	listening, closed := context.WithCancel(talking)
 	server := &control.Server{
-		Log: a.log,
+		Log: a.log, Shared: a.cfg.RunDirShared,
 		Handlers: map[string]control.Handler{
 			handover.Request: func(_ context.Context, c *control.Conn, r control.Request) { a.handOver(ctx, c, r) },
 			control.Reload:   a.answerReload,
 		},
 	}
+	if a.dir == nil {
+		return closed, func() { cancel(); closed() } // openRunDir has said why
+	}
 	var serving sync.WaitGroup
-	for _, name := range a.controlNames() {
-		listener := a.inherited.TakeUnix(name)
-		var err error
-		if listener == nil {
-			listener, err = control.Listen(name)
-		} else {
-			err = control.Reopen(listener)
-		}
+	for _, address := range a.controlAddresses() {
+		listener, err := control.Listen(a.dir, a.dir.Socket(address), func(name string) *rundir.Lock { return a.inherited.TakeLock(a.dir, name) })
 		if err != nil {
-			a.log.Warn("this daemon can be neither reloaded nor taken over by a command", "error", err)
+			a.log.Warn("this daemon can be neither reloaded nor taken over by a command", "error", err, "hint", hint.Of(err))
 			continue
 		}
-		remove := a.registry.Add(handover.Socket{Role: handover.Control}, listener)
+		remove := a.registry.Add(handover.Socket{Role: handover.LockFile}, listener.Lock().File())
 		context.AfterFunc(listening, remove)
-		serving.Go(func() { server.Serve(talking, listening, listener) })
+		serving.Go(func() {
+			server.Serve(talking, listening, listener.UnixListener)
+			if a.given.Load() {
+				listener.Leave()
+			} else {
+				listener.Release()
+			}
+		})
 	}
 	return closed, func() {
 		cancel()
@@ -59,12 +64,13 @@ func (a *agent) answerReload(ctx context.Context, c *control.Conn, _ control.Req
 	_ = c.Send(control.AnswerOf(a.reload(ctx))) // who has left asks for nothing
 }
 
-// Reload asks the daemon at the control socket name to reload, and returns what became of
-// that. With no name it is the daemon of this network namespace.
-func Reload(ctx context.Context, name, program string) error {
+// Reload asks the daemon at the control socket with that path to reload, and returns what
+// became of that. Without a path it is the daemon of this network namespace that has its
+// socket in folder, a config.Config.RunDir.
+func Reload(ctx context.Context, folder, name, program string) error {
 	if name == "" {
 		var err error
-		if name, err = control.Find(); err != nil {
+		if name, err = control.Find(folder); err != nil {
 			return err
 		}
 	}
@@ -104,6 +110,7 @@ func (a *agent) handOver(ctx context.Context, c *control.Conn, r control.Request
 	a.log.Info("another daemon is taking over", "version", r.Program, "process", r.Process)
 	d := &successor{quiet: make(chan struct{}), told: make(chan struct{})}
 	err := handover.Give(ctx, c, &a.registry, func() {
+		a.given.Store(true)
 		select {
 		case a.handing <- d:
 			<-d.quiet

@@ -2,8 +2,14 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/handover"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
 // routingPatience is how long a connection may need of what we know of its container:
@@ -17,10 +23,14 @@ func (a *agent) leave(d *successor) {
 	for _, m := range a.running {
 		m.leave()
 	}
-	var err error
-	if a.drained, err = announceDraining(); err != nil {
-		a.log.Warn("live connections may break when the new daemon stops", "error", err)
-		a.drained = func() {}
+	a.drained = func() {}
+	if a.dir != nil {
+		end, err := handover.AnnounceDraining(a.dir)
+		if err != nil {
+			a.log.Warn("live connections may break when the new daemon stops", "error", err, "hint", hint.Of(err))
+		} else {
+			a.drained = end
+		}
 	}
 	close(d.quiet)
 	<-d.told
@@ -66,6 +76,30 @@ func (a *agent) finish(ctx context.Context, hurry <-chan struct{}) {
 	a.drained()
 	a.tidy()
 	a.log.Info("the last connection has ended")
+}
+
+// tidy removes the rules of a host or a container that no daemon serves any more, and
+// through which no daemon carries a connection. We have handed over, and announced that we
+// have ended.
+func (a *agent) tidy() {
+	if a.tuned().cfg.KeepRules || a.rules == nil || a.othersDrain() {
+		return
+	}
+	if !a.needsLock() {
+		own, err := netns.Current()
+		if err != nil {
+			return
+		}
+		defer own.Close()
+		if ports, err := own.ListeningPorts(); err == nil && !ports[a.cfg.Port] {
+			a.removeOwn(config.Link, families())
+		}
+		return
+	}
+	err := RemoveRules(context.Background(), a.cfg.RunDir, false, a.log, func(Removed) {}) // each step bounds itself
+	if err != nil && !errors.Is(err, handover.ErrServed) {
+		a.log.Error("cannot remove the rules that no daemon needs any more", "error", err, "hint", "run: ambassadord rules remove")
+	}
 }
 
 // closing calls then when c is closed, unless the function that it returns is called

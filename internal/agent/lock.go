@@ -1,43 +1,28 @@
 package agent
 
 import (
-	"errors"
-	"fmt"
-	"net"
+	"context"
+	"log/slog"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rundir"
 )
 
-// lockName is the abstract socket (unix(7)) that the daemon of a host holds.
-const lockName = "@ambassadord/redirect"
-
-var errServed = errors.New("another ambassadord serves this host already")
-
-// lock makes sure that one daemon serves this host, in any mode but link. It is an
-// abstract socket, which ends with its process and lives in the network namespace, as
-// what it guards does.
-func lock() (unlock func(), err error) {
-	listener, err := lockListener()
+// lock makes sure that one daemon serves this host, in any mode but link, for a command
+// that changes rules itself. folder is config.Config.RunDir.
+func lock(ctx context.Context, folder string, log *slog.Logger) (unlock func(), err error) {
+	dir, err := rundir.Open(folder)
 	if err != nil {
 		return nil, err
 	}
-	return func() { listener.Close() }, nil
-}
-
-func lockListener() (*net.UnixListener, error) {
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: lockName, Net: "unix"})
-	if errors.Is(err, unix.EADDRINUSE) {
-		return nil, hint.Wrap(errServed, "stop the other one first, or start with --takeover; one daemon serves the whole host")
-	}
+	l, err := handover.TakeHostLock(ctx, dir, nil, log)
 	if err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
+		return nil, err
 	}
-	return listener, nil
+	return l.Release, nil
 }
 
 // needsLock reports whether we are the daemon of a host.
@@ -47,21 +32,43 @@ func (a *agent) needsLock() bool {
 
 func (a *agent) hasMode(m config.Mode) bool { return slices.Contains(a.modes, m) }
 
-// takeLock is lock for a daemon that may have received it from the one before. unlock
-// lets go of our own hold alone.
-func (a *agent) takeLock() (unlock func(), err error) {
+// openRunDir opens the folder of locks and sockets. Who serves no host does without.
+func (a *agent) openRunDir() error {
+	dir, err := rundir.Open(a.cfg.RunDir)
+	if err == nil {
+		a.dir = dir
+		return nil
+	}
+	if a.needsLock() {
+		return err
+	}
+	a.log.Warn("this daemon can be neither reloaded nor taken over by a command", "error", err, "hint", hint.Of(err))
+	return nil
+}
+
+// takeLock takes the host's lock, which the daemon before us may have handed over. unlock
+// gives it up, or lets go of our own hold alone if another daemon has it from us.
+func (a *agent) takeLock(ctx context.Context) (unlock func(), err error) {
 	if !a.needsLock() {
 		return func() {}, nil
 	}
-	listener := a.inherited.TakeUnix(lockName)
-	if listener == nil {
-		if listener, err = lockListener(); err != nil {
-			return nil, err
-		}
+	l, err := handover.TakeHostLock(ctx, a.dir, a.inherited, a.log)
+	if err != nil {
+		return nil, err
 	}
-	remove := a.registry.Add(handover.Socket{Role: handover.Lock}, listener)
+	remove := l.Register(&a.registry)
 	return func() {
 		remove()
-		listener.Close()
+		if a.given.Load() {
+			l.Leave()
+		} else {
+			l.Release()
+		}
 	}, nil
+}
+
+// othersDrain reports whether another daemon has handed over and carries connections
+// still, which come through the rules.
+func (a *agent) othersDrain() bool {
+	return a.dir != nil && handover.OthersDrain(a.dir)
 }

@@ -29,9 +29,9 @@ type Removed struct {
 // error and returns them all. While a daemon serves this host it refuses, unless force.
 // Namespaces that cannot be looked into are logged: they are those of processes
 // that even root may not trace, which no container's are.
-func RemoveRules(ctx context.Context, force bool, log *slog.Logger, report func(Removed)) error {
+func RemoveRules(ctx context.Context, folder string, force bool, log *slog.Logger, report func(Removed)) error {
 	if !force {
-		unlock, err := lock()
+		unlock, err := lock(ctx, folder, log)
 		if err != nil {
 			return err
 		}

@@ -55,7 +55,7 @@ func ApplyRules(ctx context.Context, cfg config.Config, wanted WantedRules, log 
 	if wanted.ListenPort == 0 {
 		return errors.New("apply rules: no port to lead to")
 	}
-	unlock, err := lock()
+	unlock, err := lock(ctx, cfg.RunDir, log)
 	if err != nil {
 		return err
 	}

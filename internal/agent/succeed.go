@@ -41,7 +41,7 @@ func (a *agent) succeed(ctx context.Context, session *handover.Session) *sync.Wa
 		case <-ctx.Done():
 		}
 		a.closeLeftovers(a.inherited.Rest())
-		if a.haveLeftovers() && awaitDrained(ctx) {
+		if a.haveLeftovers() && handover.AwaitDrained(ctx, a.dir) {
 			a.dropLeftovers()
 		}
 	})

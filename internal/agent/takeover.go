@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/abstract"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/control"
 	"github.com/ambassadord/ambassadord/internal/handover"
@@ -29,25 +30,49 @@ func (a *agent) takeOver(ctx context.Context) (*handover.Session, error) {
 	if !a.cfg.TakeOver {
 		return nil, nil
 	}
-	for _, name := range a.controlNames() {
-		c, err := control.Dial(name)
-		if errors.Is(err, control.ErrNobody) {
+	c, err := a.predecessor(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("take over: %w", err)
+	}
+	if c == nil {
+		a.log.Info("no other daemon is there to take over from")
+		return nil, nil
+	}
+	if a.inherited == nil {
+		a.inherited = handover.NewSet()
+	}
+	session, err := handover.Begin(ctx, c, a.cfg.Program, a.inherited)
+	if err != nil {
+		return nil, fmt.Errorf("take over: %w", err)
+	}
+	a.gate = make(chan struct{})
+	return session, nil
+}
+
+// predecessor reaches the daemon that has one of our addresses; nil if there is none. One
+// that is older than the folder is looked for at the abstract names that it has, and
+// believed only with evidence.
+func (a *agent) predecessor(ctx context.Context) (*control.Conn, error) {
+	addresses := a.controlAddresses()
+	if a.dir != nil {
+		for _, address := range addresses {
+			c, err := control.Dial(a.dir.Path(a.dir.Socket(address)))
+			if !errors.Is(err, control.ErrNobody) {
+				return c, err
+			}
+		}
+	}
+	for _, address := range addresses {
+		c, err := abstract.Dial(ctx, abstract.Control(address))
+		if squatter := (*abstract.Squatter)(nil); errors.As(err, &squatter) {
+			a.log.Warn("not taking over from a process that may be anybody's", "error", err,
+				"hint", "if it is an older ambassadord in a container, stop it first; else end it")
 			continue
 		}
-		if err != nil {
-			return nil, fmt.Errorf("take over: %w", err)
+		if !errors.Is(err, abstract.ErrNobody) {
+			return c, err
 		}
-		if a.inherited == nil {
-			a.inherited = handover.NewSet()
-		}
-		session, err := handover.Begin(ctx, c, a.cfg.Program, a.inherited)
-		if err != nil {
-			return nil, fmt.Errorf("take over: %w", err)
-		}
-		a.gate = make(chan struct{})
-		return session, nil
 	}
-	a.log.Info("no other daemon is there to take over from")
 	return nil, nil
 }
 
@@ -129,17 +154,20 @@ func (a *agent) listenFixed(ctx context.Context, role handover.Role, address str
 	return listenTCP(ctx, address)
 }
 
-// controlNames are where our predecessor may be, and where our successor will look.
-func (a *agent) controlNames() []string {
-	var names []string
+// controlAddresses say at which sockets our predecessor may be, and our successor will
+// look: "" is the host's, the others are where a daemon listens. A daemon with several
+// listeners has a socket for each, so that its successor finds it although some of them
+// have changed.
+func (a *agent) controlAddresses() []string {
+	var all []string
 	if a.needsLock() {
-		names = append(names, control.Name)
+		all = append(all, "")
 	}
 	if a.hasMode(config.Link) {
-		names = append(names, control.NameFor(linkAddress(a.cfg.Port)))
+		all = append(all, linkAddress(a.cfg.Port))
 	}
 	for _, l := range a.cfg.Listeners {
-		names = append(names, control.NameFor(l.Address))
+		all = append(all, l.Address)
 	}
-	return names
+	return all
 }

@@ -140,6 +140,11 @@ type Config struct {
 	Program string
 	// RepairInterval is how often the rules are looked after.
 	RepairInterval time.Duration
+	// RunDir is the folder of lock files and control sockets; "" is the usual one.
+	RunDir string
+	// RunDirShared says that whoever has that folder, in other containers too, may
+	// speak to the daemon.
+	RunDirShared bool
 	// KeepRules leaves the rules in place at exit.
 	KeepRules bool
 	// Keeper is the command of the process that carries live connections on when the

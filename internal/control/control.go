@@ -1,16 +1,15 @@
 // Package control is the socket at which a running daemon is spoken to by other
 // processes of its user: by its successor, and by commands.
 //
-// It is an abstract Unix socket of whole packets (SOCK_SEQPACKET, unix(7)): it ends
-// with the process, and lives in the network namespace, as what the daemon serves
-// does. Each packet is one JSON object, with descriptors beside it where the
-// conversation says so (SCM_RIGHTS). Fields are added, never changed, and unknown ones
-// are passed over, so that different versions understand each other; [Version] counts
-// what they would not.
+// It is a Unix socket of whole packets (SOCK_SEQPACKET, unix(7)) in the folder of
+// internal/rundir, which containers do not have. Each packet is one JSON object, with
+// descriptors beside it where the conversation says so (SCM_RIGHTS). Fields are added,
+// never changed, and unknown ones are passed over, so that different versions understand
+// each other; [Version] counts what they would not.
 //
-// Anybody on the host can dial an abstract socket, or take its name first. So both
-// ends believe only who has their own user ID (SO_PEERCRED), and wait for nothing
-// without a bound.
+// The folder decides who can dial. Beside it the daemon looks at who has: a peer of
+// another user is refused, and one of another mount namespace, which has the folder by a
+// mount (see [Peer]). Both ends wait for nothing without a bound.
 package control
 
 import (
@@ -18,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"syscall"
@@ -30,15 +30,6 @@ import (
 
 // Version is that of the conversation.
 const Version = 1
-
-// Name is the socket of the daemon that serves a host's containers, in any mode but
-// link.
-const Name = "@ambassadord/control"
-
-// NameFor is the socket of a daemon that listens on address (HOST:PORT, as it is
-// configured). One with several listeners has one for each, so that its successor
-// finds it although some of them have changed.
-func NameFor(address string) string { return Name + "/" + address }
 
 const (
 	// patience is how long a peer may take to take a packet, or to send one that it owes
@@ -90,46 +81,47 @@ func (a Answer) Err() error {
 // Conn is one conversation. One goroutine may send while another receives.
 type Conn struct{ unix *net.UnixConn }
 
-// Dial reaches the daemon at name, and makes sure that it is of our own user.
-func Dial(name string) (*Conn, error) {
+// Dial reaches the daemon at the socket path, and makes sure that it is of our own user.
+func Dial(path string) (*Conn, error) {
 	dialer := net.Dialer{Timeout: patience}
-	conn, err := dialer.Dial("unixpacket", name)
-	if errors.Is(err, unix.ECONNREFUSED) {
+	conn, err := dialer.Dial("unixpacket", path)
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNobody
 	}
 	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", name, err)
+		return nil, fmt.Errorf("dial %s: %w", path, err)
 	}
 	c := &Conn{unix: conn.(*net.UnixConn)}
-	if err := c.samePeer(); err != nil {
+	peer, err := c.Peer()
+	if err == nil {
+		err = peer.sameUser()
+		peer.Close()
+	}
+	if err != nil {
 		c.Close()
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
 }
 
-// Ask sends a request; what follows is the conversation of its kind.
+// Ask sends a request; what follows is the conversation of its kind. If the daemon has
+// refused us before that, the error is its answer.
 func (c *Conn) Ask(request, program string) error {
-	return c.Send(Request{Version: Version, Request: request, Program: program, Process: os.Getpid()})
-}
-
-// samePeer refuses whoever is of another user.
-func (c *Conn) samePeer() error {
-	raw, err := c.unix.SyscallConn()
-	if err != nil {
+	err := c.Send(Request{Version: Version, Request: request, Program: program, Process: os.Getpid()})
+	if !errors.Is(err, unix.EPIPE) {
 		return err
 	}
-	var peer *unix.Ucred
-	var credErr error
-	err = raw.Control(func(fd uintptr) { peer, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err := errors.Join(err, credErr); err != nil {
-		return fmt.Errorf("who the peer is: %w", err)
+	var a Answer
+	fds, receiveErr := c.Receive(&a, 0)
+	CloseAll(fds)
+	if receiveErr == nil && a.Err() != nil {
+		return a.Err()
 	}
-	if int64(peer.Uid) != int64(os.Geteuid()) {
-		return hint.Errorf("run both as the same user", "the peer is of user %d, process %d, and we are of user %d", peer.Uid, peer.Pid, os.Geteuid())
-	}
-	return nil
+	return err
 }
+
+// Peer is who is at the other end. Close it.
+func (c *Conn) Peer() (*Peer, error) { return PeerOf(c.unix) }
 
 // Send sends a packet, with descriptors, which stay ours. It fails when the peer does
 // not take it within 5 s.
@@ -168,6 +160,11 @@ func (c *Conn) Receive(packet any, within time.Duration) (fds []int, err error) 
 	}
 	text, oob := make([]byte, maxPacket), make([]byte, unix.CmsgSpace(MaxDescriptors*4))
 	n, oobn, flags, _, err := c.unix.ReadMsgUnix(text, oob)
+	if errors.Is(err, syscall.ECONNRESET) {
+		// The peer has closed without reading all that we sent. The kernel says so
+		// once, before what the peer sent.
+		n, oobn, flags, _, err = c.unix.ReadMsgUnix(text, oob)
+	}
 	if errors.Is(err, syscall.ECONNRESET) || err == nil && n == 0 && oobn == 0 {
 		err = io.EOF
 	}

@@ -1,42 +1,44 @@
 package control
 
 import (
+	"errors"
 	"fmt"
-	"os"
-	"slices"
+	"io/fs"
 	"strings"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rundir"
 )
 
-// Find returns the control socket of this network namespace, where there is one; of one
-// daemon's several it is the shortest.
-func Find() (string, error) {
-	text, err := os.ReadFile("/proc/thread-self/net/unix")
+// lockOf is the name of the lock that stands for a socket.
+func lockOf(socket string) string { return strings.TrimSuffix(socket, ".sock") + ".lock" }
+
+// Find returns the path of the control socket of this network namespace, where there is
+// one; the host's daemon's comes first, and of one daemon's several the shortest.
+func Find(folder string) (string, error) {
+	const start = "start it, or run this in its network namespace and, where it runs in a container, there"
+	dir, err := rundir.Find(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", hint.Wrap(ErrNobody, start)
+	}
+	if err != nil {
+		return "", err
+	}
+	all, err := dir.Sockets()
 	if err != nil {
 		return "", fmt.Errorf("look for control sockets: %w", err)
 	}
-	names := listening(string(text))
-	switch {
-	case len(names) == 0:
-		return "", hint.Wrap(ErrNobody, "start it, or run this in its network namespace")
-	case len(names) > 1 && names[0] != Name:
-		return "", hint.Errorf("say which with --control", "there are several control sockets: %s", strings.Join(names, ", "))
-	}
-	return names[0], nil
-}
-
-// listening finds control sockets in what /proc/net/unix says (proc_net(5)): Num,
-// RefCount, Protocol, Flags, Type, St, Inode, Path.
-func listening(text string) []string {
-	const accepts = "00010000" // __SO_ACCEPTCON of linux/net.h
-	var names []string
-	for line := range strings.Lines(text) {
-		f := strings.Fields(line)
-		if len(f) == 8 && f[3] == accepts && (f[7] == Name || strings.HasPrefix(f[7], Name+"/")) {
-			names = append(names, f[7])
+	var live []string
+	for _, name := range all {
+		if dir.Held(lockOf(name), name) {
+			live = append(live, dir.Path(name))
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	switch {
+	case len(live) == 0:
+		return "", hint.Wrap(ErrNobody, start)
+	case len(live) > 1 && live[0] != dir.Path(dir.Socket("")):
+		return "", hint.Errorf("say which with --control", "there are several control sockets: %s", strings.Join(live, ", "))
+	}
+	return live[0], nil
 }

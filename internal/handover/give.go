@@ -17,6 +17,8 @@ import (
 const Request = "takeover"
 
 const (
+	// offerPatience is how long the new daemon may take to receive all sockets.
+	offerPatience = time.Minute
 	// adoptionPatience is how long the new daemon may take until it accepts: it asks the
 	// engine who is there.
 	adoptionPatience = time.Minute
@@ -49,10 +51,12 @@ type message struct {
 func Give(ctx context.Context, c *control.Conn, r *Registry, leave func()) error {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
+	slow := time.AfterFunc(offerPatience, c.Close) // one who takes each packet late
 	mark, err := send(c, r, 0)
 	if err == nil {
 		err = c.Send(message{Phase: phaseOffered})
 	}
+	slow.Stop()
 	if err != nil {
 		return fmt.Errorf("hand the sockets over: %w", err)
 	}

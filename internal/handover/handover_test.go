@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ambassadord/ambassadord/internal/control"
+	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -24,6 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type giver struct {
 	t        *testing.T
 	name     string
+	dir      *rundir.Dir
 	registry Registry
 	left     chan struct{} // closed by leave
 	late     func()        // called by leave; may be nil
@@ -32,11 +35,12 @@ type giver struct {
 
 func startGiver(t *testing.T) *giver {
 	t.Helper()
+	dir := openDir(t)
 	g := &giver{
-		t: t, name: fmt.Sprintf("%s/test-%d-%s", control.Name, os.Getpid(), t.Name()),
+		t: t, name: dir.Path(dir.Socket("")), dir: dir,
 		left: make(chan struct{}), result: make(chan error, 10),
 	}
-	listener, err := control.Listen(g.name)
+	listener, err := control.Listen(dir, dir.Socket(""), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,9 +56,24 @@ func startGiver(t *testing.T) *giver {
 	}}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); s.Serve(ctx, ctx, listener) }()
-	t.Cleanup(func() { cancel(); <-done })
+	go func() { defer close(done); s.Serve(ctx, ctx, listener.UnixListener) }()
+	t.Cleanup(func() { cancel(); <-done; listener.Release() })
 	return g
+}
+
+// openDir makes a folder of sockets, whose path is short enough for one.
+func openDir(t *testing.T) *rundir.Dir {
+	t.Helper()
+	tmp, err := os.MkdirTemp("/tmp", "handover-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(tmp) })
+	dir, err := rundir.Open(filepath.Join(tmp, "run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 func (g *giver) listen(socket Socket) *net.TCPListener {
@@ -291,8 +310,9 @@ func TestBeginFails(t *testing.T) {
 		"sends garbage": {func(c *control.Conn) { _ = c.Send([]int{1}) }, "cannot unmarshal"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			socket := fmt.Sprintf("%s/test-%d-%s", control.Name, os.Getpid(), strings.ReplaceAll(t.Name(), " ", "-"))
-			listener, err := control.Listen(socket)
+			dir := openDir(t)
+			socket := dir.Path(dir.Socket(""))
+			listener, err := control.Listen(dir, dir.Socket(""), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -301,8 +321,8 @@ func TestBeginFails(t *testing.T) {
 			}}
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan struct{})
-			go func() { defer close(done); s.Serve(ctx, ctx, listener) }()
-			defer func() { cancel(); <-done }()
+			go func() { defer close(done); s.Serve(ctx, ctx, listener.UnixListener) }()
+			defer func() { cancel(); <-done; listener.Release() }()
 			conn, err := control.Dial(socket)
 			if err != nil {
 				t.Fatal(err)

@@ -11,6 +11,13 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
+const (
+	// receivePatience is how long all the old daemon's packets of a phase may take.
+	receivePatience = time.Minute
+	// maxPackets bounds them: 65,536 sockets in full ones.
+	maxPackets = 512
+)
+
 // Session is a handover as the new daemon sees it. A nil Session is none: there was
 // nobody to take over from.
 type Session struct {
@@ -40,7 +47,9 @@ func Begin(ctx context.Context, c *control.Conn, program string, set *Set) (*Ses
 
 // receiveUntil takes sockets until the peer says phase.
 func (s *Session) receiveUntil(phase string, within time.Duration) error {
-	for {
+	slow := time.AfterFunc(within+receivePatience, s.conn.Close)
+	defer slow.Stop()
+	for range maxPackets {
 		var m message
 		fds, err := s.conn.Receive(&m, within)
 		if err != nil {
@@ -53,6 +62,7 @@ func (s *Session) receiveUntil(phase string, within time.Duration) error {
 			return nil
 		}
 	}
+	return fmt.Errorf("the old daemon sent %d packets and did not come to an end", maxPackets)
 }
 
 func (s *Session) take(m message, fds []int) error {

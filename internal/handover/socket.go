@@ -21,27 +21,31 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
 // Role is what a socket is for.
 type Role string
 
-// The roles. What Lock and Control name are Unix sockets, the others TCP ones.
+// The roles. All name TCP sockets but Guard, which is a Unix socket, and LockFile.
 const (
 	Fixed    Role = "fixed"    // a listener with one target
 	Redirect Role = "redirect" // of mode redirect, inside a container
 	Listen   Role = "listen"   // of mode listen, inside a container
 	Host     Role = "host"     // a door of mode host
 	Link     Role = "link"     // of mode link
-	Lock     Role = "lock"     // what makes one daemon serve a host
-	Control  Role = "control"  // where the daemon is spoken to
+	LockFile Role = "lockfile" // a lock of internal/rundir
+	// Guard is the abstract name that older daemons have as their lock. They send
+	// their control sockets, too ("control"), which nobody takes.
+	Guard Role = "lock"
 )
 
 // Socket describes a listening socket. It is comparable.
@@ -53,9 +57,10 @@ type Socket struct {
 
 // Set are sockets that were received and nobody has taken yet. A nil Set is empty.
 type Set struct {
-	mu   sync.Mutex
-	tcp  map[Socket][]*net.TCPListener
-	unix map[string]*net.UnixListener // by name
+	mu    sync.Mutex
+	tcp   map[Socket][]*net.TCPListener
+	unix  map[string]*net.UnixListener // by name
+	files []*os.File                   // of locks
 }
 
 // NewSet makes an empty Set.
@@ -70,6 +75,9 @@ func (s *Set) Add(socket Socket, fd int) error {
 
 // AddFile adds the socket of a file, which it takes over.
 func (s *Set) AddFile(socket Socket, file *os.File) error {
+	if socket.Role == LockFile {
+		return s.addLock(file)
+	}
 	defer file.Close() // the listener has a descriptor of its own
 	if accepts, err := unix.GetsockoptInt(int(file.Fd()), unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || accepts == 0 {
 		return fmt.Errorf("what came as a %s socket does not listen", socket.Role)
@@ -89,6 +97,37 @@ func (s *Set) AddFile(socket Socket, file *os.File) error {
 	default:
 		listener.Close()
 		return fmt.Errorf("a %s socket is a %T", socket.Role, listener)
+	}
+	return nil
+}
+
+func (s *Set) addLock(file *os.File) error {
+	st, err := file.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("what came as a lock is no file: %s", st.Mode().Type())
+	}
+	if err != nil {
+		file.Close()
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = append(s.files, file)
+	return nil
+}
+
+// TakeLock takes the lock of that name; nil if there is none.
+func (s *Set) TakeLock(dir *rundir.Dir, name string) *rundir.Lock {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, file := range s.files {
+		if l, ok := dir.Adopt(name, file); ok {
+			s.files = slices.Delete(s.files, i, i+1)
+			return l
+		}
 	}
 	return nil
 }
@@ -131,7 +170,7 @@ type Left struct {
 	Listener *net.TCPListener
 }
 
-// Rest takes all that is left; the Unix sockets are closed.
+// Rest takes all that is left; locks and Unix sockets are closed.
 func (s *Set) Rest() []Left { return s.RestOf(func(Socket) bool { return true }) }
 
 // RestOf is Rest for those that of accepts.
@@ -155,6 +194,10 @@ func (s *Set) RestOf(of func(Socket) bool) []Left {
 		l.Close()
 	}
 	clear(s.unix)
+	for _, file := range s.files {
+		file.Close()
+	}
+	s.files = nil
 	return rest
 }
 

@@ -1,0 +1,88 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/ambassadord/ambassadord/internal/abstract"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rundir"
+)
+
+// ErrServed says that another daemon serves this host.
+var ErrServed = errors.New("another ambassadord serves this host already")
+
+// HostLock makes one daemon serve a host, in any mode but link.
+type HostLock struct {
+	file  *rundir.Lock
+	guard *net.UnixListener // nil if somebody else has the name
+}
+
+// TakeHostLock takes the lock of the host in dir, or goes on with that of the daemon
+// before us, if it is in inherited, which may be nil. The error is ErrServed when another
+// daemon has it, also one that is older than the folder and is believed to be one.
+//
+// It takes that one's lock as well, so that an older daemon that is started later does not
+// serve beside us. Who squats that name is told to log, and is of no consequence.
+func TakeHostLock(ctx context.Context, dir *rundir.Dir, inherited *Set, log *slog.Logger) (*HostLock, error) {
+	served := hint.Wrap(ErrServed, "stop the other one first, or start with --takeover; one daemon serves the whole host")
+	l := &HostLock{file: inherited.TakeLock(dir, dir.HostLock()), guard: inherited.TakeUnix(abstract.Guard)}
+	if l.file == nil {
+		file, err := dir.Take(dir.HostLock())
+		if err != nil {
+			l.closeGuard()
+			if errors.Is(err, rundir.ErrHeld) {
+				return nil, served
+			}
+			return nil, err
+		}
+		l.file = file
+	}
+	if l.guard != nil {
+		return l, nil
+	}
+	var err error
+	if l.guard, err = net.ListenUnix("unix", &net.UnixAddr{Name: abstract.Guard, Net: "unix"}); err == nil {
+		return l, nil
+	}
+	if abstract.Runs(context.WithoutCancel(ctx)) {
+		l.Leave()
+		return nil, served
+	}
+	if squatter := abstract.Daemon(context.WithoutCancel(ctx), abstract.Guard); !errors.Is(squatter, abstract.ErrNobody) {
+		err = squatter
+	}
+	log.Warn("the name that older versions have as their lock is not ours; an older version may serve beside this daemon", "error", fmt.Sprint(err),
+		"hint", "see who has it: ambassadord doctor; it changes nothing for this version")
+	return l, nil
+}
+
+// Register adds what a successor inherits; remove takes it away again.
+func (l *HostLock) Register(r *Registry) (remove func()) {
+	file, guard := r.Add(Socket{Role: LockFile}, l.file.File()), func() {}
+	if l.guard != nil {
+		guard = r.Add(Socket{Role: Guard}, l.guard)
+	}
+	return func() { file(); guard() }
+}
+
+// Release gives the lock up. Nobody may have inherited it.
+func (l *HostLock) Release() {
+	l.file.Release()
+	l.closeGuard()
+}
+
+// Leave lets go of our own hold alone.
+func (l *HostLock) Leave() {
+	l.file.Leave()
+	l.closeGuard()
+}
+
+func (l *HostLock) closeGuard() {
+	if l.guard != nil {
+		l.guard.Close()
+	}
+}
