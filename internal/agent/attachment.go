@@ -31,7 +31,7 @@ type verified struct {
 // goroutine, run, works on it.
 type attachment struct {
 	mode    config.Mode // Redirect or Listen
-	slots   chan struct{}
+	lanes   *lanes
 	desired atomic.Pointer[identity.Namespace]
 	known   prompts[uint16] // of desired
 	changed chan struct{}   // holds a token when desired has been replaced
@@ -53,12 +53,13 @@ type attachment struct {
 	attached bool
 	borrowed []context.CancelFunc // sockets of the daemon before us in another mode
 	lookout  lookout
+	took     time.Duration // the last look
 }
 
 func newAttachment(as *attachments, n *identity.Namespace) *attachment {
 	at := &attachment{
 		mode:     as.mode,
-		slots:    as.slots,
+		lanes:    as.lanes,
 		changed:  make(chan struct{}, 1),
 		ending:   make(chan struct{}),
 		leaving:  make(chan struct{}),
@@ -114,9 +115,7 @@ func (at *attachment) run(ctx context.Context) {
 	const firstPause, longestPause = 50 * time.Millisecond, 5 * time.Second
 	pause, failures := firstPause, 0
 	for {
-		at.slots <- struct{}{}
-		err := at.apply(ctx)
-		<-at.slots
+		err := at.look(ctx)
 		var retry <-chan time.Time
 		if err != nil {
 			failures++
@@ -130,6 +129,39 @@ func (at *attachment) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// look brings the namespace to what is desired, when it is its turn, and notes how long
+// that took.
+func (at *attachment) look(ctx context.Context) error {
+	if err := at.open(ctx); err != nil {
+		return err
+	}
+	defer at.turn()()
+	began := time.Now()
+	defer func() { at.took = time.Since(began) }()
+	return at.apply(ctx)
+}
+
+// turn waits for its turn to work on the namespace.
+func (at *attachment) turn() (leave func()) {
+	if at.mode == config.Listen { // there are no rules
+		return at.lanes.enter(nil)
+	}
+	return at.lanes.enter(at.ns)
+}
+
+// open opens the namespace, unless it is open.
+func (at *attachment) open(ctx context.Context) error {
+	if at.ns != nil {
+		return nil
+	}
+	ns, err := at.agent.openNamespace(ctx, at.desired.Load())
+	if err != nil {
+		return err
+	}
+	at.ns = ns
+	return nil
 }
 
 // logFailure says each failure once, and only when it lasts: a container that
@@ -148,12 +180,8 @@ func (at *attachment) logFailure(err error, failures int) {
 // again.
 func (at *attachment) apply(ctx context.Context) error {
 	n := at.desired.Load()
-	if at.ns == nil {
-		ns, err := at.agent.openNamespace(ctx, n)
-		if err != nil {
-			return err
-		}
-		at.ns = ns
+	if err := at.open(ctx); err != nil {
+		return err
 	}
 	at.lookOut(ctx)
 	families, err := familiesOf(at.ns)
@@ -358,8 +386,7 @@ func (at *attachment) release() {
 // forFamilies does the work of taking rules down for each family we listen on.
 // The agent's context has ended by then; every step bounds itself.
 func (at *attachment) forFamilies(do func(context.Context, netrules.Family) error) {
-	at.slots <- struct{}{}
-	defer func() { <-at.slots }()
+	defer at.turn()()
 	for f := range at.listening {
 		if err := do(context.Background(), f); err != nil && !errors.Is(err, iptables.ErrUnsupported) {
 			at.agent.log.Error("cannot remove the rules of a container", "client", at.desired.Load().Owner.Name,

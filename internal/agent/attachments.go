@@ -11,12 +11,10 @@ import (
 // attachments keeps one attachment for each network namespace in which a port is
 // declared (modes redirect and listen). Only one goroutine calls its methods.
 type attachments struct {
-	agent *agent
-	mode  config.Mode
-	live  map[string]*attachment // by the owner's container ID
-	// slots bounds how many namespaces are worked on at once: each runs a handful
-	// of iptables processes.
-	slots     chan struct{}
+	agent     *agent
+	mode      config.Mode
+	live      map[string]*attachment // by the owner's container ID
+	lanes     *lanes
 	newcomers *newcomers
 	wg        sync.WaitGroup
 	departed  bool // left to another daemon
@@ -24,7 +22,7 @@ type attachments struct {
 
 func newAttachments(a *agent, mode config.Mode) *attachments {
 	return &attachments{
-		agent: a, mode: mode, live: map[string]*attachment{}, slots: make(chan struct{}, 4), newcomers: newNewcomers(a),
+		agent: a, mode: mode, live: map[string]*attachment{}, lanes: newLanes(a, 4), newcomers: newNewcomers(a),
 	}
 }
 

@@ -16,9 +16,17 @@ const (
 	rarely = 15 * time.Minute
 
 	// breather is how long a container's changes are let be after a look: what it does
-	// to its own rules all the time must not keep us busy all the time.
-	breather = time.Second
+	// to its own rules all the time must not keep us busy all the time. Where a look takes
+	// long it is share times as long as that, and longestBreather at most.
+	breather        = time.Second
+	share           = 10
+	longestBreather = time.Minute
 )
+
+// rest is how long to let changes be after a look that took so long.
+func rest(took time.Duration) time.Duration {
+	return min(max(breather, share*took), longestBreather)
+}
 
 // lookout is what the kernel tells of a container's namespace. The zero value is told
 // nothing.
@@ -71,8 +79,7 @@ func (at *attachment) untouched(ctx context.Context) bool {
 	if len(at.verified) == 0 { // as in mode listen
 		return false
 	}
-	at.slots <- struct{}{}
-	defer func() { <-at.slots }()
+	defer at.turn()()
 	// Who is told has the nft variant, which has one fingerprint for all families.
 	mark, err := at.agent.rules.Fingerprint(ctx, at.ns, netrules.IPv4)
 	if err != nil {
@@ -97,7 +104,7 @@ func (at *attachment) await(ctx context.Context, retry <-chan time.Time) bool {
 		select {
 		case <-changed:
 			changed = nil // one is reason enough
-			due.Reset(max(settling, breather-time.Since(looked)))
+			due.Reset(max(settling, rest(at.took)-time.Since(looked)))
 		case <-due.C:
 			if changed != nil && at.untouched(ctx) {
 				due.Reset(at.interval())

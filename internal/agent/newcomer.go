@@ -33,7 +33,7 @@ const (
 // is. One goroutine, run, works on it.
 type newcomer struct {
 	path  string
-	slots chan struct{}
+	lanes *lanes
 
 	mu    sync.Mutex
 	ports []netrules.Port // declared by anybody who may be the owner
@@ -65,7 +65,7 @@ type verdict struct {
 func newNewcomer(ns *newcomers, where string, ports []netrules.Port) *newcomer {
 	return &newcomer{
 		path:     where,
-		slots:    ns.slots,
+		lanes:    ns.lanes,
 		ports:    ports,
 		more:     make(chan struct{}, 1),
 		decided:  make(chan struct{}),
@@ -255,8 +255,7 @@ func (nc *newcomer) undo(do func(context.Context, netrules.Family) error) {
 	if nc.verdict.dead {
 		return
 	}
-	nc.slots <- struct{}{}
-	defer func() { <-nc.slots }()
+	defer nc.lanes.enter(nc.ns)()
 	err := nc.forFamilies(func(f netrules.Family) error {
 		err := do(context.Background(), f)
 		if errors.Is(err, iptables.ErrUnsupported) {

@@ -20,9 +20,9 @@ import (
 // to go.
 type newcomers struct {
 	agent    *agent
-	slots    chan struct{} // bounds how many are worked on at once, beside attachments.slots
-	folders  []string      // where namespaces appear: the first that exists
-	stop     func()        // ends the watch on folders; nil before the first
+	lanes    *lanes   // beside those of attachments
+	folders  []string // where namespaces appear: the first that exists
+	stop     func()   // ends the watch on folders; nil before the first
 	watching sync.WaitGroup
 	running  sync.WaitGroup // every newcomer
 
@@ -33,7 +33,7 @@ type newcomers struct {
 }
 
 func newNewcomers(a *agent) *newcomers {
-	return &newcomers{agent: a, folders: sandbox.Folders(), slots: make(chan struct{}, 8), there: map[string]*newcomer{},
+	return &newcomers{agent: a, folders: sandbox.Folders(), lanes: newLanes(a, 8), there: map[string]*newcomer{},
 		idle: map[string]time.Time{}}
 }
 

@@ -92,8 +92,7 @@ func (nc *newcomer) redirect(ctx context.Context) error {
 		defer func() { _ = ahead.Close() }() // its socket, and the table goes with that
 	}
 	inAdvance := time.Since(began)
-	nc.slots <- struct{}{}
-	defer func() { <-nc.slots }()
+	defer nc.lanes.enter(nc.ns)()
 	if err := nc.forFamilies(func(f netrules.Family) error {
 		_, err := nc.agent.rules.Apply(ctx, nc.ns, netrules.Redirect(f, nc.listen, ports))
 		if f == netrules.IPv6 {

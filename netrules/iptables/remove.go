@@ -33,6 +33,9 @@ func (r *Rules) Unhook(ctx context.Context, ns *netns.Namespace, f netrules.Fami
 		return nil, err
 	}
 	changes, err := within(ns, func() ([]netrules.Change, error) {
+		if t.hasNone() {
+			return nil, nil
+		}
 		state, err := t.read(ctx)
 		if err != nil {
 			return nil, err
@@ -78,6 +81,9 @@ func (r *Rules) Remove(ctx context.Context, ns *netns.Namespace, f netrules.Fami
 
 // remove runs in the namespace.
 func (t *tool) remove(ctx context.Context) (Removed, error) {
+	if t.hasNone() {
+		return Removed{}, nil
+	}
 	var tried []netrules.Change
 	var failed error
 	for range tries {
@@ -100,6 +106,16 @@ func (t *tool) remove(ctx context.Context) (Removed, error) {
 		tried = changes
 	}
 	return Removed{}, failed
+}
+
+// hasNone reports whether there is no chain of ours in the calling thread's namespace, and
+// so no jump to one. That takes no process, and no reading of all the rules of others.
+func (t *tool) hasNone() bool {
+	chains, err := chainsIn(t.variant, t.family)
+	if err != nil {
+		return false // reading by iptables says what is wrong, and what to do
+	}
+	return len(ours(chains)) == 0
 }
 
 func equalChange(a, b netrules.Change) bool { return a.String() == b.String() }

@@ -11,6 +11,46 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
+const (
+	// maxOutput is how many bytes of rules are read: of 300,000 and more. Who has NET_ADMIN
+	// in a namespace may put any number there.
+	maxOutput = 64 << 20
+	// maxMessages is how much of what a program complains of is read.
+	maxMessages = 4 << 10
+)
+
+// tooMuch adds what to do about a table that is too large to be read.
+func tooMuch(err error) error {
+	return hint.Wrap(err, "look who has put so many rules into that network namespace: iptables -t nat -S there; a container needs NET_ADMIN for it")
+}
+
+// bounded keeps what is written to it, up to so many bytes; full is called when there is
+// more, unless it is nil, and left is below 0 from then on.
+type bounded struct {
+	text *strings.Builder
+	left int
+	full func()
+}
+
+// Write never fails: what is too much is dropped.
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.text == nil {
+		b.text = new(strings.Builder)
+	}
+	b.text.Write(p[:min(len(p), max(b.left, 0))])
+	if b.left -= len(p); b.left < 0 && b.full != nil {
+		b.full()
+	}
+	return len(p), nil
+}
+
+func (b *bounded) String() string {
+	if b.text == nil {
+		return ""
+	}
+	return b.text.String()
+}
+
 // run runs a program on the calling thread's network namespace and returns its
 // standard output.
 func run(ctx context.Context, stdin, path string, args ...string) (string, error) {
@@ -19,9 +59,13 @@ func run(ctx context.Context, stdin, path string, args ...string) (string, error
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second // a grandchild might hold the pipes open
 	cmd.Stdin = strings.NewReader(stdin)
-	var stdout, stderr strings.Builder
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	var stderr strings.Builder
+	stdout := bounded{left: maxOutput, full: cancel}
+	cmd.Stdout, cmd.Stderr = &stdout, &bounded{left: maxMessages, text: &stderr}
 	err := cmd.Run()
+	if stdout.left < 0 {
+		return "", tooMuch(fmt.Errorf("%s printed more than %d bytes", filepath.Base(path), maxOutput))
+	}
 	if err == nil {
 		return stdout.String(), nil
 	}

@@ -61,29 +61,27 @@ func align8(n int) int {
 // kernel holds it, with all counters at zero. The table must exist, or the kernel
 // makes it.
 func legacyEntries(f netrules.Family) ([]byte, error) {
-	domain, level := unix.AF_INET, unix.IPPROTO_IP
-	if f == netrules.IPv6 {
-		domain, level = unix.AF_INET6, unix.IPPROTO_IPV6
-	}
-	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fd, level, err := legacySocket(f)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return nil, err
 	}
 	defer func() { _ = unix.Close(fd) }()
 
 	for range tries {
-		info := make([]byte, unsafe.Sizeof(tableInfo{}))
-		copy(info, natTable)
-		if err := getsockopt(fd, level, soGetInfo, info); err != nil {
-			return nil, fmt.Errorf("size of table %s: %w", natTable, err)
+		info, err := infoAt(fd, level)
+		if err != nil {
+			return nil, err
 		}
-		size := binary.NativeEndian.Uint32(info[unsafe.Offsetof(tableInfo{}.Size):])
+		size := info.Size
+		if size > maxOutput {
+			return nil, tooMuch(fmt.Errorf("entries of table %s: %d bytes", natTable, size))
+		}
 
 		// struct ipt_get_entries: the table's name, its size, its entries.
 		request := make([]byte, align8(maxTableName+4)+int(size))
 		copy(request, natTable)
 		binary.NativeEndian.PutUint32(request[maxTableName:], size)
-		err := getsockopt(fd, level, soGetEntries, request)
+		err = getsockopt(fd, level, soGetEntries, request)
 		if errors.Is(err, unix.EAGAIN) {
 			continue // it has another size by now
 		}
@@ -94,6 +92,28 @@ func legacyEntries(f netrules.Family) ([]byte, error) {
 		return entries, zeroCounters(entries, layoutOf(f))
 	}
 	return nil, fmt.Errorf("entries of table %s: changed %d times while we read them", natTable, tries)
+}
+
+// legacySocket is a socket for the system calls of a family, and their level.
+func legacySocket(f netrules.Family) (fd, level int, err error) {
+	domain, level := unix.AF_INET, unix.IPPROTO_IP
+	if f == netrules.IPv6 {
+		domain, level = unix.AF_INET6, unix.IPPROTO_IPV6
+	}
+	fd, err = unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	return fd, level, os.NewSyscallError("socket", err)
+}
+
+// infoAt asks for the size of the nat table.
+func infoAt(fd, level int) (info tableInfo, err error) {
+	value := make([]byte, unsafe.Sizeof(info))
+	copy(value, natTable)
+	if err := getsockopt(fd, level, soGetInfo, value); err != nil {
+		return info, fmt.Errorf("size of table %s: %w", natTable, err)
+	}
+	info.NumEntries = binary.NativeEndian.Uint32(value[unsafe.Offsetof(info.NumEntries):])
+	info.Size = binary.NativeEndian.Uint32(value[unsafe.Offsetof(info.Size):])
+	return info, nil
 }
 
 // zeroCounters sets the counters of every entry to zero: traffic is no change.

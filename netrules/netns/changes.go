@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,12 +35,14 @@ func (n *Namespace) Changes(ctx context.Context) (changed <-chan struct{}, end f
 	}
 	token := make(chan struct{}, 1)
 	done := make(chan struct{}, len(sockets))
+	reading, stopReading := context.WithCancel(ctx)
 	for _, socket := range sockets {
-		go func() { readChanges(socket, token); done <- struct{}{} }()
+		go func() { readChanges(reading, socket, token); done <- struct{}{} }()
 	}
 	stop := context.AfterFunc(ctx, func() { closeAll(sockets) })
 	return token, func() {
 		stop()
+		stopReading()
 		closeAll(sockets)
 		for range sockets {
 			<-done
@@ -70,7 +73,12 @@ func listenTo(protocol int, groups []int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	// What is not read in time is lost, which says as much as what it would have said; so
+	// a namespace that changes all the time holds as little of the kernel's memory as can be.
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1) // the kernel makes it its least
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}
 	for _, group := range groups {
 		if err == nil {
 			err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
@@ -83,19 +91,56 @@ func listenTo(protocol int, groups []int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "netlink"), nil
 }
 
-// readChanges turns whatever socket says into a token, until it is closed. That
-// messages were lost (ENOBUFS) says as much.
-func readChanges(socket *os.File, token chan<- struct{}) {
-	buffer := make([]byte, 16) // what it says does not matter; the kernel drops the rest of a message
+const (
+	// pause is how long what socket says is let be after it was read: a namespace whose
+	// rules somebody changes all the time costs us no more than so many readings.
+	pause = 20 * time.Millisecond
+	// together is how many messages are read at once.
+	together = 64
+)
+
+// readChanges turns whatever socket says into a token, until it is closed or ctx ends.
+func readChanges(ctx context.Context, socket *os.File, token chan<- struct{}) {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return
+	}
 	for {
-		if _, err := socket.Read(buffer); err != nil && !errors.Is(err, unix.ENOBUFS) {
+		var fail error
+		if err := raw.Read(func(fd uintptr) (read bool) {
+			read, fail = readAll(int(fd))
+			return read
+		}); err != nil || fail != nil {
 			return
 		}
 		select {
 		case token <- struct{}{}:
 		default:
 		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
 	}
+}
+
+// readAll reads what there is, and reports whether there was anything. That messages were
+// lost (ENOBUFS) says as much.
+func readAll(fd int) (read bool, err error) {
+	buffer := make([]byte, 16) // what it says does not matter; the kernel drops the rest of a message
+	for range together {
+		_, err := unix.Read(fd, buffer)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return read, nil
+		case err == nil, errors.Is(err, unix.ENOBUFS):
+			read = true
+		case !errors.Is(err, unix.EINTR):
+			return true, err
+		}
+	}
+	return true, nil
 }
 
 func closeAll(files []*os.File) {
