@@ -1,0 +1,140 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// class is what is special about an address, as bits.
+type class uint8
+
+const (
+	loopback    class = 1 << iota // this host's own: 127.0.0.0/8, ::1
+	linkLocal                     // 169.254.0.0/16, fe80::/10
+	metadata                      // where clouds tell a machine about itself
+	host                          // an address of this host that is no loopback
+	own                           // a socket of the engine's or the daemon's
+	multicast                     // or broadcast
+	unspecified                   // 0.0.0.0/8, ::, which connect(2) takes for loopback
+)
+
+// metadataAddrs are where clouds tell a machine about itself, credentials included.
+var metadataAddrs = []netip.Addr{
+	netip.MustParseAddr("169.254.169.254"), // AWS, Azure, GCP, OpenStack and most others
+	netip.MustParseAddr("169.254.170.2"),   // AWS ECS: credentials of a task
+	netip.MustParseAddr("169.254.170.23"),  // AWS EKS: Pod Identity
+	netip.MustParseAddr("fd00:ec2::254"),   // AWS by IPv6
+	netip.MustParseAddr("fd00:ec2::23"),    // AWS EKS by IPv6
+	netip.MustParseAddr("fd20:ce::254"),    // GCP by IPv6
+	netip.MustParseAddr("100.100.100.200"), // Alibaba Cloud
+	netip.MustParseAddr("168.63.129.16"),   // Azure's WireServer
+	netip.MustParseAddr("192.0.0.192"),     // Oracle Cloud, classic
+}
+
+// Metadata lists the addresses at which clouds tell a machine about itself.
+func Metadata() []netip.Addr { return slices.Clone(metadataAddrs) }
+
+var (
+	thisNetwork = netip.MustParsePrefix("0.0.0.0/8") // RFC 1122, section 3.2.1.3
+	broadcast   = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	nat64       = netip.MustParsePrefix("64:ff9b::/96")   // RFC 6052
+	nat64Local  = netip.MustParsePrefix("64:ff9b:1::/48") // RFC 8215
+	sixToFour   = netip.MustParsePrefix("2002::/16")      // RFC 3056
+	teredo      = netip.MustParsePrefix("2001::/32")      // RFC 4380
+	compatible  = netip.MustParsePrefix("::/96")          // RFC 4291, section 2.5.5.1
+)
+
+// classify is what is special about addr, without knowing the host.
+func classify(addr netip.Addr) class {
+	var c class
+	switch {
+	case addr.IsLoopback():
+		c = loopback
+	case addr.IsLinkLocalUnicast():
+		c = linkLocal
+	case addr.IsMulticast(), addr == broadcast:
+		c = multicast
+	case addr.IsUnspecified(), addr.Is4() && thisNetwork.Contains(addr):
+		c = unspecified
+	}
+	if slices.Contains(metadataAddrs, addr) {
+		c |= metadata
+	}
+	return c
+}
+
+// embedded is the IPv4 address that an IPv6 one stands for, beyond the mapped ones, which
+// are IPv4 (RFC 4291, section 2.5.5.2): a translator or tunnel would go there.
+func embedded(addr netip.Addr) netip.Addr {
+	if !addr.Is6() {
+		return netip.Addr{}
+	}
+	b := addr.As16()
+	last := netip.AddrFrom4([4]byte(b[12:]))
+	switch {
+	case nat64.Contains(addr), nat64Local.Contains(addr):
+		return last
+	case sixToFour.Contains(addr):
+		return netip.AddrFrom4([4]byte(b[2:6]))
+	case teredo.Contains(addr):
+		return netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]})
+	case compatible.Contains(addr) && !addr.IsUnspecified() && !addr.IsLoopback():
+		return last
+	case b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe: // ISATAP, RFC 5214
+		return last
+	}
+	return netip.Addr{}
+}
+
+// endpoint is an address that is looked at.
+type endpoint struct {
+	policy   *Policy
+	addr     netip.Addr // without zone, and IPv4 if it is a mapped one
+	embedded netip.Addr // not valid if there is none
+	port     uint16
+	fixed    class // what is known without the host
+	looked   bool  // whether the host has been looked at
+	ours     class
+}
+
+func (p *Policy) endpoint(addr netip.AddrPort) endpoint {
+	e := endpoint{policy: p, addr: addr.Addr().Unmap().WithZone(""), port: addr.Port()}
+	e.fixed = classify(e.addr)
+	if e.embedded = embedded(e.addr); e.embedded.IsValid() {
+		e.fixed |= classify(e.embedded)
+	}
+	return e
+}
+
+// classes are all of the endpoint.
+func (e *endpoint) classes() class {
+	if !e.looked {
+		e.looked = true
+		e.ours = e.isOurs()
+	}
+	return e.fixed | e.ours
+}
+
+// isOurs is what the endpoint is to this host.
+func (e *endpoint) isOurs() class {
+	var c class
+	isLoopback := e.fixed&loopback != 0
+	if !isLoopback && e.has() {
+		c = host
+	}
+	if slices.Contains(e.policy.ownAddrs, e.addr) || (isLoopback || c != 0) && slices.Contains(e.policy.ownPorts, e.port) {
+		c |= own
+	}
+	return c
+}
+
+func (e *endpoint) has() bool {
+	h := e.policy.host
+	return h != nil && (h.Has(e.addr) || e.embedded.IsValid() && h.Has(e.embedded))
+}
+
+// mayBeOwn reports whether the endpoint could be a socket of ours, without a look at the
+// host, which costs more.
+func (e *endpoint) mayBeOwn() bool {
+	return slices.Contains(e.policy.ownPorts, e.port) || slices.Contains(e.policy.ownAddrs, e.addr)
+}

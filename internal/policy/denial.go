@@ -1,0 +1,65 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+// Denial is the error of what a policy forbids. It carries a hint.
+type Denial struct {
+	// Who is the client and At what it must not reach, for people.
+	Who, At string
+	Verdict Verdict
+}
+
+func (d *Denial) Error() string {
+	return fmt.Sprintf("%s may not reach %s: %s", d.Who, d.At, d.Verdict)
+}
+
+// String says what decided, to be read after a colon.
+func (v Verdict) String() string {
+	switch {
+	case v.Rule != nil:
+		return fmt.Sprintf("%s says %s", v.Rule, v.Action)
+	case v.what != "":
+		return v.what + ", which the default keeps from what containers declare"
+	}
+	return "the default allows it"
+}
+
+// Fix is what the operator can do about a denial.
+func (v Verdict) Fix() string {
+	if v.Rule != nil {
+		return "change " + v.Rule.String() + " if that is not meant (docs/policy.md)"
+	}
+	return v.fix
+}
+
+// Deny is the error of v about at; "" is the target as a whole.
+func (s *Scope) Deny(v Verdict, at string) error {
+	s = s.orDefault()
+	if at == "" {
+		at = "the target " + short(s.target.Text)
+	} else if s.target.Text != at && s.target.Text != "" {
+		at += " (target " + short(s.target.Text) + ")"
+	}
+	who := "the listener"
+	switch {
+	case s.client.Container != "":
+		who = "container " + s.client.Container
+	case !s.client.ByOperator:
+		who = "what containers declare"
+	}
+	return hint.Wrap(&Denial{Who: who, At: at, Verdict: v}, v.Fix())
+}
+
+// short is a target as it may be printed: its author chooses how long it is.
+func short(text string) string {
+	const most = 200
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return fmt.Sprintf("%q", text)
+}
