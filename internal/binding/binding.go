@@ -12,6 +12,9 @@
 // declaration that does not parse quarantines its port: it is still ours to
 // answer, with the reason why not, and nothing else of that container is lost. An
 // option that does not parse costs itself.
+//
+// Containers choose their labels, and others wait while these are read: that takes time
+// in proportion to their number and length, up to the bounds in bounds.go.
 package binding
 
 import (
@@ -57,7 +60,8 @@ func (p *Problem) Unwrap() error { return p.Err }
 type Set struct {
 	bindings map[uint16]Binding
 	// Problems lists what was wrong, quarantined or only passed over, in the
-	// order of their origins.
+	// order of their origins: a bounded number, of which the last may say how many more
+	// there are.
 	Problems []*Problem
 }
 
@@ -66,6 +70,9 @@ func (s Set) Lookup(port uint16) (Binding, bool) {
 	b, ok := s.bindings[port]
 	return b, ok
 }
+
+// Len is how many ports are declared, quarantined ones included.
+func (s Set) Len() int { return len(s.bindings) }
 
 // Ports lists the declared ports, quarantined ones included, in order.
 func (s Set) Ports() []uint16 { return slices.Sorted(maps.Keys(s.bindings)) }
