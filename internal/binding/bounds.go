@@ -80,6 +80,9 @@ func (p *problems) addOnce(problem *Problem) {
 	p.add(problem.Origin, func() error { return problem.Err })
 }
 
+// count is how many there are in all.
+func (p *problems) count() int { return len(p.kept) + p.more }
+
 // list is all that is to be said.
 func (p *problems) list() []*Problem {
 	if p.more == 0 {

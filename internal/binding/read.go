@@ -68,7 +68,7 @@ type reader struct {
 	merged   map[string]option.Set
 	bounds   problems // what was left out because it is too much
 	problems problems
-	bindings map[uint16]Binding
+	bindings map[uint16]*Binding
 }
 
 // Read reads what d declares, and what layers say of its ports. parse reads a
@@ -80,7 +80,7 @@ func Read(d Declarer, layers *Layers, parse func(string) (resolver.Target, error
 		declared: map[uint16][]declaration{},
 		options:  map[uint16][]portOption{},
 		merged:   map[string]option.Set{},
-		bindings: map[uint16]Binding{},
+		bindings: map[uint16]*Binding{},
 	}
 	for _, key := range labelsOf(d.Labels) {
 		if r.mayRead() {
@@ -102,7 +102,8 @@ func Read(d Declarer, layers *Layers, parse func(string) (resolver.Target, error
 		r.bind(port, r.declared[port])
 	}
 	r.orphans()
-	return Set{bindings: r.bindings, Problems: append(r.bounds.list(), r.problems.list()...)}
+	mistakes := r.bounds.count() + r.problems.count()
+	return Set{bindings: r.bindings, Mistakes: mistakes, Problems: append(r.bounds.list(), r.problems.list()...), read: new(reading)}
 }
 
 // tooMuch says what of d is beyond a bound.
@@ -260,7 +261,7 @@ func (r *reader) bind(port uint16, declarations []declaration) {
 			})
 		}
 	}
-	b := Binding{Port: port, Text: won.text, Origin: won.origin}
+	b := &Binding{Port: port, Text: won.text, Origin: won.origin}
 	target, err := r.target(won.text)
 	if err != nil {
 		// Each port needs its own, also past the bound: it is why its connections fail.
