@@ -18,7 +18,6 @@
 package binding
 
 import (
-	"cmp"
 	"fmt"
 	"iter"
 	"maps"
@@ -60,6 +59,7 @@ func (p *Problem) Unwrap() error { return p.Err }
 // Set is everything one container declared. It never changes.
 type Set struct {
 	bindings map[uint16]*Binding
+	ports    []uint16 // in order
 	// Problems lists what was wrong, quarantined or only passed over, in the
 	// order of their origins: a bounded number, of which the last may say how many more
 	// there are.
@@ -91,15 +91,15 @@ func (s Set) Same(other Set) bool { return s.read != nil && s.read == other.read
 // Len is how many ports are declared, quarantined ones included.
 func (s Set) Len() int { return len(s.bindings) }
 
-// Ports lists the declared ports, quarantined ones included, in order.
-func (s Set) Ports() []uint16 { return slices.Sorted(maps.Keys(s.bindings)) }
+// Ports lists the declared ports, quarantined ones included, in order. The slice must not
+// be changed.
+func (s Set) Ports() []uint16 { return slices.Clip(s.ports) }
 
 // All lists the bindings in order of their ports.
 func (s Set) All() []Binding {
-	all := make([]Binding, 0, len(s.bindings))
-	for _, b := range s.bindings {
-		all = append(all, *b)
+	all := make([]Binding, len(s.ports))
+	for i, port := range s.ports {
+		all[i] = *s.bindings[port]
 	}
-	slices.SortFunc(all, func(a, b Binding) int { return cmp.Compare(a.Port, b.Port) })
 	return all
 }
