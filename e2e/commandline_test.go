@@ -87,6 +87,7 @@ one.example.test.      60 IN A    10.77.0.2
 two.example.test.      60 IN A    10.77.0.3
 _db._tcp.example.test. 60 IN SRV  1 1 7100 one.example.test.
 db.service.test.       60 IN SRV  1 1 7100 one.example.test.
+db.                    60 IN SRV  1 1 7100 one.example.test.
 `
 
 // serveNames is a DNS server at 127.0.0.1:53 of ns that knows names.
@@ -196,6 +197,7 @@ func TestCommandLinesForward(t *testing.T) {
 		{line: "one.example.test:7100,two.example.test:7100", want: ports{":7100": {one, two}}},
 		{line: "10.77.0.2:1,10.77.0.2:7200", env: []string{"PORT=7300"}, want: ports{":7300": {other}}},
 		{line: "db.service.test", want: ports{":10000": {one}}},
+		{line: "db", want: ports{":10000": {one}}}, // a bare word, which is somebody's name
 		{line: "_db._tcp.example.test", want: ports{":10000": {one}}},
 		{line: "consul://127.0.0.1:8500/value", want: ports{":10000": {one}}},
 		{line: "consul://127.0.0.1:8500/parent", want: ports{":10000": {other}}},

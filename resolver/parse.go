@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 )
 
 // Bounds on what one declaration may ask for; far above any real use.
@@ -29,11 +30,15 @@ type SyntaxError struct {
 }
 
 func (e *SyntaxError) Error() string {
-	return fmt.Sprintf("target %q, column %d: %s", e.Text, e.Column, e.Msg)
+	return fmt.Sprintf("target %q, column %d: %s", shorten.Text(e.Text, maxShown), e.Column, e.Msg)
 }
 
+// maxShown is how many bytes of what somebody wrote a message quotes in one place.
+const maxShown = 256
+
 func syntaxError(text string, offset int, fix, format string, args ...any) error {
-	return hint.Wrap(&SyntaxError{Text: text, Column: offset + 1, Msg: fmt.Sprintf(format, args...)}, fix)
+	return hint.Wrap(&SyntaxError{Text: text, Column: offset + 1, Msg: shorten.Text(fmt.Sprintf(format, args...), maxShown)},
+		shorten.Text(fix, maxShown))
 }
 
 const (

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/internal/suggest"
 )
 
@@ -141,7 +142,7 @@ func (r *Resolver) Parse(text string) (Target, error) {
 				return Target{}, r.unknownScheme(text, starts[i], q.Scheme)
 			}
 			if err := source.Check(q); err != nil {
-				return Target{}, fmt.Errorf("target %q: %w", text, err)
+				return Target{}, fmt.Errorf("target %q: %w", shorten.Text(text, maxShown), err)
 			}
 		}
 	}

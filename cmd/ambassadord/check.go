@@ -24,6 +24,9 @@ func checkCommand(environ []string) *cobra.Command {
 				if _, _, ok := config.CutListener(arg); ok || flags.listen != "" {
 					listeners = append(listeners, arg)
 				} else {
+					if err := mistakenTarget(cmd.Root(), arg); err != nil {
+						return err
+					}
 					targets = append(targets, arg)
 				}
 			}

@@ -32,6 +32,9 @@ func resolveCommand(environ []string) *cobra.Command {
 			if err := out.check(); err != nil {
 				return err
 			}
+			if err := mistakenTarget(cmd.Root(), args[0]); err != nil {
+				return err
+			}
 			cfg, err := flags.config(cmd.Flags(), nil)
 			if err != nil {
 				return err

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"strconv"
@@ -13,7 +14,6 @@ import (
 	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
-	"github.com/ambassadord/ambassadord/internal/suggest"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -91,13 +91,17 @@ func runLegacy(cmd *cobra.Command, flags *runFlags, legacy legacyFlags, args []s
 		}
 	case len(args) == 1:
 		cfg.Modes = nil
-		if err := mistakenCommand(cmd, args[0]); err != nil {
+		if err := mistakenCommand(cmd.Root(), args[0]); err != nil {
 			return err
 		}
 		address, err := legacyAddress(args[0], flags)
 		if err != nil {
 			return err
 		}
+		if err := mustResolve(cmd.Context(), cfg, args[0]); err != nil {
+			return err
+		}
+		warnOfAllAddresses(log, address, args[0])
 		cfg.Listeners = []config.Listener{{Address: address, Target: args[0]}}
 	}
 	return serve(cmd.Context(), cfg, log, agent.Hooks{})
@@ -123,21 +127,15 @@ func (l legacyFlags) exclusive(args []string) error {
 	return nil
 }
 
-// mistakenCommand tells a misspelt subcommand from a service's name.
-func mistakenCommand(cmd *cobra.Command, word string) error {
-	if strings.ContainsAny(word, ".:,/") {
-		return nil
+// warnOfAllAddresses says that address is not of one interface alone, as it was with the
+// first ambassadord, which ran in a container of its own.
+func warnOfAllAddresses(log *slog.Logger, address, target string) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host != "" {
+		return
 	}
-	var names []string
-	for _, c := range cmd.Commands() {
-		names = append(names, c.Name())
-	}
-	s := suggest.Closest(word, append(names, "completion", "help"))
-	if s == "" {
-		return nil
-	}
-	return usage(hint.Errorf(fmt.Sprintf("did you mean %q? For a service of that name: ambassadord run %d=%s", s, config.DefaultPort, word),
-		"unknown command %q", word))
+	log.Warn("whoever reaches this host at port "+port+" reaches the target: it listens on all addresses", "target", target,
+		"hint", fmt.Sprintf("for this host alone: ambassadord --listen 127.0.0.1:%s %s", port, target))
 }
 
 // legacyAddress is where the original listens: on PORT when it is set, else on

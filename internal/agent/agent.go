@@ -48,6 +48,7 @@ type agent struct {
 	server   *proxy.Server
 	balancer *balance.Registry
 	table    latestTable
+	follower follower
 	running  []mode
 	bounds   proxy.Bounds           // the server's, as it was started
 	tuning   atomic.Pointer[tuning] // see tuned
@@ -331,51 +332,6 @@ func (a *agent) startModes(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// follow turns each engine snapshot, and each configuration, into a table and acts on
-// it, until watching ends, which descends from ctx.
-func (a *agent) follow(ctx, watching context.Context, done chan<- struct{}) {
-	defer close(done)
-	var snapshot *dockerd.Snapshot
-	for {
-		t := a.tuned()
-		a.act(ctx, t, snapshot)
-		var err error
-		if snapshot != nil || a.docker == nil || len(a.modes) == 0 { // without modes it only puts names into the log
-			a.followedOnce.Do(func() { close(a.followed) })
-		}
-		if snapshot, err = a.news(watching, t, snapshot); err != nil {
-			return // watching has ended
-		}
-	}
-}
-
-// act makes everything follow t and snapshot, which is nil before the first.
-func (a *agent) act(ctx context.Context, t *tuning, snapshot *dockerd.Snapshot) {
-	var targets []resolver.Target
-	for _, l := range t.cfg.Listeners {
-		if target, err := a.resolver.Parse(l.Target); err == nil { // t was made of what parses
-			targets = append(targets, target)
-		}
-	}
-	if snapshot == nil {
-		a.resolver.Keep(targets)
-		return
-	}
-	previous := a.table.load()
-	table := identity.Build(snapshot, previous, a.self, t.layers, a.resolver.Parse)
-	a.logProblems(previous, table)
-	a.table.store(table)
-	var declared []resolver.Owned
-	if len(a.modes) > 0 {
-		declared = declaredBy(table)
-		a.upstreams.keep(table)
-	}
-	a.resolver.Keep(targets, declared...)
-	for _, m := range a.running {
-		m.update(ctx, table)
-	}
 }
 
 // needsRules reports whether m redirects; mode listen does without iptables.

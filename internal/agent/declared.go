@@ -1,24 +1,105 @@
 package agent
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-// declaredBy lists what each client declares, quarantined ports left out: what their
-// targets cost is counted against them.
-func declaredBy(table *identity.Table) []resolver.Owned {
-	var all []resolver.Owned
-	for _, c := range table.Clients() {
-		one := resolver.Owned{Owner: c.Container.Name}
-		for _, b := range c.Bindings.All() {
-			if b.Problem == nil {
-				one.Targets = append(one.Targets, b.Target)
+// declared counts what the clients of the last table have bound. It goes through the
+// bindings of those alone that have changed: an event is about one container, and there may
+// be thousands, with a thousand ports each.
+type declared struct {
+	clients   map[string]*identity.Client // by container ID
+	upstreams map[upstreamKey]int
+	targets   map[string]int            // by text
+	owned     map[string]resolver.Owned // by container ID
+}
+
+// follow makes d what table says, and reports whether some client's targets are others than
+// before.
+func (d *declared) follow(table *identity.Table) (changed bool) {
+	if d.clients == nil {
+		d.clients, d.upstreams = map[string]*identity.Client{}, map[upstreamKey]int{}
+		d.targets, d.owned = map[string]int{}, map[string]resolver.Owned{}
+	}
+	// Those that are new are counted first, lest a target that stays is dropped between.
+	var gone []*identity.Client
+	there := table.Clients()
+	for _, c := range there {
+		id := c.Container.ID
+		known := d.clients[id]
+		if known == c {
+			continue
+		}
+		d.clients[id] = c
+		if known != nil {
+			if known.Bindings.Same(c.Bindings) {
+				continue
+			}
+			gone = append(gone, known)
+		}
+		_, had := d.owned[id]
+		delete(d.owned, id)
+		d.add(c)
+		_, has := d.owned[id]
+		changed = changed || had || has
+	}
+	if len(there) < len(d.clients) {
+		for id, known := range d.clients {
+			if table.Client(id) == nil {
+				delete(d.clients, id)
+				_, had := d.owned[id]
+				delete(d.owned, id)
+				changed = changed || had
+				gone = append(gone, known)
 			}
 		}
-		if len(one.Targets) > 0 {
-			all = append(all, one)
+	}
+	for _, c := range gone {
+		d.remove(c)
+	}
+	return changed
+}
+
+func (d *declared) add(c *identity.Client) {
+	owned := resolver.Owned{Owner: "container " + c.Container.Name}
+	for b := range c.Bindings.Each() {
+		d.upstreams[upstreamKey{b.Text, b.Options}]++
+		if b.Problem != nil {
+			continue
 		}
+		d.targets[b.Text]++
+		owned.Targets = append(owned.Targets, b.Target)
+	}
+	if len(owned.Targets) > 0 {
+		d.owned[c.Container.ID] = owned
+	}
+}
+
+func (d *declared) remove(c *identity.Client) {
+	for b := range c.Bindings.Each() {
+		key := upstreamKey{b.Text, b.Options}
+		if d.upstreams[key]--; d.upstreams[key] == 0 {
+			delete(d.upstreams, key)
+		}
+		if b.Problem != nil {
+			continue
+		}
+		if d.targets[b.Text]--; d.targets[b.Text] == 0 {
+			delete(d.targets, b.Text)
+		}
+	}
+}
+
+// byOwner lists what each client has bound, in the order of their container IDs: what the
+// targets of one cost is counted against it.
+func (d *declared) byOwner() []resolver.Owned {
+	all := make([]resolver.Owned, 0, len(d.owned))
+	for _, id := range slices.Sorted(maps.Keys(d.owned)) {
+		all = append(all, d.owned[id])
 	}
 	return all
 }

@@ -1,7 +1,7 @@
 package agent
 
 import (
-	"slices"
+	"fmt"
 
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -11,27 +11,97 @@ import (
 
 type noEndpoints = resolver.NoEndpointsError
 
-// logProblems tells of the mistakes in the declarations of clients that previous
-// did not have.
+// maxTold is how many lines about its declarations one container gets at a time. Whoever
+// has made many mistakes mends the first of them first.
+const maxTold = 10
+
+// logProblems tells of the mistakes in the declarations of clients, of each once: not again
+// when its container is started again as it was.
 func (a *agent) logProblems(previous, table *identity.Table) {
 	if len(a.modes) == 0 {
 		return
 	}
+	f := &a.follower
+	if f.told == nil {
+		f.told = map[string]binding.Set{}
+	}
+	for id := range f.told {
+		if !table.Has(id) {
+			delete(f.told, id)
+		}
+	}
 	for _, c := range table.Clients() {
-		var before *identity.Client
-		if previous != nil {
-			before = previous.Client(c.Container.ID)
+		before, told := f.told[c.Container.ID]
+		if told && before.Same(c.Bindings) {
+			continue
 		}
-		for _, p := range c.Bindings.Problems {
-			if before != nil && slices.ContainsFunc(before.Bindings.Problems, func(said *binding.Problem) bool { return said.Error() == p.Error() }) {
-				continue
-			}
-			a.log.Warn("declaration", "client", c.Container.Name, "id", c.Container.ShortID(),
-				"origin", p.Origin, "error", p.Err, "hint", hint.Of(p.Err))
-		}
-		if before == nil && len(c.Bindings.Ports()) > 0 && c.Container.NetworkMode == "host" {
+		f.told[c.Container.ID] = c.Bindings
+		a.tell(c, untold(c.Bindings.Problems, before.Problems), c.Bindings.Mistakes)
+		if !told && c.Bindings.Len() > 0 && c.Container.NetworkMode == "host" {
 			a.log.Warn("declaration", "client", c.Container.Name, "id", c.Container.ShortID(),
 				"error", "its network is the host's, where nothing is redirected", "hint", "give it a network of its own")
 		}
+	}
+	for _, n := range table.Namespaces() {
+		var before *identity.Namespace
+		if previous != nil {
+			before = previous.Owned(n.Owner.ID)
+		}
+		if before != n && len(n.Overruled) > 0 {
+			a.tellOverruled(before, n)
+		}
+	}
+}
+
+// tellOverruled tells of the declarations of n that do not hold and, in before, which may
+// be nil, were none of these.
+func (a *agent) tellOverruled(before, n *identity.Namespace) {
+	known := map[string][]*binding.Problem{}
+	if before != nil {
+		for _, o := range before.Overruled {
+			known[o.Client.Container.ID] = append(known[o.Client.Container.ID], o.Problem)
+		}
+	}
+	for at := 0; at < len(n.Overruled); {
+		c := n.Overruled[at].Client
+		var problems []*binding.Problem
+		for ; at < len(n.Overruled) && n.Overruled[at].Client == c; at++ {
+			problems = append(problems, n.Overruled[at].Problem)
+		}
+		a.tell(c, untold(problems, known[c.Container.ID]), len(problems))
+	}
+}
+
+// untold are those of problems that before does not have.
+func untold(problems, before []*binding.Problem) []*binding.Problem {
+	if len(before) == 0 || len(problems) == 0 {
+		return problems
+	}
+	said := make(map[string]bool, len(before))
+	for _, p := range before {
+		said[p.Error()] = true
+	}
+	var fresh []*binding.Problem
+	for _, p := range problems {
+		if !said[p.Error()] {
+			fresh = append(fresh, p)
+		}
+	}
+	return fresh
+}
+
+// tell writes a line for each of the first of problems, and one that says how many more of
+// all there are.
+func (a *agent) tell(c *identity.Client, problems []*binding.Problem, all int) {
+	for i, p := range problems {
+		if i == maxTold-1 && len(problems) > maxTold {
+			name := c.Container.Name
+			a.log.Warn("declaration", "client", name, "id", c.Container.ShortID(),
+				"error", fmt.Sprintf("%d more problems with its declarations", max(all, len(problems))-i),
+				"hint", "mend those above first; all that it declares is in: docker inspect "+name)
+			return
+		}
+		a.log.Warn("declaration", "client", c.Container.Name, "id", c.Container.ShortID(),
+			"origin", p.Origin, "error", p.Err, "hint", hint.Of(p.Err))
 	}
 }

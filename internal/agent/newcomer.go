@@ -96,7 +96,7 @@ func (nc *newcomer) widen(ports []netrules.Port) {
 	}
 	all := slices.Clone(nc.ports)
 	for _, p := range ports {
-		if !known[p.Number] {
+		if !known[p.Number] && len(all) < 2*maxEarly { // who came first has a place
 			all = append(all, p)
 		}
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"path"
 	"slices"
@@ -125,20 +126,53 @@ func (ns *newcomers) serve(ctx context.Context, where string, ports []netrules.P
 	})
 }
 
-// startersPorts are all the ports that any of clients declares, each with one who
-// does.
+const (
+	// maxEarly is how many ports are redirected in a namespace that is nobody's yet:
+	// anybody who may be about to start can add to them, and everybody who starts waits for
+	// the rules.
+	maxEarly = 512
+	// maxEarlyLooks bounds how many declarations are looked at for that.
+	maxEarlyLooks = 1 << 16
+)
+
+// startersPorts are the ports that any of clients declares, each with one who does. Where
+// they are more than maxEarly each client gets its first, then each its second, and so on:
+// nobody who declares many takes the places of those who declare few. Those that have just
+// been created come first. A port that is left out is redirected once its container runs.
 func startersPorts(clients []*identity.Client) []netrules.Port {
+	clients = slices.Clone(clients)
+	slices.SortStableFunc(clients, func(a, b *identity.Client) int {
+		return cmp.Compare(rankOfStarter(a), rankOfStarter(b))
+	})
 	var ports []netrules.Port
-	declared := map[uint16]bool{}
-	for _, c := range clients {
-		for _, b := range c.Bindings.All() {
-			if !declared[b.Port] {
-				declared[b.Port] = true
+	declared, looks := map[uint16]bool{}, 0
+	for turn, more := 0, true; more; turn++ {
+		more = false
+		for _, c := range clients {
+			own := c.Bindings.Ports()
+			if turn >= len(own) {
+				continue
+			}
+			if looks++; len(ports) >= maxEarly || looks > maxEarlyLooks {
+				return ports
+			}
+			more = true
+			if port := own[turn]; !declared[port] {
+				declared[port] = true
+				b, _ := c.Bindings.Lookup(port)
 				ports = append(ports, redirectPort(c, b))
 			}
 		}
 	}
 	return ports
+}
+
+// rankOfStarter is 0 for a container that was just created, and 1 for others.
+func rankOfStarter(c *identity.Client) int {
+	if c.Container.Announced || c.Container.StartedAt.IsZero() {
+		return 0
+	}
+	return 1
 }
 
 // claim says that n, which at will serve, declares something. It returns what was

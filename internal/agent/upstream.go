@@ -57,6 +57,7 @@ type upstreamKey struct {
 // upstreams are made when they are first needed, and forgotten with the last binding
 // that says the same.
 type upstreams struct {
+	declared declared // what the clients of the last table have bound; keep's
 	all      sync.Map // upstreamKey → *upstream
 	resolved sync.Map // target → *atomic.Pointer[answer]
 
@@ -153,41 +154,46 @@ func (u *upstreams) clientLimit(key clientLimit, name string, o *option.Set) *pr
 	return l
 }
 
-// keep forgets what no client of table has bound any more. Connections that use it go
-// on, and a listener makes its own anew.
-func (u *upstreams) keep(table *identity.Table) {
-	defer u.forgotten.Add(1) // after the last: who looked before has seen what is gone
-	kept, targets, alive := map[upstreamKey]bool{}, map[string]bool{}, map[string]bool{}
-	for _, c := range table.Clients() {
-		alive[c.Container.ShortID()] = true
-		for _, b := range c.Bindings.All() {
-			kept[upstreamKey{b.Text, b.Options}] = true
-			targets[b.Text] = true
-		}
-	}
+// keep forgets what no client of table has bound any more, and reports whether the targets
+// that clients have bound are others than before. Connections that use what is forgotten go
+// on, and a listener makes its own anew. It is called by one goroutine.
+func (u *upstreams) keep(table *identity.Table) (changed bool) {
+	changed = u.declared.follow(table)
+	forgotten := false
 	limits := map[*proxy.Limit]bool{}
 	u.all.Range(func(key, up any) bool {
-		if kept[key.(upstreamKey)] {
+		if u.declared.upstreams[key.(upstreamKey)] > 0 {
 			limits[up.(*upstream).limit] = true
 		} else {
 			u.all.Delete(key)
+			forgotten = true
 		}
 		return true
 	})
 	u.resolved.Range(func(target, _ any) bool {
-		if !targets[target.(string)] {
+		if u.declared.targets[target.(string)] == 0 {
 			u.resolved.Delete(target)
+			forgotten = true
 		}
 		return true
 	})
+	alive := make(map[string]bool, len(u.declared.clients))
+	for _, c := range u.declared.clients {
+		alive[c.Container.ShortID()] = true
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for key, l := range u.limits {
 		if !limits[l] && l.Idle() {
 			delete(u.limits, key)
+			forgotten = true
 		}
 	}
 	u.sweep(alive)
+	if forgotten { // after the last: who looked before has seen what is gone
+		u.forgotten.Add(1)
+	}
+	return changed
 }
 
 // mostClients is how many clients' limits are kept before those that are of no use

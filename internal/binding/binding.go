@@ -12,11 +12,14 @@
 // declaration that does not parse quarantines its port: it is still ours to
 // answer, with the reason why not, and nothing else of that container is lost. An
 // option that does not parse costs itself.
+//
+// Containers choose their labels, and others wait while these are read: that takes time
+// in proportion to their number and length, up to the bounds in bounds.go.
 package binding
 
 import (
-	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 
@@ -53,24 +56,50 @@ func (p *Problem) Error() string { return fmt.Sprintf("%s: %v", p.Origin, p.Err)
 // Unwrap gives Err, and with it its hint.
 func (p *Problem) Unwrap() error { return p.Err }
 
-// Set is everything one container declared.
+// Set is everything one container declared. It never changes.
 type Set struct {
-	bindings map[uint16]Binding
+	bindings map[uint16]*Binding
+	ports    []uint16 // in order
 	// Problems lists what was wrong, quarantined or only passed over, in the
-	// order of their origins.
+	// order of their origins: a bounded number, of which the last may say how many more
+	// there are.
 	Problems []*Problem
+	// Mistakes is how many there are in all.
+	Mistakes int
+	// read stands for the reading that made it; nil for the zero Set.
+	read *reading
 }
+
+// reading is one call of Read, as a pointer that tells it from others.
+type reading struct{ _ byte }
 
 // Lookup returns the binding of port, quarantined or not.
 func (s Set) Lookup(port uint16) (Binding, bool) {
 	b, ok := s.bindings[port]
-	return b, ok
+	if !ok {
+		return Binding{}, false
+	}
+	return *b, true
 }
 
-// Ports lists the declared ports, quarantined ones included, in order.
-func (s Set) Ports() []uint16 { return slices.Sorted(maps.Keys(s.bindings)) }
+// Each yields the bindings in no order. They must not be changed.
+func (s Set) Each() iter.Seq[*Binding] { return maps.Values(s.bindings) }
+
+// Same reports whether s and other were read at once, so that they are surely equal.
+func (s Set) Same(other Set) bool { return s.read != nil && s.read == other.read }
+
+// Len is how many ports are declared, quarantined ones included.
+func (s Set) Len() int { return len(s.bindings) }
+
+// Ports lists the declared ports, quarantined ones included, in order. The slice must not
+// be changed.
+func (s Set) Ports() []uint16 { return slices.Clip(s.ports) }
 
 // All lists the bindings in order of their ports.
 func (s Set) All() []Binding {
-	return slices.SortedFunc(maps.Values(s.bindings), func(a, b Binding) int { return cmp.Compare(a.Port, b.Port) })
+	all := make([]Binding, len(s.ports))
+	for i, port := range s.ports {
+		all[i] = *s.bindings[port]
+	}
+	return all
 }

@@ -80,14 +80,27 @@ func (l *Layers) static(d Declarer) map[uint16]StaticPort {
 	return ports
 }
 
+// ofTarget is the canonical text of target if there are options for all ports that lead
+// there, else "".
+func (l *Layers) ofTarget(target resolver.Target) string {
+	if l == nil || len(target.Choices) == 0 || len(l.Targets) == 0 {
+		return ""
+	}
+	text := target.String()
+	if _, ok := l.Targets[text]; !ok {
+		return ""
+	}
+	return text
+}
+
 // Options merges what holds for a port that leads to target: the layers of the
 // configuration, then wide, which is for all ports of its container, then own.
 func (l *Layers) Options(target resolver.Target, wide, own option.Layer) (option.Set, []*option.Problem) {
 	var shared []option.Layer
 	if l != nil {
 		shared = slices.Clone(l.Defaults)
-		if len(target.Choices) > 0 && len(l.Targets) > 0 {
-			shared = append(shared, l.Targets[target.String()])
+		if text := l.ofTarget(target); text != "" {
+			shared = append(shared, l.Targets[text])
 		}
 	}
 	return option.Merge(append(shared, wide), own)

@@ -2,16 +2,14 @@ package binding
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/internal/suggest"
 	"github.com/ambassadord/ambassadord/resolver"
 )
@@ -19,20 +17,11 @@ import (
 const (
 	labelHint = "write the label connect.PORT=TARGET, for example connect.6379=redis.service.consul"
 	portHint  = "a port is a number from 1 to 65535"
-)
+	splitHint = "split it into several containers"
 
-var (
-	dotted    = regexp.MustCompile(`^connect\.([^.]*)(?:\.(.*))?$`)
-	bracketed = regexp.MustCompile(`^connect\[([^\]]*)\](?:\.(.*))?$`)
-	// slip matches a label whose first word may be a misspelt "connect".
-	slip = regexp.MustCompile(`^([A-Za-z]+)([.\[_:-]?)([0-9]+)\]?(.*)$`)
-	// variable matches an environment name that may declare a port, or an option of it.
-	variable = regexp.MustCompile(`^([A-Za-z]+)_([0-9]+)(?:_([A-Za-z0-9_]+))?$`)
+	// originContainer is the origin of what is wrong with all of a container.
+	originContainer = "container"
 )
-
-// maxPorts bounds what one container makes the host hold: a rule and a watch for
-// each port that it declares.
-const maxPorts = 1024
 
 // rank orders the places one port can be declared in; the lowest wins.
 type rank int
@@ -58,15 +47,28 @@ type Declarer struct {
 	Labels map[string]string
 	// Env holds KEY=VALUE items.
 	Env []string
+	// LeftOut is how many labels and variables the container has beside these, which were
+	// not kept because they are too large.
+	LeftOut int
 }
 
+// reader reads one container. What it does is linear in the number and length of labels and
+// variables, and bounded: the container chose them, and others wait.
 type reader struct {
 	parse    func(string) (resolver.Target, error)
 	layers   *Layers
 	declared map[uint16][]declaration
 	options  map[uint16][]portOption
 	wide     option.Layer
-	set      Set
+	count    int // declarations and options that were read
+	beyond   int // those past maxDeclarations
+	queries  int // of all targets so far
+	// merged are the options of a port that sets none itself, by its target's layer, "" for
+	// targets without one: they are the same for all such ports.
+	merged   map[string]option.Set
+	bounds   problems // what was left out because it is too much
+	problems problems
+	bindings map[uint16]*Binding
 }
 
 // Read reads what d declares, and what layers say of its ports. parse reads a
@@ -77,54 +79,113 @@ func Read(d Declarer, layers *Layers, parse func(string) (resolver.Target, error
 		layers:   layers,
 		declared: map[uint16][]declaration{},
 		options:  map[uint16][]portOption{},
-		set:      Set{bindings: map[uint16]Binding{}},
+		merged:   map[string]option.Set{},
+		bindings: map[uint16]*Binding{},
 	}
-	for _, key := range slices.Sorted(maps.Keys(d.Labels)) {
-		r.label(key, d.Labels[key])
+	for _, key := range labelsOf(d.Labels) {
+		if r.mayRead() {
+			r.label(key, d.Labels[key])
+		}
 	}
 	for _, item := range d.Env {
 		key, value, _ := strings.Cut(item, "=")
-		r.variable(key, value)
+		if word, port, name, ok := portVariable(key); ok && r.mayRead() {
+			r.variable(key, word, port, name, value)
+		}
 	}
 	r.static(d)
 	ports := slices.Sorted(maps.Keys(r.declared))
-	if len(ports) > maxPorts {
-		r.problem("container", hint.Errorf("split it into several containers",
-			"declares %d ports; the most is %d, and those above port %d are passed over", len(ports), maxPorts, ports[maxPorts-1]))
-		ports = ports[:maxPorts]
-	}
+	r.tooMuch(d, ports)
+	ports = ports[:min(len(ports), maxPorts)]
 	r.checkWide()
 	for _, port := range ports {
 		r.bind(port, r.declared[port])
 	}
 	r.orphans()
-	return r.set
+	mistakes := r.bounds.count() + r.problems.count()
+	return Set{bindings: r.bindings, ports: ports, Mistakes: mistakes, Problems: append(r.bounds.list(), r.problems.list()...), read: new(reading)}
 }
 
-func (r *reader) problem(origin string, err error) {
-	r.set.Problems = append(r.set.Problems, &Problem{Origin: origin, Err: err})
+// tooMuch says what of d is beyond a bound.
+func (r *reader) tooMuch(d Declarer, ports []uint16) {
+	if d.LeftOut > 0 {
+		r.bounds.add(originContainer, func() error {
+			return hint.Errorf("declare with short labels, or keep long lists in a registry",
+				"%d of its largest labels and variables are passed over: together they are too large", d.LeftOut)
+		})
+	}
+	if r.beyond > 0 {
+		r.bounds.add(originContainer, func() error {
+			return hint.Errorf(splitHint, "has %d labels and variables that declare something; the most is %d, and the others are passed over",
+				r.count+r.beyond, maxDeclarations)
+		})
+	}
+	if len(ports) > maxPorts {
+		r.bounds.add(originContainer, func() error {
+			return hint.Errorf(splitHint, "declares %d ports; the most is %d, and those above port %d are passed over",
+				len(ports), maxPorts, ports[maxPorts-1])
+		})
+	}
+}
+
+// labelsOf lists the labels that declare something, or may have been meant to, in order.
+func labelsOf(labels map[string]string) []string {
+	var keys []string
+	for key := range labels {
+		if _, _, _, ok := portLabel(key); ok {
+			keys = append(keys, key)
+		} else if _, ok := misspeltLabel(key); ok {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// mayRead counts one more declaration or option, and reports whether it may be read.
+func (r *reader) mayRead() bool {
+	if r.count >= maxDeclarations {
+		r.beyond++
+		return false
+	}
+	r.count++
+	return true
+}
+
+// problem adds what is wrong with origin; err is called if anybody will read it.
+func (r *reader) problem(origin string, err func() error) { r.problems.add(origin, err) }
+
+// tooLong passes over a name that is too long to be looked at.
+func (r *reader) tooLong(key, origin string) bool {
+	if len(key) <= maxName {
+		return false
+	}
+	r.problem(origin, func() error {
+		return hint.Errorf(labelHint, "its name has %d bytes; the most is %d; passed over", len(key), maxName)
+	})
+	return true
 }
 
 func (r *reader) label(key, value string) {
-	origin := "label " + key
-	rank := rankDotted
-	match := dotted.FindStringSubmatch(key)
-	if match == nil {
-		match, rank = bracketed.FindStringSubmatch(key), rankBracketed
-	}
-	if match == nil {
-		r.misspelt(key, origin)
+	origin := labelOrigin(key)
+	if r.tooLong(key, origin) {
 		return
 	}
-	if rank == rankDotted && match[2] == "" && r.wideOption(match[1], origin, value) {
+	portText, name, rank, ok := portLabel(key)
+	if !ok {
+		meant, _ := misspeltLabel(key)
+		r.problem(origin, func() error { return misspelt("connect." + shorten.Text(meant, maxShownName)) })
 		return
 	}
-	port, err := parsePort(match[1])
+	if rank == rankDotted && name == "" && r.wideOption(portText, origin, value) {
+		return
+	}
+	port, err := parsePort(portText)
 	if err != nil {
-		r.problem(origin, err)
+		r.problem(origin, func() error { return err })
 		return
 	}
-	if name := match[2]; name != "" {
+	if name != "" {
 		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin}})
 		return
 	}
@@ -144,42 +205,38 @@ func (r *reader) static(d Declarer) {
 	}
 }
 
-// misspelt looks for labels that were meant to be connect.PORT.
-func (r *reader) misspelt(key, origin string) {
-	match := slip.FindStringSubmatch(key)
-	if match == nil || suggest.Distance(strings.ToLower(match[1]), "connect") > 2 {
-		return
-	}
-	r.problem(origin, hint.Errorf(fmt.Sprintf("did you mean connect.%s?", match[3]),
-		"looks like a declaration but is none; passed over"))
+// misspelt is the problem of what was meant to be meant.
+func misspelt(meant string) error {
+	return hint.Errorf(fmt.Sprintf("did you mean %s?", meant), "looks like a declaration but is none; passed over")
 }
 
-func (r *reader) variable(key, value string) {
-	match := variable.FindStringSubmatch(key)
-	if match == nil {
+// variable reads key, which portVariable has taken apart.
+func (r *reader) variable(key, word, portText, name, value string) {
+	origin := variableOrigin(key)
+	if r.tooLong(key, origin) {
 		return
 	}
-	origin := "environment " + key
-	word := strings.ToUpper(match[1])
-	name := strings.ReplaceAll(strings.ToLower(match[3]), "_", "-")
-	if match[3] != "" && !slices.Contains(option.Names(), name) {
-		r.strangeOption(word, match[2], name, origin)
+	name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
+	if name != "" && !option.Known(name) {
+		r.strangeOption(word, portText, name, origin)
 		return
 	}
-	ranks := map[string]rank{"CONNECT": rankConnect, "BACKEND": rankBackend}
-	rank, ok := ranks[word]
-	if !ok {
-		for _, known := range []string{"CONNECT", "BACKEND"} {
-			if suggest.Distance(word, known) == 1 {
-				r.problem(origin, hint.Errorf(fmt.Sprintf("did you mean %s?", known+key[len(word):]),
-					"looks like a declaration but is none; passed over"))
-			}
+	rank := rankConnect
+	switch word {
+	case connectVariable:
+	case backendVariable:
+		rank = rankBackend
+	default:
+		meant := connectVariable
+		if suggest.Distance(word, backendVariable) == 1 {
+			meant = backendVariable
 		}
+		r.problem(origin, func() error { return misspelt(shorten.Text(meant+key[len(word):], maxShownName)) })
 		return
 	}
-	port, err := parsePort(match[2])
+	port, err := parsePort(portText)
 	if err != nil {
-		r.problem(origin, err)
+		r.problem(origin, func() error { return err })
 		return
 	}
 	if name != "" {
@@ -199,28 +256,37 @@ func (r *reader) bind(port uint16, declarations []declaration) {
 	won := declarations[0]
 	for _, lost := range declarations[1:] {
 		if lost.text != won.text {
-			r.problem(lost.origin, hint.Errorf("keep one of the two", "passed over: %s declares port %d too and wins", won.origin, port))
+			r.problem(lost.origin, func() error {
+				return hint.Errorf("keep one of the two", "passed over: %s declares port %d too and wins", won.origin, port)
+			})
 		}
 	}
-	b := Binding{Port: port, Text: won.text, Origin: won.origin}
-	target, err := r.parse(won.text)
+	b := &Binding{Port: port, Text: won.text, Origin: won.origin}
+	target, err := r.target(won.text)
 	if err != nil {
-		r.problem(won.origin, err)
-		b.Problem = r.set.Problems[len(r.set.Problems)-1]
+		// Each port needs its own, also past the bound: it is why its connections fail.
+		b.Problem = &Problem{Origin: won.origin, Err: shownError(err)}
+		r.problem(won.origin, func() error { return b.Problem.Err })
+		b.Text = shorten.Text(won.text, maxShownError)
 	} else {
 		b.Target = target
 	}
 	b.Options = r.optionsOf(port, b.Target)
-	r.set.bindings[port] = b
+	r.bindings[port] = b
 }
 
-func parsePort(text string) (uint16, error) {
-	n, err := strconv.ParseUint(text, 10, 16)
-	switch {
-	case errors.Is(err, strconv.ErrSyntax):
-		return 0, hint.Errorf(labelHint, "%q is not a port", text)
-	case err != nil || n == 0:
-		return 0, hint.Errorf(portHint, "%s is not a port", text)
+// target parses text, unless the container asks too much already.
+func (r *reader) target(text string) (resolver.Target, error) {
+	if r.queries >= maxQueries {
+		return resolver.Target{}, hint.Errorf("keep long lists in a registry, or "+splitHint,
+			"the targets of its other ports have %d items already; the most is %d", r.queries, maxQueries)
 	}
-	return uint16(n), nil
+	target, err := r.parse(text)
+	if err != nil {
+		return resolver.Target{}, err
+	}
+	for range target.Queries() {
+		r.queries++
+	}
+	return target, nil
 }

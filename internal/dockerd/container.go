@@ -26,6 +26,9 @@ type Container struct {
 	Labels map[string]string
 	// Env holds KEY=VALUE, in the engine's order.
 	Env []string
+	// LeftOut is how many labels and variables it has beside Labels and Env: the largest,
+	// where together they are larger than a megabyte.
+	LeftOut int
 	// Announced says that only its creation's event is known: the ID, the name, the
 	// image and the labels, and the environment if the engine's own record of it is in
 	// sight. It is soon inspected.

@@ -173,7 +173,7 @@ func (e *engine) inspect(ctx context.Context, id string) (*Container, error) {
 	}
 	defer body.Close()
 	var in inspection
-	if err := json.NewDecoder(body).Decode(&in); err != nil {
+	if err := decodeDescription(body, &in); err != nil {
 		return nil, e.explain(ctx, "inspecting", err)
 	}
 	return in.container(), nil
@@ -279,5 +279,5 @@ func (e *engine) explain(ctx context.Context, operation string, err error) error
 // answered says that the engine replied, if only to refuse.
 func answered(err error) bool {
 	var status *docker.Error
-	return errors.As(err, &status) || errors.Is(err, errNoContainer)
+	return errors.As(err, &status) || errors.Is(err, errNoContainer) || errors.Is(err, errTooLarge)
 }

@@ -149,7 +149,9 @@ func (f *fakeEngine) emit(action, id string) {
 	f.emitRaw(fmt.Sprintf(`{"Type":"container","Action":%q,"Actor":{"ID":%q},"time":1}`, action, id))
 }
 
+// emitRaw sends event, on one line, as engines do.
 func (f *fakeEngine) emitRaw(event string) {
+	event = strings.ReplaceAll(event, "\n", " ")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for s := range f.streams {

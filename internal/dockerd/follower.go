@@ -2,7 +2,6 @@ package dockerd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"maps"
@@ -10,8 +9,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	docker "github.com/fsouza/go-dockerclient"
 )
 
 const (
@@ -168,66 +165,30 @@ func (f *follower) run(ctx context.Context) error {
 // read turns the stream into news until it ends, which it does with ctx.
 func (f *follower) read(ctx context.Context, body io.ReadCloser) {
 	defer body.Close()
-	decoder := json.NewDecoder(body)
+	events := newEventReader(body)
 	for {
-		var event docker.APIEvents
-		if err := decoder.Decode(&event); err != nil {
+		event, err := events.next()
+		if err != nil {
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 				err = errors.New("the engine closed it")
 			}
 			f.ended <- f.w.engine.explain(ctx, "reading the event stream", err)
 			return
 		}
-		id := subject(&event)
+		id := subject(event)
 		if id == "" {
 			continue
 		}
-		created := announced(&event)
+		created := announced(event)
 		if created != nil {
 			created.Env = f.w.recordedEnv(id)
+			created.keepDeclared()
 		}
 		select {
-		case f.events <- news{id: id, created: created, killed: killedBy(&event)}:
+		case f.events <- news{id: id, created: created, killed: killedBy(event)}:
 		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-// subject is the container that an event is about.
-func subject(event *docker.APIEvents) string {
-	switch event.Type {
-	case "container":
-		return event.Actor.ID
-	case "network":
-		if id := event.Actor.Attributes["container"]; id != "" {
-			return id
-		}
-		// Podman's actor is the container; Docker's, which then is not alone, the network.
-		if event.Action == "connect" || event.Action == "disconnect" {
-			return event.Actor.ID
-		}
-	case "": // before API 1.22
-		return event.ID
-	}
-	return ""
-}
-
-// announced is what an event tells of the container that was made, nil for any
-// other event.
-func announced(event *docker.APIEvents) *Container {
-	if event.Type != "container" || event.Action != "create" {
-		return nil
-	}
-	labels := maps.Clone(event.Actor.Attributes) // with the image and the name among them
-	delete(labels, "image")
-	delete(labels, "name")
-	return &Container{
-		ID:        event.Actor.ID,
-		Name:      event.Actor.Attributes["name"],
-		Image:     event.Actor.Attributes["image"],
-		Labels:    labels,
-		Announced: true,
 	}
 }
 

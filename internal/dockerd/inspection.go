@@ -61,6 +61,7 @@ func (in *inspection) container() *Container {
 		c.NetRaw, c.NetAdmin = holds(hc, "NET_RAW", true), holds(hc, "NET_ADMIN", false)
 	}
 	c.Networks = in.networks(c.NetworkMode)
+	c.keepDeclared()
 	return c
 }
 

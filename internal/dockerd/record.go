@@ -2,7 +2,6 @@ package dockerd
 
 import (
 	"context"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,12 +26,13 @@ func (w *Watcher) recordedEnv(id string) []string {
 	if folder == nil || len(id) != idLen || strings.Trim(id, "0123456789abcdef") != "" { // it becomes part of a path
 		return nil
 	}
-	text, err := os.ReadFile(filepath.Join(*folder, id, "config.v2.json"))
+	file, err := os.Open(filepath.Join(*folder, id, "config.v2.json"))
 	if err != nil {
 		return nil
 	}
+	defer file.Close()
 	var record struct{ Config struct{ Env []string } }
-	if json.Unmarshal(text, &record) != nil {
+	if decodeDescription(file, &record) != nil {
 		return nil
 	}
 	return record.Config.Env

@@ -3,6 +3,7 @@ package dockerd
 import (
 	"slices"
 	"strings"
+	"sync"
 )
 
 const (
@@ -15,13 +16,20 @@ const (
 // same pointer in both.
 type Snapshot struct {
 	containers []*Container // sorted by ID
+	byName     func() map[string]*Container
 }
 
 // NewSnapshot makes a snapshot of containers, which belong to it from then on.
 func NewSnapshot(containers ...*Container) *Snapshot {
 	list := slices.Clone(containers)
 	slices.SortFunc(list, func(a, b *Container) int { return strings.Compare(a.ID, b.ID) })
-	return &Snapshot{containers: list}
+	return &Snapshot{containers: list, byName: sync.OnceValue(func() map[string]*Container {
+		names := make(map[string]*Container, len(list))
+		for _, c := range slices.Backward(list) { // of two of one name, which an engine does not have, the first
+			names[c.Name] = c
+		}
+		return names
+	})}
 }
 
 // Containers are all of them, sorted by ID. The slice must not be changed.
@@ -36,14 +44,7 @@ func (s *Snapshot) Get(id string) *Container {
 }
 
 // ByName is the container with that name, without a leading slash, or nil.
-func (s *Snapshot) ByName(name string) *Container {
-	for _, c := range s.containers {
-		if c.Name == name {
-			return c
-		}
-	}
-	return nil
-}
+func (s *Snapshot) ByName(name string) *Container { return s.byName()[name] }
 
 // NetnsOwner is the container whose network namespace c lives in: c itself
 // unless its network mode is "container:ID", which is followed up to 8 hops. It

@@ -2,9 +2,9 @@
 //
 // Identity goes by network namespace: containers that share one (--network
 // container:X) share its address and its loopback, so they share an identity
-// too, and a port belongs to whichever of them declared it, the namespace's
-// owner first. A Table is an immutable picture of all of them, made from one
-// engine snapshot.
+// too, and a port belongs to whichever of them declared it: the namespace's
+// owner first, then those that joined it, in the order of their starts. A Table is
+// an immutable picture of all of them, made from one engine snapshot.
 package identity
 
 import (
@@ -20,32 +20,26 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-// Client is a running container and what it declared.
+// Client is a running container and what it declared. It never changes; while nothing of
+// its container does, it is the same pointer in the next table.
 type Client struct {
 	Container *dockerd.Container
 	Bindings  binding.Set
 	layers    *binding.Layers // with which Bindings were read
-}
-
-// bind reads what c declares, or takes it from known, which may be nil: what a
-// container declares never changes while it lives, but of one that was only announced
-// it is not all known, and the configuration may go by its name.
-func (c *Client) bind(known *Client, layers *binding.Layers, parse func(string) (resolver.Target, error)) {
-	c.layers = layers
-	if known != nil && !known.Container.Announced && known.layers == layers && known.Container.Name == c.Container.Name {
-		c.Bindings = known.Bindings
-		return
-	}
-	c.Bindings = binding.Read(binding.Declarer{Name: c.Container.Name, Labels: c.Container.Labels, Env: c.Container.Env}, layers, parse)
+	stale     bool            // Bindings are those of before: there was no time to read them
 }
 
 // Namespace is one network namespace and the clients in it.
 type Namespace struct {
 	// Owner is the container whose namespace it is.
 	Owner *dockerd.Container
-	// Clients are the owner and those that joined it, the owner first.
+	// Clients are the owner and those that joined it: the owner first, then in the order
+	// in which they were started.
 	Clients []*Client
-	ports   map[uint16]*Client
+	// Overruled are the declarations in it that do not hold: a port is that of the first of
+	// Clients who declares it.
+	Overruled []Overruled
+	ports     map[uint16]*Client
 }
 
 // Lookup returns who declared port and how. Without such a declaration the
@@ -64,7 +58,7 @@ func (n *Namespace) Lookup(port uint16) (*Client, binding.Binding, bool) {
 // next snapshot.
 func (n *Namespace) Equal(other *Namespace) bool {
 	return n.Owner == other.Owner && slices.EqualFunc(n.Clients, other.Clients, func(a, b *Client) bool {
-		return a.Container == b.Container && a.layers == b.layers
+		return a == b || a.Container == b.Container && a.layers == b.layers && a.stale == b.stale
 	})
 }
 
@@ -160,18 +154,21 @@ func (t *Table) SandboxFolder() string {
 func (t *Table) Starters(mounted func(path string) bool) []*Client {
 	var starters []*Client
 	for _, c := range t.resting {
-		if mode := c.Container.NetworkMode; mode != "host" && !strings.HasPrefix(mode, "container:") && len(c.Bindings.Ports()) > 0 {
+		if mode := c.Container.NetworkMode; mode != "host" && !strings.HasPrefix(mode, "container:") && c.Bindings.Len() > 0 {
 			starters = append(starters, c)
 		}
 	}
 	for _, n := range t.byOwner {
-		if n.Owner.SandboxKey != "" && n.Owner.NetworkMode != "host" && len(n.Clients[0].Bindings.Ports()) > 0 && !mounted(n.Owner.SandboxKey) {
+		if n.Owner.SandboxKey != "" && n.Owner.NetworkMode != "host" && n.Clients[0].Bindings.Len() > 0 && !mounted(n.Owner.SandboxKey) {
 			starters = append(starters, n.Clients[0])
 		}
 	}
 	slices.SortFunc(starters, func(a, b *Client) int { return strings.Compare(a.Container.ID, b.Container.ID) })
 	return starters
 }
+
+// Has reports whether there is a container of that ID, running or not.
+func (t *Table) Has(id string) bool { return t.knows(id) != nil }
 
 // knows returns the client with that container ID, running or not, nil if there
 // is none or no table.
@@ -182,59 +179,10 @@ func (t *Table) knows(id string) *Client {
 	return cmp.Or(t.clients[id], t.resting[id])
 }
 
-// Build makes the table of snapshot. It takes the bindings of containers that
-// previous knows from there, if it was built with the same layers, by pointer. self,
-// if not "", is our own container, which is nobody's client.
-func Build(snapshot *dockerd.Snapshot, previous *Table, self string, layers *binding.Layers, parse func(string) (resolver.Target, error)) *Table {
-	t := &Table{
-		byOwner:   map[string]*Namespace{},
-		byAddr:    map[netip.Addr]*Namespace{},
-		clients:   map[string]*Client{},
-		resting:   map[string]*Client{},
-		bySandbox: map[string]*Namespace{},
-	}
-	joined := map[string][]*Client{}
-	for _, c := range snapshot.Containers() {
-		if c.ID == self {
-			t.bySandbox[path.Base(c.SandboxKey)] = nil
-			continue
-		}
-		client := &Client{Container: c}
-		client.bind(previous.knows(c.ID), layers, parse)
-		if !c.Running {
-			t.resting[c.ID] = client
-			continue
-		}
-		t.clients[c.ID] = client
-		owner := snapshot.NetnsOwner(c)
-		switch {
-		case owner == nil || owner.ID == self:
-		case owner.ID == c.ID:
-			t.byOwner[c.ID] = &Namespace{Owner: c, Clients: []*Client{client}, ports: map[uint16]*Client{}}
-		default:
-			joined[owner.ID] = append(joined[owner.ID], client)
-		}
-	}
-	for id, n := range t.byOwner {
-		n.Clients = append(n.Clients, joined[id]...)
-		for _, c := range n.Clients {
-			for _, port := range c.Bindings.Ports() {
-				if n.ports[port] == nil {
-					n.ports[port] = c
-				}
-			}
-		}
-		if n.Owner.SandboxKey != "" {
-			t.bySandbox[path.Base(n.Owner.SandboxKey)] = n
-		}
-	}
-	t.index()
-	return t
-}
-
 // index fills byAddr, leaving out what two namespaces claim.
 func (t *Table) index() {
 	claims := map[netip.Addr]int{}
+	t.byAddr = map[netip.Addr]*Namespace{}
 	for _, n := range t.byOwner {
 		if n.Owner.NetworkMode == "host" {
 			continue

@@ -10,11 +10,18 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/internal/suggest"
 )
 
 // maxText bounds a text: what is beyond is no request line and no handshake.
 const maxText = 1024
+
+// shown is what somebody wrote, as a message quotes it.
+func shown(text string) string { return shorten.Text(text, maxShown) }
+
+// maxShown is how many bytes of it.
+const maxShown = 64
 
 // sourceClient is the source address that is the client's.
 const sourceClient = "client"
@@ -54,9 +61,9 @@ func duration(name string, group Group, preset time.Duration, zero string, least
 			d, err := time.ParseDuration(text)
 			switch {
 			case err != nil && isNumber(text):
-				return hint.Errorf(fmt.Sprintf("write %ss or %sms; %s takes %s", text, text, name, allowed), "%q has no unit", text)
+				return hint.Errorf(fmt.Sprintf("write %ss or %sms; %s takes %s", shown(text), shown(text), name, allowed), "%q has no unit", shown(text))
 			case err != nil:
-				return hint.Errorf(fmt.Sprintf("write a number with its unit, such as 2s or 500ms; %s takes %s", name, allowed), "%q is not a duration", text)
+				return hint.Errorf(fmt.Sprintf("write a number with its unit, such as 2s or 500ms; %s takes %s", name, allowed), "%q is not a duration", shown(text))
 			case d == 0 && zero != "":
 			case d < least || d > most:
 				return outOfRange(name, text, allowed)
@@ -69,7 +76,7 @@ func duration(name string, group Group, preset time.Duration, zero string, least
 }
 
 func outOfRange(name, text, allowed string) error {
-	return hint.Errorf(fmt.Sprintf("%s takes %s", name, allowed), "%s is out of range", text)
+	return hint.Errorf(fmt.Sprintf("%s takes %s", name, allowed), "%s is out of range", shown(text))
 }
 
 func isNumber(text string) bool {
@@ -86,7 +93,7 @@ func integer[T int | uint16 | uint32](name string, group Group, preset int64, ze
 			n, err := strconv.ParseInt(text, 10, 64)
 			switch {
 			case err != nil && !errors.Is(err, strconv.ErrRange):
-				return hint.Errorf(fmt.Sprintf("%s takes %s", name, allowed), "%q is not a whole number", text)
+				return hint.Errorf(fmt.Sprintf("%s takes %s", name, allowed), "%q is not a whole number", shown(text))
 			case err == nil && n == 0 && zero != "":
 			case err != nil || n < least || n > most:
 				return outOfRange(name, text, allowed)
@@ -107,7 +114,7 @@ func percent(name string, group Group, preset int64, help string, field func(*Se
 			n, err := strconv.Atoi(strings.TrimSuffix(text, "%"))
 			switch {
 			case err != nil && !errors.Is(err, strconv.ErrRange):
-				return hint.Errorf(fmt.Sprintf("%s takes %s", name, allowed), "%q is not a whole number", text)
+				return hint.Errorf(fmt.Sprintf("%s takes %s", name, allowed), "%q is not a whole number", shown(text))
 			case err != nil || n < 0 || n > 100:
 				return outOfRange(name, text, allowed)
 			}
@@ -127,7 +134,7 @@ func word[T ~string](name string, group Group, preset T, words []T, help string,
 		Name: name, Group: group, Kind: Enumeration, Default: string(preset), Range: strings.Join(texts, ", "), Words: texts, Help: help,
 		put: func(s *Set, text string) error {
 			if !slices.Contains(texts, text) {
-				return hint.Errorf(meant(name, text, texts), "%q is no word that %s knows", text, name)
+				return hint.Errorf(meant(name, text, texts), "%q is no word that %s knows", shown(text), name)
 			}
 			*field(s) = T(text)
 			return nil
@@ -177,10 +184,10 @@ var pathOf = spelling{
 	allowed: "a path that begins with /, a query included",
 	read: func(text string) (string, error) {
 		if !strings.HasPrefix(text, "/") {
-			return "", fmt.Errorf("%q does not begin with /", text)
+			return "", fmt.Errorf("%q does not begin with /", shown(text))
 		}
 		if strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' || r == '#' }) {
-			return "", fmt.Errorf("%q has characters that a request line cannot hold", text)
+			return "", fmt.Errorf("%q has characters that a request line cannot hold", shown(text))
 		}
 		return text, nil
 	},
@@ -191,7 +198,7 @@ var hostOf = spelling{
 	allowed: "a name or an address, with a port or without",
 	read: func(text string) (string, error) {
 		if strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`/\@?#"`, r) }) {
-			return "", fmt.Errorf("%q is no host", text)
+			return "", fmt.Errorf("%q is no host", shown(text))
 		}
 		return text, nil
 	},
@@ -211,7 +218,7 @@ var escapedOf = spelling{
 			}
 			b, n := unescape(after)
 			if n == 0 {
-				return "", fmt.Errorf(`%q has an escape that is not known: \%.3s`, text, after)
+				return "", fmt.Errorf(`%q has an escape that is not known: \%.3s`, shown(text), after)
 			}
 			out.WriteByte(b)
 			rest = after[n:]
@@ -268,9 +275,9 @@ func address(name string, group Group, help string, field func(*Set) *Source) Op
 				if suggest.Closest(strings.ToLower(text), []string{sourceClient}) != "" {
 					fix = "did you mean client? " + fix
 				}
-				return hint.Errorf(fix, "%q is no IP address", text)
+				return hint.Errorf(fix, "%q is no IP address", shown(text))
 			case addr.IsUnspecified() || addr.IsMulticast():
-				return hint.Errorf(fmt.Sprintf("%s takes %s", name, allowed), "%s is no address to connect from", text)
+				return hint.Errorf(fmt.Sprintf("%s takes %s", name, allowed), "%s is no address to connect from", shown(text))
 			}
 			*field(s) = Source{Addr: addr}
 			return nil

@@ -2,6 +2,7 @@ package option
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -53,7 +54,8 @@ func bounded(name, by string, less, more func(s Set) time.Duration, fix string) 
 	}}
 }
 
-func dependences() []dependence {
+// dependences are made once: they are looked at for each port that is read.
+var dependences = sync.OnceValue(func() []dependence {
 	checked := func(s Set) bool { return s.Check != CheckNone }
 	http := func(s Set) bool { return s.Check == CheckHTTP }
 	tcp := func(s Set) bool { return s.Check == CheckTCP }
@@ -82,7 +84,7 @@ func dependences() []dependence {
 		all = append(all, needs(name, "eject-after", eject, ejects))
 	}
 	return all
-}
+})
 
 // idle finds what was written and does nothing. It stays as it is: what is wrong
 // may as well be the other option.

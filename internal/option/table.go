@@ -201,16 +201,31 @@ func Names() []string {
 // Lookup returns the option of that name. The error of an unknown one says which
 // was probably meant.
 func Lookup(name string) (Option, error) {
-	names := Names()
-	if i := slices.Index(names, name); i >= 0 {
+	if i, ok := places()[name]; ok {
 		return table()[i], nil
 	}
 	fix := "the options are listed in docs/options.md"
-	if s := suggest.Closest(name, names); s != "" {
+	if s := suggest.Closest(name, Names()); s != "" {
 		fix = "did you mean " + s + "?"
 	}
-	return Option{}, hint.Errorf(fix, "unknown option %q", name)
+	return Option{}, hint.Errorf(fix, "unknown option %q", shown(name))
 }
+
+// Known reports whether there is an option of that name.
+func Known(name string) bool {
+	_, ok := places()[name]
+	return ok
+}
+
+// places are the rows of the table by their options' names.
+var places = sync.OnceValue(func() map[string]int {
+	rows := table()
+	byName := make(map[string]int, len(rows))
+	for i, o := range rows {
+		byName[o.Name] = i
+	}
+	return byName
+})
 
 // Validate says what is wrong with text as a value of o.
 func (o Option) Validate(text string) error { return o.put(new(Set), text) }

@@ -12,6 +12,7 @@ var (
 	core      = []string{"proxy", "resolver", "netrules"}
 	coreMayDo = []string{
 		module + "/internal/hint",
+		module + "/internal/shorten",
 		module + "/internal/suggest",
 		"golang.org/x/sys/unix",  // the kernel's interface, as syscall was
 		"golang.org/x/time/rate", // a token bucket, which speaks to nobody

@@ -8,6 +8,11 @@ package suggest
 func Closest(word string, candidates []string) string {
 	best, bestDistance := "", min(3, max(1, len(word)/3))+1
 	for _, c := range candidates {
+		// Each byte by which they differ in length is an edit: what strangers wrote may be
+		// long, and is not compared letter by letter then.
+		if max(len(word)-len(c), len(c)-len(word)) >= bestDistance {
+			continue
+		}
 		if d := Distance(word, c); d < bestDistance {
 			best, bestDistance = c, d
 		}

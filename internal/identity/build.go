@@ -1,0 +1,155 @@
+package identity
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"math"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// Build makes the table of snapshot. What has not changed since previous, which may be nil,
+// it takes from there, by pointer: it reads a container once, until it declares something
+// else or layers are others. self, if not "", is our own container, which is nobody's
+// client.
+func Build(snapshot *dockerd.Snapshot, previous *Table, self string, layers *binding.Layers, parse func(string) (resolver.Target, error)) *Table {
+	t, _ := Follow(context.Background(), math.MaxInt64, snapshot, previous, self, layers, parse)
+	return t
+}
+
+// Follow is Build for one that others wait for. It reads containers that are new or have
+// changed, those that declare least first, for patience at most or until ctx ends, but at
+// least one; then it reports that there are more. A container that was put off is as it was
+// in previous, or not there yet. So one that takes long to read delays itself.
+func Follow(ctx context.Context, patience time.Duration, snapshot *dockerd.Snapshot, previous *Table, self string, layers *binding.Layers,
+	parse func(string) (resolver.Target, error),
+) (t *Table, complete bool) {
+	t = &Table{
+		byOwner: map[string]*Namespace{},
+		clients: map[string]*Client{},
+		resting: map[string]*Client{},
+
+		bySandbox: map[string]*Namespace{},
+	}
+	r := reading{layers: layers, parse: parse, previous: previous, clients: map[string]*Client{}}
+	for _, c := range snapshot.Containers() {
+		if c.ID != self {
+			r.take(c)
+		}
+	}
+	complete = r.read(ctx, patience)
+
+	owners, joined := []*Client(nil), map[string][]*Client{}
+	for _, c := range snapshot.Containers() {
+		client := r.clients[c.ID]
+		switch {
+		case c.ID == self:
+			t.bySandbox[path.Base(c.SandboxKey)] = nil
+			continue
+		case client == nil:
+			continue
+		case !c.Running:
+			t.resting[c.ID] = client
+			continue
+		}
+		t.clients[c.ID] = client
+		owner := snapshot.NetnsOwner(c)
+		switch {
+		case owner == nil || owner.ID == self:
+		case owner.ID == c.ID:
+			owners = append(owners, client)
+		default:
+			joined[owner.ID] = append(joined[owner.ID], client)
+		}
+	}
+	for _, owner := range owners {
+		n := namespaceOf(owner, joined[owner.Container.ID], previous)
+		t.byOwner[n.Owner.ID] = n
+		if n.Owner.SandboxKey != "" {
+			t.bySandbox[path.Base(n.Owner.SandboxKey)] = n
+		}
+	}
+	t.index()
+	return t, complete
+}
+
+// reading makes clients of containers.
+type reading struct {
+	layers   *binding.Layers
+	parse    func(string) (resolver.Target, error)
+	previous *Table
+	clients  map[string]*Client // by container ID
+	unread   []*dockerd.Container
+}
+
+// take takes the client of c from the table before, or leaves c to be read.
+func (r *reading) take(c *dockerd.Container) {
+	known := r.previous.knows(c.ID)
+	switch {
+	case known == nil || known.stale || known.layers != r.layers:
+		r.unread = append(r.unread, c)
+	case known.Container == c:
+		r.clients[c.ID] = known
+	case r.sameDeclarer(known.Container, c):
+		r.clients[c.ID] = &Client{Container: c, Bindings: known.Bindings, layers: known.layers}
+	default:
+		r.unread = append(r.unread, c)
+	}
+}
+
+// sameDeclarer reports whether a and b declare the same. Of a container that was only
+// announced the environment may not have been known; and the configuration may go by names.
+func (r *reading) sameDeclarer(a, b *dockerd.Container) bool {
+	byName := r.layers != nil && len(r.layers.Clients) > 0
+	return (a.Name == b.Name || !byName) && a.LeftOut == b.LeftOut && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.Env, b.Env)
+}
+
+// read reads what take has left, and reports whether that was all of it.
+func (r *reading) read(ctx context.Context, patience time.Duration) (complete bool) {
+	if len(r.unread) > 1 {
+		sizes := make(map[*dockerd.Container]int, len(r.unread))
+		for _, c := range r.unread {
+			sizes[c] = len(c.Labels) + len(c.Env)
+		}
+		slices.SortStableFunc(r.unread, func(a, b *dockerd.Container) int { return cmp.Compare(sizes[a], sizes[b]) })
+	}
+	complete = true
+	began := time.Now()
+	for i, c := range r.unread {
+		if ctx.Err() != nil || i > 0 && time.Since(began) > patience {
+			complete = false
+			if known := r.previous.knows(c.ID); known != nil {
+				r.clients[c.ID] = &Client{Container: c, Bindings: known.Bindings, layers: known.layers, stale: true}
+			}
+			continue
+		}
+		r.clients[c.ID] = &Client{Container: c, layers: r.layers, Bindings: binding.Read(
+			binding.Declarer{Name: c.Name, Labels: c.Labels, Env: c.Env, LeftOut: c.LeftOut}, r.layers, r.parse)}
+	}
+	return complete
+}
+
+// namespaceOf is the namespace of owner, which joined have joined: that of previous if
+// nothing has changed in it.
+func namespaceOf(owner *Client, joined []*Client, previous *Table) *Namespace {
+	slices.SortFunc(joined, func(a, b *Client) int {
+		return cmp.Or(a.Container.StartedAt.Compare(b.Container.StartedAt), cmp.Compare(a.Container.ID, b.Container.ID))
+	})
+	clients := append([]*Client{owner}, joined...)
+	if previous != nil {
+		if known := previous.byOwner[owner.Container.ID]; known != nil && slices.Equal(known.Clients, clients) {
+			return known
+		}
+	}
+	n := &Namespace{Owner: owner.Container, Clients: clients, ports: map[uint16]*Client{}}
+	for _, c := range clients {
+		n.claim(c)
+	}
+	return n
+}
