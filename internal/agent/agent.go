@@ -360,13 +360,15 @@ func (a *agent) act(ctx context.Context, t *tuning, snapshot *dockerd.Snapshot) 
 	previous := a.table.load()
 	table := identity.Build(snapshot, previous, a.self, t.layers, a.resolver.Parse)
 	a.logProblems(previous, table)
-	a.table.store(table)
 	var declared []resolver.Owned
 	if len(a.modes) > 0 {
 		declared = declaredBy(table)
+	}
+	a.resolver.Keep(targets, declared...) // before a connection can ask for one
+	a.table.store(table)
+	if len(a.modes) > 0 {
 		a.upstreams.keep(table)
 	}
-	a.resolver.Keep(targets, declared...)
 	for _, m := range a.running {
 		m.update(ctx, table)
 	}
