@@ -150,16 +150,7 @@ func (f *forwarder) recovers() {
 
 func (f *forwarder) residentKiB() int {
 	f.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", f.cmd.Process.Pid))
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
-	kib, err := strconv.Atoi(strings.Fields(rest)[0])
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	return kib
+	return residentKiB(f.t, f.cmd.Process.Pid)
 }
 
 // busy is the processor time that the daemon has used (proc_pid_stat(5)).

@@ -144,7 +144,7 @@ func (a *account) spend(ctx context.Context, n int) error {
 			return ctx.Err()
 		case err != nil: // it would take longer than ctx goes on
 			return hint.Errorf("let it declare fewer targets, or ones with shorter answers",
-				"the registries that %s wants asked have too much to say: %d KiB a second are read for it", a.owner, a.reading.Burst()>>10)
+				"the registries that client %.64s wants asked have too much to say: %d KiB a second are read for it", a.owner, a.reading.Burst()>>10)
 		}
 		n -= some
 	}

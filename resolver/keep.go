@@ -12,6 +12,7 @@ import (
 type kept struct {
 	queries map[Query][]*account // and whose each is; the operator's is nobody's
 	refused map[Query]error      // what somebody declares who has too many
+	rest    error                // why all others are refused, if somebody has more than are listed
 }
 
 func (k *kept) has(q Query) bool {
@@ -21,10 +22,11 @@ func (k *kept) has(q Query) bool {
 
 // Keep says which targets are declared now, by the operator and by clients: their watches
 // start at once, so that a first connection finds an answer, and do not stop for idleness.
-// Those of a client that has more than its share fail, with a reason.
+// Those of a client that has more than its share fail, with a reason. A target is to be
+// kept before the first connection asks for it.
 func (r *Resolver) Keep(operator []Target, clients ...Owned) {
 	var now kept
-	now.queries, now.refused = r.shares.assign(operator, clients)
+	now.queries, now.refused, now.rest = r.shares.assign(operator, clients)
 	r.kept.Store(&now)
 	<-r.running
 	for q, owners := range now.queries {
@@ -119,7 +121,7 @@ func (r *Resolver) ownersOf(w, by *watch) (lookup *account, err error) {
 		return nil, err
 	}
 	if by == nil {
-		return nil, nil
+		return nil, now.rest
 	}
 	owners := by.owners.Load()
 	if owners == nil {

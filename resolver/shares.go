@@ -11,7 +11,7 @@ import (
 
 // Owned are the targets that one client declares. What they cost is counted against it.
 type Owned struct {
-	// Owner names the client, for people too: "container web-1".
+	// Owner names the client, for people too: web-1.
 	Owner   string
 	Targets []Target
 }
@@ -79,8 +79,9 @@ func newShares(s Shares) *shares {
 
 // assign says which queries are watched, and for whom: each for all who declare it, so
 // that nobody loses it for what another of them does. refused are those that are of
-// nobody who may have more.
-func (s *shares) assign(operator []Target, owned []Owned) (kept map[Query][]*account, refused map[Query]error) {
+// nobody who may have more; rest, if it is set, is why all others are refused, for
+// somebody declares too many to be listed.
+func (s *shares) assign(operator []Target, owned []Owned) (kept map[Query][]*account, refused map[Query]error, rest error) {
 	kept, refused = map[Query][]*account{}, map[Query]error{}
 	for _, t := range operator {
 		for q := range t.Queries() {
@@ -111,12 +112,15 @@ func (s *shares) assign(operator []Target, owned []Owned) (kept map[Query][]*acc
 			for _, q := range wanted[i][a.queries:] {
 				refused[q] = err
 			}
+			if len(wanted[i]) > s.Queries {
+				rest = err
+			}
 		}
 	}
 	for q := range kept {
 		delete(refused, q)
 	}
-	return kept, refused
+	return kept, refused, rest
 }
 
 // queries are those of o, each once, and no more than most of them.
@@ -154,9 +158,9 @@ func fairLevel(counts []int, total int) int {
 
 func tooManyQueries(owner string, most int, shared bool) error {
 	if shared {
-		return hint.Errorf("let containers declare fewer targets", "%s asks for more than its share of the watches of this host, %d", owner, most)
+		return hint.Errorf("let containers declare fewer targets", "client %.64s asks for more than its share of the watches of this host, %d", owner, most)
 	}
-	return hint.Errorf("let it declare fewer targets, or shorter lists", "%s asks for more than %d different things", owner, most)
+	return hint.Errorf("let it declare fewer targets, or shorter lists", "client %.64s asks for more than %d different things", owner, most)
 }
 
 // forget drops the accounts of owners that are gone and have nothing left. It is called
@@ -205,7 +209,7 @@ func (s *shares) lookup(owners []*account) (*account, error) {
 		}
 	}
 	return nil, hint.Errorf("let it declare fewer targets, or ones whose answers have addresses rather than names",
-		"%s asks for more than %d different things, the names in answers among them", owners[0].owner, s.Queries)
+		"client %.64s asks for more than %d different things, the names in answers among them", owners[0].owner, s.Queries)
 }
 
 // endLookup ends what lookup counted.
@@ -230,11 +234,11 @@ func (s *shares) take(owners []*account, n int64) (*account, error) {
 		switch {
 		case a.bytes+n > s.Bytes:
 			err = hint.Errorf("let it declare fewer targets, or ones with shorter answers",
-				"the answers of registries for %s take more than %d KiB", a.owner, s.Bytes>>10)
+				"the answers of registries for client %.64s take more than %d KiB", a.owner, s.Bytes>>10)
 			continue
 		case s.bytes+n > s.AllBytes/2 && a.bytes+n > s.AllBytes/2/int64(holders):
 			err = hint.Errorf("let containers declare fewer targets, or ones with shorter answers",
-				"the answers of registries for %s take more than its share of what this host has for them, %d KiB", a.owner, s.AllBytes/2/int64(holders)>>10)
+				"the answers of registries for client %.64s take more than its share of what this host has for them, %d KiB", a.owner, s.AllBytes/2/int64(holders)>>10)
 			continue
 		}
 		s.holders = holders
@@ -270,7 +274,7 @@ func (s *shares) server(owners []*account, address string) (*account, error) {
 		}
 	}
 	return nil, hint.Errorf("let it use fewer registries of its own",
-		"%s has more than %d servers asked that are not the configured ones", owners[0].owner, s.Servers)
+		"client %.64s has more than %d servers asked that are not the configured ones", owners[0].owner, s.Servers)
 }
 
 func (s *shares) leaveServer(a *account, address string) {

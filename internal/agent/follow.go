@@ -62,13 +62,13 @@ func (a *agent) act(ctx, watching context.Context, t *tuning, snapshot *dockerd.
 		return false
 	}
 	a.logProblems(previous, table)
-	a.table.store(table)
 	if len(a.modes) == 0 {
 		a.resolver.Keep(a.listenersTargets(t))
 	} else if a.upstreams.keep(table) || a.follower.keptFor != t {
 		a.follower.keptFor = t
-		a.resolver.Keep(a.listenersTargets(t), a.upstreams.declared.byOwner()...)
+		a.resolver.Keep(a.listenersTargets(t), a.upstreams.declared.byOwner()...) // before a connection can ask for one
 	}
+	a.table.store(table)
 	for _, m := range a.running {
 		m.update(ctx, table)
 	}
