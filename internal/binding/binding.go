@@ -61,10 +61,9 @@ type Set struct {
 	bindings map[uint16]*Binding
 	ports    []uint16 // in order
 	// Problems lists what was wrong, quarantined or only passed over, in the
-	// order of their origins: a bounded number, of which the last may say how many more
-	// there are.
+	// order of their origins. Of many the first are kept.
 	Problems []*Problem
-	// Mistakes is how many there are in all.
+	// Mistakes is how many problems there are, kept or not.
 	Mistakes int
 	// read stands for the reading that made it; nil for the zero Set.
 	read *reading

@@ -16,8 +16,7 @@ const (
 	// maxQueries is how many questions its targets may ask in all: the host holds a
 	// watch for each.
 	maxQueries = 4 * maxPorts
-	// maxProblems is how many problems of it are kept; the last may be one that says how
-	// many more there are.
+	// maxProblems is how many problems of it are kept. How many there are in all is known.
 	maxProblems = 64
 	// maxName is how long the name of a label or variable may be, in bytes, to be looked
 	// at. "connect.65535.half-closed-timeout" has 33.
@@ -82,15 +81,3 @@ func (p *problems) addOnce(problem *Problem) {
 
 // count is how many there are in all.
 func (p *problems) count() int { return len(p.kept) + p.more }
-
-// list is all that is to be said.
-func (p *problems) list() []*Problem {
-	if p.more == 0 {
-		return p.kept
-	}
-	// The count takes the place of the last.
-	p.kept, p.more = p.kept[:maxProblems-1], p.more+1
-	return append(p.kept, &Problem{Origin: originContainer, Err: hint.Errorf(
-		"mend those above first; each label and variable that begins with connect or BACKEND is looked at",
-		"%d more problems with its declarations", p.more)})
-}

@@ -103,7 +103,7 @@ func Read(d Declarer, layers *Layers, parse func(string) (resolver.Target, error
 	}
 	r.orphans()
 	mistakes := r.bounds.count() + r.problems.count()
-	return Set{bindings: r.bindings, ports: ports, Mistakes: mistakes, Problems: append(r.bounds.list(), r.problems.list()...), read: new(reading)}
+	return Set{bindings: r.bindings, ports: ports, Mistakes: mistakes, Problems: append(r.bounds.kept, r.problems.kept...), read: new(reading)}
 }
 
 // tooMuch says what of d is beyond a bound.
