@@ -25,10 +25,11 @@ func newHandler(cfg config.Config, w io.Writer) slog.Handler {
 const logRoom = 1 << 20
 
 // newDaemonLogger is newLiveLogger for a process that must not wait for whoever reads its
-// log. flush is to be called at its end.
+// log, nor end with that reader. flush is to be called at its end.
 func newDaemonLogger(cfg config.Config, w io.Writer) (log *slog.Logger, retune func(config.Config), flush func()) {
+	outliveReader()
 	buffer := logbuffer.New(w, logRoom, func(lines int) {
-		log.Warn("log lines were dropped: whoever reads the log is too slow", "lines", lines,
+		log.Warn("log lines were dropped: whoever reads the log is too slow, or was not there", "lines", lines,
 			"hint", "set --log-level warn, or have the log read faster")
 	})
 	log, retune = newLiveLogger(cfg, buffer)
