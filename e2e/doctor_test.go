@@ -136,7 +136,7 @@ func TestDoctorOnThisHost(t *testing.T) {
 	d.want("namespaces", "ok", "/run/docker/netns", "")
 	d.want("consul", "ok", "its leader is 127.0.0.1:", "")
 	d.want("etcd", "ok", "the servers at "+etcd.Addr+" answer", "")
-	d.want("daemon", "ok", "none is running", "")
+	d.want("daemon", "warn", "none is running, and 1 running containers declare ports", "ambassadord run")
 	if code := map[string]int{"ok": 0, "warn": 3}[d.Status]; d.code != code {
 		t.Errorf("exit code %d for %s, want %d", d.code, d.Status, code)
 	}

@@ -50,6 +50,7 @@ func doctorCommand(environ []string) *cobra.Command {
 				ConsulAddr: cmp.Or(strings.Join(flags.consulAddrs, ","), flags.lookup("CONSUL_HTTP_ADDR")),
 
 				EtcdEndpoints: etcd,
+				RunDir:        flags.runDir,
 			})
 			report := doctor.Run(cmd.Context(), checks)
 			if err := cmd.Context().Err(); err != nil {
@@ -63,6 +64,7 @@ func doctorCommand(environ []string) *cobra.Command {
 	}
 	flags.registerMode(cmd.Flags())
 	flags.registerEndpoints(cmd.Flags())
+	registerRunDir(cmd.Flags(), &flags.runDir)
 	out.register(cmd.Flags())
 	return cmd
 }

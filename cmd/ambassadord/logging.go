@@ -28,11 +28,12 @@ func newHandler(cfg config.Config, w io.Writer) slog.Handler {
 const logRoom = 1 << 20
 
 // newDaemonLogger is newLogger for a process that runs for long: it must not wait for
-// whoever reads its log, nor let anybody fill it. retune changes its level and format;
-// flush is to be called at its end.
+// whoever reads its log, nor end with that reader, nor let anybody fill it. retune changes
+// its level and format; flush is to be called at its end.
 func newDaemonLogger(cfg config.Config, w io.Writer) (log *slog.Logger, retune func(config.Config), flush func()) {
+	outliveReader()
 	buffer := logbuffer.New(w, logRoom, func(lines int) {
-		log.Warn("log lines were dropped: whoever reads the log is too slow", "lines", lines,
+		log.Warn("log lines were dropped: whoever reads the log is too slow, or was not there", "lines", lines,
 			"hint", "set --log-level warn, or have the log read faster")
 	})
 	live, retune := newLiveHandler(cfg, buffer)

@@ -36,13 +36,17 @@ func rulesRemoveCommand() *cobra.Command {
 addresses of mode host that a killed daemon left.
 
 No daemon and no engine are needed: it looks through /run/docker/netns,
-/run/netns and the processes. Chains that are not ours are not touched.`,
+/run/netns and the processes. Chains that are not ours are not touched, nor those
+which lead to where another daemon listens, in a container of its own, say.`,
 		Args: exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
 			count := 0
 			err := agent.RemoveRules(cmd.Context(), folder, force, newLogger(config.Default(), cmd.ErrOrStderr()), func(r agent.Removed) {
 				count += len(r.Chains)
+				if r.Kept != "" {
+					fmt.Fprintf(out, "%s: left alone, for it is served by %s\n", r.Namespace, r.Kept)
+				}
 				if len(r.Chains) > 0 {
 					fmt.Fprintf(out, "%s, %s: removed %s\n", r.Namespace, r.Family, strings.Join(r.Chains, ", "))
 				}
@@ -55,7 +59,7 @@ No daemon and no engine are needed: it looks through /run/docker/netns,
 		},
 	}
 	registerRunDir(cmd.Flags(), &folder)
-	cmd.Flags().BoolVar(&force, "force", false, "remove them although a daemon is running, which puts them back: in containers at once, elsewhere at its next repair")
+	cmd.Flags().BoolVar(&force, "force", false, "remove them although a daemon is running, here or elsewhere, which puts them back: in containers at once, elsewhere at its next repair")
 	return cmd
 }
 

@@ -29,3 +29,9 @@ func secondSignal(ctx context.Context) (second <-chan struct{}, stop func()) {
 		cancel()
 	}
 }
+
+// outliveReader keeps the process alive, for the rest of its life, when whoever reads its
+// standard error has ended: a write then fails, and the line is lost. Without this Go ends
+// a process with SIGPIPE, and a daemon would leave its rules behind. The signal is not
+// ignored, for that children would inherit.
+func outliveReader() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }

@@ -96,7 +96,11 @@ func (a *agent) tidy() {
 		}
 		return
 	}
-	err := RemoveRules(context.Background(), a.cfg.RunDir, false, a.log, func(Removed) {}) // each step bounds itself
+	err := RemoveRules(context.Background(), a.cfg.RunDir, false, a.log, func(r Removed) { // each step bounds itself
+		if r.Kept != "" {
+			a.log.Info("leaving rules alone that another daemon serves", "namespace", r.Namespace, "by", r.Kept)
+		}
+	})
 	if err != nil && !errors.Is(err, handover.ErrServed) {
 		a.log.Error("cannot remove the rules that no daemon needs any more", "error", err, "hint", "run: ambassadord rules remove")
 	}

@@ -21,12 +21,15 @@ type Removed struct {
 	Family    netrules.Family
 	Chains    []string
 	Addrs     []netip.Addr // of mode host
+	// Kept says, in place of all that, which daemon serves this namespace.
+	Kept string
 }
 
 // RemoveRules removes every chain of ours, and what a killed daemon left of the
 // addresses of mode host, from every network namespace of this host, in both of the
 // kernel's packet filters, with no daemon and no engine needed. It goes on after an
-// error and returns them all. While a daemon serves this host it refuses, unless force.
+// error and returns them all. While a daemon serves this host it refuses, and what a daemon
+// elsewhere serves it leaves alone and reports, unless force.
 // Namespaces that cannot be looked into are logged: they are those of processes
 // that even root may not trace, which no container's are.
 func RemoveRules(ctx context.Context, folder string, force bool, log *slog.Logger, report func(Removed)) error {
@@ -37,7 +40,21 @@ func RemoveRules(ctx context.Context, folder string, force bool, log *slog.Logge
 		}
 		defer unlock()
 	}
+	var living *living
 	return everywhere(ctx, log, func(rules *iptables.Rules, ns *netns.Namespace) error {
+		if living == nil && !force {
+			living = findLiving(ctx, rules)
+		}
+		if living != nil {
+			by, err := living.servedBy(ctx, ns)
+			if err != nil {
+				return fmt.Errorf("%s: %w", ns.Path(), err)
+			}
+			if by != "" {
+				report(Removed{Namespace: ns.Path(), Kept: by})
+				return nil
+			}
+		}
 		leases, err := ns.Leases()
 		errs := []error{err}
 		for _, f := range families() {

@@ -21,6 +21,8 @@ type Options struct {
 	// ConsulAddr is the configured agent; "" means that none is, and that one is
 	// looked for at Consul's default address.
 	ConsulAddr string
+	// RunDir is the folder of the daemon's lock and sockets; "" is the usual one.
+	RunDir string
 	// EtcdEndpoints are the configured servers; none means likewise.
 	EtcdEndpoints []string
 }
@@ -51,7 +53,7 @@ func Checks(ctx context.Context, o Options) []Check {
 		{Name: "dns", Run: h.dns},
 		{Name: "consul", Run: h.consul},
 		{Name: "etcd", Run: h.etcd},
-		{Name: "daemon", Run: h.daemon},
+		{Name: "daemon", Timeout: 12 * time.Second, Run: h.daemon},
 		// It runs two processes for each network namespace.
 		{Name: "stale-rules", Timeout: 15 * time.Second, Run: h.staleRules},
 		{Name: "descriptors", Run: h.descriptors},

@@ -2,69 +2,90 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
+	"io/fs"
+
+	"github.com/ambassadord/ambassadord/internal/abstract"
+	"github.com/ambassadord/ambassadord/internal/control"
+	"github.com/ambassadord/ambassadord/internal/rundir"
 )
 
-// lockName is the abstract socket (unix(7)) that the daemon of a host holds,
-// as /proc/net/unix shows it.
-const lockName = "@ambassadord/redirect"
+// daemonState is what was seen of the daemon of this host.
+type daemonState struct {
+	by        string   // the process, "" if none runs
+	folderErr error    // why it could not have its lock and sockets
+	squatters []string // what has names of older versions
+	declaring int      // running containers that declare a port
+}
 
 func (h *host) daemon(ctx context.Context) Result {
-	text, err := os.ReadFile("/proc/self/net/unix")
-	if err != nil {
-		return undone(err)
+	var s daemonState
+	dir, err := rundir.Find(h.RunDir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // the daemon makes it
+	case err != nil:
+		s.folderErr = err
+	case dir.Held(dir.HostLock()):
+		s.by = holderOf(dir)
 	}
-	inodes := locks(string(text))
-	if len(inodes) == 0 {
-		return ok("none is running")
+	if s.by == "" && abstract.Runs(ctx) {
+		s.by = "of a version before the folder " + rundir.Default()
 	}
-	if pid, name := owner(ctx, inodes[0]); pid != 0 {
-		return ok("one is running: %s, process %d", name, pid)
+	for _, squatter := range abstract.Squatters(ctx) {
+		s.squatters = append(s.squatters, squatter.Error())
 	}
-	return ok("one is running, in a process out of our sight")
+	if s.by == "" && h.entersNamespaces() {
+		if snapshot, err := h.snapshot(ctx); err == nil { // the check of the engine says why not
+			s.declaring = expose(snapshot.Containers()).declaring
+		}
+	}
+	return judgeDaemon(s)
 }
 
-// locks finds the sockets of daemons in what /proc/net/unix says (proc_net(5)):
-// Num, RefCount, Protocol, Flags, Type, St, Inode, Path.
-func locks(text string) (inodes []string) {
-	for line := range strings.Lines(text) {
-		if f := strings.Fields(line); len(f) == 8 && f[7] == lockName {
-			inodes = append(inodes, f[6])
-		}
+// holderOf names the process that has the host's lock, as its control socket tells.
+func holderOf(dir *rundir.Dir) string {
+	conn, err := control.Dial(dir.Path(dir.Socket("")))
+	if err != nil {
+		return "with the lock in " + dir.String()
 	}
-	return inodes
+	defer conn.Close()
+	peer, err := conn.Peer()
+	if err != nil {
+		return "with the lock in " + dir.String()
+	}
+	defer peer.Close()
+	return peer.String()
 }
 
-// owner finds the process that holds a socket, 0 if none that we may look at does.
-func owner(ctx context.Context, inode string) (pid int, name string) {
-	processes, err := os.ReadDir("/proc")
-	if err != nil {
-		return 0, ""
+func judgeDaemon(s daemonState) Result {
+	state := "none is running"
+	if s.by != "" {
+		state = "one is running: " + s.by
 	}
-	want := "socket:[" + inode + "]"
-	for _, p := range processes {
-		pid, err := strconv.Atoi(p.Name())
-		if err != nil {
-			continue
+	switch {
+	case s.folderErr != nil:
+		return broken(s.folderErr)
+	case len(s.squatters) > 0:
+		more := ""
+		if n := len(s.squatters) - 1; n > 0 {
+			more = fmt.Sprintf(" (and %d more like it)", n)
 		}
-		if ctx.Err() != nil {
-			return 0, ""
-		}
-		dir := fmt.Sprintf("/proc/%d/fd", pid)
-		files, err := os.ReadDir(dir)
-		if err != nil {
-			continue // it has ended, or is not ours to look at
-		}
-		for _, f := range files {
-			if link, err := os.Readlink(filepath.Join(dir, f.Name())); err == nil && link == want {
-				comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)) // the number says enough
-				return pid, strings.TrimSpace(string(comm))
-			}
+		return warn("end that process; or, if it is an older ambassadord in a container, stop it before you start another",
+			"%s; %s%s", state, s.squatters[0], more)
+	case s.declaring > 0:
+		return warn("start it: ambassadord run", "%s, and %d running containers declare ports that nobody serves", state, s.declaring)
+	}
+	return ok("%s", state)
+}
+
+// daemonRuns reports whether a daemon serves the host of any network namespace in sight.
+func (h *host) daemonRuns(ctx context.Context) bool {
+	dir, err := rundir.Find(h.RunDir)
+	if err == nil {
+		if n, err := dir.Hosts(); n > 0 || err != nil {
+			return true
 		}
 	}
-	return 0, ""
+	return abstract.Runs(ctx)
 }

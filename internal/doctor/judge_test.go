@@ -260,15 +260,21 @@ func TestDestinations(t *testing.T) {
 	}
 }
 
-func TestLocks(t *testing.T) {
-	const text = `Num       RefCount Protocol Flags    Type St Inode Path
-0000000000000000: 00000002 00000000 00010000 0001 01 11111 /run/docker.sock
-0000000000000000: 00000002 00000000 00010000 0001 01 22222 @ambassadord/redirect
-0000000000000000: 00000003 00000000 00000000 0001 03 33333
-0000000000000000: 00000002 00000000 00010000 0001 01 44444 /tmp/@ambassadord/redirect
-`
-	if got := locks(text); !slices.Equal(got, []string{"22222"}) {
-		t.Errorf("locks %v, want 22222 alone", got)
+func TestDaemonState(t *testing.T) {
+	squatter := "@ambassadord/redirect is held by process 7 (nc) of container 0123456789ab, which is not believed"
+	for _, tt := range []struct {
+		name string
+		s    daemonState
+		want verdict
+	}{
+		{"none", daemonState{}, verdict{OK, "none is running", ""}},
+		{"one", daemonState{by: "process 7 (ambassadord)"}, verdict{OK, "one is running: process 7", ""}},
+		{"none, and it is missed", daemonState{declaring: 3}, verdict{Warn, "none is running, and 3 running containers", "ambassadord run"}},
+		{"none, and its lock is squatted", daemonState{squatters: []string{squatter, "another"}}, verdict{Warn, "process 7 (nc) of container 0123456789ab", "end that process"}},
+		{"one, beside a squatter", daemonState{by: "process 8", squatters: []string{squatter}}, verdict{Warn, "one is running: process 8; @ambassadord/redirect", "end that process"}},
+		{"it could not have its folder", daemonState{folderErr: hint.Errorf("chmod 700 /run/ambassadord", "/run/ambassadord is open to other users")}, verdict{Fail, "open to other users", "chmod 700"}},
+	} {
+		tt.want.check(t, tt.name, judgeDaemon(tt.s))
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -42,7 +41,9 @@ func (h *host) staleRules(ctx context.Context) Result {
 	// Without its programs nobody can have made rules of the other variant here.
 	s.other, _ = iptables.New(ctx, iptables.Prefer(other))
 	have, _ := privilege.Effective() // none, where that cannot be known
-	return judgeLeftovers(s.all(ctx), have.Has("SYS_PTRACE"))
+	l := s.all(ctx)
+	l.locked = h.daemonRuns(ctx)
+	return judgeLeftovers(l, have.Has("SYS_PTRACE"))
 }
 
 // search looks for rules of ours.
@@ -96,12 +97,7 @@ func (s *search) one(ctx context.Context, ns *netns.Namespace, l *leftovers) err
 	if err != nil {
 		return err
 	}
-	locked, err := locked(ns)
-	if err != nil {
-		return err
-	}
 	l.looked++
-	l.locked = l.locked || locked
 	if len(chains) == 0 {
 		return nil
 	}
@@ -181,15 +177,4 @@ func destinations(c netrules.ChainState) []uint16 {
 		}
 	}
 	return ports
-}
-
-// locked says whether a daemon holds its lock in a namespace.
-func locked(ns *netns.Namespace) (bool, error) {
-	var text []byte
-	err := ns.Do(func() (err error) {
-		// thread-self, because self is the process's first thread, which stays at home.
-		text, err = os.ReadFile("/proc/thread-self/net/unix")
-		return err
-	})
-	return len(locks(string(text))) > 0, err
 }

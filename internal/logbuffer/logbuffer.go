@@ -6,6 +6,7 @@
 package logbuffer
 
 import (
+	"bytes"
 	"io"
 	"sync"
 	"time"
@@ -32,6 +33,7 @@ type Writer struct {
 	pending []byte
 	spare   []byte // room for pending while Run writes
 	lost    int    // lines dropped since that was last told
+	broken  int    // lines that could not be written since; Run's own
 	state   state
 
 	some    chan struct{} // holds a token when there is something to write
@@ -121,7 +123,14 @@ func (w *Writer) flush() {
 	w.pending, w.spare = w.spare[:0], nil
 	w.mu.Unlock()
 	if len(lines) > 0 {
-		_, _ = w.to.Write(lines)
+		if _, err := w.to.Write(lines); err != nil { // its reader has ended, or the disk is full
+			w.broken += bytes.Count(lines, []byte("\n"))
+		} else if w.broken > 0 {
+			w.mu.Lock()
+			w.lost += w.broken // somebody reads again
+			w.mu.Unlock()
+			w.broken = 0
+		}
 	}
 	if cap(lines) > kept {
 		return

@@ -16,7 +16,7 @@ import (
 // The columns of the kernel's tables of TCP sockets, and states in there
 // (proc_pid_net(5), net/tcp_states.h of the kernel).
 const (
-	local, remote, state = 1, 2, 3
+	local, remote, state, inode = 1, 2, 3, 9
 
 	established, listening = "01", "0A"
 )
@@ -35,6 +35,28 @@ func (n *Namespace) ListeningPorts() (map[uint16]bool, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list listening ports in network namespace %s: %w", n.path, err)
+	}
+	return ports, nil
+}
+
+// Listeners returns the sockets that listen inside the namespace, by port. They are named
+// by their inodes, as /proc/PID/fd names them.
+func (n *Namespace) Listeners() (map[uint16][]uint64, error) {
+	ports := map[uint16][]uint64{}
+	err := n.eachSocket(func(fields []string) error {
+		if fields[state] != listening || len(fields) <= inode {
+			return nil
+		}
+		addr, err := parseAddrPort(fields[local])
+		if err != nil {
+			return err
+		}
+		number, err := strconv.ParseUint(fields[inode], 10, 64)
+		ports[addr.Port()] = append(ports[addr.Port()], number)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list listening sockets in network namespace %s: %w", n.path, err)
 	}
 	return ports, nil
 }
