@@ -151,7 +151,7 @@ func startIn(t *testing.T, ns *netns.Namespace, files map[string]string, env []s
 		}
 		command = append(command, mine, path)
 	}
-	command = append(append(command, "--", binary), append(args, "--log-format", "json")...)
+	command = append(append(command, "--", binary), append(lenient(args), "--log-format", "json")...)
 	var d *daemon
 	err := ns.Do(func() error {
 		d = launch(t, exec.Command("unshare", command...), env)

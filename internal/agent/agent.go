@@ -54,6 +54,10 @@ type agent struct {
 
 	fixedOpen map[string]*fixedListener // by the address as configured; see changeListeners
 
+	registries []string  // those that the operator has configured
+	addrs      hostAddrs // of this host
+	audits     audits
+
 	upstreams upstreams
 	removals  *removals
 
@@ -133,11 +137,12 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 		return nil, nil, err
 	}
 	a.resolver = parts.resolver
-	layers, err := layersOf(cfg, a.resolver.Parse)
+	a.registries = parts.registries
+	settings, err := a.settings(cfg)
 	if err != nil {
 		return nil, nil, err
 	}
-	a.tune(cfg, layers)
+	a.tune(settings)
 	needsEngine := len(a.modes) > 0
 	for _, l := range cfg.Listeners {
 		target, err := a.resolver.Parse(l.Target)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"log/slog"
+	"slices"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
@@ -19,6 +20,8 @@ type parts struct {
 	resolver *resolver.Resolver
 	docker   *dockerd.Watcher
 	close    func()
+	// registries are the servers that cfg and the environment configure, HOST:PORT.
+	registries []string
 }
 
 // build registers every source: a new one is a line here.
@@ -49,6 +52,8 @@ func build(cfg config.Config, self string, log *slog.Logger) (*parts, error) {
 	return &parts{
 		resolver: resolver.New(sources, resolver.Options{Timeout: cfg.ResolveTimeout, MaxStale: cfg.MaxStale, Log: log}),
 		docker:   engine,
+
+		registries: slices.Concat(agents.Configured(), clusters.Configured()),
 		close: func() {
 			_ = agents.Close() // it only drops idle connections
 			_ = clusters.Close()

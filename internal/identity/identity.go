@@ -36,7 +36,7 @@ func (c *Client) bind(known *Client, layers *binding.Layers, parse func(string) 
 		c.Bindings = known.Bindings
 		return
 	}
-	c.Bindings = binding.Read(binding.Declarer{Name: c.Container.Name, Labels: c.Container.Labels, Env: c.Container.Env}, layers, parse)
+	c.Bindings = binding.Read(binding.Declarer{Name: c.Container.Name, Image: c.Container.Image, Labels: c.Container.Labels, Env: c.Container.Env}, layers, parse)
 }
 
 // Namespace is one network namespace and the clients in it.

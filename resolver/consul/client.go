@@ -82,6 +82,15 @@ func (c *Client) Explicit() bool {
 	return c.config.Address != "" || os.Getenv(api.HTTPAddrEnvName) != ""
 }
 
+// Configured are the configured agents, HOST:PORT, as a target may name them too.
+func (c *Client) Configured() []string {
+	servers := make([]string, len(c.configured))
+	for i, address := range c.configured {
+		servers[i] = canonical(address)
+	}
+	return servers
+}
+
 // Services is the source of the scheme "consul-service".
 func (c *Client) Services() resolver.Source { return serviceSource{c} }
 

@@ -75,6 +75,16 @@ func New(config Config) *Client {
 	return c
 }
 
+// Configured are the servers of the configured cluster, HOST:PORT, as a target may name
+// them too.
+func (c *Client) Configured() []string {
+	servers := make([]string, len(c.configured.endpoints))
+	for i, address := range c.configured.endpoints {
+		servers[i] = canonical(address)
+	}
+	return servers
+}
+
 // Close closes all connections. End the watches first.
 func (c *Client) Close() error {
 	c.mu.Lock()
