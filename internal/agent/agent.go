@@ -57,6 +57,7 @@ type agent struct {
 	registries []string  // those that the operator has configured
 	addrs      hostAddrs // of this host
 	audits     audits
+	audience   audience
 
 	upstreams upstreams
 	removals  *removals
@@ -127,12 +128,12 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 		return nil, nil, err
 	}
 	a.modes = effectiveModes(cfg.Modes, a.self != "", enterable(a.have), log)
-	a.balancer = balance.New(balance.Config{Log: log})
+	a.balancer = balance.New(balance.Config{Log: log, Permit: a.mayCheck})
 	if a.server, err = a.newServer(cfg.MaxConnections, cfg.AcceptRate); err != nil {
 		return nil, nil, err
 	}
 
-	parts, err := build(cfg, a.self, log)
+	parts, err := build(cfg, a.self, a.mayAsk, log)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -24,15 +24,15 @@ type parts struct {
 	registries []string
 }
 
-// build registers every source: a new one is a line here.
-func build(cfg config.Config, self string, log *slog.Logger) (*parts, error) {
+// build registers every source: a new one is a line here. permit nil permits everything.
+func build(cfg config.Config, self string, permit resolver.Permission, log *slog.Logger) (*parts, error) {
 	engine, err := dockerd.New(dockerd.Config{Endpoint: cfg.DockerHost, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	agents := consul.New(consul.Config{Address: cfg.ConsulAddr, Domain: cfg.ConsulDomain})
-	clusters := etcd.New(etcd.Config{Endpoints: cfg.EtcdEndpoints})
-	names := dns.New(dns.Config{})
+	agents := consul.New(consul.Config{Address: cfg.ConsulAddr, Domain: cfg.ConsulDomain, Permit: permit})
+	clusters := etcd.New(etcd.Config{Endpoints: cfg.EtcdEndpoints, Permit: permit})
+	names := dns.New(dns.Config{Permit: permit})
 	sources := map[string]resolver.Source{
 		resolver.SchemeStatic: static.Source{},
 		resolver.SchemeDNS:    names.Hosts(),

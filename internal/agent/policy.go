@@ -83,6 +83,15 @@ func isDenial(p *binding.Problem) bool {
 // client that is none. It may wait for the engine to tell of the container's image, if a
 // rule is about that.
 func (a *agent) scopeOf(b *binding.Binding, container *dockerd.Container) *policy.Scope {
+	return a.scope(b, container, true)
+}
+
+// scopeNow is scopeOf that does not wait: what is not known of an image then is unknown.
+func (a *agent) scopeNow(b *binding.Binding, container *dockerd.Container) *policy.Scope {
+	return a.scope(b, container, false)
+}
+
+func (a *agent) scope(b *binding.Binding, container *dockerd.Container, wait bool) *policy.Scope {
 	p, target := a.policy(), targetOf(b.Target)
 	target.Text = b.Text
 	if b.Place == binding.InListener { // whose connections are, is not sure there
@@ -92,7 +101,7 @@ func (a *agent) scopeOf(b *binding.Binding, container *dockerd.Container) *polic
 	if container != nil {
 		c.Container, c.Labels, c.Image, c.Project = container.Name, container.Labels, container.Image, container.Labels[labelProject]
 		c.Networks, c.NetworksKnown = a.networksOf(container), !container.Announced
-		if p.AsksImages() && !c.ByOperator {
+		if p.AsksImages() && !c.ByOperator && (wait || a.imageKnown(p, container)) {
 			c.ByImage = byImage(b, a.imageOf(container))
 		}
 	}

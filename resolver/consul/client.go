@@ -49,6 +49,8 @@ type Config struct {
 	// Poll is how often a prepared query is executed, of which Consul has no blocking
 	// form. Default 5 s.
 	Poll time.Duration
+	// Permit is asked about the addresses of agents that targets name; nil permits all.
+	Permit resolver.Permission
 }
 
 // Client asks Consul agents. It keeps their connections until Close.
@@ -170,7 +172,7 @@ func (c *Client) agent(address string, trusted bool) (*agent, error) {
 	if a := c.agents[address]; a != nil {
 		return a, nil
 	}
-	a, err := newAgent(address, trusted, c.config.Lanes)
+	a, err := newAgent(address, trusted, c.config.Lanes, c.config.Permit)
 	if err != nil {
 		return nil, hint.Errorf("check --consul-addr and the CONSUL_* environment", "Consul agent %s: %w", address, err)
 	}

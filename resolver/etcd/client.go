@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -47,6 +48,8 @@ type Config struct {
 	Endpoints []string
 	// Timeout bounds one read. Default 5 s.
 	Timeout time.Duration
+	// Permit is asked about the addresses of servers that targets name; nil permits all.
+	Permit resolver.Permission
 }
 
 // Client asks etcd clusters. It keeps their connections until Close.
@@ -143,6 +146,8 @@ type cluster struct {
 	client *clientv3.Client
 	err    error // why there is no client
 	failed time.Time
+
+	refusal atomic.Pointer[resolver.Refusal] // why the last connection was not permitted; nil if it was
 }
 
 func (c *cluster) String() string { return strings.Join(c.endpoints, ",") }
@@ -184,12 +189,26 @@ func (c *cluster) connect() (*clientv3.Client, error) {
 			grpc.WithChainUnaryInterceptor(failFast),
 		},
 	}
+	if !c.trusted {
+		config.DialOptions = append(config.DialOptions, grpc.WithContextDialer(c.dialPermitted))
+	}
 	if c.trusted {
 		if err := authenticate(&config); err != nil {
 			return nil, hint.Wrap(err, "check the ETCDCTL_* environment")
 		}
 	}
 	return clientv3.New(config)
+}
+
+// dialPermitted connects to a server that a target names, and by no proxy.
+func (c *cluster) dialPermitted(ctx context.Context, address string) (net.Conn, error) {
+	dialer := net.Dialer{ControlContext: c.config.Permit.Control(c.endpoints[0])}
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	c.refusal.Store(nil)
+	if refusal, ok := errors.AsType[*resolver.Refusal](err); ok { // gRPC keeps the text alone
+		c.refusal.Store(refusal)
+	}
+	return conn, err
 }
 
 // failFast undoes the client's own choice, to wait for a server until the deadline:
