@@ -41,7 +41,7 @@ func startPlain(t *testing.T, args ...string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := launch(t, exec.Command(path, append(args, "--log-format", "json")...), nil)
+	d := launch(t, exec.Command(path, append(lenient(args), "--log-format", "json")...), nil)
 	d.wait("ready", 20*time.Second, func(l line) bool { return l.str("msg") == "ready" })
 	return d
 }

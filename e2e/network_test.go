@@ -139,6 +139,12 @@ func serveIn(t *testing.T, ns *netns.Namespace, address string, handle func(*net
 // paths of the machine's: path → content.
 func startIn(t *testing.T, ns *netns.Namespace, files map[string]string, env []string, args ...string) *daemon {
 	t.Helper()
+	return startStrictIn(t, ns, files, env, lenient(args)...)
+}
+
+// startStrictIn is startIn with nothing allowed that is not by default.
+func startStrictIn(t *testing.T, ns *netns.Namespace, files map[string]string, env []string, args ...string) *daemon {
+	t.Helper()
 	// A mount namespace of its own, entered before the daemon takes this process
 	// over: its process ID is the one that we started.
 	const script = `while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit 1; shift 2; done; shift; exec "$@"`

@@ -101,7 +101,7 @@ func (u *unit) start(args ...string) *daemon {
 		u.t.Fatal(err)
 	}
 	// Only the process itself knows its number, which LISTEN_PID has to say.
-	cmd := exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh", path}, append(args, "--log-format", "json")...)...)
+	cmd := exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh", path}, append(lenient(args), "--log-format", "json")...)...)
 	u.mu.Lock()
 	for _, name := range u.names {
 		file := u.duplicate(name) // the daemon may have it taken out while it is being started

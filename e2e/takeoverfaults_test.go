@@ -21,7 +21,7 @@ func launchPlain(t *testing.T, args ...string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return launch(t, exec.Command(path, append(args, "--log-format", "json")...), nil)
+	return launch(t, exec.Command(path, append(lenient(args), "--log-format", "json")...), nil)
 }
 
 // failed demands that the daemon ended by itself, with an error whose text has want.

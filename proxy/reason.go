@@ -15,8 +15,8 @@ const (
 	UnknownClient Reason = "unknown_client"
 	// NoBinding: the client declared nothing for the port, or nothing that parses.
 	NoBinding Reason = "no_binding"
-	// Denied: the source address is a container's, but another container could
-	// have forged it.
+	// Denied: the client may not reach what it asks for; or the source address is a
+	// container's, but another container could have forged it.
 	Denied Reason = "denied"
 	// ResolveFailed: the source of the target could not be asked.
 	ResolveFailed Reason = "resolve_failed"

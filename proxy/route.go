@@ -92,6 +92,13 @@ type Chooser interface {
 	Changed(ctx context.Context)
 }
 
+// Denier is a Chooser that passes over endpoints which its client may not dial.
+type Denier interface {
+	Chooser
+	// Denied is why some were passed over in this round; nil if none was.
+	Denied() error
+}
+
 // Options is how a connection is to be carried. Durations are off at 0 unless said
 // otherwise.
 type Options struct {

@@ -172,7 +172,7 @@ func (s *search) find(ctx context.Context, deadline time.Time) error {
 			s.inRound = false
 		}
 		left := time.Until(s.held())
-		if left <= 0 || ctx.Err() != nil {
+		if left <= 0 || ctx.Err() != nil || ReasonOf(err) == Denied { // which waiting does not change
 			return s.failure(ctx, err)
 		}
 		changed, cancel := context.WithTimeout(ctx, min(pause, left))
@@ -209,10 +209,22 @@ func (s *search) round(ctx context.Context) error {
 		}
 	}
 	if len(s.failures) == 0 {
+		if err := s.denied(); err != nil && ctx.Err() == nil {
+			return Fail(Denied, err)
+		}
 		s.failures = append(s.failures, context.Cause(ctx))
 	}
 	err := fmt.Errorf("%d endpoints dialled, none answered: %w", len(s.failures), errors.Join(firstFew(s.failures)...))
 	return Fail(DialFailed, hint.Wrap(err, "is the backend up, and reachable from this host?"))
+}
+
+// denied is why there was nobody to dial in a round: the Chooser has endpoints, and the
+// client may not dial them.
+func (s *search) denied() error {
+	if d, ok := s.route.Endpoints.(Denier); ok {
+		return d.Denied()
+	}
+	return nil
 }
 
 // settle takes the outcome of an attempt, and reports whether it is the one.

@@ -32,6 +32,9 @@ type Endpoint struct {
 	Health string
 	// Distance is how far it is from us.
 	Distance Distance
+	// Published says that Addr is one of this host's at which the engine publishes a
+	// container's port, so that it is the container's.
+	Published bool
 }
 
 // String is the endpoint's address, or host:port while it has none.

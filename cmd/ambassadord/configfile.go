@@ -50,6 +50,7 @@ func (f *runFlags) load(given *pflag.FlagSet, args []string) (config.Config, err
 	}
 	c.Defaults = append(layers, c.Defaults...)
 	c.Targets, c.Clients = file.Targets, file.Clients
+	c.Policy.Rules = append(c.Policy.Rules, file.Policy...)
 	for _, l := range file.Listeners {
 		if l.AcceptProxyFrom == nil {
 			l.AcceptProxyFrom = fresh.options.proxies
@@ -126,6 +127,7 @@ func (f *runFlags) take(set *pflag.FlagSet, file *config.File) ([]option.Layer, 
 		case flag.Name == dialTimeoutFlag:
 			lowest = append(lowest, option.Setting{Name: timeoutOption, Text: flag.Values[0], Origin: flag.Origin})
 		case !to.Changed:
+			f.policy.origins[flag.Name] = flag.Origin
 			errs = append(errs, setFlag(to, flag.Values))
 		}
 	}

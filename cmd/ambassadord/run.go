@@ -111,6 +111,7 @@ type runFlags struct {
 
 	keepConnections bool
 	options         optionFlags
+	policy          policyFlags
 	configFile      string
 	takeOver        bool
 	runDir          string
@@ -119,7 +120,7 @@ type runFlags struct {
 }
 
 func newRunFlags(environ []string) *runFlags {
-	f := &runFlags{environ: environ, port: config.DefaultPort}
+	f := &runFlags{environ: environ, port: config.DefaultPort, policy: policyFlags{origins: map[string]string{}}}
 	if text := f.lookup("PORT"); text != "" {
 		f.port, f.portErr = config.ParsePort(text)
 	}
@@ -144,6 +145,7 @@ func (f *runFlags) register(set *pflag.FlagSet) {
 	f.registerSources(set)
 	f.registerMaxStale(set)
 	f.options.register(set)
+	f.policy.register(set)
 	f.registerDrain(set)
 	set.DurationVar(&f.repairInterval, "repair-interval", d.RepairInterval, "how often the rules are looked after")
 	set.BoolVar(&f.keepRules, "keep-rules", false, "leave the rules in place at exit")
@@ -228,6 +230,11 @@ func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, err
 		c.DrainTimeout = f.drainTimeout
 		if err := f.options.apply(set, &c); err != nil {
 			return c, usage(err)
+		}
+		if set.Lookup("allow-loopback") != nil {
+			if err := f.policy.apply(&c); err != nil {
+				return c, usage(err)
+			}
 		}
 		c.RepairInterval = f.repairInterval
 		c.KeepRules = f.keepRules

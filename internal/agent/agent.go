@@ -56,6 +56,11 @@ type agent struct {
 
 	fixedOpen map[string]*fixedListener // by the address as configured; see changeListeners
 
+	registries []string  // those that the operator has configured
+	addrs      hostAddrs // of this host
+	audits     audits
+	audience   audience
+
 	upstreams upstreams
 	removals  *removals
 
@@ -127,21 +132,22 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 		return nil, nil, err
 	}
 	a.modes = effectiveModes(cfg.Modes, a.self != "", enterable(a.have), log)
-	a.balancer = balance.New(balance.Config{Log: log})
+	a.balancer = balance.New(balance.Config{Log: log, Permit: a.mayCheck})
 	if a.server, err = a.newServer(cfg.MaxConnections, cfg.AcceptRate); err != nil {
 		return nil, nil, err
 	}
 
-	parts, err := build(cfg, a.self, log)
+	parts, err := build(cfg, a.self, a.mayAsk, log)
 	if err != nil {
 		return nil, nil, err
 	}
 	a.resolver = parts.resolver
-	layers, err := layersOf(cfg, a.resolver.Parse)
+	a.registries = parts.registries
+	settings, err := a.settings(cfg)
 	if err != nil {
 		return nil, nil, err
 	}
-	a.tune(cfg, layers)
+	a.tune(settings)
 	needsEngine := len(a.modes) > 0
 	for _, l := range cfg.Listeners {
 		target, err := a.resolver.Parse(l.Target)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"log/slog"
+	"slices"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
@@ -19,17 +20,19 @@ type parts struct {
 	resolver *resolver.Resolver
 	docker   *dockerd.Watcher
 	close    func()
+	// registries are the servers that cfg and the environment configure, HOST:PORT.
+	registries []string
 }
 
-// build registers every source: a new one is a line here.
-func build(cfg config.Config, self string, log *slog.Logger) (*parts, error) {
+// build registers every source: a new one is a line here. permit nil permits everything.
+func build(cfg config.Config, self string, permit resolver.Permission, log *slog.Logger) (*parts, error) {
 	engine, err := dockerd.New(dockerd.Config{Endpoint: cfg.DockerHost, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	agents := consul.New(consul.Config{Address: cfg.ConsulAddr, Domain: cfg.ConsulDomain})
-	clusters := etcd.New(etcd.Config{Endpoints: cfg.EtcdEndpoints})
-	names := dns.New(dns.Config{})
+	agents := consul.New(consul.Config{Address: cfg.ConsulAddr, Domain: cfg.ConsulDomain, Permit: permit})
+	clusters := etcd.New(etcd.Config{Endpoints: cfg.EtcdEndpoints, Permit: permit})
+	names := dns.New(dns.Config{Permit: permit})
 	sources := map[string]resolver.Source{
 		resolver.SchemeStatic: static.Source{},
 		resolver.SchemeDNS:    names.Hosts(),
@@ -49,6 +52,8 @@ func build(cfg config.Config, self string, log *slog.Logger) (*parts, error) {
 	return &parts{
 		resolver: resolver.New(sources, resolver.Options{Timeout: cfg.ResolveTimeout, MaxStale: cfg.MaxStale, Log: log}),
 		docker:   engine,
+
+		registries: slices.Concat(agents.Configured(), clusters.Configured()),
 		close: func() {
 			_ = agents.Close() // it only drops idle connections
 			_ = clusters.Close()

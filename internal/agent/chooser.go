@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/balance"
+	"github.com/ambassadord/ambassadord/internal/policy"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
 )
@@ -16,7 +17,9 @@ import (
 type chooser struct {
 	agent  *agent
 	up     *upstream
-	client string // who keeps an endpoint, under the policy that does
+	client string // who keeps an endpoint, under the balancing policy that does
+	scope  *policy.Scope
+	denied error // why an endpoint of this round was passed over
 
 	resolution atomic.Pointer[resolver.Resolution]
 	choice     balance.Choice
@@ -69,12 +72,17 @@ func (c *chooser) choose(last *answer, resolution *resolver.Resolution) {
 		pool.Update(last.given, c.agent.candidates(last.given.Endpoints))
 	}
 	c.choice = pool.Choose(c.client)
+	c.scope, c.denied = c.scope.Under(c.agent.policy()), nil // a reload holds at once
 }
 
 // Next names the endpoint to dial next.
 func (c *chooser) Next() (proxy.Attempt, bool) {
 	left := c.choice.Left()
 	use, ok := c.choice.Next()
+	for ok && !c.permits(&use) {
+		left = c.choice.Left()
+		use, ok = c.choice.Next()
+	}
 	if !ok {
 		return proxy.Attempt{}, false
 	}
@@ -84,6 +92,28 @@ func (c *chooser) Next() (proxy.Attempt, bool) {
 		Verdict:  &trial{use: use, began: time.Since(beginning)},
 	}, true
 }
+
+// permits reports whether the client may dial an endpoint that was chosen. One that it may
+// not is passed over, and nothing is held against it.
+func (c *chooser) permits(use *balance.Use) bool {
+	v := c.scope.Check(use.Addr, use.Published)
+	switch v.Action {
+	case policy.Allow:
+		return true
+	case policy.Audit:
+		c.agent.audits.note(c.agent.log, c.scope, v, use.Addr)
+		return true
+	case policy.Deny:
+	}
+	if c.denied == nil {
+		c.denied = c.scope.Deny(v, use.Addr.String())
+	}
+	use.Cancelled()
+	return false
+}
+
+// Denied is why the last round has passed endpoints over; nil if it has not.
+func (c *chooser) Denied() error { return c.denied }
 
 // Changed blocks until the target's sources say something else than at the last
 // Refresh.

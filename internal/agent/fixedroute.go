@@ -71,7 +71,7 @@ func (f *fixedRouter) RouteNow(conn proxy.Accepted) (*proxy.Route, proxy.Chooser
 	if trusts(service.proxyFrom, source) || source.Is6() && source.IsLinkLocalUnicast() {
 		return nil, nil
 	}
-	from := basis{service: service, table: table, forgotten: f.agent.upstreams.forgotten.Load()}
+	from := basis{service: service, table: table, policy: f.agent.policy(), forgotten: f.agent.upstreams.forgotten.Load()}
 	p := f.known.find(from, source)
 	if p == nil {
 		p = f.agent.promptOf(&service.binding, func() (proxy.Route, error) { return f.route(service, table, w) })

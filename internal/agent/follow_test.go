@@ -31,7 +31,7 @@ func following(t testing.TB) (*agent, *bytes.Buffer) {
 	t.Cleanup(func() { cancel(); <-done })
 	var log bytes.Buffer
 	a := &agent{resolver: r, modes: []config.Mode{config.Redirect}, log: slog.New(slog.NewJSONHandler(&log, nil))}
-	a.tune(config.Default(), nil)
+	a.tune(newTuning(config.Default(), nil))
 	return a, &log
 }
 
@@ -176,7 +176,7 @@ func TestDeclaredIsWhatAllHaveBound(t *testing.T) {
 			labels["connect.9"] = "a mistake"
 			containers[name] = labelled(name, labels)
 		}
-		before := slices.Sorted(maps.Keys(d.targets))
+		before := d.byOwner()
 		table = identity.Build(dockerd.NewSnapshot(slices.Collect(maps.Values(containers))...), table, "", nil, a.resolver.Parse)
 		changed := d.follow(table)
 
@@ -189,17 +189,29 @@ func TestDeclaredIsWhatAllHaveBound(t *testing.T) {
 				}
 			}
 		}
-		got := map[string]int{}
-		for text, target := range d.targets {
-			got[text] = target.bindings
+		if got := d.targets; !maps.Equal(got, want) || !maps.Equal(d.upstreams, upstreams) || len(d.clients) != len(table.Clients()) {
+			t.Fatalf("step %d: %v, %v, %d clients\nwant %v, %v, %d", step, d.targets, d.upstreams, len(d.clients), want, upstreams, len(table.Clients()))
 		}
-		if !maps.Equal(got, want) || !maps.Equal(d.upstreams, upstreams) || len(d.clients) != len(table.Clients()) {
-			t.Fatalf("step %d: %v, %v, %d clients\nwant %v, %v, %d", step, got, d.upstreams, len(d.clients), want, upstreams, len(table.Clients()))
+		if after := d.byOwner(); !changed && !slices.EqualFunc(before, after, sameOwned) {
+			t.Fatalf("step %d: %v became %v, unnoticed", step, before, after)
 		}
-		if after := slices.Sorted(maps.Keys(d.targets)); changed != !slices.Equal(before, after) {
-			t.Fatalf("step %d: %v became %v, and changed is %t", step, before, after, changed)
+		if d.follow(table) {
+			t.Fatalf("step %d: the same table has changed something", step)
 		}
 	}
+}
+
+// sameOwned reports whether a and b are the same targets of one client, in any order.
+func sameOwned(a, b resolver.Owned) bool {
+	texts := func(o resolver.Owned) []string {
+		var out []string
+		for _, t := range o.Targets {
+			out = append(out, t.String())
+		}
+		slices.Sort(out)
+		return out
+	}
+	return a.Owner == b.Owner && slices.Equal(texts(a), texts(b))
 }
 
 // TestEarlyPortsAreSharedFairly: who declares many takes the places of nobody.

@@ -65,7 +65,7 @@ func layersOf(cfg config.Config, parse func(string) (resolver.Target, error)) (*
 
 // bindingOf is what a connection to l gets.
 func bindingOf(l config.Listener, layers *binding.Layers, parse func(string) (resolver.Target, error)) (binding.Binding, error) {
-	b := binding.Binding{Text: l.Target, Origin: l.Origin}
+	b := binding.Binding{Text: l.Target, Origin: l.Origin, Place: binding.InListener}
 	var err error
 	if b.Target, err = parse(l.Target); err != nil {
 		return b, l.At(err)

@@ -27,7 +27,7 @@ func LinkListeners(ctx context.Context, cfg config.Config, env []string, log *sl
 	if !ok {
 		return nil, hint.Errorf(fix, "no link variables in the environment, and this is no container whose links could be asked for")
 	}
-	parts, err := build(cfg, self, log)
+	parts, err := build(cfg, self, nil, log)
 	if err != nil {
 		return nil, err
 	}

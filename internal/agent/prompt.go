@@ -6,6 +6,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/internal/policy"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
@@ -23,7 +24,8 @@ type basis struct {
 	namespace *identity.Namespace // of a container's connections
 	service   *fixedService       // of a listener's
 	table     *identity.Table     // by which clients are known, or a listener's have names
-	forgotten uint64              // see upstreams
+	policy    *policy.Policy
+	forgotten uint64 // see upstreams
 }
 
 // prompt is a route to be shared. The zero value says that there is none: each
@@ -32,6 +34,7 @@ type prompt struct {
 	route  *proxy.Route // without Endpoints
 	up     *upstream
 	client string
+	scope  *policy.Scope
 	limit  *proxy.Limit // the client's, which listeners on one port share; nil if it has none
 	bounds proxy.Bounds
 }
@@ -71,7 +74,7 @@ func (a *agent) promptOf(b *binding.Binding, routed func() (proxy.Route, error))
 	}
 	c := route.Endpoints.(*chooser)
 	route.Endpoints = nil
-	p := &prompt{route: &route, up: c.up, client: c.client}
+	p := &prompt{route: &route, up: c.up, client: c.client, scope: c.scope}
 	if limitsClients(&b.Options) {
 		p.limit, p.bounds = route.Limits[0], clientBounds(&b.Options)
 	}
@@ -86,12 +89,12 @@ func (p *prompt) now(a *agent) (*proxy.Route, proxy.Chooser) {
 	if p.limit != nil {
 		p.limit.Set(p.bounds)
 	}
-	return p.route, &chooser{agent: a, up: p.up, client: p.client}
+	return p.route, &chooser{agent: a, up: p.up, client: p.client, scope: p.scope}
 }
 
 // promptFor is routeFor where it need not fail, with known prompts of the namespace.
 func (a *agent) promptFor(known *prompts[uint16], n *identity.Namespace, w way) (*proxy.Route, proxy.Chooser) {
-	from := basis{namespace: n, forgotten: a.upstreams.forgotten.Load()}
+	from := basis{namespace: n, policy: a.policy(), forgotten: a.upstreams.forgotten.Load()}
 	return promptAt(a, known, from, w.to.Port(), n, w)
 }
 
@@ -100,9 +103,12 @@ func (a *agent) promptFor(known *prompts[uint16], n *identity.Namespace, w way) 
 func promptAt[K comparable](a *agent, known *prompts[K], from basis, key K, n *identity.Namespace, w way) (*proxy.Route, proxy.Chooser) {
 	p := known.find(from, key)
 	if p == nil {
-		_, b, ok := n.Lookup(w.to.Port())
+		client, b, ok := n.Lookup(w.to.Port())
 		if !ok {
 			return nil, nil // not to be remembered: anybody may dial any port
+		}
+		if !a.imageKnown(from.policy, client.Container) {
+			return nil, nil // Route waits for it
 		}
 		p = a.promptOf(&b, func() (proxy.Route, error) { return a.routeFor(n, w) })
 		known.add(from, key, p)

@@ -83,17 +83,17 @@ func (a *agent) readAgain() error {
 	if err := a.somethingToDo(cfg); err != nil {
 		return err
 	}
-	layers, err := layersOf(cfg, a.resolver.Parse)
+	next, err := a.settings(cfg)
 	if err != nil {
 		return err
 	}
 	if err := a.canServe(cfg); err != nil {
 		return err
 	}
-	if err := a.changeListeners(ctx, newTuning(cfg, layers)); err != nil {
+	if err := a.changeListeners(ctx, next); err != nil {
 		return err
 	}
-	a.tune(cfg, layers)
+	a.tune(next)
 	bounds := a.bounds
 	bounds.Rate = cfg.AcceptRate
 	a.server.Limit.Set(bounds)

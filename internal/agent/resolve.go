@@ -13,7 +13,7 @@ import (
 // NewParser returns a function that parses targets as Run would, and does
 // nothing else.
 func NewParser(cfg config.Config, log *slog.Logger) (func(string) (resolver.Target, error), error) {
-	parts, err := build(cfg, "", log)
+	parts, err := build(cfg, "", nil, log)
 	if err != nil {
 		return nil, err
 	}
@@ -27,7 +27,7 @@ func Resolve(ctx context.Context, cfg config.Config, target string, watch bool, 
 	report func(resolver.Status),
 ) error {
 	self, _ := dockerd.Self(ctx)
-	parts, err := build(cfg, self, log)
+	parts, err := build(cfg, self, nil, log)
 	if err != nil {
 		return err
 	}

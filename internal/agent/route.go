@@ -11,6 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/internal/policy"
 	"github.com/ambassadord/ambassadord/internal/proxyproto"
 	"github.com/ambassadord/ambassadord/proxy"
 )
@@ -29,6 +30,8 @@ func (a *agent) routeFor(namespace *identity.Namespace, w way) (proxy.Route, err
 		return route, proxy.Fail(proxy.NoBinding, hint.Errorf(
 			fmt.Sprintf("label it connect.%d=TARGET and start it anew", port),
 			"container %s declares nothing for port %d", route.Client.Name, port))
+	case isDenial(b.Problem):
+		return route, proxy.Fail(proxy.Denied, b.Problem)
 	case b.Problem != nil:
 		return route, proxy.Fail(proxy.NoBinding, fmt.Errorf("container %s: %w", route.Client.Name, b.Problem))
 	}
@@ -38,13 +41,17 @@ func (a *agent) routeFor(namespace *identity.Namespace, w way) (proxy.Route, err
 
 // bound completes the route of a binding. container is nil for a client that is none.
 func (a *agent) bound(route proxy.Route, b *binding.Binding, w way, container *dockerd.Container) (proxy.Route, error) {
+	scope := a.scopeOf(b, container)
+	if v, at := scope.Target(); v.Denied() {
+		return route, proxy.Fail(proxy.Denied, scope.Deny(v, at))
+	}
 	up := a.upstreams.of(b)
 	client := route.Client.ID
 	if client == "" {
 		client = w.from.Addr().String()
 	}
 	route.Options = up.carried
-	route.Endpoints = &chooser{agent: a, up: up, client: client}
+	route.Endpoints = &chooser{agent: a, up: up, client: client, scope: scope}
 	route.Limits = a.upstreams.limitsOf(up, client, route.Client.Name, b)
 	if up.options.OnRemoval == option.Drain {
 		route.Opened = a.removals.opened(up)
@@ -116,6 +123,9 @@ func sourceOf(conn *net.TCPConn) netip.Addr { return peerOf(conn).Addr() }
 func resolveReason(err error) proxy.Reason {
 	if _, ok := errors.AsType[*noEndpoints](err); ok {
 		return proxy.NoEndpoints
+	}
+	if _, ok := errors.AsType[*policy.Denial](err); ok {
+		return proxy.Denied
 	}
 	return proxy.ResolveFailed
 }

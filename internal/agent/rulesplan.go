@@ -139,7 +139,7 @@ func eachWanted(ctx context.Context, cfg config.Config, wanted WantedRules, log 
 		return hint.Errorf("give redirect, host or link", "mode %s has no rules", wanted.Mode)
 	}
 
-	parts, err := build(cfg, "", log)
+	parts, err := build(cfg, "", nil, log)
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func planGuard(ctx context.Context, cfg config.Config, log *slog.Logger, report 
 	if err != nil {
 		return err
 	}
-	parts, err := build(cfg, "", log)
+	parts, err := build(cfg, "", nil, log)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/policy"
 )
 
 // tuning is what a reload may change. It never changes itself: it is replaced.
@@ -14,6 +15,7 @@ type tuning struct {
 	// has what the daemon was started with.
 	cfg    config.Config
 	layers *binding.Layers
+	policy *policy.Policy
 
 	replaced context.Context // ends when there is a newer tuning
 	replace  context.CancelFunc
@@ -33,9 +35,21 @@ func newTuning(cfg config.Config, layers *binding.Layers) *tuning {
 	return t
 }
 
-// tune lets cfg hold from now on. It is called by one goroutine at a time.
-func (a *agent) tune(cfg config.Config, layers *binding.Layers) {
-	if old := a.tuning.Swap(newTuning(cfg, layers)); old != nil {
+// settings is what cfg says, read; its error names all that cannot be used.
+func (a *agent) settings(cfg config.Config) (*tuning, error) {
+	layers, err := layersOf(cfg, a.resolver.Parse)
+	if err != nil {
+		return nil, err
+	}
+	t := newTuning(cfg, layers)
+	t.policy = policyOf(cfg, a.registries, &a.addrs)
+	layers.Permit = permit(t.policy)
+	return t, nil
+}
+
+// tune lets t hold from now on. It is called by one goroutine at a time.
+func (a *agent) tune(t *tuning) {
+	if old := a.tuning.Swap(t); old != nil {
 		old.replace()
 	}
 }

@@ -106,7 +106,7 @@ func (r *sourceRouter) RouteNow(conn proxy.Accepted) (*proxy.Route, proxy.Choose
 	if n == nil || !r.sentry.vouches(n, source, accepted) {
 		return nil, nil
 	}
-	from := basis{table: table, forgotten: r.agent.upstreams.forgotten.Load()}
+	from := basis{table: table, policy: r.agent.policy(), forgotten: r.agent.upstreams.forgotten.Load()}
 	w := way{netip.AddrPortFrom(source, conn.Source.Port()), dst}
 	return promptAt(r.agent, &r.known, from, sourcePort{n, dst.Port()}, n, w)
 }

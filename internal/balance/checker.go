@@ -3,9 +3,12 @@ package balance
 import (
 	"context"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
 // mostChecking bounds how many checks are under way at a time.
@@ -28,6 +31,9 @@ type checker struct {
 	health *health
 	check  Check
 
+	subject atomic.Pointer[subject] // for whom it runs
+	refused atomic.Bool             // it was said that it must not run
+
 	verdict atomic.Int32
 	risen   atomic.Int64 // when it last changed to up; 0 never
 
@@ -36,6 +42,12 @@ type checker struct {
 	why    string // of the last result, "" for a good one
 	last   int64  // when that was
 	since  int64  // when the verdict changed last
+}
+
+// subject is a member of a pool, as far as its check needs it.
+type subject struct {
+	name, target string
+	published    bool
 }
 
 func (c *checker) down() bool { return c.verdict.Load() == down }
@@ -117,33 +129,53 @@ func newChecks(r *Registry) *checks {
 
 // follow starts and stops checkers so that those of the pools in use run.
 func (c *checks) follow(ctx context.Context) {
-	type subject struct{ name, target string }
-	wanted := make(map[*checker]subject)
+	wanted, refusals := make(map[*checker]subject), make(map[*checker]error)
 	c.registry.each(func(p *Pool) {
 		if p.options.Check.Kind == NoCheck || !p.inUse() {
 			return
 		}
 		members := p.picture.Load().roster.members
+		permit := c.registry.permit(p.target)
 		for i := range members {
-			if m := &members[i]; m.check != nil {
-				wanted[m.check] = subject{m.Name, p.target}
+			m := &members[i]
+			if m.check == nil {
+				continue
 			}
+			of := subject{m.Name, p.target, m.Published}
+			if err := m.check.permitted(&of, permit); err != nil {
+				refusals[m.check] = err
+				continue
+			}
+			wanted[m.check] = of
+			m.check.subject.Store(&of)
 		}
 	})
+	for k, err := range refusals {
+		if _, ok := wanted[k]; !ok && !k.refused.Swap(true) {
+			c.registry.log.Warn("an endpoint is not checked", "endpoint", k.health.addr.String(), "check", string(k.check.Kind), "error", err, "hint", hint.Of(err))
+		}
+	}
 	for k, stop := range c.running {
 		if _, ok := wanted[k]; !ok {
 			stop()
 			delete(c.running, k)
 		}
 	}
-	for k, of := range wanted {
+	for k := range wanted {
 		if _, ok := c.running[k]; ok {
 			continue
 		}
 		ctx, stop := context.WithCancel(ctx)
 		c.running[k] = stop
-		c.wg.Go(func() { c.run(ctx, k, of.name, of.target) })
+		c.wg.Go(func() { c.run(ctx, k) })
 	}
+}
+
+// permitted says why the check must not be made for of. What is not the endpoint itself
+// but another port of its address is not published.
+func (c *checker) permitted(of *subject, permit func(netip.AddrPort, bool) error) error {
+	addr := c.check.address(c.health.addr)
+	return permit(addr, of.published && addr == c.health.addr)
 }
 
 // stop ends them all and waits for them.
@@ -155,7 +187,7 @@ func (c *checks) stop() {
 }
 
 // run checks until ctx ends.
-func (c *checks) run(ctx context.Context, k *checker, name, target string) {
+func (c *checks) run(ctx context.Context, k *checker) {
 	interval := k.check.Interval
 	if interval <= 0 {
 		interval = defaultCheckInterval
@@ -168,13 +200,18 @@ func (c *checks) run(ctx context.Context, k *checker, name, target string) {
 			return
 		}
 		began := time.Now()
-		err := k.check.do(ctx, addr, c.registry.dial)
+		of := k.subject.Load()
+		err := k.permitted(of, c.registry.permit(of.target)) // a reload may have changed that
+		permitted := err == nil
+		if permitted {
+			err = k.check.do(ctx, addr, c.registry.dial)
+		}
 		<-c.turns
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil || !ours(err) { // what is our own fault is no result
-			c.judge(k, err, first, name, target)
+		if permitted && (err == nil || !ours(err)) { // what is our own fault is no result
+			c.judge(k, err, first, of.name, of.target)
 			first = false
 		}
 		if !pause(ctx, jittered(interval, k.check.Jitter)-time.Since(began)) {

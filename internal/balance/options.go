@@ -17,6 +17,8 @@ type Endpoint struct {
 	// share, not none.
 	Weight   uint16
 	Distance Distance
+	// Published is for whoever uses it; see resolver.Endpoint.
+	Published bool
 }
 
 // Distance says how far away an endpoint is.

@@ -30,6 +30,9 @@ type Config struct {
 	Log *slog.Logger
 	// Dial opens connections for checks; nil is plain TCP.
 	Dial func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
+	// Permit says why an address must not be dialled to check an endpoint of target;
+	// published is the endpoint's. nil permits everything.
+	Permit func(target string) func(addr netip.AddrPort, published bool) error
 }
 
 // Registry holds the pools and the health of all endpoints of a host. Make one with
@@ -39,6 +42,8 @@ type Registry struct {
 	log   *slog.Logger
 	dial  func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
 	epoch time.Time
+
+	permit func(target string) func(addr netip.AddrPort, published bool) error
 
 	pools  sync.Map     // target → *family
 	making sync.Mutex   // for making and forgetting pools
@@ -56,7 +61,7 @@ type family struct{ pools atomic.Pointer[[]*Pool] }
 // New makes a Registry.
 func New(c Config) *Registry {
 	r := &Registry{
-		log: c.Log, dial: c.Dial, wake: make(chan struct{}, 1), healths: make(map[netip.AddrPort]*health),
+		log: c.Log, dial: c.Dial, permit: c.Permit, wake: make(chan struct{}, 1), healths: make(map[netip.AddrPort]*health),
 		epoch: time.Now().Add(-24 * time.Hour), // so that 0 is long ago
 	}
 	if r.log == nil {
@@ -64,6 +69,11 @@ func New(c Config) *Registry {
 	}
 	if r.dial == nil {
 		r.dial = dialTCP
+	}
+	if r.permit == nil {
+		r.permit = func(string) func(netip.AddrPort, bool) error {
+			return func(netip.AddrPort, bool) error { return nil }
+		}
 	}
 	r.beat.Store(r.now())
 	return r

@@ -35,6 +35,9 @@ type Binding struct {
 	Text string
 	// Origin says where: "label connect.6379", "environment BACKEND_6379".
 	Origin string
+	// Place is where that is, and Key the label's or the variable's name.
+	Place Place
+	Key   string
 	// Target is what Text says. It is empty when Problem is set.
 	Target resolver.Target
 	// Options are the port's, with every value filled in.
@@ -42,6 +45,17 @@ type Binding struct {
 	// Problem says why the port is quarantined; nil when it is not.
 	Problem *Problem
 }
+
+// Place is where a port is declared.
+type Place uint8
+
+// The places.
+const (
+	InLabel         Place = iota // of the container, or of its image
+	InEnvironment                // likewise
+	InConfiguration              // of the daemon, for the container
+	InListener                   // of the daemon: there is no container
+)
 
 // Problem is something wrong with one declaration.
 type Problem struct {

@@ -19,6 +19,16 @@ type Layers struct {
 	// Clients declare for containers that cannot be labelled. The first that declares
 	// a port for a container wins.
 	Clients []Static
+	// Permit says why a container must not have a target at all, whatever it resolves to;
+	// such a port is quarantined, and the target never watched. nil permits everything.
+	Permit func(Declarer, Place, resolver.Target) error
+}
+
+func (l *Layers) permit(d Declarer, place Place, target resolver.Target) error {
+	if l == nil || l.Permit == nil {
+		return nil
+	}
+	return l.Permit(d, place, target)
 }
 
 // Static is what the configuration declares for some containers.

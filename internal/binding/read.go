@@ -34,9 +34,22 @@ const (
 	rankStatic
 )
 
+// place is where declarations of the rank stand.
+func (r rank) place() Place {
+	switch r {
+	case rankDotted, rankBracketed:
+		return InLabel
+	case rankConnect, rankBackend:
+		return InEnvironment
+	case rankStatic:
+	}
+	return InConfiguration
+}
+
 // declaration is one label or variable that names a port.
 type declaration struct {
 	rank   rank
+	key    string // the label's or the variable's name
 	origin string
 	text   string
 }
@@ -44,6 +57,7 @@ type declaration struct {
 // Declarer is a container as far as its declarations go.
 type Declarer struct {
 	Name   string
+	Image  string // as it was named when the container was created
 	Labels map[string]string
 	// Env holds KEY=VALUE items.
 	Env []string
@@ -57,6 +71,7 @@ type Declarer struct {
 type reader struct {
 	parse    func(string) (resolver.Target, error)
 	layers   *Layers
+	declarer Declarer
 	declared map[uint16][]declaration
 	options  map[uint16][]portOption
 	wide     option.Layer
@@ -77,6 +92,7 @@ func Read(d Declarer, layers *Layers, parse func(string) (resolver.Target, error
 	r := &reader{
 		parse:    parse,
 		layers:   layers,
+		declarer: d,
 		declared: map[uint16][]declaration{},
 		options:  map[uint16][]portOption{},
 		merged:   map[string]option.Set{},
@@ -189,7 +205,7 @@ func (r *reader) label(key, value string) {
 		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin}})
 		return
 	}
-	r.declare(port, declaration{rank: rank, origin: origin, text: value})
+	r.declare(port, declaration{rank: rank, key: key, origin: origin, text: value})
 }
 
 // static takes over what the configuration declares for d where d does not itself.
@@ -243,7 +259,7 @@ func (r *reader) variable(key, word, portText, name, value string) {
 		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin}})
 		return
 	}
-	r.declare(port, declaration{rank: rank, origin: origin, text: value})
+	r.declare(port, declaration{rank: rank, key: key, origin: origin, text: value})
 }
 
 func (r *reader) declare(port uint16, d declaration) {
@@ -261,8 +277,11 @@ func (r *reader) bind(port uint16, declarations []declaration) {
 			})
 		}
 	}
-	b := &Binding{Port: port, Text: won.text, Origin: won.origin}
+	b := &Binding{Port: port, Text: won.text, Origin: won.origin, Place: won.rank.place(), Key: won.key}
 	target, err := r.target(won.text)
+	if err == nil {
+		err = r.layers.permit(r.declarer, b.Place, target)
+	}
 	if err != nil {
 		// Each port needs its own, also past the bound: it is why its connections fail.
 		b.Problem = &Problem{Origin: won.origin, Err: shownError(err)}

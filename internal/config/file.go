@@ -17,6 +17,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/internal/policy"
 )
 
 // maxFile bounds the configuration file.
@@ -31,6 +32,8 @@ type File struct {
 	Targets   []TargetOptions
 	Listeners []Listener
 	Clients   []binding.Static
+	// Policy are the rules of Policy that the file has.
+	Policy []policy.Rule
 }
 
 // FileFlag is one flag as a file sets it.
@@ -48,6 +51,7 @@ const (
 	keyTargets  = "targets"
 	keyListen   = "listen"
 	keyClients  = "clients"
+	keyPolicy   = "policy"
 )
 
 // ReadFile reads the configuration file at name. flags are the names of the flags
@@ -110,7 +114,7 @@ func (r *fileReader) parse(content []byte) (*yaml.Node, error) {
 
 // top reads the file's own keys.
 func (r *fileReader) top(root *yaml.Node, flags []string) {
-	own := []string{keyDefaults, keyTargets, keyListen, keyClients}
+	own := []string{keyDefaults, keyTargets, keyListen, keyClients, keyPolicy}
 	known := slices.Concat(own, flags)
 	slices.Sort(known)
 	for key, value := range r.mapping(root, "the file", known) {
@@ -131,6 +135,8 @@ func (r *fileReader) top(root *yaml.Node, flags []string) {
 			for _, item := range r.sequence(value, keyClients) {
 				r.client(item)
 			}
+		case keyPolicy:
+			r.policy(value)
 		default:
 			if values := r.values(value, key.Value); values != nil {
 				r.file.Flags = append(r.file.Flags, FileFlag{Name: key.Value, Values: values, Origin: r.at(key)})

@@ -14,11 +14,12 @@ import (
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/internal/policy"
 )
 
 var update = flag.Bool("update", false, "write the messages of testdata/invalid-*.yml")
 
-var testFlags = []string{"mode", "log-level", "log-format", "drain-timeout", "consul-addr"}
+var testFlags = []string{"mode", "log-level", "log-format", "drain-timeout", "consul-addr", "allow-loopback"}
 
 func parseTestdata(t *testing.T, path string) (*File, error) {
 	t.Helper()
@@ -75,6 +76,15 @@ func TestValidFiles(t *testing.T) {
 		"valid-empty.yml":   {},
 		"valid-comment.yml": {},
 		"valid-nulls.yml":   {},
+		"valid-policy.yml": {
+			Flags: []FileFlag{{Name: "allow-loopback", Values: []string{"true"}, Origin: "valid-policy.yml:1:1"}},
+			Policy: []policy.Rule{
+				{Name: "no-lab", Origin: "valid-policy.yml:3:5", Number: 1, Action: policy.Deny, To: places(t, "192.0.2.0/24", "metadata"), Ports: []policy.PortRange{{From: 22, To: 22}, {From: 8000, To: 8999}}},
+				{Origin: "valid-policy.yml:7:5", Number: 2, Action: policy.Audit, Containers: []string{"web-*", "api"}, Labels: []string{"app=shop"},
+					Projects: []string{"shop"}, Images: []string{"registry/*"}, Networks: []string{"backend"}, Declared: []policy.Declarer{policy.ByImage, policy.ByContainer},
+					Kinds: []string{"consul"}, Targets: []string{"services/*"}, Registries: []string{"10.9.9.9:8500"}},
+			},
+		},
 		"valid-all.yml": {
 			Flags: []FileFlag{
 				{Name: "log-level", Values: []string{"debug"}, Origin: at + "1:1"},
@@ -110,10 +120,23 @@ func TestValidFiles(t *testing.T) {
 			continue
 		}
 		comparer := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
-		if diff := cmp.Diff(want[filepath.Base(path)], got, comparer); diff != "" {
+		samePlace := cmp.Comparer(func(a, b policy.Place) bool { return a == b })
+		if diff := cmp.Diff(want[filepath.Base(path)], got, comparer, samePlace); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", path, diff)
 		}
 	}
+}
+
+func places(t *testing.T, texts ...string) []policy.Place {
+	t.Helper()
+	out := make([]policy.Place, len(texts))
+	for i, text := range texts {
+		var err error
+		if out[i], err = policy.ParsePlace(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out
 }
 
 func TestReadFile(t *testing.T) {

@@ -22,8 +22,10 @@ type Container struct {
 	Name     string
 	Hostname string
 	// Image is the image as it was named when the container was created.
-	Image  string
-	Labels map[string]string
+	Image string
+	// ImageID is the image itself; "" while the container is only announced.
+	ImageID string
+	Labels  map[string]string
 	// Env holds KEY=VALUE, in the engine's order.
 	Env []string
 	// LeftOut is how many labels and variables it has beside Labels and Env: the largest,

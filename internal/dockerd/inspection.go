@@ -41,6 +41,7 @@ func (in *inspection) container() *Container {
 		Running:   in.State.Running && !in.State.Restarting,
 		Paused:    in.State.Paused,
 		StartedAt: in.State.StartedAt,
+		ImageID:   in.Image,
 	}
 	if h := in.State.Health.Status; h != "none" {
 		c.Health = h

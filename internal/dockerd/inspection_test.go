@@ -32,7 +32,7 @@ func TestInspection(t *testing.T) {
 					"back": {"NetworkID": "n1", "IPAddress": "172.18.0.2", "Aliases": ["web", "x"], "Links": ["pg:db", "redis"]}}}
 			}`,
 			want: Container{
-				ID: "0123456789abcdef", Name: "web", Hostname: "h", Image: "app:1",
+				ID: "0123456789abcdef", Name: "web", Hostname: "h", Image: "app:1", ImageID: "sha256:1",
 				Labels: map[string]string{"a": "b"}, Env: []string{"A=1", "B"},
 				Running: true, Health: "starting", PID: 42, SandboxKey: "/var/run/docker/netns/1", NetworkMode: "back",
 				Networks: []Network{

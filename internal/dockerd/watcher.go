@@ -48,6 +48,7 @@ type Watcher struct {
 	current atomic.Pointer[Snapshot]
 	failure atomic.Pointer[error]  // nil while connected
 	records atomic.Pointer[string] // the folder of the engine's records, nil while not known
+	images  images
 
 	mu   sync.Mutex
 	wake chan struct{} // closed and replaced at every new snapshot, loss and recovery

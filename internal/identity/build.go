@@ -106,8 +106,8 @@ func (r *reading) take(c *dockerd.Container) {
 // sameDeclarer reports whether a and b declare the same. Of a container that was only
 // announced the environment may not have been known; and the configuration may go by names.
 func (r *reading) sameDeclarer(a, b *dockerd.Container) bool {
-	byName := r.layers != nil && len(r.layers.Clients) > 0
-	return (a.Name == b.Name || !byName) && a.LeftOut == b.LeftOut && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.Env, b.Env)
+	byName := r.layers != nil && (len(r.layers.Clients) > 0 || r.layers.Permit != nil)
+	return (a.Name == b.Name && a.Image == b.Image || !byName) && a.LeftOut == b.LeftOut && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.Env, b.Env)
 }
 
 // read reads what take has left, and reports whether that was all of it.
@@ -130,7 +130,7 @@ func (r *reading) read(ctx context.Context, patience time.Duration) (complete bo
 			continue
 		}
 		r.clients[c.ID] = &Client{Container: c, layers: r.layers, Bindings: binding.Read(
-			binding.Declarer{Name: c.Name, Labels: c.Labels, Env: c.Env, LeftOut: c.LeftOut}, r.layers, r.parse)}
+			binding.Declarer{Name: c.Name, Image: c.Image, Labels: c.Labels, Env: c.Env, LeftOut: c.LeftOut}, r.layers, r.parse)}
 	}
 	return complete
 }

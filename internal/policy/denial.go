@@ -45,14 +45,7 @@ func (s *Scope) Deny(v Verdict, at string) error {
 	} else if s.target.Text != at && s.target.Text != "" {
 		at += " (target " + short(s.target.Text) + ")"
 	}
-	who := "the listener"
-	switch {
-	case s.client.Container != "":
-		who = "container " + s.client.Container
-	case !s.client.ByOperator:
-		who = "what containers declare"
-	}
-	return hint.Wrap(&Denial{Who: who, At: at, Verdict: v}, v.Fix())
+	return hint.Wrap(&Denial{Who: s.Who(), At: at, Verdict: v}, v.Fix())
 }
 
 // short is a target as it may be printed: its author chooses how long it is.
@@ -63,3 +56,18 @@ func short(text string) string {
 	}
 	return fmt.Sprintf("%q", text)
 }
+
+// Who names the client of s, for people.
+func (s *Scope) Who() string {
+	s = s.orDefault()
+	switch {
+	case s.client.Container != "":
+		return "container " + s.client.Container
+	case !s.client.ByOperator:
+		return "what containers declare"
+	}
+	return "the listener"
+}
+
+// TargetText is the target of s as it may be printed.
+func (s *Scope) TargetText() string { return short(s.orDefault().target.Text) }

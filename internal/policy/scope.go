@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"path"
 	"strings"
@@ -195,4 +196,15 @@ func literal(server string) []netip.AddrPort {
 		return nil
 	}
 	return []netip.AddrPort{addr}
+}
+
+// Key is the same for Scopes of one Policy that decide alike about endpoints.
+func (s *Scope) Key() string {
+	s = s.orDefault()
+	var b strings.Builder
+	fmt.Fprint(&b, s.undecided, s.client.ByOperator)
+	for _, r := range s.rules {
+		fmt.Fprintf(&b, " %p", r)
+	}
+	return b.String()
 }

@@ -55,7 +55,7 @@ type agent struct {
 // newAgent makes the API client for one agent. It builds the transport itself:
 // consul/api's has no bound on dialling or on the size of an answer, and takes a
 // dead peer for a quiet one.
-func newAgent(address string, trusted bool, blocking int) (*agent, error) {
+func newAgent(address string, trusted bool, blocking int, permit resolver.Permission) (*agent, error) {
 	config := api.DefaultConfig()
 	config.Address = address
 	dialer := &net.Dialer{
@@ -63,6 +63,11 @@ func newAgent(address string, trusted bool, blocking int) (*agent, error) {
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
 	}
 	transport := config.Transport
+	if !trusted {
+		// What a target names is reached where it may be, not by way of somebody else.
+		dialer.ControlContext = permit.Control(address)
+		transport.Proxy = nil
+	}
 	transport.DialContext = dialer.DialContext
 	transport.TLSHandshakeTimeout = dialTimeout
 	transport.MaxIdleConnsPerHost = shortLanes

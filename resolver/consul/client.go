@@ -49,6 +49,8 @@ type Config struct {
 	// Poll is how often a prepared query is executed, of which Consul has no blocking
 	// form. Default 5 s.
 	Poll time.Duration
+	// Permit is asked about the addresses of agents that targets name; nil permits all.
+	Permit resolver.Permission
 }
 
 // Client asks Consul agents. It keeps their connections until Close.
@@ -82,6 +84,15 @@ func New(config Config) *Client {
 // where agents usually are.
 func (c *Client) Explicit() bool {
 	return c.config.Address != "" || os.Getenv(api.HTTPAddrEnvName) != ""
+}
+
+// Configured are the configured agents, HOST:PORT, as a target may name them too.
+func (c *Client) Configured() []string {
+	servers := make([]string, len(c.configured))
+	for i, address := range c.configured {
+		servers[i] = canonical(address)
+	}
+	return servers
 }
 
 // Services is the source of the scheme "consul-service".
@@ -230,7 +241,7 @@ func (c *Client) agent(address string, trusted bool) (*agent, error) {
 	if a := c.agents[address]; a != nil {
 		return a, nil
 	}
-	a, err := newAgent(address, trusted, c.config.Lanes)
+	a, err := newAgent(address, trusted, c.config.Lanes, c.config.Permit)
 	if err != nil {
 		return nil, hint.Errorf("check --consul-addr and the CONSUL_* environment", "Consul agent %s: %w", address, err)
 	}

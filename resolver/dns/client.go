@@ -34,6 +34,8 @@ type Config struct {
 	// FilesInterval is how often both files are looked at for a change, which
 	// makes every watch ask again at once. Default 5 s.
 	FilesInterval time.Duration
+	// Permit is asked about the addresses of servers that targets name; nil permits all.
+	Permit resolver.Permission
 }
 
 func (c *Config) setDefaults() {

@@ -13,6 +13,7 @@ import (
 	mdns "github.com/miekg/dns"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/resolver"
 )
 
 // udpSize is the answer size that EDNS0 offers to take over UDP: it passes every
@@ -85,14 +86,19 @@ func (c *Client) askServers(ctx context.Context, up upstream, q question) (*mdns
 	servers := c.inOrder(up.servers)
 	failures := make([]string, len(servers))
 	spoke := make([]bool, len(servers))
+	var refused *resolver.Refusal
 	for round := range up.attempts {
 		for i, server := range servers {
 			if spoke[i] {
 				continue
 			}
-			reply, err := c.try(ctx, attempt{server: server, timeout: up.timeout, edns: round%2 == 0}, q)
+			reply, err := c.try(ctx, attempt{server: server, given: up.given, timeout: up.timeout, edns: round%2 == 0}, q)
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
+			}
+			if refusal, ok := errors.AsType[*resolver.Refusal](err); ok {
+				refused, failures[i], spoke[i] = refusal, fmt.Sprintf("%s: %v", server, err), true
+				continue
 			}
 			if err != nil {
 				c.silent.put(server, struct{}{}, shunFor)
@@ -105,6 +111,9 @@ func (c *Client) askServers(ctx context.Context, up upstream, q question) (*mdns
 			}
 			failures[i], spoke[i] = server+": "+refusal(reply), true
 		}
+	}
+	if refused != nil {
+		return nil, fmt.Errorf("asking for %s: %w", q, refused)
 	}
 	err := &askError{question: q, failures: failures, refused: !slices.Contains(spoke, false)}
 	return nil, hint.Wrap(err, digHint(up, servers[0], q))
@@ -164,6 +173,7 @@ func isAnswer(m *mdns.Msg) bool {
 // attempt is how one server is asked once.
 type attempt struct {
 	server  string
+	given   string // by which name a target names it; "" for one of the system's
 	timeout time.Duration
 	edns    bool
 }
@@ -237,6 +247,9 @@ func (c *Client) exchange(ctx context.Context, network string, a attempt, m *mdn
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
 	var dialer net.Dialer
+	if a.given != "" {
+		dialer.ControlContext = c.config.Permit.Control(a.given)
+	}
 	conn, err := dialer.DialContext(ctx, network, a.server)
 	if err != nil {
 		return nil, a.cause(network, err)

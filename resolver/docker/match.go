@@ -212,7 +212,7 @@ func published(c *dockerd.Container, port uint16, from place) (e resolver.Endpoi
 		case host.IsUnspecified():
 			at = netip.AddrPortFrom(netip.IPv6Loopback(), at.Port())
 		}
-		return resolver.Endpoint{Addr: at}, ""
+		return resolver.Endpoint{Addr: at, Published: from.engine == ""}, ""
 	}
 	if found {
 		return e, fmt.Sprintf("publishes its port %d where ambassadord cannot reach it", port)

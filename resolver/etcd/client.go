@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -50,6 +51,8 @@ type Config struct {
 	Endpoints []string
 	// Timeout bounds one read. Default 5 s.
 	Timeout time.Duration
+	// Permit is asked about the addresses of servers that targets name; nil permits all.
+	Permit resolver.Permission
 }
 
 // Client asks etcd clusters. It keeps their connections until Close.
@@ -84,6 +87,16 @@ func (c *cluster) most() int {
 		return maxMessage
 	}
 	return maxForeign
+}
+
+// Configured are the servers of the configured cluster, HOST:PORT, as a target may name
+// them too.
+func (c *Client) Configured() []string {
+	servers := make([]string, len(c.configured.endpoints))
+	for i, address := range c.configured.endpoints {
+		servers[i] = canonical(address)
+	}
+	return servers
 }
 
 // Close closes all connections. End the watches first.
@@ -168,6 +181,8 @@ type cluster struct {
 	client *clientv3.Client
 	err    error // why there is no client
 	failed time.Time
+
+	refusal atomic.Pointer[resolver.Refusal] // why the last connection was not permitted; nil if it was
 }
 
 func (c *cluster) String() string { return strings.Join(c.endpoints, ",") }
@@ -210,12 +225,26 @@ func (c *cluster) connect() (*clientv3.Client, error) {
 			grpc.WithMaxHeaderListSize(maxHeaders),
 		},
 	}
+	if !c.trusted {
+		config.DialOptions = append(config.DialOptions, grpc.WithContextDialer(c.dialPermitted))
+	}
 	if c.trusted {
 		if err := authenticate(&config); err != nil {
 			return nil, hint.Wrap(err, "check the ETCDCTL_* environment")
 		}
 	}
 	return clientv3.New(config)
+}
+
+// dialPermitted connects to a server that a target names, and by no proxy.
+func (c *cluster) dialPermitted(ctx context.Context, address string) (net.Conn, error) {
+	dialer := net.Dialer{ControlContext: c.config.Permit.Control(c.endpoints[0])}
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	c.refusal.Store(nil)
+	if refusal, ok := errors.AsType[*resolver.Refusal](err); ok { // gRPC keeps the text alone
+		c.refusal.Store(refusal)
+	}
+	return conn, err
 }
 
 // failFast undoes the client's own choice, to wait for a server until the deadline:

@@ -30,6 +30,9 @@ type request struct {
 // explain names the servers and the path that err ended, and hints at what to do
 // about it.
 func (r request) explain(err error) error {
+	if refusal := r.cluster.refusal.Load(); refusal != nil {
+		return hint.Errorf(hint.Of(refusal), "asking etcd at %s for %s: %w", r.cluster, r.path, refusal)
+	}
 	return hint.Errorf(r.fix(err), "asking etcd at %s for %s: %w", r.cluster, r.path, plainWords(err))
 }
 
