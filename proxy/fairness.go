@@ -19,8 +19,9 @@ import (
 // The queue is shared likewise: when it is full, the client that has the most in it makes
 // room for one that has fewer. Make one with Limit.Share.
 type Share struct {
-	limit *Limit
-	name  string
+	limit    *Limit
+	name     string
+	stranger bool // nobody's: the second half of the reserve is for clients that are known
 
 	// What follows is guarded by limit.mu.
 	open    int
@@ -53,7 +54,7 @@ func (l *Limit) may(s *Share) bool {
 	if l.open < b.Open-second {
 		return s.open < max(1, (b.Reserve-second)/active)
 	}
-	return s.open < max(1, second/max(active, l.clients))
+	return !s.stranger && s.open < max(1, second/max(active, l.clients))
 }
 
 // take takes a place for s at once, unless somebody waits who comes first.

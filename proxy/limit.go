@@ -59,6 +59,9 @@ func (l *Limit) Share(name string) *Share { return &Share{limit: l, name: name} 
 // Alone is the share of whoever has no other: of a Limit for one client, all of it.
 func (l *Limit) Alone() *Share { return l.alone }
 
+// Limit is whose share it is.
+func (s *Share) Limit() *Limit { return s.limit }
+
 // Set changes the bounds. Who has a place keeps it; who waits may get one.
 func (l *Limit) Set(b Bounds) {
 	l.mu.Lock()

@@ -61,6 +61,7 @@ func (t *strangers) enter(s *Server, listener *Listener, source netip.AddrPort) 
 			t.all = map[origin]*stranger{}
 		}
 		one = &stranger{known: s.Limit.Share(""), unknown: s.Unknown.Share("")}
+		one.known.stranger = true
 		t.all[from] = one
 	}
 	one.n++

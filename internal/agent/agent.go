@@ -361,6 +361,7 @@ func (a *agent) act(ctx context.Context, t *tuning, snapshot *dockerd.Snapshot) 
 	table := identity.Build(snapshot, previous, a.self, t.layers, a.resolver.Parse)
 	a.logProblems(previous, table)
 	a.table.store(table)
+	a.shareAmong(table)
 	if len(a.modes) > 0 {
 		targets = append(targets, table.Targets()...)
 		a.upstreams.keep(table)

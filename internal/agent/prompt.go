@@ -73,7 +73,7 @@ func (a *agent) promptOf(b *binding.Binding, routed func() (proxy.Route, error))
 	route.Endpoints = nil
 	p := &prompt{route: &route, up: c.up, client: c.client}
 	if limitsClients(&b.Options) {
-		p.limit, p.bounds = route.Limits[0], clientBounds(&b.Options)
+		p.limit, p.bounds = route.Limits[0].Limit(), clientBounds(&b.Options)
 	}
 	return p
 }

@@ -175,8 +175,8 @@ func TestListenersOfOnePortShareAClientsLimit(t *testing.T) {
 			for f, bound := range map[*fixedRouter]int{first: 1, second: 5} {
 				r, _ := f.RouteNow(from)
 				want.Set(proxy.Bounds{Open: bound, Queue: b.Options.Queue})
-				if !reflect.DeepEqual(r.Limits[0], want) {
-					t.Errorf("limit %+v; want %+v", r.Limits[0], want)
+				if !reflect.DeepEqual(r.Limits[0].Limit(), want) {
+					t.Errorf("limit %+v; want %+v", r.Limits[0].Limit(), want)
 				}
 			}
 		}

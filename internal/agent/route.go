@@ -33,11 +33,12 @@ func (a *agent) routeFor(namespace *identity.Namespace, w way) (proxy.Route, err
 		return route, proxy.Fail(proxy.NoBinding, fmt.Errorf("container %s: %w", route.Client.Name, b.Problem))
 	}
 	w.from = sourceSeen(namespace, w.from)
-	return a.bound(route, &b, w, client.Container)
+	return a.bound(route, &b, w, namespace.Owner.ShortID(), client.Container)
 }
 
-// bound completes the route of a binding. container is nil for a client that is none.
-func (a *agent) bound(route proxy.Route, b *binding.Binding, w way, container *dockerd.Container) (proxy.Route, error) {
+// bound completes the route of a binding. who is by which key the client has its places
+// (places); container is nil for one that is none.
+func (a *agent) bound(route proxy.Route, b *binding.Binding, w way, who string, container *dockerd.Container) (proxy.Route, error) {
 	up := a.upstreams.of(b)
 	client := route.Client.ID
 	if client == "" {
@@ -45,7 +46,8 @@ func (a *agent) bound(route proxy.Route, b *binding.Binding, w way, container *d
 	}
 	route.Options = up.carried
 	route.Endpoints = &chooser{agent: a, up: up, client: client}
-	route.Limits = a.upstreams.limitsOf(up, client, route.Client.Name, b)
+	route.Share = a.places(who, route.Client.Name)
+	route.Limits = a.upstreams.limitsOf(up, client, who, route.Client.Name, b)
 	if up.options.OnRemoval == option.Drain {
 		route.Opened = a.removals.opened(up)
 	}

@@ -67,6 +67,7 @@ type upstreams struct {
 	mu      sync.Mutex
 	limits  map[targetLimit]*proxy.Limit
 	clients map[clientLimit]*proxy.Limit
+	shares  map[shareKey]*proxy.Share
 }
 
 // targetLimit is a limit that several upstreams may share, whatever else their options
@@ -99,7 +100,9 @@ func (u *upstreams) of(b *binding.Binding) *upstream {
 }
 
 func (u *upstreams) targetLimit(b *binding.Binding) *proxy.Limit {
-	key := targetLimit{b.Target.String(), proxy.Bounds{Open: b.Options.TargetLimit, Queue: b.Options.Queue}}
+	key := targetLimit{b.Target.String(), proxy.Bounds{
+		Open: b.Options.TargetLimit, Queue: b.Options.Queue, Reserve: reserveOf(b.Options.TargetLimit),
+	}}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if l := u.limits[key]; l != nil {
@@ -114,13 +117,13 @@ func (u *upstreams) targetLimit(b *binding.Binding) *proxy.Limit {
 }
 
 // limitsOf are what a connection of client by the binding b has to pass.
-func (u *upstreams) limitsOf(up *upstream, client string, name string, b *binding.Binding) []*proxy.Limit {
-	var limits []*proxy.Limit
+func (u *upstreams) limitsOf(up *upstream, client, who, name string, b *binding.Binding) []*proxy.Share {
+	var limits []*proxy.Share
 	if limitsClients(&b.Options) {
-		limits = append(limits, u.clientLimit(clientLimit{client, b.Port}, name, &b.Options))
+		limits = append(limits, u.clientLimit(clientLimit{client, b.Port}, name, &b.Options).Alone())
 	}
 	if up.limit != nil {
-		limits = append(limits, up.limit)
+		limits = append(limits, u.share(up.limit, who, name))
 	}
 	return limits
 }
@@ -188,6 +191,7 @@ func (u *upstreams) keep(table *identity.Table) {
 		}
 	}
 	u.sweep(alive)
+	u.sweepShares(alive)
 }
 
 // mostClients is how many clients' limits are kept before those that are of no use

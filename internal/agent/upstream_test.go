@@ -94,7 +94,7 @@ func withTold(t *testing.T, options func(*option.Set), test func(t *testing.T, a
 func (a *agent) chooserFor(t *testing.T, b binding.Binding) proxy.Chooser {
 	t.Helper()
 	route, err := a.bound(proxy.Route{Client: proxy.Client{Name: "web", ID: "0123"}, Port: b.Port}, &b,
-		way{netip.MustParseAddrPort("172.17.0.2:4000"), netip.MustParseAddrPort("127.0.0.1:80")}, nil)
+		way{netip.MustParseAddrPort("172.17.0.2:4000"), netip.MustParseAddrPort("127.0.0.1:80")}, "0123", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,9 +291,9 @@ func TestLimitsAreSharedByThoseWhoSayTheSame(t *testing.T) {
 		if a.upstreams.of(&other) == up || a.upstreams.of(&other).limit != up.limit {
 			t.Error("bindings that differ in something else do not share the target's limit")
 		}
-		one, two := a.upstreams.limitsOf(up, "1", "web", &b), a.upstreams.limitsOf(up, "2", "shop", &b)
-		again := a.upstreams.limitsOf(a.upstreams.of(&other), "1", "web", &other)
-		if len(one) != 2 || one[0] == two[0] || one[1] != two[1] || one[0] != again[0] {
+		one, two := a.upstreams.limitsOf(up, "1", "1", "web", &b), a.upstreams.limitsOf(up, "2", "2", "shop", &b)
+		again := a.upstreams.limitsOf(a.upstreams.of(&other), "1", "1", "web", &other)
+		if len(one) != 2 || one[0] == two[0] || one[1].Limit() != two[1].Limit() || one[0] != again[0] || one[1] != again[1] {
 			t.Errorf("limits %v, %v, %v; want each client its own, by port, and one for the target", one, two, again)
 		}
 		table := identity.Build(dockerd.NewSnapshot(), nil, "", nil, a.resolver.Parse)
