@@ -87,7 +87,7 @@ func places() []place {
 			for _, s := range settings {
 				labels[strings.Replace(format, "NAME", s.name, 1)] = s.value
 			}
-			return readPort(nil, labels, nil)
+			return readPort(&binding.Layers{Limits: allowed()}, labels, nil)
 		}
 	}
 	environment := func(format string) func(*testing.T, ...setting) (option.Set, []error) {
@@ -96,7 +96,7 @@ func places() []place {
 			for _, s := range settings {
 				env = append(env, strings.Replace(format, "NAME", variable(s.name), 1)+"="+s.value)
 			}
-			return readPort(nil, map[string]string{"connect.6379": "a:1"}, env)
+			return readPort(&binding.Layers{Limits: allowed()}, map[string]string{"connect.6379": "a:1"}, env)
 		}
 	}
 	return []place{
@@ -122,6 +122,15 @@ func places() []place {
 
 // variable is an option's name in a variable.
 func variable(name string) string { return strings.ReplaceAll(strings.ToUpper(name), "-", "_") }
+
+// allowed lets containers set what is the operator's.
+func allowed() option.Limited {
+	limits := option.Limited{}
+	for _, name := range option.Names() {
+		limits[name] = option.Limit{}
+	}
+	return limits
+}
 
 func readPort(layers *binding.Layers, labels map[string]string, env []string) (option.Set, []error) {
 	set := binding.Read(binding.Declarer{Name: "web", Labels: labels, Env: env}, layers, resolver.Parse)
@@ -149,7 +158,7 @@ func withFlags(args ...string) (option.Set, []error) {
 	if err := agent.Check(cfg, resolver.Parse); err != nil {
 		return option.Set{}, []error{err}
 	}
-	layers := &binding.Layers{Defaults: cfg.Defaults, Clients: cfg.Clients, Targets: map[string]option.Layer{}}
+	layers := &binding.Layers{Defaults: cfg.Defaults, Clients: cfg.Clients, Targets: map[string]option.Layer{}, Limits: allowed()}
 	for _, t := range cfg.Targets {
 		layers.Targets[t.Target] = t.Options
 	}
@@ -158,7 +167,7 @@ func withFlags(args ...string) (option.Set, []error) {
 		if err != nil {
 			return option.Set{}, []error{err}
 		}
-		options, _ := layers.Options(target, nil, cfg.Listeners[0].Options)
+		options, _ := layers.ListenerOptions(target, cfg.Listeners[0].Options)
 		return options, nil
 	}
 	labels := map[string]string{}

@@ -198,8 +198,8 @@ func TestAContainersRouteIsSharedAsItIs(t *testing.T) {
 	} {
 		withTold(t, nil, func(t *testing.T, a *agent, _ *told, _ binding.Binding) {
 			web := labelled("web", map[string]string{"connect.80": "told://a", "connect.80." + label.option: label.value, "connect.81": "told://b", "connect.82": "nonsense://"})
-			table := a.tableOf(nil, web)
-			n := table.Owned(web.ID)
+			limits := option.Limited{label.option: {}} // allowed
+			n := identity.Build(dockerd.NewSnapshot(web), nil, "", &binding.Layers{Limits: limits}, a.resolver.Parse).Owned(web.ID)
 			for _, port := range []uint16{80, 81, 82, 83} {
 				w := way{netip.MustParseAddrPort("127.0.0.1:4000"), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)}
 				at := &attachment{presence: newPresence(a)}

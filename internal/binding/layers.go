@@ -19,6 +19,8 @@ type Layers struct {
 	// Clients declare for containers that cannot be labelled. The first that declares
 	// a port for a container wins.
 	Clients []Static
+	// Limits are what containers may choose of options.
+	Limits option.Limited
 }
 
 // Static is what the configuration declares for some containers.
@@ -80,15 +82,36 @@ func (l *Layers) static(d Declarer) map[uint16]StaticPort {
 	return ports
 }
 
-// Options merges what holds for a port that leads to target: the layers of the
-// configuration, then wide, which is for all ports of its container, then own.
+// Options merges what holds for a port of a container that leads to target: the layers of
+// the configuration, then wide, which is for all ports of its container, then own, within
+// the limits.
 func (l *Layers) Options(target resolver.Target, wide, own option.Layer) (option.Set, []*option.Problem) {
-	var shared []option.Layer
+	var limits option.Limited
 	if l != nil {
-		shared = slices.Clone(l.Defaults)
-		if len(target.Choices) > 0 && len(l.Targets) > 0 {
-			shared = append(shared, l.Targets[target.String()])
-		}
+		limits = l.Limits
 	}
-	return option.Merge(append(shared, wide), own)
+	return option.MergeLimited(limits, append(l.shared(target), wide), own)
+}
+
+// ListenerOptions merges what holds for a listener that leads to target: the layers of the
+// configuration, then own. All of them are the operator's.
+func (l *Layers) ListenerOptions(target resolver.Target, own option.Layer) (option.Set, []*option.Problem) {
+	return option.Merge(l.shared(target), own)
+}
+
+// Shared is what holds for target whoever asks for it.
+func (l *Layers) Shared(target resolver.Target) option.Set {
+	set, _ := option.Merge(l.shared(target), nil) // its problems have been told when it was read
+	return set
+}
+
+func (l *Layers) shared(target resolver.Target) []option.Layer {
+	if l == nil {
+		return nil
+	}
+	shared := slices.Clone(l.Defaults)
+	if len(target.Choices) > 0 && len(l.Targets) > 0 {
+		shared = append(shared, l.Targets[target.String()])
+	}
+	return shared
 }

@@ -125,7 +125,7 @@ func (r *reader) label(key, value string) {
 		return
 	}
 	if name := match[2]; name != "" {
-		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin}})
+		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin, By: option.ByContainer}})
 		return
 	}
 	r.declare(port, declaration{rank: rank, origin: origin, text: value})
@@ -183,7 +183,7 @@ func (r *reader) variable(key, value string) {
 		return
 	}
 	if name != "" {
-		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin}})
+		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin, By: option.ByContainer}})
 		return
 	}
 	r.declare(port, declaration{rank: rank, origin: origin, text: value})

@@ -119,6 +119,8 @@ type Config struct {
 	Targets []TargetOptions
 	// Clients declare for containers that cannot be labelled.
 	Clients []binding.Static
+	// Limits are what containers may choose of options.
+	Limits option.Limited
 	// MaxConnections is how many connections may be open; 0 is as many as the limit
 	// of open files is good for.
 	MaxConnections int

@@ -26,11 +26,12 @@ const maxFile = 1 << 20
 type File struct {
 	// Flags are the flags of run that it sets, in its order.
 	Flags []FileFlag
-	// Defaults, Targets, Listeners and Clients are as in Config.
+	// Defaults, Targets, Listeners, Clients and Limits are as in Config.
 	Defaults  option.Layer
 	Targets   []TargetOptions
 	Listeners []Listener
 	Clients   []binding.Static
+	Limits    option.Limited
 }
 
 // FileFlag is one flag as a file sets it.
@@ -48,6 +49,7 @@ const (
 	keyTargets  = "targets"
 	keyListen   = "listen"
 	keyClients  = "clients"
+	keyLimits   = "limits"
 )
 
 // ReadFile reads the configuration file at name. flags are the names of the flags
@@ -110,7 +112,7 @@ func (r *fileReader) parse(content []byte) (*yaml.Node, error) {
 
 // top reads the file's own keys.
 func (r *fileReader) top(root *yaml.Node, flags []string) {
-	own := []string{keyDefaults, keyTargets, keyListen, keyClients}
+	own := []string{keyDefaults, keyTargets, keyListen, keyClients, keyLimits}
 	known := slices.Concat(own, flags)
 	slices.Sort(known)
 	for key, value := range r.mapping(root, "the file", known) {
@@ -131,6 +133,8 @@ func (r *fileReader) top(root *yaml.Node, flags []string) {
 			for _, item := range r.sequence(value, keyClients) {
 				r.client(item)
 			}
+		case keyLimits:
+			r.limits(value)
 		default:
 			if values := r.values(value, key.Value); values != nil {
 				r.file.Flags = append(r.file.Flags, FileFlag{Name: key.Value, Values: values, Origin: r.at(key)})
