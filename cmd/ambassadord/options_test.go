@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -307,9 +308,41 @@ func TestConfigPageNamesEveryKey(t *testing.T) {
 	_, changing, _ := strings.Cut(string(page), "## Changing it")
 	set := pflag.NewFlagSet("", pflag.ContinueOnError)
 	newRunFlags(nil).register(set)
-	for _, key := range append(fileKeys(set), "defaults", "targets", "listen", "clients") {
+	for _, key := range append(fileKeys(set), "defaults", "targets", "listen", "clients", "limits") {
 		if !strings.Contains(changing, "`"+key+"`") {
 			t.Errorf("docs/config.md does not say what a changed %s does", key)
+		}
+	}
+}
+
+// TestLimitsOfFlagsAndFile: a flag wins over the file, option by option.
+func TestLimitsOfFlagsAndFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file.yml")
+	if err := os.WriteFile(path, []byte("limits: {client-limit: 50, wait: 1s}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	load := func(args ...string) (config.Config, error) {
+		flags, set := newRunFlags(nil), pflag.NewFlagSet("", pflag.ContinueOnError)
+		flags.register(set)
+		if err := set.Parse(args); err != nil {
+			t.Fatal(err)
+		}
+		flags.configFile = path
+		return flags.load(set, nil)
+	}
+	cfg, err := load("--limit", "client-limit=100", "--limit", "eject*=allow")
+	want := option.Limited{"client-limit": {Most: "100", Origin: "--limit client-limit"}, "wait": {Most: "1s", Origin: path + ":1:28"}}
+	for _, name := range []string{"eject-after", "eject-for", "eject-for-max", "eject-most"} {
+		want[name] = option.Limit{Origin: "--limit eject*"}
+	}
+	if !reflect.DeepEqual(cfg.Limits, want) || err != nil {
+		t.Errorf("%+v, %v; want %+v", cfg.Limits, err, want)
+	}
+	for text, said := range map[string]string{
+		"client-limit": "says nothing of it", "clientlimit=5": "did you mean client-limit?", "wait=5": "has no unit", "x*=allow": "no option begins",
+	} {
+		if _, err := load("--limit", text); err == nil || !strings.Contains(err.Error()+hint.Of(err), said) {
+			t.Errorf("--limit %s: %v, hint %q; want %q", text, err, hint.Of(err), said)
 		}
 	}
 }

@@ -47,7 +47,6 @@ func optionsNamed(name string) ([]option.Option, error) {
 
 // limits reads the mapping of options to what containers may choose.
 func (r *fileReader) limits(node *yaml.Node) {
-	r.file.Limits = option.Limited{}
 	for key, value := range r.mapping(node, keyLimits, nil) {
 		if err := r.limit(key, value); err != nil {
 			r.wrong(value, err)
@@ -60,6 +59,9 @@ func (r *fileReader) limit(key, value *yaml.Node) error {
 	if _, err := optionsNamed(key.Value); err != nil {
 		r.wrong(key, err)
 		return nil
+	}
+	if r.file.Limits == nil {
+		r.file.Limits = option.Limited{}
 	}
 	origin := r.at(key)
 	switch value.Kind {

@@ -90,7 +90,7 @@ func (m *merger) add(level int, s Setting) {
 	if err == nil {
 		err = o.Validate(s.Text)
 	}
-	if err == nil && s.By == ByContainer && m.changes(&o, s.Text) {
+	if err == nil && s.By == ByContainer && !m.granted(&o, s.Text) {
 		asked := s
 		var used bool
 		if s.Text, used, err = m.limits.within(&o, s.Text); err != nil && used {
@@ -106,10 +106,15 @@ func (m *merger) add(level int, s Setting) {
 	m.written[s.Name] = append(m.written[s.Name], entry{level, s, m.count})
 }
 
-// changes reports whether text is another value of o than the one that holds so far.
-func (m *merger) changes(o *Option, text string) bool {
+// granted reports whether text is the value of o that holds anyway, by the operator's will.
+func (m *merger) granted(o *Option, text string) bool {
 	set := m.set
-	return o.put(&set, text) == nil && set != m.set
+	if o.put(&set, text) != nil || set != m.set {
+		return false
+	}
+	limit, _ := m.limits.of(o)
+	top := m.top(o.Name)
+	return limit.Denied || top.level > 0 && top.setting.By == ByOperator
 }
 
 func (m *merger) note(p *Problem, order int) *Problem {
