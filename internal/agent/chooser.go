@@ -16,7 +16,7 @@ import (
 type chooser struct {
 	agent  *agent
 	up     *upstream
-	client string // who keeps an endpoint, under the policy that does
+	client *balance.Reporter // who keeps an endpoint, under the policy that does
 
 	resolution atomic.Pointer[resolver.Resolution]
 	choice     balance.Choice
@@ -68,7 +68,7 @@ func (c *chooser) choose(last *answer, resolution *resolver.Resolution) {
 	if !pool.Knows(last.given) {
 		pool.Update(last.given, c.agent.candidates(last.given.Endpoints))
 	}
-	c.choice = pool.Choose(c.client)
+	c.choice = pool.ChooseFor(c.client)
 }
 
 // Next names the endpoint to dial next.
@@ -81,7 +81,7 @@ func (c *chooser) Next() (proxy.Attempt, bool) {
 	return proxy.Attempt{
 		Endpoint: proxy.Endpoint{Addr: use.Addr, Name: use.Name},
 		Left:     left,
-		Verdict:  &trial{use: use, began: time.Since(beginning)},
+		Verdict:  &trial{use: use, up: c.up, began: time.Since(beginning)},
 	}, true
 }
 
@@ -98,6 +98,7 @@ func (c *chooser) Changed(ctx context.Context) {
 // trial tells the balancer what became of an endpoint.
 type trial struct {
 	use   balance.Use
+	up    *upstream
 	began time.Duration // since beginning
 }
 
@@ -109,13 +110,10 @@ func (t *trial) Endpoint() proxy.Endpoint {
 	return proxy.Endpoint{Addr: t.use.Addr, Name: t.use.Name}
 }
 
-// leastPatience is how long an endpoint must have been given to answer if it is to
-// count as its failure that it did not.
-const leastPatience = 500 * time.Millisecond
-
-// Failed passes on that the endpoint did not answer, if it had the time to.
+// Failed passes on that the endpoint did not answer, if it had the time to, and if it was
+// dialled as others dial it.
 func (t *trial) Failed(err error) {
-	if errors.Is(err, context.DeadlineExceeded) && time.Since(beginning)-t.began < leastPatience {
+	if t.up.ownWay || errors.Is(err, context.DeadlineExceeded) && time.Since(beginning)-t.began < t.up.patience {
 		t.use.Cancelled()
 		return
 	}
@@ -133,7 +131,7 @@ func (t *trial) Closed(answered, reset bool) {
 	switch {
 	case answered:
 		t.use.Closed(balance.Answered)
-	case reset:
+	case reset && !t.up.ownWay:
 		t.use.Closed(balance.Reset)
 	default:
 		t.use.Closed(balance.Silent)

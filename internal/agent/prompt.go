@@ -3,6 +3,7 @@ package agent
 import (
 	"sync"
 
+	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/option"
@@ -31,7 +32,7 @@ type basis struct {
 type prompt struct {
 	route  *proxy.Route // without Endpoints
 	up     *upstream
-	client string
+	client *balance.Reporter
 	limit  *proxy.Limit // the client's, which listeners on one port share; nil if it has none
 	bounds proxy.Bounds
 }

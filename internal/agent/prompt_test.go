@@ -40,7 +40,7 @@ func sameRoute(t *testing.T, route proxy.Route, shared *proxy.Route, c proxy.Cho
 		t.Error("the shared route has the chooser of one connection")
 	}
 	alone, ours := route.Endpoints.(*chooser), c.(*chooser)
-	if alone.agent != ours.agent || alone.up != ours.up || alone.client != ours.client {
+	if alone.agent != ours.agent || alone.up != ours.up || *alone.client != *ours.client {
 		t.Errorf("chooser of %v, %q; want %v, %q", ours.up, ours.client, alone.up, alone.client)
 	}
 	want, got := reflect.ValueOf(route), reflect.ValueOf(*shared)
@@ -348,7 +348,7 @@ func TestTheNextEndpointIsKnownAtOnce(t *testing.T) {
 			t.Errorf("endpoints %v; want the new one", got)
 		}
 		time.Sleep(time.Hour) // in which the balancer has forgotten the pool
-		if got := next(); len(got) != 1 || a.balancer.Pool(b.Text, balanceOptions(&b.Options)) != a.upstreams.of(&b).pool.Load() {
+		if got := next(); len(got) != 1 || a.balancer.Pool(b.Text, balanceOptions(&b.Options)) != a.upstreams.of(&b, nil).pool.Load() {
 			t.Errorf("endpoints %v, of a pool that is not the balancer's", got)
 		}
 		source.say(at())

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -39,13 +40,13 @@ func (a *agent) routeFor(namespace *identity.Namespace, w way) (proxy.Route, err
 // bound completes the route of a binding. who is by which key the client has its places
 // (places); container is nil for one that is none.
 func (a *agent) bound(route proxy.Route, b *binding.Binding, w way, who string, container *dockerd.Container) (proxy.Route, error) {
-	up := a.upstreams.of(b)
+	up := a.upstreams.of(b, a.tuned().layers)
 	client := route.Client.ID
 	if client == "" {
 		client = w.from.Addr().String()
 	}
 	route.Options = up.carried
-	route.Endpoints = &chooser{agent: a, up: up, client: client}
+	route.Endpoints = &chooser{agent: a, up: up, client: &balance.Reporter{Key: client, Name: route.Client.Name}}
 	route.Share = a.places(who, route.Client.Name)
 	route.Limits = a.upstreams.limitsOf(up, client, who, route.Client.Name, b)
 	if up.options.OnRemoval == option.Drain {

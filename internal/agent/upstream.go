@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/binding"
@@ -22,6 +23,13 @@ type upstream struct {
 	carried proxy.Options
 	balance balance.Options
 	limit   *proxy.Limit // nil without a limit of the target
+
+	// ownWay says that it is dialled otherwise than others dial the target, so that a
+	// failure is no word on the endpoint.
+	ownWay bool
+	// patience is how long an endpoint must have been given to answer if it is to count as
+	// its failure that it did not.
+	patience time.Duration
 
 	// last is shared by all upstreams of one target, which may share a pool, too.
 	last *atomic.Pointer[answer]
@@ -83,13 +91,17 @@ type clientLimit struct {
 	port   uint16
 }
 
-// of returns the upstream of a binding.
-func (u *upstreams) of(b *binding.Binding) *upstream {
+// of returns the upstream of a binding. layers say what holds for the target whoever asks
+// for it.
+func (u *upstreams) of(b *binding.Binding, layers *binding.Layers) *upstream {
 	key := upstreamKey{b.Text, b.Options}
 	if up, ok := u.all.Load(key); ok {
 		return up.(*upstream)
 	}
 	up := &upstream{text: b.Text, target: b.Target, options: b.Options, carried: carriedOptions(&b.Options), balance: balanceOptions(&b.Options)}
+	shared := layers.Shared(b.Target)
+	up.ownWay = b.Options.Mark != shared.Mark || b.Options.SourceAddress != shared.SourceAddress || b.Options.ProxyProtocol != shared.ProxyProtocol
+	up.patience = patienceFor(&b.Options, &shared)
 	if b.Options.TargetLimit > 0 {
 		up.limit = u.targetLimit(b)
 	}
@@ -97,6 +109,18 @@ func (u *upstreams) of(b *binding.Binding) *upstream {
 	up.last = last.(*atomic.Pointer[answer])
 	actual, _ := u.all.LoadOrStore(key, up)
 	return actual.(*upstream)
+}
+
+// leastPatience is the least time that an endpoint must have had.
+const leastPatience = 500 * time.Millisecond
+
+// patienceFor is how long an endpoint must have been given under the options own, where all
+// others have shared: who gives it less than they do does not say for them that it fails.
+func patienceFor(own, shared *option.Set) time.Duration {
+	if own.AttemptTimeout >= shared.AttemptTimeout && own.Timeout >= shared.Timeout {
+		return leastPatience
+	}
+	return max(leastPatience, min(shared.AttemptTimeout, shared.Timeout))
 }
 
 func (u *upstreams) targetLimit(b *binding.Binding) *proxy.Limit {

@@ -173,7 +173,7 @@ func (c *checks) run(ctx context.Context, k *checker, name, target string) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil || !ours(err) { // what is our own fault is no result
+		if err == nil || !c.registry.ours(err) { // what is our own fault is no result
 			c.judge(k, err, first, name, target)
 			first = false
 		}

@@ -2,6 +2,7 @@ package balance
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -30,6 +31,9 @@ type Config struct {
 	Log *slog.Logger
 	// Dial opens connections for checks; nil is plain TCP.
 	Dial func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
+	// OwnFault says that a dial's error is this host's doing, or the client's, rather than
+	// the endpoint's; nil says so of none but one that was cancelled.
+	OwnFault func(error) bool
 }
 
 // Registry holds the pools and the health of all endpoints of a host. Make one with
@@ -38,6 +42,7 @@ type Config struct {
 type Registry struct {
 	log   *slog.Logger
 	dial  func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
+	ours  func(error) bool
 	epoch time.Time
 
 	pools  sync.Map     // target → *family
@@ -56,7 +61,7 @@ type family struct{ pools atomic.Pointer[[]*Pool] }
 // New makes a Registry.
 func New(c Config) *Registry {
 	r := &Registry{
-		log: c.Log, dial: c.Dial, wake: make(chan struct{}, 1), healths: make(map[netip.AddrPort]*health),
+		log: c.Log, dial: c.Dial, ours: c.OwnFault, wake: make(chan struct{}, 1), healths: make(map[netip.AddrPort]*health),
 		epoch: time.Now().Add(-24 * time.Hour), // so that 0 is long ago
 	}
 	if r.log == nil {
@@ -64,6 +69,9 @@ func New(c Config) *Registry {
 	}
 	if r.dial == nil {
 		r.dial = dialTCP
+	}
+	if r.ours == nil {
+		r.ours = func(err error) bool { return errors.Is(err, context.Canceled) }
 	}
 	r.beat.Store(r.now())
 	return r

@@ -31,7 +31,7 @@ func allowed() option.Limited {
 // TestLayers: each layer wins over those below it.
 func TestLayers(t *testing.T) {
 	layers := &Layers{
-		Limits:   allowed(),
+		Limits: allowed(),
 		Defaults: []option.Layer{layer("file", "wait", "1s", "queue", "1", "hedge", "1ms", "mark", "1", "client-rate", "1", "eject-after", "1", "client-limit", "1"),
 			layer("flag", "queue", "2", "hedge", "2ms", "mark", "2", "client-rate", "2", "eject-after", "2", "client-limit", "2")},
 		Targets: map[string]option.Layer{"redis:6379": layer("target", "hedge", "3ms", "mark", "3", "client-rate", "3", "eject-after", "3", "client-limit", "3")},
