@@ -11,15 +11,25 @@ import (
 )
 
 // carry is the whole way of one connection, which is counted.
-func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.Time, router Router) {
+func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.Time, listener *Listener, router Router) {
 	source := addrOf(client.RemoteAddr())
-	route, err := router.Route(ctx, client)
+	route, err := s.routeOf(ctx, client, listener, router)
 	search := &search{server: s, route: &route, client: client, accepted: accepted}
 	if err != nil {
 		s.unserved(search, Record{Route: route, Source: source}, err, func() {})
 		return
 	}
 	s.serve(search)
+}
+
+// routeOf asks for the route of a connection, which has a place as a stranger meanwhile.
+func (s *Server) routeOf(ctx context.Context, client *net.TCPConn, listener *Listener, router Router) (Route, error) {
+	leave, err := s.strangers.enter(s, listener, addrOf(client.RemoteAddr()))
+	if err != nil {
+		return Route{}, err
+	}
+	defer leave()
+	return router.Route(ctx, client)
 }
 
 // serve admits a connection whose route is known, and goes on with it.
@@ -118,6 +128,8 @@ var (
 		"the daemon stopped and its drain time was over"))
 	errFull = Fail(OverLimit, hint.Errorf("raise --max-connections and the limit of open files, or look who holds so many",
 		"the daemon has all the connections it may have, and as many wait as may"))
+	errManyUnknown = Fail(OverLimit, hint.Errorf("raise --max-connections and the limit of open files, or look who opens so many",
+		"too many connections from there wait until it is known whose they are"))
 	errNoDescriptors = Fail(OverLimit, hint.Errorf("raise the limit of open files (ulimit -n, LimitNOFILE=), or lower --max-connections",
 		"no descriptor was left to carry the connection with"))
 	errClientLeft = errors.New("the client left")

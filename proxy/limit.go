@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -14,17 +13,23 @@ import (
 )
 
 // Limit bounds how many connections are open at once and how many begin in a second.
-// What is past it waits in a queue, first come, first served. The zero value of each
-// bound is no bound. Make one with NewLimit.
+// Clients take their places by a Share each, and those that wait for one are served in
+// the order that fairness.go says. The zero value of each bound is no bound. Make one with
+// NewLimit.
 type Limit struct {
 	what, fix string
 
 	mu      sync.Mutex
 	bounds  Bounds
+	clients int // how many there may be, as far as is known
 	open    int
+	active  int           // shares that have a place or wait for one
 	rate    *rate.Limiter // nil without a rate
-	slowed  int           // how many wait for the rate
-	waiting list.List     // of *waiter, those who wait for a place
+	due     bool          // a timer runs until the rate allows the next one
+	grants  uint64        // places given so far
+	waiting int           // those who wait for a place or for the rate
+	queue   []*Share      // whose they are
+	alone   *Share
 }
 
 // Bounds are what a Limit holds to.
@@ -35,18 +40,27 @@ type Bounds struct {
 	Rate int
 	// Queue is how many may wait.
 	Queue int
+	// Reserve is how many of Open are kept for clients that have few: see Share.
+	Reserve int
 }
-
-// waiter is closed when it has its place, which is counted by then.
-type waiter chan struct{}
 
 // NewLimit makes a Limit. what names what is limited, for an error ("container web by
 // port 6379"), and fix says how to raise it.
 func NewLimit(what, fix string, b Bounds) *Limit {
 	l := &Limit{what: what, fix: fix}
+	l.alone = l.Share("")
 	l.Set(b)
 	return l
 }
+
+// Share makes the share of one client, whom name names for an error.
+func (l *Limit) Share(name string) *Share { return &Share{limit: l, name: name} }
+
+// Alone is the share of whoever has no other: of a Limit for one client, all of it.
+func (l *Limit) Alone() *Share { return l.alone }
+
+// Limit is whose share it is.
+func (s *Share) Limit() *Limit { return s.limit }
 
 // Set changes the bounds. Who has a place keeps it; who waits may get one.
 func (l *Limit) Set(b Bounds) {
@@ -54,7 +68,7 @@ func (l *Limit) Set(b Bounds) {
 	defer l.mu.Unlock()
 	switch {
 	case b.Rate <= 0:
-		l.rate = nil
+		l.rate, l.due = nil, false
 	case l.rate == nil:
 		l.rate = rate.NewLimiter(rate.Limit(b.Rate), b.Rate)
 	case b.Rate != l.bounds.Rate:
@@ -65,6 +79,14 @@ func (l *Limit) Set(b Bounds) {
 	l.admit()
 }
 
+// SetClients says how many clients there may be, each of which is to be sure of a part of
+// the reserve. Those who are there count in any case.
+func (l *Limit) SetClients(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.clients = n
+}
+
 // Open is how many connections have a place.
 func (l *Limit) Open() int {
 	l.mu.Lock()
@@ -72,126 +94,95 @@ func (l *Limit) Open() int {
 	return l.open
 }
 
-// tryEnter takes a place if that takes no wait.
-func (l *Limit) tryEnter() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.free() || l.queueing() > 0 || l.rate != nil && !l.rate.Allow() {
-		return false
-	}
-	l.open++
-	return true
-}
-
 // Idle reports whether it would be the same if it were made anew: nobody has a place
 // or waits for one, and no rate remembers anybody.
 func (l *Limit) Idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.open == 0 && l.queueing() == 0 && (l.rate == nil || l.rate.Tokens() >= float64(l.rate.Burst()))
+	return l.open == 0 && l.waiting == 0 && (l.rate == nil || l.rate.Tokens() >= float64(l.rate.Burst()))
+}
+
+// waiter is a connection that waits. done is closed when it has its place, which is
+// counted by then, or when it is turned away.
+type waiter struct {
+	done chan struct{}
+	away error // why it was turned away
+}
+
+// tryEnter takes a place if that takes no wait.
+func (s *Share) tryEnter() bool {
+	l := s.limit
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.take(s)
 }
 
 // enter takes a place, which leave gives back, waiting for it until the deadline of
 // ctx. The error is a *Failure, or ctx's cause when somebody else ended it.
-func (l *Limit) enter(ctx context.Context) error {
-	if err := l.pace(ctx); err != nil {
-		return err
-	}
+func (s *Share) enter(ctx context.Context) error {
+	l := s.limit
 	l.mu.Lock()
-	if l.free() && l.waiting.Len() == 0 {
-		l.open++
+	if l.take(s) {
 		l.mu.Unlock()
 		return nil
 	}
-	if l.queueing() >= l.bounds.Queue {
-		defer l.mu.Unlock()
-		return l.over("no place is left in its queue of %d", l.bounds.Queue)
+	if err := l.mayWait(ctx, s); err != nil {
+		l.mu.Unlock()
+		return err
 	}
-	w := make(waiter)
-	element := l.waiting.PushBack(w)
+	w := &waiter{done: make(chan struct{})}
+	l.join(s, w)
+	l.admit()
 	l.mu.Unlock()
 	select {
-	case <-w:
-		return nil
+	case <-w.done:
+		return w.away
 	case <-ctx.Done():
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	select {
-	case <-w: // it got its place just now
-		l.release()
+	case <-w.done: // just now
+		if w.away != nil {
+			return w.away
+		}
+		l.release(s)
 	default:
-		l.waiting.Remove(element)
+		l.part(s, w)
 	}
 	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-		return l.over("no place became free in time")
+		return l.over(s, "no place became free in time")
 	}
 	return context.Cause(ctx)
 }
 
-func (l *Limit) leave() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.release()
+// leave gives a place back.
+func (s *Share) leave() {
+	s.limit.mu.Lock()
+	defer s.limit.mu.Unlock()
+	s.limit.release(s)
 }
 
-func (l *Limit) release() {
-	l.open--
-	l.admit()
+// mayWait says why no connection of s may wait: the queue is full of others that wait for
+// no more than it would, or its turn would come too late. It is called with mu held.
+func (l *Limit) mayWait(ctx context.Context, s *Share) error {
+	if deadline, bounded := ctx.Deadline(); bounded && l.rate != nil && l.may(s) {
+		before := l.waiting
+		if others := len(l.queue); others > 0 { // they take turns
+			before = min(before, (len(s.waiting)+1)*others)
+		}
+		if wait := time.Duration(float64(before+1)-l.rate.Tokens()) * time.Second / time.Duration(l.bounds.Rate); wait > time.Until(deadline) {
+			return l.over(s, "another %d wait already", l.waiting)
+		}
+	}
+	if l.waiting >= l.bounds.Queue && !l.makeRoom(s) {
+		return l.over(s, "no place is left in its queue of %d", l.bounds.Queue)
+	}
+	return nil
 }
 
-func (l *Limit) free() bool { return l.bounds.Open <= 0 || l.open < l.bounds.Open }
-
-func (l *Limit) queueing() int { return l.waiting.Len() + l.slowed }
-
-// admit gives places to those who wait. It is called with mu held.
-func (l *Limit) admit() {
-	for l.free() && l.waiting.Len() > 0 {
-		l.open++
-		close(l.waiting.Remove(l.waiting.Front()).(waiter))
-	}
-}
-
-// pace waits until the rate allows another connection.
-func (l *Limit) pace(ctx context.Context) error {
-	l.mu.Lock()
-	if l.rate == nil {
-		l.mu.Unlock()
-		return nil
-	}
-	reservation := l.rate.Reserve()
-	delay := reservation.Delay()
-	deadline, bounded := ctx.Deadline()
-	switch {
-	case delay <= 0:
-		l.mu.Unlock()
-		return nil
-	case l.queueing() >= l.bounds.Queue, bounded && time.Until(deadline) < delay:
-		reservation.Cancel()
-		defer l.mu.Unlock()
-		return l.over("another %d wait already", l.queueing())
-	}
-	l.slowed++
-	l.mu.Unlock()
-	turn := time.NewTimer(delay)
-	defer turn.Stop()
-	var err error
-	select {
-	case <-turn.C:
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.slowed--
-	if err != nil {
-		reservation.Cancel()
-	}
-	return err
-}
-
-// over is why a connection is turned away. It is called with mu held.
-func (l *Limit) over(format string, args ...any) error {
+// over is why a connection of s is turned away. It is called with mu held.
+func (l *Limit) over(s *Share, format string, args ...any) error {
 	bounds := fmt.Sprintf("%d connections at once", l.bounds.Open)
 	switch {
 	case l.bounds.Open <= 0:
@@ -199,34 +190,38 @@ func (l *Limit) over(format string, args ...any) error {
 	case l.bounds.Rate > 0:
 		bounds += fmt.Sprintf(" and %d new ones a second", l.bounds.Rate)
 	}
-	return Fail(OverLimit, hint.Errorf(l.fix, "%s is limited to %s, and %s", l.what, bounds, fmt.Sprintf(format, args...)))
+	has := ""
+	if s.name != "" {
+		has = fmt.Sprintf(", of which %s has %d", s.name, s.open)
+	}
+	return Fail(OverLimit, hint.Errorf(l.fix, "%s is limited to %s%s, and %s", l.what, bounds, has, fmt.Sprintf(format, args...)))
 }
 
-// tryEnter passes the limits of a route, and then the server's, as far as it can at once,
+// tryEnter passes the server's limit, and then those of a route, as far as it can at once,
 // and says how many that are.
 func (s *Server) tryEnter(route *Route) (entered int, all bool) {
-	for entered, l := range route.Limits {
-		if !l.tryEnter() {
+	if share := s.shareOf(route); share != nil {
+		if !share.tryEnter() {
+			return 0, false
+		}
+		entered = 1
+	}
+	for _, share := range route.Limits {
+		if !share.tryEnter() {
 			return entered, false
 		}
+		entered++
 	}
-	entered = len(route.Limits)
-	if s.Limit == nil {
-		return entered, true
-	}
-	if !s.Limit.tryEnter() {
-		return entered, false
-	}
-	return entered + 1, true
+	return entered, true
 }
 
 // leave gives all of them back.
 func (s *Server) leave(route *Route) {
-	for _, l := range route.Limits {
-		l.leave()
+	for _, share := range route.Limits {
+		share.leave()
 	}
-	if s.Limit != nil {
-		s.Limit.leave()
+	if share := s.shareOf(route); share != nil {
+		share.leave()
 	}
 }
 
@@ -236,4 +231,16 @@ func (s *Server) limits(route *Route) int {
 		return len(route.Limits)
 	}
 	return len(route.Limits) + 1
+}
+
+// shareOf is the share of the server's Limit that a connection takes its place of; nil if
+// there is no Limit.
+func (s *Server) shareOf(route *Route) *Share {
+	switch {
+	case s.Limit == nil:
+		return nil
+	case route.Share != nil && route.Share.limit == s.Limit:
+		return route.Share
+	}
+	return s.Limit.alone
 }

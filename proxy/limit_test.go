@@ -24,7 +24,7 @@ func TestLimitIsFirstComeFirstServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimit("container web", "raise it", Bounds{Open: 2, Queue: 10})
 		for range 2 {
-			if err := l.enter(t.Context()); err != nil {
+			if err := l.alone.enter(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -33,7 +33,7 @@ func TestLimitIsFirstComeFirstServed(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 5 {
 			wg.Go(func() {
-				if err := l.enter(t.Context()); err != nil {
+				if err := l.alone.enter(t.Context()); err != nil {
 					t.Error(err)
 				}
 				mu.Lock()
@@ -42,11 +42,11 @@ func TestLimitIsFirstComeFirstServed(t *testing.T) {
 			})
 			synctest.Wait() // in line
 		}
-		if l.tryEnter() {
+		if l.alone.tryEnter() {
 			t.Error("one got in past those who wait")
 		}
 		for i := range 5 {
-			l.leave()
+			l.alone.leave()
 			synctest.Wait()
 			if len(came) != i+1 || came[i] != i || l.Open() != 2 {
 				t.Fatalf("after %d left, %v have come and %d are open; want one more, in order, and 2", i+1, came, l.Open())
@@ -59,14 +59,14 @@ func TestLimitIsFirstComeFirstServed(t *testing.T) {
 func TestLimitTurnsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimit("container web by port 6379", "raise connect.6379.client-limit", Bounds{Open: 1, Queue: 1})
-		if err := l.enter(t.Context()); err != nil {
+		if err := l.alone.enter(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		begin := time.Now()
 		late := make(chan error)
-		go func() { late <- l.enter(deadline(t, 3*time.Second)) }()
+		go func() { late <- l.alone.enter(deadline(t, 3*time.Second)) }()
 		synctest.Wait()
-		err := l.enter(deadline(t, 3*time.Second)) // the queue is full
+		err := l.alone.enter(deadline(t, 3*time.Second)) // the queue is full
 		if ReasonOf(err) != OverLimit || !strings.Contains(err.Error(), "container web by port 6379 is limited to 1 connections at once") ||
 			!strings.Contains(err.Error(), "queue of 1") || hint.Of(err) != "raise connect.6379.client-limit" || time.Since(begin) != 0 {
 			t.Errorf("past the queue: %v, hint %q after %s", err, hint.Of(err), time.Since(begin))
@@ -74,8 +74,8 @@ func TestLimitTurnsAway(t *testing.T) {
 		if err := <-late; ReasonOf(err) != OverLimit || time.Since(begin) != 3*time.Second {
 			t.Errorf("in the queue: %v after %s; want %s after 3s", err, time.Since(begin), OverLimit)
 		}
-		l.leave()
-		if !l.tryEnter() {
+		l.alone.leave()
+		if !l.alone.tryEnter() {
 			t.Error("the place of one who gave up is lost")
 		}
 	})
@@ -85,20 +85,20 @@ func TestLimitPassesOnWhyTheWaitEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, b := range map[string]Bounds{"of places": {Open: 1, Queue: 1}, "of a rate": {Rate: 1, Queue: 1}} {
 			l := NewLimit("web", "", b)
-			if err := l.enter(t.Context()); err != nil {
+			if err := l.alone.enter(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithCancelCause(t.Context())
 			left := make(chan error)
-			go func() { left <- l.enter(ctx) }()
+			go func() { left <- l.alone.enter(ctx) }()
 			synctest.Wait()
 			cancel(errClientLeft)
 			if err := <-left; !errors.Is(err, errClientLeft) {
 				t.Errorf("%s: %v; want that the client left", name, err)
 			}
-			go func() { left <- l.enter(deadline(t, 2*time.Second)) }() // its place in the queue is free again
+			go func() { left <- l.alone.enter(deadline(t, 2*time.Second)) }() // its place in the queue is free again
 			synctest.Wait()
-			l.leave()
+			l.alone.leave()
 			if err := <-left; err != nil {
 				t.Errorf("%s: the next: %v", name, err)
 			}
@@ -113,7 +113,7 @@ func TestLimitOfARate(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 40 {
 			wg.Go(func() {
-				if err := l.enter(t.Context()); err != nil {
+				if err := l.alone.enter(t.Context()); err != nil {
 					t.Error(err)
 				}
 			})
@@ -122,7 +122,7 @@ func TestLimitOfARate(t *testing.T) {
 		if took := time.Since(begin); took != 3*time.Second {
 			t.Errorf("40 took %s; want 10 at once and 10 each second", took)
 		}
-		if err := l.enter(deadline(t, 50*time.Millisecond)); ReasonOf(err) != OverLimit || !strings.Contains(err.Error(), "10 new connections a second") {
+		if err := l.alone.enter(deadline(t, 50*time.Millisecond)); ReasonOf(err) != OverLimit || !strings.Contains(err.Error(), "10 new connections a second") {
 			t.Errorf("with too little time: %v; want to be turned away at once", err)
 		}
 	})
@@ -131,13 +131,13 @@ func TestLimitOfARate(t *testing.T) {
 func TestLimitThatIsRaisedOrTakenAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimit("web", "", Bounds{Open: 1, Queue: 10})
-		if err := l.enter(t.Context()); err != nil {
+		if err := l.alone.enter(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		var wg sync.WaitGroup
 		for range 3 {
 			wg.Go(func() {
-				if err := l.enter(t.Context()); err != nil {
+				if err := l.alone.enter(t.Context()); err != nil {
 					t.Error(err)
 				}
 			})
@@ -161,7 +161,7 @@ func TestConnectionsPastALimit(t *testing.T) {
 	leave := make(chan struct{})
 	e := greeterAll(t, leave)
 	l := newLab(t, &Server{}, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
-		return Route{Endpoints: InOrder(e), Limits: []*Limit{limit}, Options: Options{Wait: patience}}, nil
+		return Route{Endpoints: InOrder(e), Limits: []*Share{limit.Alone()}, Options: Options{Wait: patience}}, nil
 	}))
 	first := l.dial()
 	if _, err := io.ReadFull(first, make([]byte, 5)); err != nil {
@@ -236,7 +236,7 @@ func awaitQueue(t *testing.T, l *Limit, n int) {
 	t.Helper()
 	for begin := time.Now(); time.Since(begin) < patience; {
 		l.mu.Lock()
-		waiting := l.queueing()
+		waiting := l.waiting
 		l.mu.Unlock()
 		if waiting == n {
 			return

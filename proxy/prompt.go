@@ -26,16 +26,16 @@ type prompt struct {
 }
 
 // admit begins with a connection that was accepted and is counted.
-func (l *loop) admit(fd int, source netip.AddrPort, router Router) {
+func (l *loop) admit(fd int, source netip.AddrPort, d *door) {
 	s := l.server
-	prompter, ok := router.(PromptRouter)
+	prompter, ok := d.router.(PromptRouter)
 	if !ok || s.Dial != nil {
-		l.hand(fd, source, router)
+		l.hand(fd, source, d)
 		return
 	}
 	route, chooser := prompter.RouteNow(Accepted{FD: fd, Source: source})
 	if route == nil || !route.prompt() || !chooser.TryRefresh() {
-		l.hand(fd, source, router)
+		l.hand(fd, source, d)
 		return
 	}
 	entered, all := s.tryEnter(route)
@@ -83,10 +83,10 @@ func (r *Route) with(chooser Chooser) *Route {
 }
 
 // hand gives a connection to carry.
-func (l *loop) hand(fd int, source netip.AddrPort, router Router) {
+func (l *loop) hand(fd int, source netip.AddrPort, d *door) {
 	s, accepted := l.server, l.at(l.now)
 	none := &search{server: s, route: &Route{}, accepted: accepted}
-	s.goOnBy(fd, none, source, func(found *search) { s.carry(s.ctx, found.client, accepted, router) })
+	s.goOnBy(fd, none, source, func(found *search) { s.carry(s.ctx, found.client, accepted, d.listener, d.router) })
 }
 
 // goOnBy goes on with a connection of a loop by way of package net, in a goroutine.

@@ -151,8 +151,12 @@ type Route struct {
 	Endpoints Chooser
 	// Options is how to do it.
 	Options Options
-	// Limits are passed in this order, before an endpoint is chosen.
-	Limits []*Limit
+	// Share is the client's of the server's Limit, which is passed first; nil is the share
+	// of all who have none.
+	Share *Share
+	// Limits are passed after it in this order, before an endpoint is chosen. Who waits
+	// for one of them has its place of the server's all the while.
+	Limits []*Share
 	// Preface is sent to the endpoint ahead of what the client sends.
 	Preface []byte
 	// Read is how many bytes of the client's stream the Router has taken.

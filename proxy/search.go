@@ -75,12 +75,12 @@ func (s *search) admit(ctx context.Context) (leave func(), err error) {
 }
 
 // limits are those to pass, in their order.
-func (s *search) limits() []*Limit {
-	limits := s.route.Limits
-	if s.server.Limit != nil {
-		limits = append(limits[:len(limits):len(limits)], s.server.Limit)
+func (s *search) limits() []*Share {
+	share := s.server.shareOf(s.route)
+	if share == nil {
+		return s.route.Limits
 	}
-	return limits
+	return append([]*Share{share}, s.route.Limits...)
 }
 
 // leaveEntered gives back what has been passed.
@@ -256,6 +256,8 @@ func (s *search) race(ctx context.Context, first Attempt) bool {
 	outcomes := make(chan outcome, 2)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(errOvertaken)
+	// The second one takes another descriptor, and so another place.
+	share, extra := s.server.shareOf(s.route), false
 	running := 0
 	start := func(a Attempt) {
 		running++
@@ -265,12 +267,21 @@ func (s *search) race(ctx context.Context, first Attempt) bool {
 			outcomes <- outcome{a, conn, err}
 		})
 	}
+	leave := func() {
+		if extra && share != nil {
+			share.leave()
+		}
+	}
 	start(first)
 	hedge := time.NewTimer(s.route.Options.Hedge)
 	defer hedge.Stop()
 	for running > 0 {
 		select {
 		case <-hedge.C:
+			if share != nil && !share.tryMore() {
+				continue
+			}
+			extra = true
 			if second, ok := s.route.Endpoints.Next(); ok {
 				start(second)
 			}
@@ -280,11 +291,14 @@ func (s *search) race(ctx context.Context, first Attempt) bool {
 				continue
 			}
 			if running > 0 { // the other one has lost, whatever becomes of it
-				s.server.connections.Go(func() { discard(<-outcomes) })
+				s.server.connections.Go(func() { discard(<-outcomes); leave() })
+			} else {
+				leave()
 			}
 			return true
 		}
 	}
+	leave()
 	return false
 }
 

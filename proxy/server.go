@@ -18,8 +18,13 @@ import (
 type Server struct {
 	// Dial opens a connection to an endpoint; nil means plain TCP.
 	Dial func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error)
-	// Limit is passed by every connection, after its Route's own; nil means none.
+	// Limit is passed by every connection, before its Route's own; nil means none. As long
+	// as it is not known whose a connection is, it has a place there as one of those that
+	// come to its listener, from its address.
 	Limit *Limit
+	// Unknown is for connections of which that is not known yet where Limit has no place
+	// for them at once; nil means that they are not bounded.
+	Unknown *Limit
 	// Loops is how many loops carry the connections; 0 means two goroutines for each
 	// connection instead.
 	Loops int
@@ -38,6 +43,7 @@ type Server struct {
 	accepted    atomic.Int64 // that have not ended
 	loops       []*loop
 	nextLoop    atomic.Uint32
+	strangers   strangers
 	once        sync.Once
 	ctx         context.Context // of every connection; ends when draining has lasted long enough
 	expire      context.CancelCauseFunc
@@ -71,7 +77,7 @@ func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) e
 		case err == nil:
 			pause = firstAcceptPause
 			if s.enter() {
-				go s.carry(s.ctx, conn, time.Now(), router)
+				go s.carry(s.ctx, conn, time.Now(), listener, router)
 			} else {
 				s.refuse(conn, time.Now(), errFull)
 			}

@@ -31,7 +31,7 @@ func (s *Server) dial(ctx context.Context, route *Route, addr netip.AddrPort) (*
 	// What a new connection takes without waiting holds it many times over.
 	if err := writeAll(ctx, conn, route.Preface); err != nil {
 		reset(conn)
-		return nil, fmt.Errorf("dial %s: send the PROXY header: %w", addr, err)
+		return nil, fmt.Errorf("dial %s: send the PROXY header: %w (%w)", addr, err, ErrOwnWay)
 	}
 	return conn, nil
 }
@@ -52,8 +52,8 @@ func dialTCP(ctx context.Context, addr netip.AddrPort, o *Options) (*net.TCPConn
 	dialer.SetMultipathTCP(false)
 	if o.Source.IsValid() {
 		if o.Source.Is4() != addr.Addr().Unmap().Is4() {
-			return nil, hint.Errorf("choose a source-address of its family, or leave it out",
-				"dial %s: the source address %s is of another family", addr, o.Source)
+			return nil, hint.Wrap(fmt.Errorf("dial %s: the source address %s is of another family: %w", addr, o.Source, ErrOwnWay),
+				"choose a source-address of its family, or leave it out")
 		}
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.Source, 0))
 	}
@@ -66,7 +66,10 @@ func dialTCP(ctx context.Context, addr netip.AddrPort, o *Options) (*net.TCPConn
 	}
 	conn, err := dialer.DialContext(ctx, "tcp", addr.String())
 	if err != nil {
-		return nil, o.explain(err)
+		if o.Source.IsValid() || o.Mark != 0 {
+			err = o.explain(err)
+		}
+		return nil, err
 	}
 	return conn.(*net.TCPConn), nil
 }
@@ -99,8 +102,12 @@ func (o *Options) prepare(fd int) error {
 	return nil
 }
 
-// explain adds what to do about a source address that this host does not have.
+// explain adds what to do about a source address that this host does not have, and whose
+// way it was on which there is no route.
 func (o *Options) explain(err error) error {
+	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) {
+		return fmt.Errorf("%w (%w)", err, ErrOwnWay)
+	}
 	if o.Source.IsValid() && errors.Is(err, unix.EADDRNOTAVAIL) {
 		return hint.Wrap(err, "source-address must be an address of the daemon's own network namespace")
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -16,7 +17,7 @@ import (
 const configFlag = "config"
 
 // notInFile are flags whose meaning a file has other words for.
-var notInFile = []string{configFlag, defaultFlag, "listen", "help"}
+var notInFile = []string{configFlag, defaultFlag, limitFlag, "listen", "help"}
 
 // registerFile registers --config, of commands that load.
 func (f *runFlags) registerFile(cmd *cobra.Command) {
@@ -51,6 +52,7 @@ func (f *runFlags) load(given *pflag.FlagSet, args []string) (config.Config, err
 	c.Defaults = append(layers, c.Defaults...)
 	c.Targets, c.Clients = file.Targets, file.Clients
 	c.Policy.Rules = append(c.Policy.Rules, file.Policy...)
+	c.Limits = limitsOver(file.Limits, c.Limits)
 	for _, l := range file.Listeners {
 		if l.AcceptProxyFrom == nil {
 			l.AcceptProxyFrom = fresh.options.proxies
@@ -58,6 +60,16 @@ func (f *runFlags) load(given *pflag.FlagSet, args []string) (config.Config, err
 		c.Listeners = append(c.Listeners, l)
 	}
 	return c, usage(c.Validate())
+}
+
+// limitsOver are the limits of the file, and in their place those of flags.
+func limitsOver(file, flags option.Limited) option.Limited {
+	if file == nil {
+		return flags
+	}
+	limits := maps.Clone(file)
+	maps.Copy(limits, flags)
+	return limits
 }
 
 // anew makes flags of their own that are set as given are.

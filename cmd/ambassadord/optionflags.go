@@ -19,6 +19,7 @@ import (
 type optionFlags struct {
 	dialTimeout    time.Duration
 	defaults       []string
+	limits         []string
 	maxConnections int
 	acceptRate     int
 	proxyFrom      []string
@@ -28,12 +29,14 @@ type optionFlags struct {
 const (
 	dialTimeoutFlag = "dial-timeout"
 	defaultFlag     = "default"
+	limitFlag       = "limit"
 	timeoutOption   = "timeout"
 )
 
 func (f *optionFlags) register(set *pflag.FlagSet) {
 	set.DurationVar(&f.dialTimeout, dialTimeoutFlag, option.Default().Timeout, "how long to look for an endpoint that answers (--default timeout=…)")
 	set.StringArrayVar(&f.defaults, defaultFlag, nil, "NAME=VALUE: an option of every port that sets none itself; may be repeated. See docs/options.md")
+	set.StringArrayVar(&f.limits, limitFlag, nil, "NAME=MAX, NAME=MIN..MAX, NAME=allow or NAME=deny: what containers may choose of an option; may be repeated. See docs/options.md")
 	set.IntVar(&f.maxConnections, "max-connections", 0, "how many connections may be open (0: what the limit of open files is good for)")
 	set.IntVar(&f.acceptRate, "accept-rate", 0, "how many new connections a second are taken (0: no limit)")
 	set.StringSliceVar(&f.proxyFrom, "accept-proxy-protocol-from", nil, "networks whose connections to listeners begin with a PROXY protocol header")
@@ -67,6 +70,24 @@ func (f *optionFlags) apply(set *pflag.FlagSet, c *config.Config) error {
 		}
 	}
 	c.Defaults = append(c.Defaults, layer)
+	return f.applyLimits(c)
+}
+
+// applyLimits puts the limits of the flags into c.
+func (f *optionFlags) applyLimits(c *config.Config) error {
+	if len(f.limits) > 0 {
+		c.Limits = option.Limited{}
+	}
+	for _, text := range f.limits {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok {
+			return hint.Errorf("write --limit NAME=MAX, for example --limit client-limit=100", "--limit %q says nothing of it", text)
+		}
+		origin := "--" + limitFlag + " " + name
+		if err := config.AddLimit(c.Limits, name, value, origin); err != nil {
+			return fmt.Errorf("%s: %w", origin, err)
+		}
+	}
 	return nil
 }
 

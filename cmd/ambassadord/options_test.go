@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -87,7 +88,7 @@ func places() []place {
 			for _, s := range settings {
 				labels[strings.Replace(format, "NAME", s.name, 1)] = s.value
 			}
-			return readPort(nil, labels, nil)
+			return readPort(&binding.Layers{Limits: allowed()}, labels, nil)
 		}
 	}
 	environment := func(format string) func(*testing.T, ...setting) (option.Set, []error) {
@@ -96,7 +97,7 @@ func places() []place {
 			for _, s := range settings {
 				env = append(env, strings.Replace(format, "NAME", variable(s.name), 1)+"="+s.value)
 			}
-			return readPort(nil, map[string]string{"connect.6379": "a:1"}, env)
+			return readPort(&binding.Layers{Limits: allowed()}, map[string]string{"connect.6379": "a:1"}, env)
 		}
 	}
 	return []place{
@@ -122,6 +123,15 @@ func places() []place {
 
 // variable is an option's name in a variable.
 func variable(name string) string { return strings.ReplaceAll(strings.ToUpper(name), "-", "_") }
+
+// allowed lets containers set what is the operator's.
+func allowed() option.Limited {
+	limits := option.Limited{}
+	for _, name := range option.Names() {
+		limits[name] = option.Limit{}
+	}
+	return limits
+}
 
 func readPort(layers *binding.Layers, labels map[string]string, env []string) (option.Set, []error) {
 	set := binding.Read(binding.Declarer{Name: "web", Labels: labels, Env: env}, layers, resolver.Parse)
@@ -149,7 +159,7 @@ func withFlags(args ...string) (option.Set, []error) {
 	if err := agent.Check(cfg, resolver.Parse); err != nil {
 		return option.Set{}, []error{err}
 	}
-	layers := &binding.Layers{Defaults: cfg.Defaults, Clients: cfg.Clients, Targets: map[string]option.Layer{}}
+	layers := &binding.Layers{Defaults: cfg.Defaults, Clients: cfg.Clients, Targets: map[string]option.Layer{}, Limits: allowed()}
 	for _, t := range cfg.Targets {
 		layers.Targets[t.Target] = t.Options
 	}
@@ -158,7 +168,7 @@ func withFlags(args ...string) (option.Set, []error) {
 		if err != nil {
 			return option.Set{}, []error{err}
 		}
-		options, _ := layers.Options(target, nil, cfg.Listeners[0].Options)
+		options, _ := layers.ListenerOptions(target, cfg.Listeners[0].Options)
 		return options, nil
 	}
 	labels := map[string]string{}
@@ -298,9 +308,41 @@ func TestConfigPageNamesEveryKey(t *testing.T) {
 	_, changing, _ := strings.Cut(string(page), "## Changing it")
 	set := pflag.NewFlagSet("", pflag.ContinueOnError)
 	newRunFlags(nil).register(set)
-	for _, key := range append(fileKeys(set), "defaults", "targets", "listen", "clients") {
+	for _, key := range append(fileKeys(set), "defaults", "targets", "listen", "clients", "limits") {
 		if !strings.Contains(changing, "`"+key+"`") {
 			t.Errorf("docs/config.md does not say what a changed %s does", key)
+		}
+	}
+}
+
+// TestLimitsOfFlagsAndFile: a flag wins over the file, option by option.
+func TestLimitsOfFlagsAndFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file.yml")
+	if err := os.WriteFile(path, []byte("limits: {client-limit: 50, wait: 1s}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	load := func(args ...string) (config.Config, error) {
+		flags, set := newRunFlags(nil), pflag.NewFlagSet("", pflag.ContinueOnError)
+		flags.register(set)
+		if err := set.Parse(args); err != nil {
+			t.Fatal(err)
+		}
+		flags.configFile = path
+		return flags.load(set, nil)
+	}
+	cfg, err := load("--limit", "client-limit=100", "--limit", "eject*=allow")
+	want := option.Limited{"client-limit": {Most: "100", Origin: "--limit client-limit"}, "wait": {Most: "1s", Origin: path + ":1:28"}}
+	for _, name := range []string{"eject-after", "eject-for", "eject-for-max", "eject-most"} {
+		want[name] = option.Limit{Origin: "--limit eject*"}
+	}
+	if !reflect.DeepEqual(cfg.Limits, want) || err != nil {
+		t.Errorf("%+v, %v; want %+v", cfg.Limits, err, want)
+	}
+	for text, said := range map[string]string{
+		"client-limit": "says nothing of it", "clientlimit=5": "did you mean client-limit?", "wait=5": "has no unit", "x*=allow": "no option begins",
+	} {
+		if _, err := load("--limit", text); err == nil || !strings.Contains(err.Error()+hint.Of(err), said) {
+			t.Errorf("--limit %s: %v, hint %q; want %q", text, err, hint.Of(err), said)
 		}
 	}
 }

@@ -25,15 +25,17 @@ func (a *agent) newServer(wanted, rate int) (*proxy.Server, error) {
 		return nil, err
 	}
 	b, short := budget.Of(descriptors).Within(wanted)
-	a.bounds = proxy.Bounds{Open: b.Open, Rate: rate, Queue: b.Queue}
+	a.bounds = proxy.Bounds{Open: b.Open, Rate: rate, Queue: b.Queue, Reserve: reserveOf(b.Open)}
 	if short != nil {
 		a.log.Warn("fewer connections than were asked for", "error", short, "hint", hint.Of(short))
 	}
 	return &proxy.Server{
 		Limit: proxy.NewLimit("the daemon", "raise --max-connections or --accept-rate, and the limit of open files, or look who opens so many",
 			a.bounds),
+		Unknown: proxy.NewLimit("the daemon's queue of those whose container is not known yet", "raise the limit of open files",
+			proxy.Bounds{Open: b.Queue, Reserve: reserveOf(b.Queue)}),
 		Loops:    loops(),
-		Accepted: b.Open + b.Queue,
+		Accepted: b.Open + 2*b.Queue,
 		Done:     newConnectionLog(a.log).done,
 		Log:      a.log,
 	}, nil

@@ -17,7 +17,7 @@ import (
 type chooser struct {
 	agent  *agent
 	up     *upstream
-	client string // who keeps an endpoint, under the balancing policy that does
+	client *balance.Reporter // who keeps an endpoint, under the policy that does
 	scope  *policy.Scope
 	denied error // why an endpoint of this round was passed over
 
@@ -71,7 +71,7 @@ func (c *chooser) choose(last *answer, resolution *resolver.Resolution) {
 	if !pool.Knows(last.given) {
 		pool.Update(last.given, c.agent.candidates(last.given.Endpoints))
 	}
-	c.choice = pool.Choose(c.client)
+	c.choice = pool.ChooseFor(c.client)
 	c.scope, c.denied = c.scope.Under(c.agent.policy()), nil // a reload holds at once
 }
 
@@ -89,7 +89,7 @@ func (c *chooser) Next() (proxy.Attempt, bool) {
 	return proxy.Attempt{
 		Endpoint: proxy.Endpoint{Addr: use.Addr, Name: use.Name},
 		Left:     left,
-		Verdict:  &trial{use: use, began: time.Since(beginning)},
+		Verdict:  &trial{use: use, up: c.up, began: time.Since(beginning)},
 	}, true
 }
 
@@ -128,6 +128,7 @@ func (c *chooser) Changed(ctx context.Context) {
 // trial tells the balancer what became of an endpoint.
 type trial struct {
 	use   balance.Use
+	up    *upstream
 	began time.Duration // since beginning
 }
 
@@ -139,13 +140,10 @@ func (t *trial) Endpoint() proxy.Endpoint {
 	return proxy.Endpoint{Addr: t.use.Addr, Name: t.use.Name}
 }
 
-// leastPatience is how long an endpoint must have been given to answer if it is to
-// count as its failure that it did not.
-const leastPatience = 500 * time.Millisecond
-
-// Failed passes on that the endpoint did not answer, if it had the time to.
+// Failed passes on that the endpoint did not answer, if it had the time to, and if it was
+// dialled as others dial it.
 func (t *trial) Failed(err error) {
-	if errors.Is(err, context.DeadlineExceeded) && time.Since(beginning)-t.began < leastPatience {
+	if t.up.ownWay || errors.Is(err, context.DeadlineExceeded) && time.Since(beginning)-t.began < t.up.patience {
 		t.use.Cancelled()
 		return
 	}
@@ -163,7 +161,7 @@ func (t *trial) Closed(answered, reset bool) {
 	switch {
 	case answered:
 		t.use.Closed(balance.Answered)
-	case reset:
+	case reset && !t.up.ownWay:
 		t.use.Closed(balance.Reset)
 	default:
 		t.use.Closed(balance.Silent)

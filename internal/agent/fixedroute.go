@@ -53,13 +53,14 @@ func (f *fixedRouter) route(service *fixedService, table *identity.Table, w way)
 	b := &service.binding
 	route := proxy.Route{Client: proxy.Client{Name: w.from.Addr().String()}, Port: b.Port, Target: b.Text}
 	var container *dockerd.Container
+	who := proxy.ClientAddr(w.from.Addr()).String()
 	// Who it is matters to the log alone here, so an unsure answer will do.
 	if table != nil {
 		if n := table.At(w.from.Addr()); n != nil {
-			route.Client, container = clientOf(n.Clients[0]), n.Owner
+			route.Client, container, who = clientOf(n.Clients[0]), n.Owner, n.Owner.ShortID()
 		}
 	}
-	return f.agent.bound(route, b, w, container)
+	return f.agent.bound(route, b, w, who, container)
 }
 
 // RouteNow is Route for those who need not say who they are.

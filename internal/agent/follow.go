@@ -69,6 +69,7 @@ func (a *agent) act(ctx, watching context.Context, t *tuning, snapshot *dockerd.
 		a.resolver.Keep(a.listenersTargets(t), a.upstreams.declared.byOwner()...) // before a connection can ask for one
 	}
 	a.table.store(table)
+	a.shareAmong(table)
 	for _, m := range a.running {
 		m.update(ctx, table)
 	}

@@ -13,7 +13,7 @@ import (
 // layersOf turns what cfg says of options and clients into what bindings are read
 // with. Its error names all that cannot be used.
 func layersOf(cfg config.Config, parse func(string) (resolver.Target, error)) (*binding.Layers, error) {
-	layers := &binding.Layers{Defaults: cfg.Defaults, Targets: map[string]option.Layer{}, Clients: cfg.Clients}
+	layers := &binding.Layers{Defaults: cfg.Defaults, Targets: map[string]option.Layer{}, Clients: cfg.Clients, Limits: cfg.Limits}
 	var errs []error
 	add := func(problems []*option.Problem) {
 		for _, p := range problems {
@@ -71,7 +71,7 @@ func bindingOf(l config.Listener, layers *binding.Layers, parse func(string) (re
 		return b, l.At(err)
 	}
 	var problems []*option.Problem
-	b.Options, problems = layers.Options(b.Target, nil, l.Options)
+	b.Options, problems = layers.ListenerOptions(b.Target, l.Options)
 	errs := make([]error, len(problems))
 	for i, p := range problems {
 		errs[i] = p

@@ -346,5 +346,10 @@ func (nc *newcomer) through(client proxy.Client, dst netip.AddrPort) (proxy.Rout
 	}
 	route.Endpoints = proxy.InOrder(proxy.Endpoint{Addr: dst, Name: "the container itself"})
 	route.Dial = nc.inside.DialTCP
+	who := client.ID
+	if who == "" {
+		who = nc.path
+	}
+	route.Share = nc.agent.places(who, client.Name)
 	return route, nil
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"sync"
 
+	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/option"
@@ -33,7 +34,7 @@ type basis struct {
 type prompt struct {
 	route  *proxy.Route // without Endpoints
 	up     *upstream
-	client string
+	client *balance.Reporter
 	scope  *policy.Scope
 	limit  *proxy.Limit // the client's, which listeners on one port share; nil if it has none
 	bounds proxy.Bounds
@@ -76,7 +77,7 @@ func (a *agent) promptOf(b *binding.Binding, routed func() (proxy.Route, error))
 	route.Endpoints = nil
 	p := &prompt{route: &route, up: c.up, client: c.client, scope: c.scope}
 	if limitsClients(&b.Options) {
-		p.limit, p.bounds = route.Limits[0], clientBounds(&b.Options)
+		p.limit, p.bounds = route.Limits[0].Limit(), clientBounds(&b.Options)
 	}
 	return p
 }

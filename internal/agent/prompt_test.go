@@ -40,7 +40,7 @@ func sameRoute(t *testing.T, route proxy.Route, shared *proxy.Route, c proxy.Cho
 		t.Error("the shared route has the chooser of one connection")
 	}
 	alone, ours := route.Endpoints.(*chooser), c.(*chooser)
-	if alone.agent != ours.agent || alone.up != ours.up || alone.client != ours.client {
+	if alone.agent != ours.agent || alone.up != ours.up || *alone.client != *ours.client {
 		t.Errorf("chooser of %v, %q; want %v, %q", ours.up, ours.client, alone.up, alone.client)
 	}
 	want, got := reflect.ValueOf(route), reflect.ValueOf(*shared)
@@ -175,8 +175,8 @@ func TestListenersOfOnePortShareAClientsLimit(t *testing.T) {
 			for f, bound := range map[*fixedRouter]int{first: 1, second: 5} {
 				r, _ := f.RouteNow(from)
 				want.Set(proxy.Bounds{Open: bound, Queue: b.Options.Queue})
-				if !reflect.DeepEqual(r.Limits[0], want) {
-					t.Errorf("limit %+v; want %+v", r.Limits[0], want)
+				if !reflect.DeepEqual(r.Limits[0].Limit(), want) {
+					t.Errorf("limit %+v; want %+v", r.Limits[0].Limit(), want)
 				}
 			}
 		}
@@ -198,8 +198,8 @@ func TestAContainersRouteIsSharedAsItIs(t *testing.T) {
 	} {
 		withTold(t, nil, func(t *testing.T, a *agent, _ *told, _ binding.Binding) {
 			web := labelled("web", map[string]string{"connect.80": "told://a", "connect.80." + label.option: label.value, "connect.81": "told://b", "connect.82": "nonsense://"})
-			table := a.tableOf(nil, web)
-			n := table.Owned(web.ID)
+			limits := option.Limited{label.option: {}} // allowed
+			n := identity.Build(dockerd.NewSnapshot(web), nil, "", &binding.Layers{Limits: limits}, a.resolver.Parse).Owned(web.ID)
 			for _, port := range []uint16{80, 81, 82, 83} {
 				w := way{netip.MustParseAddrPort("127.0.0.1:4000"), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)}
 				at := &attachment{presence: newPresence(a)}
@@ -348,7 +348,7 @@ func TestTheNextEndpointIsKnownAtOnce(t *testing.T) {
 			t.Errorf("endpoints %v; want the new one", got)
 		}
 		time.Sleep(time.Hour) // in which the balancer has forgotten the pool
-		if got := next(); len(got) != 1 || a.balancer.Pool(b.Text, balanceOptions(&b.Options)) != a.upstreams.of(&b).pool.Load() {
+		if got := next(); len(got) != 1 || a.balancer.Pool(b.Text, balanceOptions(&b.Options)) != a.upstreams.of(&b, nil).pool.Load() {
 			t.Errorf("endpoints %v, of a pool that is not the balancer's", got)
 		}
 		source.say(at())

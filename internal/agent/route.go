@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -36,23 +37,25 @@ func (a *agent) routeFor(namespace *identity.Namespace, w way) (proxy.Route, err
 		return route, proxy.Fail(proxy.NoBinding, fmt.Errorf("container %s: %w", route.Client.Name, b.Problem))
 	}
 	w.from = sourceSeen(namespace, w.from)
-	return a.bound(route, &b, w, client.Container)
+	return a.bound(route, &b, w, namespace.Owner.ShortID(), client.Container)
 }
 
-// bound completes the route of a binding. container is nil for a client that is none.
-func (a *agent) bound(route proxy.Route, b *binding.Binding, w way, container *dockerd.Container) (proxy.Route, error) {
+// bound completes the route of a binding. who is by which key the client has its places
+// (places); container is nil for one that is none.
+func (a *agent) bound(route proxy.Route, b *binding.Binding, w way, who string, container *dockerd.Container) (proxy.Route, error) {
 	scope := a.scopeOf(b, container)
 	if v, at := scope.Target(); v.Denied() {
 		return route, proxy.Fail(proxy.Denied, scope.Deny(v, at))
 	}
-	up := a.upstreams.of(b)
+	up := a.upstreams.of(b, a.tuned().layers)
 	client := route.Client.ID
 	if client == "" {
 		client = w.from.Addr().String()
 	}
 	route.Options = up.carried
-	route.Endpoints = &chooser{agent: a, up: up, client: client, scope: scope}
-	route.Limits = a.upstreams.limitsOf(up, client, route.Client.Name, b)
+	route.Endpoints = &chooser{agent: a, up: up, client: &balance.Reporter{Key: client, Name: route.Client.Name}, scope: scope}
+	route.Share = a.places(who, route.Client.Name)
+	route.Limits = a.upstreams.limitsOf(up, client, who, route.Client.Name, b)
 	if up.options.OnRemoval == option.Drain {
 		route.Opened = a.removals.opened(up)
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/binding"
@@ -22,6 +23,13 @@ type upstream struct {
 	carried proxy.Options
 	balance balance.Options
 	limit   *proxy.Limit // nil without a limit of the target
+
+	// ownWay says that it is dialled otherwise than others dial the target, so that a
+	// failure is no word on the endpoint.
+	ownWay bool
+	// patience is how long an endpoint must have been given to answer if it is to count as
+	// its failure that it did not.
+	patience time.Duration
 
 	// last is shared by all upstreams of one target, which may share a pool, too.
 	last *atomic.Pointer[answer]
@@ -68,6 +76,7 @@ type upstreams struct {
 	mu      sync.Mutex
 	limits  map[targetLimit]*proxy.Limit
 	clients map[clientLimit]*proxy.Limit
+	shares  map[shareKey]*proxy.Share
 }
 
 // targetLimit is a limit that several upstreams may share, whatever else their options
@@ -83,13 +92,17 @@ type clientLimit struct {
 	port   uint16
 }
 
-// of returns the upstream of a binding.
-func (u *upstreams) of(b *binding.Binding) *upstream {
+// of returns the upstream of a binding. layers say what holds for the target whoever asks
+// for it.
+func (u *upstreams) of(b *binding.Binding, layers *binding.Layers) *upstream {
 	key := upstreamKey{b.Text, b.Options}
 	if up, ok := u.all.Load(key); ok {
 		return up.(*upstream)
 	}
 	up := &upstream{text: b.Text, target: b.Target, options: b.Options, carried: carriedOptions(&b.Options), balance: balanceOptions(&b.Options)}
+	shared := layers.Shared(b.Target)
+	up.ownWay = b.Options.Mark != shared.Mark || b.Options.SourceAddress != shared.SourceAddress || b.Options.ProxyProtocol != shared.ProxyProtocol
+	up.patience = patienceFor(&b.Options, &shared)
 	if b.Options.TargetLimit > 0 {
 		up.limit = u.targetLimit(b)
 	}
@@ -99,8 +112,22 @@ func (u *upstreams) of(b *binding.Binding) *upstream {
 	return actual.(*upstream)
 }
 
+// leastPatience is the least time that an endpoint must have had.
+const leastPatience = 500 * time.Millisecond
+
+// patienceFor is how long an endpoint must have been given under the options own, where all
+// others have shared: who gives it less than they do does not say for them that it fails.
+func patienceFor(own, shared *option.Set) time.Duration {
+	if own.AttemptTimeout >= shared.AttemptTimeout && own.Timeout >= shared.Timeout {
+		return leastPatience
+	}
+	return max(leastPatience, min(shared.AttemptTimeout, shared.Timeout))
+}
+
 func (u *upstreams) targetLimit(b *binding.Binding) *proxy.Limit {
-	key := targetLimit{b.Target.String(), proxy.Bounds{Open: b.Options.TargetLimit, Queue: b.Options.Queue}}
+	key := targetLimit{b.Target.String(), proxy.Bounds{
+		Open: b.Options.TargetLimit, Queue: b.Options.Queue, Reserve: reserveOf(b.Options.TargetLimit),
+	}}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if l := u.limits[key]; l != nil {
@@ -115,13 +142,13 @@ func (u *upstreams) targetLimit(b *binding.Binding) *proxy.Limit {
 }
 
 // limitsOf are what a connection of client by the binding b has to pass.
-func (u *upstreams) limitsOf(up *upstream, client string, name string, b *binding.Binding) []*proxy.Limit {
-	var limits []*proxy.Limit
+func (u *upstreams) limitsOf(up *upstream, client, who, name string, b *binding.Binding) []*proxy.Share {
+	var limits []*proxy.Share
 	if limitsClients(&b.Options) {
-		limits = append(limits, u.clientLimit(clientLimit{client, b.Port}, name, &b.Options))
+		limits = append(limits, u.clientLimit(clientLimit{client, b.Port}, name, &b.Options).Alone())
 	}
 	if up.limit != nil {
-		limits = append(limits, up.limit)
+		limits = append(limits, u.share(up.limit, who, name))
 	}
 	return limits
 }
@@ -190,6 +217,7 @@ func (u *upstreams) keep(table *identity.Table) (changed bool) {
 		}
 	}
 	u.sweep(alive)
+	u.sweepShares(alive)
 	if forgotten { // after the last: who looked before has seen what is gone
 		u.forgotten.Add(1)
 	}

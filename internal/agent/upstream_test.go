@@ -94,7 +94,7 @@ func withTold(t *testing.T, options func(*option.Set), test func(t *testing.T, a
 func (a *agent) chooserFor(t *testing.T, b binding.Binding) proxy.Chooser {
 	t.Helper()
 	route, err := a.bound(proxy.Route{Client: proxy.Client{Name: "web", ID: "0123"}, Port: b.Port}, &b,
-		way{netip.MustParseAddrPort("172.17.0.2:4000"), netip.MustParseAddrPort("127.0.0.1:80")}, nil)
+		way{netip.MustParseAddrPort("172.17.0.2:4000"), netip.MustParseAddrPort("127.0.0.1:80")}, "0123", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,13 +236,51 @@ func TestATooShortAttemptIsNobodysFailure(t *testing.T) {
 	})
 }
 
+// TestAnOwnWayIsNobodysFailure: what fails for one who dials otherwise than others do does
+// not count for them.
+func TestAnOwnWayIsNobodysFailure(t *testing.T) {
+	refused := errors.New("refused")
+	for name, test := range map[string]struct {
+		change func(*option.Set)
+		report func(proxy.Verdict)
+		counts bool
+	}{
+		"as all do":      {func(*option.Set) {}, func(v proxy.Verdict) { v.Failed(refused) }, true},
+		"a longer wait":  {func(o *option.Set) { o.Wait = time.Minute }, func(v proxy.Verdict) { v.Failed(refused) }, true},
+		"a mark":         {func(o *option.Set) { o.Mark = 7 }, func(v proxy.Verdict) { v.Failed(refused) }, false},
+		"a source":       {func(o *option.Set) { o.SourceAddress.Client = true }, func(v proxy.Verdict) { v.Failed(refused) }, false},
+		"a PROXY header": {func(o *option.Set) { o.ProxyProtocol = option.ProxyV2 }, func(v proxy.Verdict) { v.Opened(); v.Closed(false, true) }, false},
+		"no header":      {func(*option.Set) {}, func(v proxy.Verdict) { v.Opened(); v.Closed(false, true) }, true},
+		"less time than others give it": {func(o *option.Set) { o.AttemptTimeout = 600 * time.Millisecond },
+			func(v proxy.Verdict) { time.Sleep(600 * time.Millisecond); v.Failed(context.DeadlineExceeded) }, false},
+		"less time, but as much as others": {func(o *option.Set) { o.Timeout = 3 * time.Second },
+			func(v proxy.Verdict) { time.Sleep(1500 * time.Millisecond); v.Failed(context.DeadlineExceeded) }, true},
+	} {
+		withTold(t, test.change, func(t *testing.T, a *agent, _ *told, b binding.Binding) {
+			c := a.chooserFor(t, b)
+			if err := c.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			attempt, _ := c.Next()
+			test.report(attempt.Verdict)
+			n := 0
+			for _, s := range a.balancer.Status() {
+				n += s.Failures
+			}
+			if (n > 0) != test.counts {
+				t.Errorf("%s: %d failures; want any: %t", name, n, test.counts)
+			}
+		})
+	}
+}
+
 func TestConnectionsAreDrainedWhenTheirEndpointLeaves(t *testing.T) {
 	withTold(t, func(o *option.Set) { o.OnRemoval, o.DrainAfter = option.Drain, time.Minute }, func(t *testing.T, a *agent, source *told, b binding.Binding) {
 		begin := time.Now()
 		cut := map[string]time.Duration{}
 		var mu sync.Mutex
 		open := func(addr string) (closed func()) {
-			return a.removals.opened(a.upstreams.of(&b))(proxy.Endpoint{Addr: netip.MustParseAddrPort(addr)}, func(err error) {
+			return a.removals.opened(a.upstreams.of(&b, nil))(proxy.Endpoint{Addr: netip.MustParseAddrPort(addr)}, func(err error) {
 				mu.Lock()
 				defer mu.Unlock()
 				if proxy.ReasonOf(err) != proxy.EndpointRemoved {
@@ -285,20 +323,20 @@ func TestConnectionsAreDrainedWhenTheirEndpointLeaves(t *testing.T) {
 
 func TestLimitsAreSharedByThoseWhoSayTheSame(t *testing.T) {
 	withTold(t, func(o *option.Set) { o.TargetLimit, o.ClientLimit = 5, 3 }, func(t *testing.T, a *agent, _ *told, b binding.Binding) {
-		up := a.upstreams.of(&b)
+		up := a.upstreams.of(&b, nil)
 		other := b
 		other.Options.Hedge = time.Second // another binding, the same limit of the target
-		if a.upstreams.of(&other) == up || a.upstreams.of(&other).limit != up.limit {
+		if a.upstreams.of(&other, nil) == up || a.upstreams.of(&other, nil).limit != up.limit {
 			t.Error("bindings that differ in something else do not share the target's limit")
 		}
-		one, two := a.upstreams.limitsOf(up, "1", "web", &b), a.upstreams.limitsOf(up, "2", "shop", &b)
-		again := a.upstreams.limitsOf(a.upstreams.of(&other), "1", "web", &other)
-		if len(one) != 2 || one[0] == two[0] || one[1] != two[1] || one[0] != again[0] {
+		one, two := a.upstreams.limitsOf(up, "1", "1", "web", &b), a.upstreams.limitsOf(up, "2", "2", "shop", &b)
+		again := a.upstreams.limitsOf(a.upstreams.of(&other, nil), "1", "1", "web", &other)
+		if len(one) != 2 || one[0] == two[0] || one[1].Limit() != two[1].Limit() || one[0] != again[0] || one[1] != again[1] {
 			t.Errorf("limits %v, %v, %v; want each client its own, by port, and one for the target", one, two, again)
 		}
 		table := identity.Build(dockerd.NewSnapshot(), nil, "", nil, a.resolver.Parse)
 		a.upstreams.keep(table)
-		if len(a.upstreams.limits)+len(a.upstreams.clients) != 0 || a.upstreams.of(&b) == up {
+		if len(a.upstreams.limits)+len(a.upstreams.clients) != 0 || a.upstreams.of(&b, nil) == up {
 			t.Errorf("limits %v, %v are kept for nobody", a.upstreams.limits, a.upstreams.clients)
 		}
 	})

@@ -1,9 +1,11 @@
 package balance
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -33,8 +35,13 @@ func alike(n int) []Endpoint {
 	return weighted(weights...)
 }
 
+// ownFault is what these tests take for no fault of an endpoint's.
+func ownFault(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.EADDRNOTAVAIL)
+}
+
 func newTestPool(o Options, endpoints ...Endpoint) *Pool {
-	p := New(Config{}).Pool("target", o)
+	p := New(Config{OwnFault: ownFault}).Pool("target", o)
 	p.Update(new(int), endpoints)
 	return p
 }

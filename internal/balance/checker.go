@@ -210,7 +210,7 @@ func (c *checks) run(ctx context.Context, k *checker) {
 		if ctx.Err() != nil {
 			return
 		}
-		if permitted && (err == nil || !ours(err)) { // what is our own fault is no result
+		if permitted && (err == nil || !c.registry.ours(err)) { // what is our own fault is no result
 			c.judge(k, err, first, of.name, of.target)
 			first = false
 		}

@@ -6,6 +6,8 @@ type Choice struct {
 	pool   *Pool
 	client uint64
 	tried  tried
+
+	reporter *Reporter
 }
 
 // Choose begins the choosing of a connection of client, which is who keeps an
@@ -17,6 +19,27 @@ func (p *Pool) Choose(client string) Choice {
 		c.client = hashText(client)
 	}
 	return c
+}
+
+// ChooseFor is Choose for a client that is known: what one client alone says of an endpoint
+// that answers holds for that client.
+func (p *Pool) ChooseFor(r *Reporter) Choice {
+	if pic := p.current(); pic.out > 0 {
+		p.pardon(pic, r)
+	}
+	c := p.Choose(r.Key)
+	c.reporter = r
+	return c
+}
+
+// pardon ends the ejections that one client alone has reported, if r is another.
+func (p *Pool) pardon(pic *picture, r *Reporter) {
+	for i := range pic.roster.members {
+		h := pic.roster.members[i].health
+		if e := h.ejection.Load(); e != nil && e.alone != "" && e.alone != r.Key {
+			h.pardon(e)
+		}
+	}
 }
 
 // Next returns the best endpoint that has not been tried in this round, and false
@@ -62,7 +85,7 @@ func (c *Choice) Again() { c.tried = tried{} }
 func (c *Choice) use(m *member) Use {
 	c.tried.add(m.health)
 	m.health.load.Add(1)
-	return Use{Endpoint: m.shared, pool: c.pool, health: m.health, mark: m.health.mark.Load()}
+	return Use{Endpoint: m.shared, pool: c.pool, health: m.health, mark: m.health.mark.Load(), reporter: c.reporter}
 }
 
 // probe makes this connection the probe of one of g's, if one needs one.

@@ -41,6 +41,7 @@ type health struct {
 	times  int        // ejections one upon another
 	last   int64      // the last failure
 	why    string     // and what it was
+	alone  string     // the key of the one client that reports the failures in a row; "" if there are several, or a dial is among them
 	pools  map[*Pool]struct{}
 	checks map[Check]*checker
 
@@ -53,6 +54,9 @@ type ejection struct {
 	since, until int64
 	why          string
 	byDial       bool // by dials that failed, rather than by resets
+	// alone is the key of the one client that has reported all of the resets: another one
+	// does not heed it. "" if there were several.
+	alone string
 	// probe is when a connection was let through although it is ejected; 0 when
 	// there is none.
 	probe atomic.Int64
@@ -90,18 +94,38 @@ type change struct {
 	lasts    time.Duration // of an ejection to come, or of one that is over
 }
 
+// report is how a failure was noticed, and by whom.
+type report struct {
+	byDial bool
+	from   *Reporter // nil when it is not known
+}
+
+// client is the key of the one client whose word it is: a reset may be the answer to what
+// that has sent. A dial that fails anybody's would.
+func (r report) client() string {
+	if r.byDial || r.from == nil {
+		return ""
+	}
+	return r.from.Key
+}
+
 // fail takes note of a failure of a use that began at mark.
-func (h *health) fail(mark uint64, o *Options, now int64, why string, byDial bool) change {
+func (h *health) fail(mark uint64, o *Options, now int64, why string, by report) change {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	current := h.mark.Load()
 	// A connection that ended an ejection by being opened may still be reset.
-	reopened := !byDial && eraOf(mark)+1 == eraOf(current) && h.ejection.Load() == nil
+	reopened := !by.byDial && eraOf(mark)+1 == eraOf(current) && h.ejection.Load() == nil
 	if eraOf(mark) != eraOf(current) && !reopened {
 		return change{} // it tells of a time before the last change
 	}
 	if now-h.last > int64(lapse) && h.ejection.Load() == nil {
 		h.forgiven.Store(countOf(current))
+	}
+	if h.failures() == 0 {
+		h.alone = by.client()
+	} else if h.alone != by.client() {
+		h.alone = ""
 	}
 	current = current&^0xffffffff | uint64(countOf(current)+1)
 	h.mark.Store(current)
@@ -118,7 +142,7 @@ func (h *health) fail(mark uint64, o *Options, now int64, why string, byDial boo
 	}
 	lasts := o.ejectFor(h.times)
 	h.times++
-	h.ejection.Store(&ejection{since: now, until: now + int64(lasts), why: why, byDial: byDial})
+	h.ejection.Store(&ejection{since: now, until: now + int64(lasts), why: why, byDial: by.byDial, alone: h.alone})
 	next := eraOf(current) + 1
 	if e != nil {
 		next++
@@ -169,6 +193,22 @@ func (h *health) recover(e *ejection, now int64) change {
 	h.mark.Store(uint64(eraOf(mark)+1)<<32 | uint64(countOf(mark)))
 	h.changed()
 	return change{what: recovered, why: e.why, failures: h.failures(), lasts: time.Duration(now - e.since)}
+}
+
+// pardon ends an ejection that one client alone has reported, for another: what it was for
+// is forgotten.
+func (h *health) pardon(e *ejection) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ejection.Load() != e {
+		return
+	}
+	h.ejection.Store(nil)
+	mark := h.mark.Load()
+	h.mark.Store(uint64(eraOf(mark)+1)<<32 | uint64(countOf(mark)))
+	h.forgiven.Store(countOf(mark))
+	h.times--
+	h.changed()
 }
 
 // changed makes every pool that has the address look again. It is called with mu

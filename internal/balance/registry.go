@@ -2,6 +2,7 @@ package balance
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -33,6 +34,9 @@ type Config struct {
 	// Permit says why an address must not be dialled to check an endpoint of target;
 	// published is the endpoint's. nil permits everything.
 	Permit func(target string) func(addr netip.AddrPort, published bool) error
+	// OwnFault says that a dial's error is this host's doing, or the client's, rather than
+	// the endpoint's; nil says so of none but one that was cancelled.
+	OwnFault func(error) bool
 }
 
 // Registry holds the pools and the health of all endpoints of a host. Make one with
@@ -41,6 +45,7 @@ type Config struct {
 type Registry struct {
 	log   *slog.Logger
 	dial  func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
+	ours  func(error) bool
 	epoch time.Time
 
 	permit func(target string) func(addr netip.AddrPort, published bool) error
@@ -61,7 +66,7 @@ type family struct{ pools atomic.Pointer[[]*Pool] }
 // New makes a Registry.
 func New(c Config) *Registry {
 	r := &Registry{
-		log: c.Log, dial: c.Dial, permit: c.Permit, wake: make(chan struct{}, 1), healths: make(map[netip.AddrPort]*health),
+		log: c.Log, dial: c.Dial, ours: c.OwnFault, permit: c.Permit, wake: make(chan struct{}, 1), healths: make(map[netip.AddrPort]*health),
 		epoch: time.Now().Add(-24 * time.Hour), // so that 0 is long ago
 	}
 	if r.log == nil {
@@ -74,6 +79,9 @@ func New(c Config) *Registry {
 		r.permit = func(string) func(netip.AddrPort, bool) error {
 			return func(netip.AddrPort, bool) error { return nil }
 		}
+	}
+	if r.ours == nil {
+		r.ours = func(err error) bool { return errors.Is(err, context.Canceled) }
 	}
 	r.beat.Store(r.now())
 	return r

@@ -2,11 +2,16 @@ package balance
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-
-	"golang.org/x/sys/unix"
 )
+
+// Reporter is the client of a connection, who reports what becomes of an endpoint.
+type Reporter struct {
+	// Key tells clients apart: a container's ID, an address.
+	Key string
+	// Name is for people.
+	Name string
+}
 
 // Use is an endpoint that was chosen for a connection. It counts as one of the
 // endpoint's connections from then on. Exactly one of Failed, Cancelled and Opened
@@ -17,6 +22,7 @@ type Use struct {
 	health    *health
 	mark      uint64    // the health's when it was chosen
 	probe     *ejection // set when it is the probe of that ejection
+	reporter  *Reporter // nil when it is not known
 }
 
 // End says how a connection that was opened ended, as far as the endpoint's health
@@ -35,16 +41,15 @@ const (
 )
 
 // Failed says that the endpoint could not be dialled. What is not the endpoint's
-// doing (no descriptors or ports left here, a context that was cancelled) counts as
-// Cancelled. A dial that was given less time than an answer takes should be reported
+// doing (Config.OwnFault) counts as Cancelled. A dial that was given less time than an answer takes should be reported
 // as Cancelled too.
 func (u Use) Failed(err error) {
-	if err == nil || ours(err) {
+	if err == nil || u.pool.registry.ours(err) {
 		u.Cancelled()
 		return
 	}
 	u.health.load.Add(-1)
-	u.tell(u.health.fail(u.mark, &u.pool.options, u.pool.registry.now(), err.Error(), true))
+	u.tell(u.health.fail(u.mark, &u.pool.options, u.pool.registry.now(), err.Error(), report{byDial: true, from: u.reporter}))
 }
 
 // Cancelled says that it was given up without a verdict: a hedge lost, the client
@@ -71,7 +76,7 @@ func (u Use) Closed(end End) {
 	case Answered:
 		u.tell(u.health.answered(u.mark, u.pool.registry.now()))
 	case Reset:
-		u.tell(u.health.fail(u.mark, &u.pool.options, u.pool.registry.now(), "reset before any byte", false))
+		u.tell(u.health.fail(u.mark, &u.pool.options, u.pool.registry.now(), "reset before any byte", report{from: u.reporter}))
 	}
 }
 
@@ -84,19 +89,10 @@ func (u Use) tell(c change) {
 	if c.what == recovered {
 		level, lasting = slog.LevelInfo, "after"
 	}
-	u.pool.registry.log.Log(context.Background(), level, c.what, "endpoint", u.Addr.String(), "name", u.Name,
-		"target", u.pool.target, "why", c.why, "failures", c.failures, lasting, c.lasts.String())
-}
-
-// ours says that err is about this host rather than the endpoint.
-func ours(err error) bool {
-	if errors.Is(err, context.Canceled) {
-		return true
+	attributes := []any{"endpoint", u.Addr.String(), "name", u.Name,
+		"target", u.pool.target, "why", c.why, "failures", c.failures, lasting, c.lasts.String()}
+	if u.reporter != nil {
+		attributes = append(attributes, "reported_by", u.reporter.Name, "reporter_id", u.reporter.Key)
 	}
-	for _, e := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EADDRNOTAVAIL, unix.EADDRINUSE} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
+	u.pool.registry.log.Log(context.Background(), level, c.what, attributes...)
 }

@@ -22,6 +22,8 @@ type Layers struct {
 	// Permit says why a container must not have a target at all, whatever it resolves to;
 	// such a port is quarantined, and the target never watched. nil permits everything.
 	Permit func(Declarer, Place, resolver.Target) error
+	// Limits are what containers may choose of options.
+	Limits option.Limited
 }
 
 func (l *Layers) permit(d Declarer, place Place, target resolver.Target) error {
@@ -103,15 +105,36 @@ func (l *Layers) ofTarget(target resolver.Target) string {
 	return text
 }
 
-// Options merges what holds for a port that leads to target: the layers of the
-// configuration, then wide, which is for all ports of its container, then own.
+// Options merges what holds for a port of a container that leads to target: the layers of
+// the configuration, then wide, which is for all ports of its container, then own, within
+// the limits.
 func (l *Layers) Options(target resolver.Target, wide, own option.Layer) (option.Set, []*option.Problem) {
-	var shared []option.Layer
+	var limits option.Limited
 	if l != nil {
-		shared = slices.Clone(l.Defaults)
-		if text := l.ofTarget(target); text != "" {
-			shared = append(shared, l.Targets[text])
-		}
+		limits = l.Limits
 	}
-	return option.Merge(append(shared, wide), own)
+	return option.MergeLimited(limits, append(l.shared(target), wide), own)
+}
+
+// ListenerOptions merges what holds for a listener that leads to target: the layers of the
+// configuration, then own. All of them are the operator's.
+func (l *Layers) ListenerOptions(target resolver.Target, own option.Layer) (option.Set, []*option.Problem) {
+	return option.Merge(l.shared(target), own)
+}
+
+// Shared is what holds for target whoever asks for it.
+func (l *Layers) Shared(target resolver.Target) option.Set {
+	set, _ := option.Merge(l.shared(target), nil) // its problems have been told when it was read
+	return set
+}
+
+func (l *Layers) shared(target resolver.Target) []option.Layer {
+	if l == nil {
+		return nil
+	}
+	shared := slices.Clone(l.Defaults)
+	if text := l.ofTarget(target); text != "" {
+		shared = append(shared, l.Targets[text])
+	}
+	return shared
 }

@@ -53,7 +53,7 @@ func (r *reader) option(port uint16, o portOption) {
 // like are other programs'.
 func (r *reader) wideOption(name, origin, value string) bool {
 	if option.Known(name) {
-		r.wide = append(r.wide, option.Setting{Name: name, Text: value, Origin: origin})
+		r.wide = append(r.wide, option.Setting{Name: name, Text: value, Origin: origin, By: option.ByContainer})
 		return true
 	}
 	if strings.ContainsAny(name, "0123456789") {

@@ -19,9 +19,19 @@ func layer(origin string, pairs ...string) option.Layer {
 	return l
 }
 
+// allowed lets containers set what is the operator's.
+func allowed() option.Limited {
+	limits := option.Limited{}
+	for _, name := range option.Names() {
+		limits[name] = option.Limit{}
+	}
+	return limits
+}
+
 // TestLayers: each layer wins over those below it.
 func TestLayers(t *testing.T) {
 	layers := &Layers{
+		Limits: allowed(),
 		Defaults: []option.Layer{layer("file", "wait", "1s", "queue", "1", "hedge", "1ms", "mark", "1", "client-rate", "1", "eject-after", "1", "client-limit", "1"),
 			layer("flag", "queue", "2", "hedge", "2ms", "mark", "2", "client-rate", "2", "eject-after", "2", "client-limit", "2")},
 		Targets: map[string]option.Layer{"redis:6379": layer("target", "hedge", "3ms", "mark", "3", "client-rate", "3", "eject-after", "3", "client-limit", "3")},
@@ -102,8 +112,8 @@ func TestBadOption(t *testing.T) {
 		{map[string]string{"connect.2.wait": "1s"}, []string{"BACKEND_3_WAIT=2s"}, 3 * time.Second, []string{
 			"label connect.2.wait: an option of port 2, which nothing declares (" + labelHint + ")",
 			"environment BACKEND_3_WAIT: an option of port 3, which nothing declares (" + labelHint + ")"}},
-		{map[string]string{"connect.check-path": "/health", "connect.check": "tcp", "connect.2": "b:2"}, nil, 3 * time.Second,
-			[]string{"label connect.check-path: check-path does nothing with check tcp (set check to http, or leave it out)"}},
+		{map[string]string{"connect.drain-after": "1m", "connect.on-removal": "keep", "connect.2": "b:2"}, nil, 3 * time.Second,
+			[]string{"label connect.drain-after: drain-after does nothing with on-removal keep (set on-removal to drain, or leave it out)"}},
 	} {
 		labels := map[string]string{"connect.1": "a:1"}
 		for k, v := range test.labels {

@@ -202,7 +202,7 @@ func (r *reader) label(key, value string) {
 		return
 	}
 	if name != "" {
-		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin}})
+		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin, By: option.ByContainer}})
 		return
 	}
 	r.declare(port, declaration{rank: rank, key: key, origin: origin, text: value})
@@ -256,7 +256,7 @@ func (r *reader) variable(key, word, portText, name, value string) {
 		return
 	}
 	if name != "" {
-		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin}})
+		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin, By: option.ByContainer}})
 		return
 	}
 	r.declare(port, declaration{rank: rank, key: key, origin: origin, text: value})

@@ -121,6 +121,8 @@ type Config struct {
 	Clients []binding.Static
 	// Policy is who may reach what.
 	Policy Policy
+	// Limits are what containers may choose of options.
+	Limits option.Limited
 	// MaxConnections is how many connections may be open; 0 is as many as the limit
 	// of open files is good for.
 	MaxConnections int

@@ -27,13 +27,14 @@ const maxFile = 1 << 20
 type File struct {
 	// Flags are the flags of run that it sets, in its order.
 	Flags []FileFlag
-	// Defaults, Targets, Listeners and Clients are as in Config.
+	// Defaults, Targets, Listeners, Clients and Limits are as in Config.
 	Defaults  option.Layer
 	Targets   []TargetOptions
 	Listeners []Listener
 	Clients   []binding.Static
 	// Policy are the rules of Policy that the file has.
 	Policy []policy.Rule
+	Limits option.Limited
 }
 
 // FileFlag is one flag as a file sets it.
@@ -52,6 +53,7 @@ const (
 	keyListen   = "listen"
 	keyClients  = "clients"
 	keyPolicy   = "policy"
+	keyLimits   = "limits"
 )
 
 // ReadFile reads the configuration file at name. flags are the names of the flags
@@ -114,7 +116,7 @@ func (r *fileReader) parse(content []byte) (*yaml.Node, error) {
 
 // top reads the file's own keys.
 func (r *fileReader) top(root *yaml.Node, flags []string) {
-	own := []string{keyDefaults, keyTargets, keyListen, keyClients, keyPolicy}
+	own := []string{keyDefaults, keyTargets, keyListen, keyClients, keyPolicy, keyLimits}
 	known := slices.Concat(own, flags)
 	slices.Sort(known)
 	for key, value := range r.mapping(root, "the file", known) {
@@ -137,6 +139,8 @@ func (r *fileReader) top(root *yaml.Node, flags []string) {
 			}
 		case keyPolicy:
 			r.policy(value)
+		case keyLimits:
+			r.limits(value)
 		default:
 			if values := r.values(value, key.Value); values != nil {
 				r.file.Flags = append(r.file.Flags, FileFlag{Name: key.Value, Values: values, Origin: r.at(key)})

@@ -85,6 +85,12 @@ func TestValidFiles(t *testing.T) {
 					Kinds: []string{"consul"}, Targets: []string{"services/*"}, Registries: []string{"10.9.9.9:8500"}},
 			},
 		},
+		"valid-limits.yml": {Limits: option.Limited{
+			"client-limit": {Most: "100", Origin: "valid-limits.yml:2:3"}, "wait": {Least: "0", Most: "10s", Origin: "valid-limits.yml:3:3"},
+			"policy": {Words: []string{"random", "first"}, Origin: "valid-limits.yml:4:3"}, "queue": {Most: "10", Origin: "valid-limits.yml:5:3"},
+			"mark": {Origin: "valid-limits.yml:6:3"}, "eject-after": {Origin: "valid-limits.yml:7:3"}, "eject-for": {Origin: "valid-limits.yml:7:3"},
+			"eject-for-max": {Origin: "valid-limits.yml:7:3"}, "eject-most": {Origin: "valid-limits.yml:7:3"},
+		}},
 		"valid-all.yml": {
 			Flags: []FileFlag{
 				{Name: "log-level", Values: []string{"debug"}, Origin: at + "1:1"},

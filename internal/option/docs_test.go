@@ -45,7 +45,7 @@ func tables() string {
 	for _, o := range All() {
 		if o.Group != group {
 			group = o.Group
-			fmt.Fprintf(&out, "\n## %s\n\n| option | default | takes | |\n| --- | --- | --- | --- |\n", group)
+			fmt.Fprintf(&out, "\n## %s\n\n| option | default | takes | who | |\n| --- | --- | --- | --- | --- |\n", group)
 		}
 		preset := "`" + o.Default + "`"
 		if o.Default == "" {
@@ -55,7 +55,11 @@ func tables() string {
 		if o.Kind == Enumeration {
 			takes = "`" + strings.Join(o.Words, "`, `") + "`"
 		}
-		fmt.Fprintf(&out, "| `%s` | %s | %s | %s |\n", o.Name, preset, takes, o.Help)
+		who := ""
+		if o.Owner == Operator {
+			who = "operator"
+		}
+		fmt.Fprintf(&out, "| `%s` | %s | %s | %s | %s |\n", o.Name, preset, takes, who, o.Help)
 	}
 	return out.String() + "\n"
 }

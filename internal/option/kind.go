@@ -56,7 +56,7 @@ func duration(name string, group Group, preset time.Duration, zero string, least
 		return spelled(d)
 	}
 	return Option{
-		Name: name, Group: group, Kind: Duration, Default: write(preset), Range: allowed, Help: help,
+		Name: name, Group: group, Kind: Duration, Default: write(preset), Range: allowed, Help: help, size: durationSize, zero: zero,
 		put: func(s *Set, text string) error {
 			d, err := time.ParseDuration(text)
 			switch {
@@ -88,7 +88,7 @@ func isNumber(text string) bool {
 func integer[T int | uint16 | uint32](name string, group Group, preset int64, zero string, least, most int64, help string, field func(*Set) *T) Option {
 	allowed := between(zero, strconv.FormatInt(least, 10), strconv.FormatInt(most, 10))
 	return Option{
-		Name: name, Group: group, Kind: Integer, Default: strconv.FormatInt(preset, 10), Range: allowed, Help: help,
+		Name: name, Group: group, Kind: Integer, Default: strconv.FormatInt(preset, 10), Range: allowed, Help: help, size: integerSize, zero: zero,
 		put: func(s *Set, text string) error {
 			n, err := strconv.ParseInt(text, 10, 64)
 			switch {
@@ -109,7 +109,7 @@ func integer[T int | uint16 | uint32](name string, group Group, preset int64, ze
 func percent(name string, group Group, preset int64, help string, field func(*Set) *int) Option {
 	const allowed = "0 to 100 percent"
 	return Option{
-		Name: name, Group: group, Kind: Percent, Default: strconv.FormatInt(preset, 10), Range: allowed, Help: help,
+		Name: name, Group: group, Kind: Percent, Default: strconv.FormatInt(preset, 10), Range: allowed, Help: help, size: integerSize,
 		put: func(s *Set, text string) error {
 			n, err := strconv.Atoi(strings.TrimSuffix(text, "%"))
 			switch {

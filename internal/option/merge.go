@@ -11,6 +11,8 @@ type Setting struct {
 	Name, Text string
 	// Origin says where: "label connect.6379.wait".
 	Origin string
+	// By says who wrote it, and so whether limits hold for it.
+	By By
 }
 
 // Layer is what was set in one place. Of two settings of one option the later wins.
@@ -35,12 +37,25 @@ func (p *Problem) Unwrap() error { return p.Err }
 // that a higher one asks for it, such as the path of a check, may do nothing
 // without a problem. Problems come in the order of the layers.
 func Merge(shared []Layer, own Layer) (Set, []*Problem) {
-	m := &merger{set: Default(), own: len(shared) + 1, written: map[string][]entry{}}
+	m := newMerger(len(shared) + 1)
+	m.addAll(shared, own)
+	return m.finish()
+}
+
+// newMerger makes a merger of which own is the level of the port's own layer.
+func newMerger(own int) *merger {
+	return &merger{set: Default(), own: own, written: map[string][]entry{}}
+}
+
+func (m *merger) addAll(shared []Layer, own Layer) {
 	for i, layer := range slices.Concat(shared, []Layer{own}) {
 		for _, s := range layer {
 			m.add(i+1, s)
 		}
 	}
+}
+
+func (m *merger) finish() (Set, []*Problem) {
 	m.contradictions()
 	m.idle()
 	for _, rejected := range m.rejected {
@@ -60,6 +75,7 @@ type entry struct {
 
 type merger struct {
 	set          Set
+	limits       Limited
 	own          int                // the level of the port's own layer
 	written      map[string][]entry // by option, the lowest first
 	rejected     []*Problem
@@ -72,13 +88,33 @@ func (m *merger) add(level int, s Setting) {
 	m.count++
 	o, err := Lookup(s.Name)
 	if err == nil {
-		err = o.put(&m.set, s.Text)
+		err = o.Validate(s.Text)
+	}
+	if err == nil && s.By == ByContainer && !m.granted(&o, s.Text) {
+		asked := s
+		var used bool
+		if s.Text, used, err = m.limits.within(&o, s.Text); err != nil && used {
+			m.reject(asked, err, m.count)
+			err = nil
+		}
 	}
 	if err != nil {
 		m.reject(s, err, m.count)
 		return
 	}
+	_ = o.put(&m.set, s.Text) // Validate has said that it can be
 	m.written[s.Name] = append(m.written[s.Name], entry{level, s, m.count})
+}
+
+// granted reports whether text is the value of o that holds anyway, by the operator's will.
+func (m *merger) granted(o *Option, text string) bool {
+	set := m.set
+	if o.put(&set, text) != nil || set != m.set {
+		return false
+	}
+	limit, _ := m.limits.of(o)
+	top := m.top(o.Name)
+	return limit.Denied || top.level > 0 && top.setting.By == ByOperator
 }
 
 func (m *merger) note(p *Problem, order int) *Problem {

@@ -1,0 +1,82 @@
+package agent
+
+import (
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/proxy"
+)
+
+// reserveOf is how many of so many places are kept for clients that have few: an eighth. Of
+// fewer than eight there is none to spare.
+func reserveOf(places int) int {
+	const eighth = 8
+	return places / eighth
+}
+
+// shareKey is whose part of which limit.
+type shareKey struct {
+	limit *proxy.Limit
+	who   string
+}
+
+// share is the part of limit of one client; nil of none. who is by which key it is known:
+// the ID of the container whose namespace it is in, or an address (proxy.ClientAddr).
+func (u *upstreams) share(limit *proxy.Limit, who, name string) *proxy.Share {
+	if limit == nil {
+		return nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	key := shareKey{limit, who}
+	if s := u.shares[key]; s != nil {
+		return s
+	}
+	if u.shares == nil {
+		u.shares = map[shareKey]*proxy.Share{}
+	}
+	if len(u.shares) >= mostClients {
+		u.sweepShares(nil)
+	}
+	s := limit.Share(name)
+	u.shares[key] = s
+	return s
+}
+
+// sweepShares forgets the shares that nobody uses of clients that are not alive. Who keeps
+// one asks anew after that (upstreams.forgotten). It is called with mu held.
+func (u *upstreams) sweepShares(alive map[string]bool) {
+	had := len(u.shares)
+	for key, s := range u.shares {
+		if !alive[key.who] && s.Idle() {
+			delete(u.shares, key)
+		}
+	}
+	if len(u.shares) < had {
+		u.forgotten.Add(1)
+	}
+}
+
+// places is the part that a client has of the daemon's connections; nil where there is no
+// limit.
+func (a *agent) places(who, name string) *proxy.Share {
+	if a.server == nil {
+		return nil // parts of the daemon that run alone, for a test
+	}
+	return a.upstreams.share(a.server.Limit, who, name)
+}
+
+// shareAmong lets each of table's clients be sure of a part of what is kept for those that
+// have few.
+func (a *agent) shareAmong(table *identity.Table) {
+	if a.server == nil {
+		return
+	}
+	anybody := len(a.tuned().cfg.Listeners) > 0 // dials a listener without declaring anything
+	clients := 0
+	for _, n := range table.Namespaces() {
+		if anybody || len(n.Bindings()) > 0 {
+			clients++
+		}
+	}
+	a.server.Limit.SetClients(clients)
+	a.server.Unknown.SetClients(clients)
+}

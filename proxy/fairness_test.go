@@ -1,0 +1,293 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// takeAll takes places for s until there is none.
+func takeAll(s *Share) (n int) {
+	for s.tryEnter() {
+		n++
+	}
+	return n
+}
+
+// TestEachClientIsSureOfItsPart: whoever takes all it can get, and in whichever order
+// others come and do the same, nobody is left without its part of the reserve.
+func TestEachClientIsSureOfItsPart(t *testing.T) {
+	const clients, open, reserve = 51, 8160, 1020
+	l := NewLimit("the daemon", "", Bounds{Open: open, Queue: 10, Reserve: reserve})
+	l.SetClients(clients)
+	greedy := l.Share("greedy")
+	if n := takeAll(greedy); n < open-reserve || n > open-reserve/2 {
+		t.Fatalf("alone it gets %d of %d; want all but the reserve of %d, and of that no more than half", n, open, reserve)
+	}
+	for i := range clients - 1 {
+		if n := takeAll(l.Share(fmt.Sprint("client ", i))); n < reserve/2/clients {
+			t.Errorf("client %d gets %d; want its part of the reserve, %d", i, n, reserve/2/clients)
+		}
+	}
+}
+
+// TestEverybodyGetsOne: everybody gets one as long as there is one.
+func TestEverybodyGetsOne(t *testing.T) {
+	l := NewLimit("the daemon", "", Bounds{Open: 80, Reserve: 10})
+	l.SetClients(1000)
+	takeAll(l.Share("greedy"))
+	for i := range 5 {
+		if n := takeAll(l.Share("few")); n < 1 {
+			t.Errorf("newcomer %d gets nothing", i)
+		}
+	}
+}
+
+// TestTheGreediestWaits: what is given back beyond the reserve goes to whoever has the
+// fewest, although others have waited for longer.
+func TestTheGreediestWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimit("the daemon", "", Bounds{Open: 10, Queue: 10})
+		greedy, honest := l.Share("greedy"), l.Share("honest")
+		takeAll(greedy)
+		came := make(chan string, 4)
+		for _, s := range []*Share{greedy, greedy, honest, honest} {
+			go func() {
+				if err := s.enter(t.Context()); err != nil {
+					t.Error(err)
+				}
+				came <- s.name
+			}()
+			synctest.Wait()
+		}
+		var order []string
+		for range 4 {
+			greedy.leave()
+			order = append(order, <-came)
+		}
+		if want := []string{"honest", "honest", "greedy", "greedy"}; !slices.Equal(order, want) {
+			t.Errorf("places went to %v; want %v", order, want)
+		}
+	})
+}
+
+// TestTheQueueIsShared: who fills it makes room for one that has fewer there, by its last.
+func TestTheQueueIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimit("the daemon", "raise it", Bounds{Open: 4, Queue: 4})
+		greedy, honest := l.Share("greedy"), l.Share("honest")
+		takeAll(greedy)
+		ended := make(chan error, 10)
+		enter := func(s *Share) {
+			go func() { ended <- s.enter(t.Context()) }()
+			synctest.Wait()
+		}
+		for range 4 {
+			enter(greedy)
+		}
+		for range 2 {
+			enter(honest)
+			if err := <-ended; ReasonOf(err) != OverLimit || !strings.Contains(err.Error(), "of which greedy has 4") {
+				t.Errorf("%v; want that one of the greedy is turned away", err)
+			}
+		}
+		enter(honest) // they have as many as the others by now
+		if err := <-ended; ReasonOf(err) != OverLimit || !strings.Contains(err.Error(), "queue of 4") {
+			t.Errorf("%v; want that there is no place", err)
+		}
+		for range 4 {
+			greedy.leave()
+		}
+		synctest.Wait()
+		if greedy.open != 2 || honest.open != 2 || l.waiting != 0 {
+			t.Errorf("the greedy has %d, the honest %d, %d wait; want 2, 2 and 0", greedy.open, honest.open, l.waiting)
+		}
+	})
+}
+
+// TestARateIsGivenInTurns: one that asks for all of it does not keep others from theirs,
+// also beside one that has many connections already.
+func TestARateIsGivenInTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimit("the daemon", "", Bounds{Rate: 10, Queue: 100})
+		greedy, honest := l.Share("greedy"), l.Share("honest")
+		takeAll(greedy)
+		var mu sync.Mutex
+		got := map[string]int{}
+		var wg sync.WaitGroup
+		for range 40 {
+			wg.Go(func() {
+				if err := greedy.enter(t.Context()); err == nil {
+					mu.Lock()
+					defer mu.Unlock()
+					got["greedy"]++
+				}
+			})
+		}
+		synctest.Wait()
+		for range 5 {
+			wg.Go(func() {
+				if err := honest.enter(deadline(t, 1500*time.Millisecond)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if got["greedy"] != 40 {
+			t.Errorf("the greedy got %d; want all in the end", got["greedy"])
+		}
+	})
+}
+
+// TestSharesAddUp: whatever happens in whichever order, the sums are right and nobody has
+// more than may be.
+func TestSharesAddUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same every time
+		l := NewLimit("the daemon", "", Bounds{Open: 40, Queue: 12, Reserve: 8})
+		shares := make([]*Share, 7)
+		for i := range shares {
+			shares[i] = l.Share("")
+		}
+		var wg sync.WaitGroup
+		for range 3000 {
+			s := shares[min(random.IntN(12), 6)] // the last of them often
+			stay := time.Duration(random.IntN(200)) * time.Millisecond
+			wg.Go(func() {
+				if s.enter(deadline(t, 50*time.Millisecond)) == nil {
+					time.Sleep(stay)
+					s.leave()
+				}
+			})
+			time.Sleep(time.Duration(random.IntN(4)) * time.Millisecond)
+			l.mu.Lock()
+			open, waiting, active := 0, 0, 0
+			for _, s := range shares {
+				open, waiting = open+s.open, waiting+len(s.waiting)
+				if s.busy() {
+					active++
+				}
+			}
+			if open != l.open || open > 40 || waiting != l.waiting || waiting > 12 || active != l.active {
+				t.Errorf("open %d of %d, waiting %d of %d, active %d of %d", open, l.open, waiting, l.waiting, active, l.active)
+			}
+			l.mu.Unlock()
+		}
+		wg.Wait()
+		if l.open+l.waiting+l.active != 0 {
+			t.Errorf("at the end %d, %d, %d", l.open, l.waiting, l.active)
+		}
+	})
+}
+
+// TestTheUnknownDoNotStandInTheWay: those that come to one listener and wait until it is
+// known whose they are leave places to those of another.
+func TestTheUnknownDoNotStandInTheWay(t *testing.T) {
+	s := &Server{
+		Limit:   NewLimit("the daemon", "raise it", Bounds{Open: 32, Queue: 10, Reserve: 4}),
+		Unknown: NewLimit("unknown", "", Bounds{Open: 8, Reserve: 4}),
+	}
+	here := netip.MustParseAddrPort("127.0.0.1:1")
+	one, two := &Listener{addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}, &Listener{addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}
+	var leaves []func()
+	for {
+		leave, err := s.strangers.enter(s, one, here)
+		if err != nil {
+			if ReasonOf(err) != OverLimit {
+				t.Error(err)
+			}
+			break
+		}
+		leaves = append(leaves, leave)
+	}
+	if n := len(leaves); n < 28 || n > 38 {
+		t.Errorf("one gets %d", n)
+	}
+	leave, err := s.strangers.enter(s, two, here)
+	if err != nil {
+		t.Fatalf("another finds no place: %v", err)
+	}
+	if known := s.Limit.Share("known"); !known.tryEnter() {
+		t.Error("a client that is known finds no place")
+	} else {
+		known.leave()
+	}
+	leave()
+	for _, leave := range leaves {
+		leave()
+	}
+	if s.Limit.Open()+s.Unknown.Open() != 0 || len(s.strangers.all) != 0 {
+		t.Errorf("%d, %d and %v are left", s.Limit.Open(), s.Unknown.Open(), s.strangers.all)
+	}
+}
+
+func TestClientAddr(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7", "::ffff:192.0.2.7": "192.0.2.7", "127.3.2.1": "127.0.0.1", "::1": "127.0.0.1",
+		"2001:db8::1:2:3:4": "2001:db8::", "fe80::1%eth0": "fe80::",
+	} {
+		if got := ClientAddr(netip.MustParseAddr(text)); got.String() != want {
+			t.Errorf("%s is %s; want %s", text, got, want)
+		}
+	}
+}
+
+// TestGreedyClientThroughTheServer: what one client holds, and what of its waits, leaves
+// room for another's.
+func TestGreedyClientThroughTheServer(t *testing.T) {
+	limit := NewLimit("the daemon", "raise it", Bounds{Open: 16, Queue: 4, Reserve: 2})
+	greedy, honest := limit.Share("greedy"), limit.Share("honest")
+	leave := make(chan struct{})
+	e := greeterAll(t, leave)
+	from := net.IPv4(127, 0, 0, 2)
+	l := newLab(t, &Server{Limit: limit, Unknown: NewLimit("unknown", "", Bounds{Open: 64, Reserve: 8}), Accepted: 24},
+		RouterFunc(func(_ context.Context, conn *net.TCPConn) (Route, error) {
+			share := honest
+			if sourceIP(conn).Equal(from) {
+				share = greedy
+			}
+			return Route{Client: Client{Name: share.name}, Share: share, Endpoints: InOrder(e), Options: Options{Wait: time.Hour}}, nil
+		}))
+	var held []net.Conn
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}
+	for range 18 { // 14 of them are served, 4 wait
+		conn, err := dialer.DialContext(t.Context(), "tcp", l.addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		held = append(held, conn)
+	}
+	awaitQueue(t, limit, 4)
+	served := l.dial()
+	if _, err := io.ReadFull(served, make([]byte, 5)); err != nil {
+		t.Fatalf("the honest one is not served: %v", err)
+	}
+	close(leave)
+	for _, conn := range held {
+		if _, err := io.ReadAll(conn); err != nil {
+			t.Error(err)
+		}
+		conn.Close()
+	}
+	if b, err := l.read(served); err != nil || b != "" {
+		t.Errorf("the honest one reads %q, %v; want its end", b, err)
+	}
+	for range 19 {
+		if r := l.record(); r.Err != nil {
+			t.Errorf("%s: %v", r.Route.Client.Name, r.Err)
+		}
+	}
+	wait(t, "all places are given back", func() bool { return limit.Open() == 0 })
+}
+
+func sourceIP(conn *net.TCPConn) net.IP { return conn.RemoteAddr().(*net.TCPAddr).IP }
