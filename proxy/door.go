@@ -89,7 +89,7 @@ func (d *door) accept(l *loop) {
 				inLine(fd)
 			}
 			if s.enter() {
-				l.admit(fd, source, d.router)
+				l.admit(fd, source, d)
 			} else {
 				l.refuse(fd, source, errFull)
 			}

@@ -36,6 +36,9 @@ type Server struct {
 
 	connections sync.WaitGroup
 	accepted    atomic.Int64 // that have not ended
+	flows       flows        // of our own network namespace
+	here        atomic.Int32 // listeners there that are served
+	dialledFrom atomic.Pointer[[]netip.Addr]
 	loops       []*loop
 	nextLoop    atomic.Uint32
 	once        sync.Once
@@ -54,6 +57,7 @@ const (
 // connection it is reset rather than left to wait unseen.
 func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) error {
 	s.init()
+	defer s.enteredHere(listener)()
 	if len(s.loops) > 0 {
 		return s.serveByLoops(ctx, listener, router)
 	}
@@ -71,7 +75,7 @@ func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) e
 		case err == nil:
 			pause = firstAcceptPause
 			if s.enter() {
-				go s.carry(s.ctx, conn, time.Now(), router)
+				go s.carry(s.ctx, conn, time.Now(), listener, router)
 			} else {
 				s.refuse(conn, time.Now(), errFull)
 			}
