@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -13,8 +14,16 @@ import (
 // carry is the whole way of one connection, which is counted.
 func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.Time, listener *Listener, router Router) {
 	source := addrOf(client.RemoteAddr())
+	h := new(hop)
+	s.arrived(h, listener, source, func() (netip.AddrPort, error) { return OriginalDst(client) })
+	if err := h.cameBack(s); err != nil {
+		route := Route{Client: Client{Name: source.Addr().String()}, Port: uint16(listener.addr.Port)}
+		s.unserved(&search{server: s, route: &route, client: client, accepted: accepted, hop: h}, Record{Route: route, Source: source}, err, func() {})
+		return
+	}
 	route, err := s.routeOf(ctx, client, listener, router)
-	search := &search{server: s, route: &route, client: client, accepted: accepted}
+	h.route = &route
+	search := &search{server: s, route: &route, client: client, accepted: accepted, hop: h}
 	if err != nil {
 		s.unserved(search, Record{Route: route, Source: source}, err, func() {})
 		return
@@ -45,6 +54,7 @@ func (s *Server) serve(search *search) {
 // unserved resets a connection that gets no endpoint.
 func (s *Server) unserved(search *search, record Record, err error, leave func()) {
 	record.Err = s.whyUnserved(s.ctx, search.client, err)
+	search.hop.unserved(s, record.Err)
 	reset(search.client)
 	leave()
 	s.gone(&record, search.accepted)
@@ -59,7 +69,9 @@ func (s *Server) goOn(search *search, leave func()) {
 	record := search.record()
 	search.route.Options.apply(search.client)
 	if err := search.sendEarly(s.ctx); err != nil {
+		search.hop.left()
 		reset(search.conn)
+		err = search.hop.reason(err)
 		search.found.closed(false, true)
 		s.unserved(search, record, err, leave)
 		return
@@ -88,9 +100,11 @@ func (s *Server) splice(search *search, record Record, leave func()) {
 		defer closed()
 		defer cut(nil)
 	}
+	defer search.hop.left()
 	record.Up, record.Down, record.Err = splice(ctx, search.client, search.conn, search.over, route.Options.limits(search.accepted))
 	record.Up += int64(search.sent)
 	search.found.closed(record.Down > 0, ReasonOf(record.Err) == EndpointGone)
+	record.Err = search.hop.reason(record.Err)
 }
 
 // handOver has a loop carry a connection to its end. It reports false when no descriptor
@@ -102,7 +116,7 @@ func (s *Server) handOver(search *search, record *Record, leave func()) bool {
 		return false
 	}
 	r := &relay{
-		loop: l, route: search.route, verdict: search.found.verdict(), source: record.Source,
+		loop: l, route: search.route, hop: search.hop, verdict: search.found.verdict(), source: record.Source,
 		held: int64(record.Held), attempts: int32(record.Attempts), waitingAt: -1,
 		client: side{fd: int32(client)}, upstream: side{fd: int32(upstream)},
 		more: &more{leave: leave, sent: int64(search.sent)},

@@ -16,6 +16,9 @@ type Listener struct {
 	addr   *net.TCPAddr
 	closed chan struct{}
 
+	elsewhere bool  // it is in another network namespace than ours
+	flows     flows // of that namespace
+
 	mu  sync.Mutex
 	tcp *net.TCPListener // nil once detached or closed
 	fd  int              // once detached; -1 before, and when it is closed
@@ -25,6 +28,13 @@ type Listener struct {
 // only the Listener's does.
 func NewListener(tcp *net.TCPListener) *Listener {
 	return &Listener{addr: tcp.Addr().(*net.TCPAddr), closed: make(chan struct{}), tcp: tcp, fd: -1}
+}
+
+// Elsewhere says that it listens in another network namespace than the process's own. It
+// is called before Serve, and returns l.
+func (l *Listener) Elsewhere() *Listener {
+	l.elsewhere = true
+	return l
 }
 
 // Addr is where it listens, a *net.TCPAddr.

@@ -38,15 +38,24 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *door) {
 		l.hand(fd, source, d)
 		return
 	}
+	r := l.newRelay()
+	if r.hop != nil {
+		r.hop.route = route
+		s.arrived(r.hop, d.listener, source, func() (netip.AddrPort, error) { return OriginalDstOf(fd, source.Addr()) })
+		if err := r.hop.cameBack(s); err != nil {
+			r.hop.unserved(s, err)
+			resetFD(fd)
+			s.gone(&Record{Route: *route, Source: source, Err: err}, l.at(l.now))
+			return
+		}
+	}
 	entered, all := s.tryEnter(route)
 	if !all {
-		s.goOnBy(fd, &search{server: s, route: route.with(chooser), accepted: l.at(l.now), entered: entered}, source, s.serve)
+		s.goOnBy(fd, &search{server: s, route: route.with(chooser), accepted: l.at(l.now), entered: entered, hop: r.hop}, source, s.serve)
 		return
 	}
-	r := &relay{
-		loop: l, route: route, source: source, accepted: l.now, waitingAt: -1,
-		client: side{fd: int32(fd)}, upstream: side{fd: -1}, prompt: l.newPrompt(),
-	}
+	r.route, r.source, r.accepted = route, source, l.now
+	r.client, r.upstream, r.prompt = side{fd: int32(fd)}, side{fd: -1}, l.newPrompt()
 	r.prompt.chooser = chooser
 	l.add(r)
 	early := r.takeEarly()
@@ -55,6 +64,19 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *door) {
 		return
 	}
 	r.dial(early)
+}
+
+// newRelay makes a relay, with a hop if it may come back.
+func (l *loop) newRelay() *relay {
+	if !l.server.watchesLoops() {
+		return &relay{loop: l, waitingAt: -1}
+	}
+	both := &struct {
+		relay
+		hop
+	}{relay: relay{loop: l, waitingAt: -1}}
+	both.relay.hop = &both.hop
+	return &both.relay
 }
 
 // takeEarly takes what the client has sent by now, in the loop's buffer. What cannot be
@@ -155,6 +177,12 @@ func (r *relay) dial(early []byte) {
 		r.handBack(nil)
 		return
 	}
+	if err := r.hop.leadsBack(r.loop.server, attempt.Addr); err != nil {
+		attempt.cancelled()
+		p.early = bytes.Clone(early)
+		r.handBack(err)
+		return
+	}
 	r.attempts++
 	timeout := firstPositive(r.route.Options.Timeout, defaultDialTimeout)
 	if attempt.Left > 1 { // as in search.dial
@@ -206,6 +234,7 @@ func (r *relay) connect(addr netip.AddrPort, early []byte) (isUp bool, err error
 	if err := connectRaw(fd, addr); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // an errno
 		return false, dialError(addr, "connect", err)
 	}
+	r.hop.dialledFD(r.loop.server, fd, addr)
 	if len(early) > 0 {
 		n, err := sendRaw(fd, early, 0)
 		switch err {
@@ -327,13 +356,14 @@ func (r *relay) attemptFailed(err error) {
 func (r *relay) handBack(failure error) {
 	l, s := r.loop, r.loop.server
 	if r.upstream.fd >= 0 {
+		r.hop.left()
 		closeRaw(int(r.upstream.fd))
 		r.upstream.fd = -1
 	}
 	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
 	search := &search{
 		server: s, route: r.route.with(r.prompt.chooser), accepted: l.at(r.accepted), since: l.at(r.prompt.began),
-		attempts: int(r.attempts), entered: s.limits(r.route), early: r.prompt.early,
+		attempts: int(r.attempts), entered: s.limits(r.route), early: r.prompt.early, hop: r.hop,
 	}
 	if failure != nil {
 		search.inRound, search.failures = true, []error{failure}

@@ -18,6 +18,8 @@ const (
 	// Denied: the client may not reach what it asks for; or the source address is a
 	// container's, but another container could have forged it.
 	Denied Reason = "denied"
+	// Loop: what was dialled for the connection came back to one of our own listeners.
+	Loop Reason = "loop"
 	// ResolveFailed: the source of the target could not be asked.
 	ResolveFailed Reason = "resolve_failed"
 	// NoEndpoints: the source is well and knows nobody who serves the target.
@@ -50,7 +52,7 @@ const (
 // Reasons lists every Reason, for documentation and metrics.
 func Reasons() []Reason {
 	return []Reason{
-		UnknownClient, NoBinding, Denied, ResolveFailed, NoEndpoints, DialFailed, OverLimit, ClientGone, EndpointGone,
+		UnknownClient, NoBinding, Denied, ResolveFailed, NoEndpoints, DialFailed, Loop, OverLimit, ClientGone, EndpointGone,
 		IdleTimeout, HalfClosedTimeout, LifetimeOver, EndpointRemoved, DaemonGone, DrainTimeout,
 	}
 }

@@ -15,6 +15,7 @@ import (
 type relay struct {
 	loop       *loop
 	route      *Route
+	hop        *hop // nil if it cannot come back
 	verdict    Verdict
 	more       *more   // what few connections have; nil for the others
 	prompt     *prompt // while it is connecting
@@ -352,6 +353,7 @@ func (r *relay) end() {
 
 // closeBoth closes both sockets, with a reset unless the end is a clean one.
 func (r *relay) closeBoth() {
+	r.hop.left()
 	if r.kept != 0 {
 		r.ignore()
 		r.loop.closing.Lock()
@@ -382,6 +384,7 @@ func (r *relay) report() {
 	if r.verdict != nil { // an endpoint has answered
 		record.Endpoint = r.verdict.Endpoint()
 		r.verdict.Closed(record.Down > 0, ReasonOf(record.Err) == EndpointGone)
+		record.Err = r.hop.reason(record.Err)
 	}
 	leave := func() { s.leave(r.route) }
 	if m := r.more; m != nil {

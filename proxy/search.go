@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -27,6 +28,7 @@ type search struct {
 	route    *Route
 	client   *net.TCPConn
 	accepted time.Time
+	hop      *hop      // nil while it cannot come back
 	since    time.Time // when the search began; zero means now
 
 	entered  int // limits that have been passed
@@ -125,6 +127,7 @@ func (s *search) establish(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
+		s.hop.left()
 		reset(s.conn)
 		left := errors.Is(err, errClientLeft)
 		s.found.closed(false, !left)
@@ -214,6 +217,9 @@ func (s *search) round(ctx context.Context) error {
 		}
 		s.failures = append(s.failures, context.Cause(ctx))
 	}
+	if !slices.ContainsFunc(s.failures, func(err error) bool { return !isLoop(err) }) {
+		return s.failures[0]
+	}
 	err := fmt.Errorf("%d endpoints dialled, none answered: %w", len(s.failures), errors.Join(firstFew(s.failures)...))
 	return Fail(DialFailed, hint.Wrap(err, "is the backend up, and reachable from this host?"))
 }
@@ -232,9 +238,10 @@ func (s *search) settle(ctx context.Context, a Attempt, conn *net.TCPConn, err e
 	switch {
 	case err == nil:
 		a.opened()
+		s.hop.dialledBy(s.server, conn)
 		s.found, s.conn = a, conn
 		return true
-	case errors.Is(context.Cause(ctx), errClientLeft), errors.Is(context.Cause(ctx), errDrained), errors.Is(err, errOvertaken):
+	case errors.Is(context.Cause(ctx), errClientLeft), errors.Is(context.Cause(ctx), errDrained), errors.Is(err, errOvertaken), isLoop(err):
 		a.cancelled() // it was not the endpoint that failed
 	default:
 		a.failed(err)
@@ -316,6 +323,11 @@ var errOvertaken = errors.New("another endpoint answered first")
 // AttemptTimeout, so that one that swallows packets leaves enough for those behind it.
 // The last one gets all that is left, unless somebody else appears.
 func (s *search) dial(ctx context.Context, a Attempt) (*net.TCPConn, error) {
+	if s.route.Dial == nil {
+		if err := s.hop.leadsBack(s.server, a.Addr); err != nil {
+			return nil, err
+		}
+	}
 	patience := firstPositive(s.route.Options.AttemptTimeout, defaultAttemptTimeout)
 	attempt, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -41,6 +41,9 @@ type Server struct {
 
 	connections sync.WaitGroup
 	accepted    atomic.Int64 // that have not ended
+	flows       flows        // of our own network namespace
+	here        atomic.Int32 // listeners there that are served
+	dialledFrom atomic.Pointer[[]netip.Addr]
 	loops       []*loop
 	nextLoop    atomic.Uint32
 	strangers   strangers
@@ -60,6 +63,7 @@ const (
 // connection it is reset rather than left to wait unseen.
 func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) error {
 	s.init()
+	defer s.enteredHere(listener)()
 	if len(s.loops) > 0 {
 		return s.serveByLoops(ctx, listener, router)
 	}

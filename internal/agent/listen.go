@@ -10,6 +10,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
 )
@@ -18,6 +19,9 @@ import (
 // closed is, which is then or when it could not be served.
 func (a *agent) accept(ctx context.Context, socket handover.Socket, listener *net.TCPListener, router proxy.Router) (closed <-chan struct{}) {
 	take, served, done := a.shelf.put(socket, listener), proxy.NewListener(listener), make(chan struct{})
+	if socket.Namespace != (netns.ID{}) {
+		served.Elsewhere()
+	}
 	remove := a.registry.Add(socket, served)
 	a.accepting.Go(func() {
 		defer close(done)

@@ -1,0 +1,227 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// circle is a Server with several listeners, each of which may lead to another.
+type circle struct {
+	*lab
+	at  []netip.AddrPort
+	end func() []Record // ends accepting, waits for all connections, and returns what was said of them
+}
+
+// newCircle serves as many listeners as there are targets, which leads gives once it is
+// known where they listen.
+func newCircle(t *testing.T, n int, change func(*Listener), leads func(at []netip.AddrPort) [][]netip.AddrPort) *circle {
+	t.Helper()
+	server := &Server{Loops: ways.loops}
+	var mu sync.Mutex
+	var records []Record
+	server.Done = func(r Record) {
+		mu.Lock()
+		defer mu.Unlock()
+		records = append(records, r)
+	}
+	server.init()
+	c := &circle{lab: &lab{t: t, server: server}}
+	var listeners []*Listener
+	for range n {
+		l := NewListener(listen(t))
+		c.at = append(c.at, l.addr.AddrPort())
+		change(l)
+		listeners = append(listeners, l)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, n)
+	for i, to := range leads(c.at) {
+		var endpoints []Endpoint
+		for _, addr := range to {
+			endpoints = append(endpoints, Endpoint{Addr: addr})
+		}
+		router := RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
+			return Route{Client: Client{Name: "app"}, Port: c.at[i].Port(), Target: "target", Endpoints: InOrder(endpoints...)}, nil
+		})
+		go func() { done <- server.Serve(ctx, listeners[i], promptly{router}) }()
+	}
+	if ways.loops > 0 {
+		for _, l := range listeners {
+			wait(t, "a loop has the listener", func() bool {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				return l.fd >= 0
+			})
+		}
+	}
+	c.end = sync.OnceValue(func() []Record {
+		cancel()
+		for range n {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		server.Drain(t.Context())
+		for i := range server.flows.shards {
+			if n := len(server.flows.shards[i].hops); n > 0 {
+				t.Errorf("%d connections are remembered after their end", n)
+			}
+		}
+		return records
+	})
+	t.Cleanup(func() { c.end() })
+	return c
+}
+
+func unchanged(*Listener) {}
+
+// renamed has nobody recognise a listener by its address, as where a rule of the kernel
+// leads connections from another address to it.
+func renamed(l *Listener) {
+	l.addr = &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
+}
+
+func leadsTo(addrs ...netip.AddrPort) []netip.AddrPort { return addrs }
+
+// A listener whose target is itself, or leads back to it by way of another listener.
+func TestLoop(t *testing.T) {
+	for name, leads := range map[string]func(at []netip.AddrPort) [][]netip.AddrPort{
+		"itself": func(at []netip.AddrPort) [][]netip.AddrPort {
+			return [][]netip.AddrPort{leadsTo(at[0]), leadsTo(at[1]), leadsTo(at[2])}
+		},
+		"each other": func(at []netip.AddrPort) [][]netip.AddrPort {
+			return [][]netip.AddrPort{leadsTo(at[1]), leadsTo(at[0]), leadsTo(at[0])}
+		},
+		"three of them": func(at []netip.AddrPort) [][]netip.AddrPort {
+			return [][]netip.AddrPort{leadsTo(at[1]), leadsTo(at[2]), leadsTo(at[0])}
+		},
+		"by another one": func(at []netip.AddrPort) [][]netip.AddrPort {
+			return [][]netip.AddrPort{leadsTo(at[1]), leadsTo(at[1]), leadsTo(at[0])}
+		},
+	} {
+		for seen, change := range map[string]func(*Listener){"by the address": unchanged, "by the connection": renamed} {
+			t.Run(name+", "+seen, func(t *testing.T) {
+				c := newCircle(t, 3, change, leads)
+				c.addr = c.at[0]
+				c.dialRefused()
+				wantLoop(t, c.end())
+			})
+		}
+	}
+}
+
+// wantLoop demands that all that one connection became, and it is not much, was reset
+// because it was a loop.
+func wantLoop(t *testing.T, all []Record) {
+	t.Helper()
+	const most = 12
+	loops := 0
+	for _, r := range all {
+		switch reason := ReasonOf(r.Err); {
+		case reason == Loop:
+			loops++
+			if text := r.Err.Error(); !strings.Contains(text, "app, port") || !strings.Contains(text, "target target") {
+				t.Errorf("the error %q does not name the way", text)
+			}
+		case ways.loops == 0 && (reason == DialFailed || reason == EndpointGone):
+			// A goroutine's dial may be reset before it has ended, and nobody learns from where.
+		default:
+			t.Errorf("a connection of the loop ended by %v", r.Err)
+		}
+	}
+	if loops == 0 || len(all) > most {
+		t.Errorf("one connection became %d, of which %d say that it was a loop", len(all), loops)
+	}
+}
+
+// An endpoint that leads back is passed over for one that does not.
+func TestLoopBesideAnEndpoint(t *testing.T) {
+	good := backend(t, func(conn *net.TCPConn) { defer conn.Close(); _, _ = conn.Write([]byte("good")) }).Addr
+	c := newCircle(t, 1, unchanged, func(at []netip.AddrPort) [][]netip.AddrPort {
+		return [][]netip.AddrPort{leadsTo(at[0], good)}
+	})
+	c.addr = c.at[0]
+	if got, err := c.read(c.dial()); got != "good" || err != nil {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if all := c.end(); len(all) != 1 || all[0].Err != nil || all[0].Endpoint.Addr != good {
+		t.Errorf("%+v", all)
+	}
+}
+
+// One listener may lead to another that leads elsewhere.
+func TestListenersInARow(t *testing.T) {
+	good := backend(t, func(conn *net.TCPConn) { defer conn.Close(); _, _ = conn.Write([]byte("good")) }).Addr
+	c := newCircle(t, 3, unchanged, func(at []netip.AddrPort) [][]netip.AddrPort {
+		return [][]netip.AddrPort{leadsTo(at[1]), leadsTo(at[2]), leadsTo(good)}
+	})
+	c.addr = c.at[0]
+	if got, err := c.read(c.dial()); got != "good" || err != nil {
+		t.Errorf("read %q, %v", got, err)
+	}
+	for _, r := range c.end() {
+		if r.Err != nil {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+// A wildcard listener is reached by every address of ours, and no other.
+func TestListenerAccepts(t *testing.T) {
+	all := &Listener{addr: &net.TCPAddr{Port: 7100}}
+	one := &Listener{addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7100}}
+	six := &Listener{addr: &net.TCPAddr{IP: net.IPv6loopback, Port: 7100}}
+	for _, test := range []struct {
+		listener *Listener
+		addr     string
+		want     bool
+	}{
+		{all, "127.0.0.1:7100", true},
+		{all, "127.8.8.8:7100", true},
+		{all, "[::1]:7100", true},
+		{all, "[::ffff:127.0.0.1]:7100", true},
+		{all, "0.0.0.0:7100", true},
+		{all, "127.0.0.1:7101", false},
+		{all, "192.0.2.1:7100", false},
+		{one, "127.0.0.1:7100", true},
+		{one, "[::ffff:127.0.0.1]:7100", true},
+		{one, "127.0.0.2:7100", false},
+		{one, "[::1]:7100", false},
+		{six, "[::1]:7100", true},
+		{six, "127.0.0.1:7100", false},
+		{(&Listener{addr: one.addr}).Elsewhere(), "127.0.0.1:7100", false},
+	} {
+		if got := test.listener.accepts(netip.MustParseAddrPort(test.addr)); got != test.want {
+			t.Errorf("%s by %s: %v", test.addr, test.listener.addr, got)
+		}
+	}
+}
+
+func TestKeysOfFlows(t *testing.T) {
+	seen := map[uint64]string{}
+	for _, text := range []string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.2:1", "[::1]:1", "[::1]:2", "[fe80::1]:1"} {
+		key := keyOf(netip.MustParseAddrPort(text))
+		if other, ok := seen[key]; ok {
+			t.Errorf("%s and %s have one key", text, other)
+		}
+		seen[key] = text
+	}
+	if keyOf(netip.MustParseAddrPort("[::ffff:127.0.0.1]:1")) != keyOf(netip.MustParseAddrPort("127.0.0.1:1")) {
+		t.Error("an IPv4 address that is written as IPv6 is another one")
+	}
+}
+
+func BenchmarkFlows(b *testing.B) {
+	var f flows
+	h := hop{local: keyOf(netip.MustParseAddrPort("127.0.0.1:40000"))}
+	b.ReportAllocs()
+	for b.Loop() {
+		f.put(&h)
+		f.find(h.local, h.remote)
+		f.remove(&h)
+	}
+}
