@@ -166,6 +166,7 @@ func inTime(body io.ReadCloser, limit time.Duration) io.ReadCloser {
 	return t
 }
 
+// Read reads, and says so once it is late.
 func (t *timedBody) Read(p []byte) (int, error) {
 	n, err := t.ReadCloser.Read(p)
 	if err != nil && err != io.EOF && t.late.Load() {
@@ -174,6 +175,7 @@ func (t *timedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close is that of the body in time.
 func (t *timedBody) Close() error {
 	t.over.Stop()
 	return t.ReadCloser.Close()
