@@ -88,11 +88,11 @@ func (s *shares) assign(operator []Target, owned []Owned) (kept map[Query][]*acc
 			kept[q] = nil
 		}
 	}
-	wanted := make([][]Query, len(owned))
+	wanted, more := make([][]Query, len(owned)), make([]bool, len(owned))
 	counts := make([]int, len(owned))
 	for i := range owned {
-		wanted[i] = owned[i].queries(s.Queries + 1)
-		counts[i] = min(len(wanted[i]), s.Queries)
+		wanted[i], more[i] = owned[i].queries(s.Queries)
+		counts[i] = len(wanted[i])
 	}
 	level := fairLevel(counts, s.AllQueries)
 	s.mu.Lock()
@@ -107,12 +107,12 @@ func (s *shares) assign(operator []Target, owned []Owned) (kept map[Query][]*acc
 				kept[q] = append(owners, a)
 			}
 		}
-		if a.queries < len(wanted[i]) {
+		if a.queries < len(wanted[i]) || more[i] {
 			err := tooManyQueries(o.Owner, a.queries, most < s.Queries)
 			for _, q := range wanted[i][a.queries:] {
 				refused[q] = err
 			}
-			if len(wanted[i]) > s.Queries {
+			if more[i] {
 				rest = err
 			}
 		}
@@ -123,23 +123,26 @@ func (s *shares) assign(operator []Target, owned []Owned) (kept map[Query][]*acc
 	return kept, refused, rest
 }
 
-// queries are those of o, each once, and no more than most of them.
-func (o *Owned) queries(most int) []Query {
-	var queries []Query
-	seen := map[Query]struct{}{}
+// queries are those of o, each once, and whether there are more than most of them. It looks
+// at so many that it is quick, too: who writes one thing a hundred thousand times has more.
+func (o *Owned) queries(most int) (queries []Query, more bool) {
+	seen, looked := map[Query]struct{}{}, 0
 	for _, t := range o.Targets {
 		for q := range t.Queries() {
+			if looked++; looked > 8*most {
+				return queries, true
+			}
 			if _, twice := seen[q]; twice {
 				continue
 			}
 			if len(queries) == most {
-				return queries
+				return queries, true
 			}
 			seen[q] = struct{}{}
 			queries = append(queries, q)
 		}
 	}
-	return queries
+	return queries, false
 }
 
 // fairLevel is the most that each of counts may have for all to have no more than total:
