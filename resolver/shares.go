@@ -32,6 +32,9 @@ type Shares struct {
 	// PerSecond bounds how many bytes of answers are read for one owner each second, after
 	// as many at once. Default 4 MiB.
 	PerSecond int
+	// Waiting bounds the connections to registries on which one owner's watches wait for
+	// news; beyond, they ask now and then. Default 64.
+	Waiting int
 	// Servers bounds the servers of its own choice that one owner has asked. Default 16.
 	Servers int
 }
@@ -42,6 +45,7 @@ func (s *Shares) setDefaults() {
 	setDefault(&s.Bytes, 8<<20)
 	setDefault(&s.AllBytes, 128<<20)
 	setDefault(&s.PerSecond, 4<<20)
+	setDefault(&s.Waiting, 64)
 	setDefault(&s.Servers, 16)
 }
 
@@ -64,6 +68,7 @@ type account struct {
 	owner   string
 	reading *rate.Limiter
 	turns   chan struct{} // holds one for each answer that is read as a whole
+	waiting chan struct{} // holds one for each connection on which news are waited for
 
 	// Under shares.mu:
 	bytes   int64
@@ -190,7 +195,7 @@ func (s *shares) account(owner string) *account {
 	if a == nil {
 		a = &account{
 			owner: owner, reading: rate.NewLimiter(rate.Limit(s.PerSecond), s.PerSecond),
-			turns: make(chan struct{}, readsAtOnce), servers: map[string]int{},
+			turns: make(chan struct{}, readsAtOnce), waiting: make(chan struct{}, s.Waiting), servers: map[string]int{},
 		}
 		s.accounts[owner] = a
 	}

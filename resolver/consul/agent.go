@@ -65,7 +65,11 @@ func newAgent(address string, trusted bool, blocking int) (*agent, error) {
 	transport := config.Transport
 	transport.DialContext = dialer.DialContext
 	transport.TLSHandshakeTimeout = dialTimeout
-	transport.MaxIdleConnsPerHost = shortLanes
+	short := shortLanes
+	if !trusted {
+		short = fewShortLanes
+	}
+	transport.MaxIdleConnsPerHost = short
 	transport.MaxResponseHeaderBytes = maxHeader
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {
 		config.Address = path
@@ -85,7 +89,7 @@ func newAgent(address string, trusted bool, blocking int) (*agent, error) {
 	https := strings.HasPrefix(address, "https://") || config.Scheme == "https" && !strings.Contains(address, "://")
 	a := &agent{address: address, https: https, trusted: trusted, transport: transport, crowds: map[scope]*crowd{}}
 	a.home.turn = make(chan struct{}, 1)
-	a.lanes.init(blocking)
+	a.lanes.init(blocking, short)
 	guarded := guardedTransport{base: transport, trusted: trusted, multiplexed: &a.lanes.multiplexed}
 	if path := os.Getenv(api.HTTPTokenFileEnvName); path != "" && trusted {
 		guarded.token = &tokenFile{path: path}
