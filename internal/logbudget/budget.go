@@ -68,8 +68,11 @@ func (b *budget) admit(r *slog.Record, m *measure) bool {
 	if now.IsZero() {
 		now = time.Now()
 	}
-	if !free(r) && !b.hasRate(now, r, m) {
-		return false
+	rated := !free(r)
+	if rated {
+		if m.identify(r); !b.hasRate(now, r, m) {
+			return false
+		}
 	}
 	if second := now.Unix(); second > b.second.Load() {
 		b.begin(second)
@@ -77,6 +80,9 @@ func (b *budget) admit(r *slog.Record, m *measure) bool {
 	size := int64(m.size)
 	if b.total.Add(size) <= Bytes/2 {
 		return true
+	}
+	if !rated {
+		m.identify(r)
 	}
 	if b.share(m, size) {
 		return true
