@@ -167,6 +167,24 @@ func (a *Allowance) Turn(ctx context.Context) (end func(), err error) {
 	}
 }
 
+// Wait counts a connection that the watch holds while it waits for news, until leave is
+// called; false says that its owner holds as many as it may, and the watch is to ask
+// again from time to time instead.
+func (a *Allowance) Wait() (leave func(), ok bool) {
+	owners := a.all()
+	if len(owners) == 0 {
+		return func() {}, true
+	}
+	for _, of := range owners {
+		select {
+		case of.waiting <- struct{}{}:
+			return sync.OnceFunc(func() { <-of.waiting }), true
+		default:
+		}
+	}
+	return nil, false
+}
+
 // Keep says how many bytes the source keeps for the watch from now on. The error says
 // that this is past the owner's share, and carries a hint; then nothing counts as kept.
 func (a *Allowance) Keep(n int) error { return a.recount(false, int64(n)) }

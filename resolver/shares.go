@@ -32,6 +32,9 @@ type Shares struct {
 	// PerSecond bounds how many bytes of answers are read for one owner each second, after
 	// as many at once. Default 4 MiB.
 	PerSecond int
+	// Waiting bounds the connections to registries on which one owner's watches wait for
+	// news; beyond, they ask now and then. Default 64.
+	Waiting int
 	// Servers bounds the servers of its own choice that one owner has asked. Default 16.
 	Servers int
 }
@@ -42,6 +45,7 @@ func (s *Shares) setDefaults() {
 	setDefault(&s.Bytes, 8<<20)
 	setDefault(&s.AllBytes, 128<<20)
 	setDefault(&s.PerSecond, 4<<20)
+	setDefault(&s.Waiting, 64)
 	setDefault(&s.Servers, 16)
 }
 
@@ -64,6 +68,7 @@ type account struct {
 	owner   string
 	reading *rate.Limiter
 	turns   chan struct{} // holds one for each answer that is read as a whole
+	waiting chan struct{} // holds one for each connection on which news are waited for
 
 	// Under shares.mu:
 	bytes   int64
@@ -88,11 +93,11 @@ func (s *shares) assign(operator []Target, owned []Owned) (kept map[Query][]*acc
 			kept[q] = nil
 		}
 	}
-	wanted := make([][]Query, len(owned))
+	wanted, more := make([][]Query, len(owned)), make([]bool, len(owned))
 	counts := make([]int, len(owned))
 	for i := range owned {
-		wanted[i] = owned[i].queries(s.Queries + 1)
-		counts[i] = min(len(wanted[i]), s.Queries)
+		wanted[i], more[i] = owned[i].queries(s.Queries)
+		counts[i] = len(wanted[i])
 	}
 	level := fairLevel(counts, s.AllQueries)
 	s.mu.Lock()
@@ -107,12 +112,12 @@ func (s *shares) assign(operator []Target, owned []Owned) (kept map[Query][]*acc
 				kept[q] = append(owners, a)
 			}
 		}
-		if a.queries < len(wanted[i]) {
+		if a.queries < len(wanted[i]) || more[i] {
 			err := tooManyQueries(o.Owner, a.queries, most < s.Queries)
 			for _, q := range wanted[i][a.queries:] {
 				refused[q] = err
 			}
-			if len(wanted[i]) > s.Queries {
+			if more[i] {
 				rest = err
 			}
 		}
@@ -123,23 +128,26 @@ func (s *shares) assign(operator []Target, owned []Owned) (kept map[Query][]*acc
 	return kept, refused, rest
 }
 
-// queries are those of o, each once, and no more than most of them.
-func (o *Owned) queries(most int) []Query {
-	var queries []Query
-	seen := map[Query]struct{}{}
+// queries are those of o, each once, and whether there are more than most of them. It looks
+// at so many that it is quick, too: who writes one thing a hundred thousand times has more.
+func (o *Owned) queries(most int) (queries []Query, more bool) {
+	seen, looked := map[Query]struct{}{}, 0
 	for _, t := range o.Targets {
 		for q := range t.Queries() {
+			if looked++; looked > 8*most {
+				return queries, true
+			}
 			if _, twice := seen[q]; twice {
 				continue
 			}
 			if len(queries) == most {
-				return queries
+				return queries, true
 			}
 			seen[q] = struct{}{}
 			queries = append(queries, q)
 		}
 	}
-	return queries
+	return queries, false
 }
 
 // fairLevel is the most that each of counts may have for all to have no more than total:
@@ -187,7 +195,7 @@ func (s *shares) account(owner string) *account {
 	if a == nil {
 		a = &account{
 			owner: owner, reading: rate.NewLimiter(rate.Limit(s.PerSecond), s.PerSecond),
-			turns: make(chan struct{}, readsAtOnce), servers: map[string]int{},
+			turns: make(chan struct{}, readsAtOnce), waiting: make(chan struct{}, s.Waiting), servers: map[string]int{},
 		}
 		s.accounts[owner] = a
 	}

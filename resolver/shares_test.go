@@ -212,7 +212,7 @@ func TestReadingIsCounted(t *testing.T) {
 		seen = AllowanceOf(ctx)
 		return hold(ctx, publish)
 	}}
-	options := Options{Shares: Shares{Bytes: 100 << 10, PerSecond: 50 << 10, Servers: 2}}
+	options := Options{Shares: Shares{Bytes: 100 << 10, PerSecond: 50 << 10, Servers: 2, Waiting: 1}}
 	inBubbleWith(t, options, source, func(ctx context.Context, r *Resolver) {
 		body := func(text string) io.ReadCloser { return io.NopCloser(strings.NewReader(text)) }
 		r.Keep([]Target{fake("operators")})
@@ -248,6 +248,14 @@ func TestReadingIsCounted(t *testing.T) {
 		defer cancel()
 		if err := seen.Spend(short, 1<<20); err == nil || errors.Is(err, context.DeadlineExceeded) || hint.Of(err) == "" {
 			t.Errorf("what cannot be read in time: %v; want a reason at once", err)
+		}
+		wait, ok := seen.Wait()
+		if _, second := seen.Wait(); !ok || second {
+			t.Errorf("two connections of one may wait: %t, %t", ok, second)
+		}
+		wait()
+		if _, ok := seen.Wait(); !ok {
+			t.Error("none may wait after the first is closed")
 		}
 		leave, err := seen.Server("one")
 		if err != nil {

@@ -68,8 +68,11 @@ func (b *budget) admit(r *slog.Record, m *measure) bool {
 	if now.IsZero() {
 		now = time.Now()
 	}
-	if !free(r) && !b.hasRate(now, r, m) {
-		return false
+	rated := !free(r)
+	if rated {
+		if m.identify(r); !b.hasRate(now, r, m) {
+			return false
+		}
 	}
 	if second := now.Unix(); second > b.second.Load() {
 		b.begin(second)
@@ -77,6 +80,9 @@ func (b *budget) admit(r *slog.Record, m *measure) bool {
 	size := int64(m.size)
 	if b.total.Add(size) <= Bytes/2 {
 		return true
+	}
+	if !rated {
+		m.identify(r)
 	}
 	if b.share(m, size) {
 		return true
@@ -129,7 +135,7 @@ func (b *budget) hasRate(now time.Time, r *slog.Record, m *measure) bool {
 	if m.target != "" && r.Message != Connection {
 		about := by
 		about.from, about.name = fromTarget, by.name+"\x00"+m.target
-		if !b.take(now, r, kind{r.Message, m.reason, r.Level, about}, m.target, targetRate) {
+		if !b.take(now, kind{r.Message, m.reason, r.Level, about}, m.target, targetRate) {
 			return false
 		}
 		if by.from == fromTarget {
@@ -140,11 +146,11 @@ func (b *budget) hasRate(now time.Time, r *slog.Record, m *measure) bool {
 	if by.from == fromOurselves {
 		limit = ownRate
 	}
-	return b.take(now, r, kind{r.Message, m.reason, r.Level, by}, nameOf(m), limit)
+	return b.take(now, kind{r.Message, m.reason, r.Level, by}, nameOf(m), limit)
 }
 
 // take takes one line of a kind, or counts it. It is called with mu held.
-func (b *budget) take(now time.Time, r *slog.Record, k kind, name string, limit rate) bool {
+func (b *budget) take(now time.Time, k kind, name string, limit rate) bool {
 	state := b.stateOf(now, k, name, limit)
 	state.left = min(limit.burst, state.left+max(0, now.Sub(state.last).Seconds())*limit.perSecond)
 	state.last = now
@@ -190,9 +196,9 @@ func (b *budget) stateOf(now time.Time, k kind, name string, limit rate) *kindSt
 
 // sweep forgets the kinds of which nothing was written for so long that they are as new.
 func (b *budget) sweep(now time.Time) {
-	const new = 10 * time.Second
+	const full = 10 * time.Second // by then a rate lets as much through as at first
 	for k, state := range b.kinds {
-		if state.lost == 0 && now.Sub(state.last) >= new {
+		if state.lost == 0 && now.Sub(state.last) >= full {
 			delete(b.kinds, k)
 		}
 	}

@@ -69,6 +69,7 @@ func (h *Handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	for _, a := range attrs {
 		a = cutAttr(a, Field)
 		base.add(&a)
+		base.note(&a)
 		cut = append(cut, a)
 	}
 	base.long = false

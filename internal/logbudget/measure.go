@@ -39,7 +39,6 @@ func (m *measure) add(a *slog.Attr) {
 			m.long = m.long || taken > Field
 		}
 		m.size += taken
-		m.note(a.Key, text)
 	case slog.KindGroup:
 		group := a.Value.Group()
 		for i := range group {
@@ -53,9 +52,27 @@ func (m *measure) add(a *slog.Attr) {
 	m.long = m.long || tooLong(a.Key)
 }
 
-// note keeps what says whose a record is.
-func (m *measure) note(key, text string) {
-	switch key {
+// identify looks for what says whose a record is.
+func (m *measure) identify(r *slog.Record) {
+	r.Attrs(func(a slog.Attr) bool {
+		m.note(&a)
+		return true
+	})
+}
+
+func (m *measure) note(a *slog.Attr) {
+	switch a.Value.Kind() {
+	case slog.KindString:
+	case slog.KindGroup:
+		group := a.Value.Group()
+		for i := range group {
+			m.note(&group[i])
+		}
+		return
+	default:
+		return
+	}
+	switch text := a.Value.String(); a.Key {
 	case "id":
 		m.id = text
 	case "client":

@@ -70,7 +70,11 @@ func newAgent(address string, trusted bool, blocking int, permit resolver.Permis
 	}
 	transport.DialContext = dialer.DialContext
 	transport.TLSHandshakeTimeout = dialTimeout
-	transport.MaxIdleConnsPerHost = shortLanes
+	short := shortLanes
+	if !trusted {
+		short = fewShortLanes
+	}
+	transport.MaxIdleConnsPerHost = short
 	transport.MaxResponseHeaderBytes = maxHeader
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {
 		config.Address = path
@@ -90,7 +94,7 @@ func newAgent(address string, trusted bool, blocking int, permit resolver.Permis
 	https := strings.HasPrefix(address, "https://") || config.Scheme == "https" && !strings.Contains(address, "://")
 	a := &agent{address: address, https: https, trusted: trusted, transport: transport, crowds: map[scope]*crowd{}}
 	a.home.turn = make(chan struct{}, 1)
-	a.lanes.init(blocking)
+	a.lanes.init(blocking, short)
 	guarded := guardedTransport{base: transport, trusted: trusted, multiplexed: &a.lanes.multiplexed}
 	if path := os.Getenv(api.HTTPTokenFileEnvName); path != "" && trusted {
 		guarded.token = &tokenFile{path: path}
@@ -171,6 +175,7 @@ func inTime(body io.ReadCloser, limit time.Duration) io.ReadCloser {
 	return t
 }
 
+// Read reads, and says so once it is late.
 func (t *timedBody) Read(p []byte) (int, error) {
 	n, err := t.ReadCloser.Read(p)
 	if err != nil && err != io.EOF && t.late.Load() {
@@ -179,6 +184,7 @@ func (t *timedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close is that of the body in time.
 func (t *timedBody) Close() error {
 	t.over.Stop()
 	return t.ReadCloser.Close()

@@ -6,8 +6,10 @@ import (
 	"time"
 )
 
-// shortLanes is how many requests that do not wait may be under way at one agent.
-const shortLanes = 16
+// shortLanes is how many requests that do not wait may be under way at one agent, and
+// fewShortLanes at one that a target names: a client may have many of those asked, and each
+// request takes a descriptor of ours.
+const shortLanes, fewShortLanes = 16, 8
 
 // lanes share out an agent's connections. Over HTTP/1.1 each blocking query takes
 // one for as long as it waits, and an agent refuses those of one address beyond a
@@ -24,16 +26,22 @@ type lanes struct {
 	multiplexed     atomic.Bool
 }
 
-func (l *lanes) init(blocking int) {
-	l.blocking, l.short = make(chan struct{}, blocking), make(chan struct{}, shortLanes)
+func (l *lanes) init(blocking, short int) {
+	l.blocking, l.short = make(chan struct{}, blocking), make(chan struct{}, short)
 }
 
 // lane is for one request, the zero value for one that takes none.
-type lane struct{ taken chan struct{} }
+type lane struct {
+	taken chan struct{}
+	leave func() // gives back what the client has of it; nil for nothing
+}
 
 // release gives the lane back when the agent has nothing to do with the request any
 // more: at once, or later.
 func (l lane) release(later time.Duration) {
+	if l.leave != nil { // with us the connection is closed
+		l.leave()
+	}
 	switch {
 	case l.taken == nil:
 	case later <= 0:
@@ -51,7 +59,7 @@ func (l *lanes) takeBlocking(ctx context.Context, patience time.Duration) (taken
 	}
 	select {
 	case l.blocking <- struct{}{}:
-		return lane{l.blocking}, true
+		return lane{taken: l.blocking}, true
 	default:
 	}
 	if patience == 0 {
@@ -61,7 +69,7 @@ func (l *lanes) takeBlocking(ctx context.Context, patience time.Duration) (taken
 	defer over.Stop()
 	select {
 	case l.blocking <- struct{}{}:
-		return lane{l.blocking}, true
+		return lane{taken: l.blocking}, true
 	case <-over.C:
 	case <-ctx.Done():
 	}

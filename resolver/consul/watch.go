@@ -111,9 +111,16 @@ func (c *Client) awaitTurn(ctx context.Context, a *agent, q question, among **me
 		pause(ctx, jitter(q.every))
 		return lane{}, false, ctx.Err()
 	case q.probe == nil:
+		leave, ok := resolver.AllowanceOf(ctx).Wait()
+		if !ok { // its client has as many connections of ours as it may
+			pause(ctx, jitter(q.every))
+			return lane{}, false, ctx.Err()
+		}
 		if taken, blocking = a.lanes.takeBlocking(ctx, jitter(q.every)); blocking {
+			taken.leave = leave
 			return taken, true, nil
 		}
+		leave()
 		return lane{}, false, ctx.Err()
 	}
 	if taken, blocking = a.lanes.takeBlocking(ctx, 0); blocking {
