@@ -38,10 +38,10 @@ func (r *eventReader) next() (*docker.APIEvents, error) {
 			continue
 		}
 		event := new(docker.APIEvents)
-		if !whole {
-			readHead(r.line, event)
+		if readHead(r.line, event); !whole || event.Actor.ID != "" && !tellsMore(event) {
 			return event, nil
 		}
+		event = new(docker.APIEvents)
 		if decoding := json.Unmarshal(r.line, event); decoding != nil {
 			if err != nil { // the stream has ended within it
 				return nil, err
@@ -50,6 +50,12 @@ func (r *eventReader) next() (*docker.APIEvents, error) {
 		}
 		return event, nil
 	}
+}
+
+// tellsMore reports whether an event of which the head is known has more that matters than
+// that: to decode the attributes takes the longer the more labels there are.
+func tellsMore(event *docker.APIEvents) bool {
+	return event.Type != "container" || event.Action == "create" || event.Action == "kill"
 }
 
 // readLine puts the next line into r.line, as much of it as fits into maxEvent, and reports
@@ -68,7 +74,7 @@ func (r *eventReader) readLine() (whole bool, err error) {
 	}
 }
 
-// readHead reads what comes before the attributes of an event that was cut off.
+// readHead reads what comes before the attributes of an event, which may be cut off.
 func readHead(text []byte, event *docker.APIEvents) {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	texts := map[string]*string{"Type": &event.Type, "Action": &event.Action, "status": &event.Status, "id": &event.ID}
@@ -76,8 +82,9 @@ func readHead(text []byte, event *docker.APIEvents) {
 		return
 	}
 	for {
-		key, err := decoder.Token()
-		if err != nil {
+		token, err := decoder.Token()
+		key, isKey := token.(string) // or the end of an object
+		if err != nil || !isKey {
 			return
 		}
 		value, err := decoder.Token()
@@ -86,7 +93,7 @@ func readHead(text []byte, event *docker.APIEvents) {
 		}
 		switch value := value.(type) {
 		case string:
-			if into := texts[key.(string)]; into != nil { // a key is a string
+			if into := texts[key]; into != nil {
 				*into = value
 			}
 		case json.Delim:

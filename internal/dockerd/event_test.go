@@ -1,6 +1,7 @@
 package dockerd
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +35,44 @@ func TestLongEventsAreReadByTheirHeads(t *testing.T) {
 			t.Errorf("%.90s…: it ends with %v", test.event, err)
 		}
 	}
+}
+
+// TestEventsOfUsualKindsAreReadByTheirHeads: what comes behind is of no use, and may be long.
+func TestEventsOfUsualKindsAreReadByTheirHeads(t *testing.T) {
+	for event, labels := range map[string]int{
+		`{"Type":"container","Action":"start","Actor":{"ID":"a","Attributes":{"l":"x"}},"time":1}`:     0,
+		`{"Type":"container","Action":"start","Actor":{"ID":"a"},"time":1}`:                            0,
+		`{"Type":"container","Action":"create","Actor":{"ID":"a","Attributes":{"l":"x"}}}`:             1,
+		`{"Type":"container","Action":"kill","Actor":{"ID":"a","Attributes":{"signal":"15"}}}`:         1,
+		`{"Type":"network","Action":"connect","Actor":{"ID":"n","Attributes":{"container":"a"}}}`:      1,
+		`{"Action":"create","Type":"container","x":{"y":1},"Actor":{"ID":"a","Attributes":{"l":"x"}}}`: 1,
+	} {
+		e, err := newEventReader(strings.NewReader(event)).next()
+		if err != nil || subject(e) != "a" || len(e.Actor.Attributes) != labels {
+			t.Errorf("%s: subject %q, %d attributes, %v; want a and %d", event, subject(e), len(e.Actor.Attributes), err, labels)
+		}
+	}
+}
+
+// FuzzEvents: no stream of events does more than end.
+func FuzzEvents(f *testing.F) {
+	f.Add([]byte(`{"Type":"container","Action":"start","Actor":{"ID":"a"},"time":1}` + "\n"))
+	f.Add([]byte(`{"Actor":{"ID":"a"}}{}` + "\n[1,2]\n{\"Actor\":{}}"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r := newEventReader(bytes.NewReader(text))
+		for {
+			event, err := r.next()
+			if err != nil {
+				break
+			}
+			subject(event)
+			announced(event)
+			killedBy(event)
+		}
+		if cap(r.line) > 2*maxEvent {
+			t.Errorf("%d bytes are held", cap(r.line))
+		}
+	})
 }
 
 // TestLongEventIsAHint: the container is inspected all the same, and the stream goes on.

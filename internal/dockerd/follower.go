@@ -242,7 +242,11 @@ func (f *follower) apply(ctx context.Context, r result) {
 	default:
 		delete(f.failures, r.id)
 		r.container.Stopping = f.isStopping(r.container)
-		if old := f.containers[r.id]; old == nil || !reflect.DeepEqual(old, r.container) {
+		old := f.containers[r.id]
+		if old != nil && maps.Equal(old.Labels, r.container.Labels) {
+			r.container.Labels = old.Labels // which is held once, and is equal at a glance
+		}
+		if old == nil || !reflect.DeepEqual(old, r.container) {
 			f.containers[r.id] = r.container
 			f.changed = true
 		}
