@@ -5,6 +5,7 @@ package e2e
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -341,6 +342,7 @@ func TestTakeoverFromAnOlderVersion(t *testing.T) {
 		t.Errorf("a connection that waited with the older version: %v", err)
 	}
 	next.wait("took over", time.Second, func(l line) bool { return l.str("msg") == "took over" })
+	diagnose(t, []string{binary}).want("daemon", "ok", fmt.Sprintf("process %d", next.cmd.Process.Pid), "")
 	// An older version that is started now finds its lock held.
 	if _, err := net.Listen("unix", "@ambassadord/redirect"); err == nil {
 		t.Error("the older versions' lock is free beside the new daemon")
@@ -359,7 +361,7 @@ func giveAsBefore(control *net.UnixListener, fixed *net.TCPListener, lock *net.U
 		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 		b := make([]byte, 64<<10)
 		n, err := conn.Read(b)
-		if err == io.EOF || err == nil && n == 0 { // who only looked who listens
+		if errors.Is(err, io.EOF) || err == nil && n == 0 { // who only looked who listens
 			conn.Close()
 			continue
 		}

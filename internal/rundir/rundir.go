@@ -67,7 +67,10 @@ func open(path string, create bool) (*Dir, error) {
 	}
 	defer ns.Close()
 	d := &Dir{path: filepath.Clean(path), ns: ns.ID()}
-	return d, d.with(create, func(int) error { return nil })
+	if err := d.with(create, func(int) error { return nil }); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // String is the folder's path.

@@ -9,6 +9,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -84,7 +85,8 @@ func sockets(folders []string) []string {
 // ask says what a new daemon says.
 func (r *result) ask(kind, name string) {
 	r.Asked++
-	conn, err := net.DialTimeout(kind, name, 100*time.Millisecond)
+	dialer := net.Dialer{Timeout: 100 * time.Millisecond}
+	conn, err := dialer.DialContext(context.Background(), kind, name)
 	if err != nil {
 		return
 	}
