@@ -33,13 +33,13 @@ func TestConfidence(t *testing.T) {
 func TestOwnNames(t *testing.T) {
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
-	if err := os.WriteFile(from, []byte("a@ambassadord/redirectb@ambassadord/controlc"), 0o600); err != nil {
+	if err := os.WriteFile(from, []byte("a@ambassadord/redirectb@ambassadord/controlc/run/ambassadordd"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := ownNames(to, from, host); err != nil {
 		t.Fatal(err)
 	}
-	if got, _ := os.ReadFile(to); string(got) != "a@hosthosthos/redirectb@hosthosthos/controlc" {
+	if got, _ := os.ReadFile(to); string(got) != "a@hosthosthos/redirectb@hosthosthos/controlc/run/hosthosthosd" {
 		t.Errorf("the copy is %q", got)
 	}
 	if err := ownNames(to, to, host); err == nil {

@@ -127,20 +127,25 @@ func declarations(backend, client string) []byte {
 	return b.Bytes()
 }
 
-// namespace is what the names of all abstract sockets of ambassadord begin with. One of
-// them lets one daemon alone serve a host.
-const namespace = "@ambassadord/"
+// What the names of all abstract sockets of ambassadord begin with, and the folder of its
+// lock and sockets. One of either lets one daemon alone serve a host; which, is a matter of
+// the version.
+const (
+	namespace = "@ambassadord/"
+	folder    = "/run/ambassadord"
+)
 
 // ownNames copies a daemon's binary, for it to run beside another: the copy differs in
-// the names of its abstract sockets, and in nothing else.
+// those names, and in nothing else.
 func ownNames(to, from, word string) error {
 	program, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
-	own := []byte(("@" + strings.Repeat(word, len(namespace)))[:len(namespace)-1] + "/")
 	if !bytes.Contains(program, []byte(namespace)) {
 		return fmt.Errorf("%s has no %s in it; is it ambassadord?", from, namespace)
 	}
-	return os.WriteFile(to, bytes.ReplaceAll(program, []byte(namespace), own), 0o755)
+	own := strings.Repeat(word, len(namespace))[:len("ambassadord")]
+	program = bytes.ReplaceAll(program, []byte(namespace), []byte("@"+own+"/"))
+	return os.WriteFile(to, bytes.ReplaceAll(program, []byte(folder), []byte("/run/"+own)), 0o755)
 }

@@ -24,10 +24,10 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if _, err := net.Listen("unix", name); err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 		os.Exit(1)
 	}
-	fmt.Println("listening")
+	fmt.Fprintln(os.Stdout, "listening")
 	_, _ = os.Stdin.Read(make([]byte, 1))
 	os.Exit(0)
 }

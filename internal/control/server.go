@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -165,6 +166,9 @@ func (s *Server) converse(ctx context.Context, c *Conn) {
 	var r Request
 	fds, err := c.Receive(&r, 0)
 	CloseAll(fds) // no request has any
+	if errors.Is(err, io.EOF) {
+		return // it has looked who is here
+	}
 	if err != nil {
 		s.failures.warn(s.Log, "no request at the control socket", err)
 		return

@@ -30,7 +30,7 @@ func (h *host) daemon(ctx context.Context) Result {
 		s.by = holderOf(dir)
 	}
 	if s.by == "" && abstract.Runs(ctx) {
-		s.by = "of a version before the folder " + rundir.Default()
+		s.by = "of an older version, or with another --run-dir"
 	}
 	for _, squatter := range abstract.Squatters(ctx) {
 		s.squatters = append(s.squatters, squatter.Error())

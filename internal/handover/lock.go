@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/abstract"
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -42,6 +45,9 @@ func TakeHostLock(ctx context.Context, dir *rundir.Dir, inherited *Set, log *slo
 		l.file = file
 	}
 	if l.guard != nil {
+		if err := listenAgain(l.guard); err != nil {
+			log.Warn("whoever asks who has the lock of older versions is told of the daemon before us", "error", err)
+		}
 		return l, nil
 	}
 	var err error
@@ -58,6 +64,20 @@ func TakeHostLock(ctx context.Context, dir *rundir.Dir, inherited *Set, log *slo
 	log.Warn("the name that older versions have as their lock is not ours; an older version may serve beside this daemon", "error", fmt.Sprint(err),
 		"hint", "see who has it: ambassadord doctor; it changes nothing for this version")
 	return l, nil
+}
+
+// listenAgain makes a socket that another process has listened at ours: whoever dials it
+// is told of our process, not of that one, which will end (SO_PEERCRED, unix(7)).
+func listenAgain(listener *net.UnixListener) error {
+	raw, err := listener.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var errno error
+	if err := raw.Control(func(fd uintptr) { errno = unix.Listen(int(fd), unix.SOMAXCONN) }); err != nil {
+		return err
+	}
+	return os.NewSyscallError("listen", errno)
 }
 
 // Register adds what a successor inherits; remove takes it away again.

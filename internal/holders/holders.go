@@ -63,7 +63,7 @@ func (index Index) add(pid int) {
 		p.Daemon = filepath.Base(strings.TrimSuffix(exe, " (deleted)")) == program
 	}
 	var st unix.Stat_t
-	if unix.Stat(filepath.Join(dir, "ns/net"), &st) == nil {
+	if unix.Stat(filepath.Join(dir, "ns", "net"), &st) == nil {
 		p.Namespace = netns.ID{Dev: st.Dev, Inode: st.Ino}
 	}
 	var sockets []uint64

@@ -2,6 +2,7 @@ package logbuffer
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ type reader struct {
 	mu     sync.Mutex
 	writes []string
 	shut   chan struct{} // what is written waits until it is closed; nil lets all through
+	gone   bool          // what is written fails
 }
 
 func (r *reader) Write(p []byte) (int, error) {
@@ -24,6 +26,9 @@ func (r *reader) Write(p []byte) (int, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.gone {
+		return 0, errors.New("broken pipe")
+	}
 	r.writes = append(r.writes, string(p))
 	return len(p), nil
 }
@@ -181,4 +186,31 @@ func BenchmarkWrite(b *testing.B) {
 		_, _ = w.Write(line)
 		w.pending = w.pending[:len(w.pending)%(1<<19)]
 	}
+}
+
+// TestReaderThatIsAway has every write fail for a while: lines are lost, and counted when
+// somebody reads again; the Writer ends although nobody does.
+func TestReaderThatIsAway(t *testing.T) {
+	r := &reader{}
+	buffered(t, r, 1000, func(t *testing.T, w *Writer) {
+		away := func(gone bool) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.gone = gone
+		}
+		away(true)
+		for range 3 {
+			say(t, w, "lost")
+			time.Sleep(2 * delay)
+		}
+		away(false)
+		say(t, w, "read")
+		time.Sleep(4 * delay)
+		if got := r.lines(); got != "read\n3 dropped\n" {
+			t.Errorf("the log is %q", got)
+		}
+		away(true)
+		say(t, w, "lost")
+		w.Close()
+	})
 }

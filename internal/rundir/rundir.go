@@ -30,16 +30,17 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
-// folder is the name of the folder, in /run or in a user's own.
-const folder = "ambassadord"
+// usual is where root's folder is. It stands as it is in the program's file, for a copy to
+// be given another by changing that.
+const usual = "/run/ambassadord"
 
 // Default is where the folder is when nothing else is said: /run/ambassadord, and for
 // a user that is not root in XDG_RUNTIME_DIR, which is that user's alone.
 func Default() string {
 	if own := os.Getenv("XDG_RUNTIME_DIR"); os.Geteuid() != 0 && filepath.IsAbs(own) {
-		return filepath.Join(own, folder)
+		return filepath.Join(own, filepath.Base(usual))
 	}
-	return filepath.Join("/run", folder)
+	return usual
 }
 
 // Dir is the folder, as seen by a process in one network namespace.
@@ -66,7 +67,10 @@ func open(path string, create bool) (*Dir, error) {
 	}
 	defer ns.Close()
 	d := &Dir{path: filepath.Clean(path), ns: ns.ID()}
-	return d, d.with(create, func(int) error { return nil })
+	if err := d.with(create, func(int) error { return nil }); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // String is the folder's path.
