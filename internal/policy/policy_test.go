@@ -308,3 +308,19 @@ func TestParseFlag(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkCheck(b *testing.B) {
+	there := netip.MustParseAddrPort("192.0.2.1:6379")
+	for name, p := range map[string]*Policy{
+		"default": New(Config{Host: addrs{"10.0.0.1"}}),
+		"rules":   New(Config{Rules: []Rule{{Action: Deny, To: place(b, "198.51.100.0/24", "host")}, {Action: Allow, To: place(b, "192.0.2.0/24")}}, Host: addrs{}}),
+	} {
+		s := p.Scope(web, of("static", "x"))
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				s.Check(there, false)
+			}
+		})
+	}
+}
