@@ -284,6 +284,14 @@ func TestUnder(t *testing.T) {
 	}
 }
 
+func TestMetadata(t *testing.T) {
+	for _, addr := range Metadata() {
+		if classify(addr)&metadata == 0 {
+			t.Errorf("%s is not known", addr)
+		}
+	}
+}
+
 func TestCheckAllocatesNothing(t *testing.T) {
 	s := New(Config{Rules: []Rule{{Action: Deny, To: place(t, "198.51.100.0/24", "host")}}, Host: addrs{"10.0.0.1"}}).Scope(web, of("static", "x"))
 	there := netip.MustParseAddrPort("192.0.2.1:2375")
