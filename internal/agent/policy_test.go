@@ -236,3 +236,18 @@ func logCounted() (*slog.Logger, *atomic.Int64) {
 	c := &lineCounter{}
 	return slog.New(c), &c.n
 }
+
+// TestPolicyKnowsOurSockets: those of the listeners, of mode link and of the engine.
+func TestPolicyKnowsOurSockets(t *testing.T) {
+	cfg := config.Default()
+	cfg.Listeners = []config.Listener{{Address: ":6379"}, {Address: "127.0.0.1:5432"}}
+	cfg.DockerHost, cfg.Policy.AllowLoopback = "tcp://127.0.0.1:4243", true
+	for _, mode := range []config.Mode{config.Redirect, config.Link} {
+		s := policyOf(cfg, []config.Mode{mode}, nil, nil).Scope(policy.Client{Container: "web"}, policy.Target{})
+		for port, denied := range map[uint16]bool{6379: true, 5432: true, 4243: true, 2375: true, 80: false, cfg.Port: mode == config.Link} {
+			if v := s.Check(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), false); v.Denied() != denied {
+				t.Errorf("mode %s, port %d: %s; want it denied: %t", mode, port, v, denied)
+			}
+		}
+	}
+}
