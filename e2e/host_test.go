@@ -278,7 +278,7 @@ func TestHostForgery(t *testing.T) {
 // launchWithoutAdmin starts mode host without CAP_SYS_ADMIN.
 func launchWithoutAdmin(t *testing.T, args ...string) *daemon {
 	t.Helper()
-	command := append([]string{"--bounding-set=-sys_admin", "--inh-caps=-sys_admin", binary, "run", "--mode", "host", "--log-format", "json"}, args...)
+	command := append([]string{"--bounding-set=-sys_admin", "--inh-caps=-sys_admin", binary, "run", "--allow-loopback", "--mode", "host", "--log-format", "json"}, args...)
 	d := launch(t, exec.Command("setpriv", command...), nil)
 	d.wait("ready", 20*time.Second, func(l line) bool { return l.str("msg") == "ready" })
 	return d

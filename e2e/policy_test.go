@@ -81,7 +81,7 @@ func TestContainersDoNotReachWhatIsTheHosts(t *testing.T) {
 		80: private + "," + open, // what is not denied is served
 		81: open,
 	})
-	checking := labelled(t, "connect.80="+open, "connect.80.check=tcp", "connect.80.check-port="+port, "connect.80.check-interval=100ms")
+	checking := labelled(t, "connect.80="+open, "connect.80.check=tcp", "connect.80.check-port=2375", "connect.80.check-interval=100ms")
 	honest := declaring(t, map[int]string{6379: open})
 	d := startStrictIn(t, hostNamespace(t), map[string]string{"/etc/hosts": string(hosts) + "\n127.0.0.1 inside.test\n"}, nil, "run")
 	attachedTo(d, []client{tenant, checking, honest})
@@ -109,7 +109,7 @@ func TestContainersDoNotReachWhatIsTheHosts(t *testing.T) {
 		}
 	}
 	d.wait("that the check is not made", 10*time.Second, func(l line) bool {
-		return l.str("msg") == "an endpoint is not checked" && strings.Contains(l.str("error"), "loopback")
+		return l.str("msg") == "an endpoint is not checked" && strings.Contains(l.str("error"), engine)
 	})
 	if n := reached.Load() + asEngine.Load(); n > 0 {
 		t.Errorf("what is the host's own was reached %d times", n)
@@ -129,7 +129,7 @@ func TestContainersDoNotReachWhatIsTheHosts(t *testing.T) {
 func TestOperatorAllowsLoopback(t *testing.T) {
 	private, _ := counted(t, "127.0.0.1:0")
 	web := dockertest.Name(t)
-	dockertest.Run(t, "--name", web, "-p", "127.0.0.1::80", dockertest.Image(t), "nc", "-lk", "-p", "80", "-e", "cat")
+	dockertest.Run(t, "--name", web, "-p", "127.0.0.1::80", dockertest.Image(t), "nc", "-ll", "-p", "80", "-e", "cat")
 	tenant := declaring(t, map[int]string{1: private, 2: "docker://" + web + ":80?published=1"})
 	legacy := dockertest.Name(t)
 	configured := client{name: legacy, ns: containerNamespace(t, dockertest.Run(t, "--name", legacy, dockertest.Image(t)))}

@@ -24,14 +24,14 @@ import (
 // labelProject is Compose's label for the project of a container.
 const labelProject = "com.docker.compose.project"
 
-// policyOf compiles what cfg says of who may reach what. registries are the servers that
-// cfg and the environment configure.
-func policyOf(cfg config.Config, registries []string, host policy.Host) *policy.Policy {
+// policyOf compiles what cfg says of who may reach what, for a daemon of those modes.
+// registries are the servers that cfg and the environment configure.
+func policyOf(cfg config.Config, modes []config.Mode, registries []string, host policy.Host) *policy.Policy {
 	c := policy.Config{
 		Rules: cfg.Policy.Rules, AllowLoopback: cfg.Policy.AllowLoopback, FileFolders: cfg.Policy.FileFolders,
 		OwnAddrs: cfg.HostAddrs, Registries: registries, Host: host,
 	}
-	if slices.Contains(cfg.Modes, config.Link) || slices.Contains(cfg.Modes, config.Auto) || slices.Contains(cfg.Modes, config.Host) {
+	if slices.Contains(modes, config.Link) { // what the others listen on is in other namespaces, or at OwnAddrs
 		c.OwnPorts = append(c.OwnPorts, cfg.Port)
 	}
 	for _, l := range cfg.Listeners {

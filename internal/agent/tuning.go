@@ -42,7 +42,7 @@ func (a *agent) settings(cfg config.Config) (*tuning, error) {
 		return nil, err
 	}
 	t := newTuning(cfg, layers)
-	t.policy = policyOf(cfg, a.registries, &a.addrs)
+	t.policy = policyOf(cfg, a.modes, a.registries, &a.addrs)
 	layers.Permit = permit(t.policy)
 	return t, nil
 }

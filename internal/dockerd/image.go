@@ -76,12 +76,17 @@ func (a *askedImage) answered() bool {
 	}
 }
 
+// hasFailed reports whether it is worth asking again.
+func (a *askedImage) hasFailed() bool {
+	return a.answered() && a.err != nil && time.Since(a.at) > imageRetry
+}
+
 // askImage is the answer of an image that is known or asked for, after asking for it if
 // it is neither. It does not wait.
 func (w *Watcher) askImage(id string) *askedImage {
 	w.images.mu.Lock()
 	defer w.images.mu.Unlock()
-	if asked := w.images.all[id]; asked != nil && !(asked.answered() && asked.err != nil && time.Since(asked.at) > imageRetry) {
+	if asked := w.images.all[id]; asked != nil && !asked.hasFailed() {
 		return asked
 	}
 	if w.images.all == nil {

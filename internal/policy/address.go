@@ -57,10 +57,24 @@ func classify(addr netip.Addr) class {
 	case addr.IsUnspecified(), addr.Is4() && thisNetwork.Contains(addr):
 		c = unspecified
 	}
-	if slices.Contains(metadataAddrs, addr) {
+	if isMetadata(addr) {
 		c |= metadata
 	}
 	return c
+}
+
+// isMetadata is asked about every endpoint, of which next to none begins like one of these.
+func isMetadata(addr netip.Addr) bool {
+	if addr.Is4() {
+		switch addr.As4()[0] {
+		case 100, 168, 169, 192:
+		default:
+			return false
+		}
+	} else if addr.As16()[0] != 0xfd {
+		return false
+	}
+	return slices.Contains(metadataAddrs, addr)
 }
 
 // embedded is the IPv4 address that an IPv6 one stands for, beyond the mapped ones, which

@@ -284,6 +284,14 @@ func TestUnder(t *testing.T) {
 	}
 }
 
+func TestMetadata(t *testing.T) {
+	for _, addr := range Metadata() {
+		if classify(addr)&metadata == 0 {
+			t.Errorf("%s is not known", addr)
+		}
+	}
+}
+
 func TestCheckAllocatesNothing(t *testing.T) {
 	s := New(Config{Rules: []Rule{{Action: Deny, To: place(t, "198.51.100.0/24", "host")}}, Host: addrs{"10.0.0.1"}}).Scope(web, of("static", "x"))
 	there := netip.MustParseAddrPort("192.0.2.1:2375")
@@ -306,5 +314,21 @@ func TestParseFlag(t *testing.T) {
 		if _, _, err := ParseFlag(text); err == nil || !strings.HasPrefix(hint.Of(err), fix) {
 			t.Errorf("%q: %v with hint %q; want %q", text, err, hint.Of(err), fix)
 		}
+	}
+}
+
+func BenchmarkCheck(b *testing.B) {
+	there := netip.MustParseAddrPort("192.0.2.1:6379")
+	for name, p := range map[string]*Policy{
+		"default": New(Config{Host: addrs{"10.0.0.1"}}),
+		"rules":   New(Config{Rules: []Rule{{Action: Deny, To: place(b, "198.51.100.0/24", "host")}, {Action: Allow, To: place(b, "192.0.2.0/24")}}, Host: addrs{}}),
+	} {
+		s := p.Scope(web, of("static", "x"))
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				s.Check(there, false)
+			}
+		})
 	}
 }

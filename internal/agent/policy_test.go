@@ -1,0 +1,253 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/internal/policy"
+	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// TestChooserPassesOverWhatIsDenied: it offers the others, and says why when there are
+// none; nothing is held against an endpoint that one client may not dial.
+func TestChooserPassesOverWhatIsDenied(t *testing.T) {
+	eager := func(o *option.Set) { o.EjectAfter = 1 }
+	withTold(t, eager, func(t *testing.T, a *agent, source *told, b binding.Binding) {
+		source.say(at("127.0.0.1:80", "10.0.0.2:80", "169.254.169.254:80"))
+		time.Sleep(time.Second) // in the bubble: the source has said it
+		for range 5 {
+			c := a.chooserFor(t, b)
+			if err := c.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			attempt, ok := c.Next()
+			if !ok || attempt.Addr != netip.MustParseAddrPort("10.0.0.2:80") {
+				t.Fatalf("attempt %v, %t; want the one that may be dialled", attempt.Addr, ok)
+			}
+			attempt.Verdict.Cancelled()
+			if more, ok := c.Next(); ok {
+				t.Fatalf("it also offers %v", more.Addr)
+			}
+			if err := c.(proxy.Denier).Denied(); err == nil || hint.Of(err) == "" {
+				t.Errorf("it says %v of the others", err)
+			}
+		}
+		b.Place = binding.InListener
+		offered := map[string]bool{}
+		c := a.chooserFor(t, b)
+		if err := c.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for attempt, ok := c.Next(); ok; attempt, ok = c.Next() {
+			offered[attempt.Addr.String()] = true
+			attempt.Verdict.Cancelled()
+		}
+		if len(offered) != 3 {
+			t.Errorf("a listener is offered %v; want all: none was ejected for what others may not", offered)
+		}
+	})
+}
+
+// TestReloadHoldsForWhoWaits: a connection that has its route already is asked about by
+// the policy that holds when its endpoint is chosen.
+func TestReloadHoldsForWhoWaits(t *testing.T) {
+	withTold(t, nil, func(t *testing.T, a *agent, source *told, b binding.Binding) {
+		source.say(at("127.0.0.1:80"))
+		time.Sleep(time.Second)
+		tell := func(loopback bool) {
+			next := newTuning(config.Config{}, nil)
+			next.policy = policy.New(policy.Config{AllowLoopback: loopback})
+			a.tune(next)
+		}
+		tell(false)
+		c := a.chooserFor(t, b)
+		for _, allowed := range []bool{false, true, false} {
+			tell(allowed)
+			if err := c.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			attempt, ok := c.Next()
+			if ok != allowed {
+				t.Errorf("offered: %t; want %t", ok, allowed)
+			}
+			if ok {
+				attempt.Verdict.Cancelled()
+			}
+		}
+		a.tuning.Load().replace()
+	})
+}
+
+// TestDeclaredByTheImage: of what a container declares, what its image declares itself is
+// told apart by key and value.
+func TestDeclaredByTheImage(t *testing.T) {
+	image := &dockerd.Image{Labels: map[string]string{"connect.80": "a:1"}, Env: []string{"BACKEND_81=b:1"}}
+	for _, test := range []struct {
+		b     binding.Binding
+		image *dockerd.Image
+		want  policy.Known
+	}{
+		{binding.Binding{Place: binding.InLabel, Key: "connect.80", Text: "a:1"}, image, policy.Yes},
+		{binding.Binding{Place: binding.InLabel, Key: "connect.80", Text: "a:2"}, image, policy.No}, // overridden
+		{binding.Binding{Place: binding.InLabel, Key: "connect[80]", Text: "a:1"}, image, policy.No},
+		{binding.Binding{Place: binding.InEnvironment, Key: "BACKEND_81", Text: "b:1"}, image, policy.Yes},
+		{binding.Binding{Place: binding.InEnvironment, Key: "BACKEND_81", Text: "c:1"}, image, policy.No},
+		{binding.Binding{Place: binding.InEnvironment, Key: "connect.80", Text: "a:1"}, image, policy.No},
+		{binding.Binding{Place: binding.InLabel, Key: "connect.80", Text: "a:1"}, nil, policy.Unknown},
+	} {
+		if got := byImage(&test.b, test.image); got != test.want {
+			t.Errorf("%+v: %v; want %v", test.b, got, test.want)
+		}
+	}
+}
+
+// TestDeniedTargetIsNotWatched: a file that a container must not name is never read.
+func TestDeniedTargetIsNotWatched(t *testing.T) {
+	layers := &binding.Layers{Permit: permit(nil)}
+	withTold(t, nil, func(t *testing.T, a *agent, _ *told, _ binding.Binding) {
+		a.resolver = parserOf(t)
+		table := a.tableOf(layers, labelled("web", map[string]string{
+			"connect.80": "file:///etc/shadow", "connect.81": "file:///etc/ambassadord/a.list", "connect.82": "consul://127.0.0.1:9999/k", "connect.83": "10.0.0.1:80",
+		}))
+		var kept []string
+		for _, target := range table.Targets() {
+			kept = append(kept, target.String())
+		}
+		if got := strings.Join(kept, " "); got != "file:///etc/ambassadord/a.list 10.0.0.1:80" {
+			t.Errorf("watched: %s", got)
+		}
+		n := table.Namespaces()[0]
+		for port, at := range map[uint16]string{80: "/etc/shadow", 82: "127.0.0.1:9999"} {
+			_, err := a.routeFor(n, way{netip.MustParseAddrPort("127.0.0.1:4000"), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)})
+			if proxy.ReasonOf(err) != proxy.Denied || !strings.Contains(err.Error(), at) || !strings.Contains(err.Error(), "container web") || hint.Of(err) == "" {
+				t.Errorf("port %d: %v (%s); want the reason denied, with who and what", port, err, hint.Of(err))
+			}
+		}
+	})
+}
+
+// TestSharedWorkIsDoneByLeaveOfOne: checks and registries are shared, so that one client
+// who may is enough, and none is as much as any container may.
+func TestSharedWorkIsDoneByLeaveOfOne(t *testing.T) {
+	private := netip.MustParseAddrPort("127.0.0.1:9999")
+	withTold(t, nil, func(t *testing.T, a *agent, _ *told, _ binding.Binding) {
+		a.resolver = parserOf(t)
+		place, err := policy.ParsePlace("loopback")
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := newTuning(config.Config{}, &binding.Layers{})
+		next.policy = policy.New(policy.Config{Rules: []policy.Rule{{Action: policy.Allow, Containers: []string{"trusted"}, To: []policy.Place{place}}}})
+		a.tune(next)
+		defer next.replace()
+		declares := map[string]string{"connect.80": "127.0.0.1:9999", "connect.81": "consul://registry.test:9999/k"}
+		other, trusted := labelled("other", declares), labelled("trusted", declares)
+		other.ID, trusted.ID = strings.Repeat("a", 64), strings.Repeat("b", 64)
+		for what, test := range map[string]struct {
+			containers []*dockerd.Container
+			want       bool
+		}{"nobody": {nil, false}, "one who may not": {[]*dockerd.Container{other}, false}, "one of two who may": {[]*dockerd.Container{other, trusted}, true}} {
+			a.tableOf(nil, test.containers...)
+			if err := a.mayCheck("127.0.0.1:9999")(private, false); (err == nil) != test.want {
+				t.Errorf("%s: a check: %v", what, err)
+			}
+			if err := a.mayAsk("registry.test:9999", private); (err == nil) != test.want {
+				t.Errorf("%s: a registry: %v", what, err)
+			}
+			if err := a.mayAsk("registry.test:9999", netip.MustParseAddrPort("10.0.0.1:9999")); err != nil {
+				t.Errorf("%s: a registry elsewhere: %v", what, err)
+			}
+		}
+	})
+}
+
+// TestHostAddrs knows this machine's, and no others.
+func TestHostAddrs(t *testing.T) {
+	var h hostAddrs
+	if !h.Has(netip.MustParseAddr("127.0.0.1")) || h.Has(netip.MustParseAddr("192.0.2.1")) {
+		t.Error("127.0.0.1 is this host's, and 192.0.2.1 nobody's")
+	}
+}
+
+// TestAuditIsLoggedOncePerCase, and no more cases than are remembered.
+func TestAuditIsLoggedOncePerCase(t *testing.T) {
+	withTold(t, nil, func(t *testing.T, a *agent, _ *told, _ binding.Binding) {
+		log, lines := logCounted()
+		s := policy.New(policy.Config{Rules: []policy.Rule{{Action: policy.Audit}}}).Scope(policy.Client{Container: "web"}, policy.Target{Text: "x"})
+		v := s.Check(netip.MustParseAddrPort("10.0.0.1:80"), false)
+		for range 2 * mostAudits {
+			for i := range 3 {
+				a.audits.note(log, s, v, netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(80+i)))
+			}
+		}
+		if n := lines.Load(); n != 3 {
+			t.Errorf("%d lines; want one for each of three", n)
+		}
+		for i := range 2 * mostAudits {
+			a.audits.note(log, s, v, netip.AddrPortFrom(netip.MustParseAddr("10.0.0.2"), uint16(i+1)))
+		}
+		if n := lines.Load(); n != mostAudits {
+			t.Errorf("%d lines; want at most %d in that time", n, mostAudits)
+		}
+		time.Sleep(auditEvery)
+		a.audits.note(log, s, v, netip.MustParseAddrPort("10.0.0.1:80"))
+		if n := lines.Load(); n != mostAudits+1 {
+			t.Errorf("%d lines after that time; want one more", n)
+		}
+	})
+}
+
+// parserOf is a Resolver that parses as the daemon's does, and does not run.
+func parserOf(t *testing.T) *resolver.Resolver {
+	t.Helper()
+	parts, err := build(config.Default(), "", nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(parts.close)
+	return parts.resolver
+}
+
+// lineCounter is a slog.Handler that counts.
+type lineCounter struct{ n atomic.Int64 }
+
+func (*lineCounter) Enabled(context.Context, slog.Level) bool { return true }
+
+func (c *lineCounter) Handle(context.Context, slog.Record) error {
+	c.n.Add(1)
+	return nil
+}
+
+func (c *lineCounter) WithAttrs([]slog.Attr) slog.Handler { return c }
+func (c *lineCounter) WithGroup(string) slog.Handler      { return c }
+
+func logCounted() (*slog.Logger, *atomic.Int64) {
+	c := &lineCounter{}
+	return slog.New(c), &c.n
+}
+
+// TestPolicyKnowsOurSockets: those of the listeners, of mode link and of the engine.
+func TestPolicyKnowsOurSockets(t *testing.T) {
+	cfg := config.Default()
+	cfg.Listeners = []config.Listener{{Address: ":6379"}, {Address: "127.0.0.1:5432"}}
+	cfg.DockerHost, cfg.Policy.AllowLoopback = "tcp://127.0.0.1:4243", true
+	for _, mode := range []config.Mode{config.Redirect, config.Link} {
+		s := policyOf(cfg, []config.Mode{mode}, nil, nil).Scope(policy.Client{Container: "web"}, policy.Target{})
+		for port, denied := range map[uint16]bool{6379: true, 5432: true, 4243: true, 2375: true, 80: false, cfg.Port: mode == config.Link} {
+			if v := s.Check(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), false); v.Denied() != denied {
+				t.Errorf("mode %s, port %d: %s; want it denied: %t", mode, port, v, denied)
+			}
+		}
+	}
+}
