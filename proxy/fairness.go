@@ -144,7 +144,7 @@ func (l *Limit) makeRoom(s *Share) bool {
 		return false
 	}
 	last := most.waiting[len(most.waiting)-1]
-	last.away = l.over(most, "others need its place in the queue, who have fewer there")
+	last.away = true
 	l.part(most, last)
 	close(last.done)
 	return true

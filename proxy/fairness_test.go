@@ -152,7 +152,7 @@ func TestARateIsGivenInTurns(t *testing.T) {
 // more than may be.
 func TestSharesAddUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same every time
+		random := rand.New(rand.NewPCG(1, 2))
 		l := NewLimit("the daemon", "", Bounds{Open: 40, Queue: 12, Reserve: 8})
 		shares := make([]*Share, 7)
 		for i := range shares {

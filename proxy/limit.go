@@ -106,7 +106,7 @@ func (l *Limit) Idle() bool {
 // counted by then, or when it is turned away.
 type waiter struct {
 	done chan struct{}
-	away error // why it was turned away
+	away bool // it was turned away for others
 }
 
 // tryEnter takes a place if that takes no wait.
@@ -136,16 +136,18 @@ func (s *Share) enter(ctx context.Context) error {
 	l.mu.Unlock()
 	select {
 	case <-w.done:
-		return w.away
+		if !w.away {
+			return nil
+		}
 	case <-ctx.Done():
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if w.away {
+		return l.over(s, "others need its place in the queue, who have fewer there")
+	}
 	select {
 	case <-w.done: // just now
-		if w.away != nil {
-			return w.away
-		}
 		l.release(s)
 	default:
 		l.part(s, w)
