@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -291,3 +292,33 @@ func TestGreedyClientThroughTheServer(t *testing.T) {
 }
 
 func sourceIP(conn *net.TCPConn) net.IP { return conn.RemoteAddr().(*net.TCPAddr).IP }
+
+// TestAHedgeTakesAPlace: the second dial takes a descriptor more, so there is none when its
+// client has no place left, and the place is given back with it.
+func TestAHedgeTakesAPlace(t *testing.T) {
+	for places, want := range map[int]int32{1: 1, 2: 2} {
+		limit := NewLimit("the daemon", "", Bounds{Open: places, Queue: 1})
+		share := limit.Share("web")
+		var dialled atomic.Int32
+		endpoint := greeter(t)
+		l := newLab(t, &Server{Limit: limit, Dial: func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
+			dialled.Add(1)
+			select { // the first one to be dialled takes its time
+			case <-time.After(300 * time.Millisecond):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			return dialTCP(ctx, addr, &Options{})
+		}}, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
+			return Route{Share: share, Endpoints: InOrder(endpoint, endpoint), Options: Options{Hedge: 10 * time.Millisecond}}, nil
+		}))
+		if b, err := l.read(l.dial()); err != nil || b != "hello" {
+			t.Fatalf("it reads %q, %v", b, err)
+		}
+		l.record()
+		if dialled.Load() != want {
+			t.Errorf("with %d places %d were dialled; want %d", places, dialled.Load(), want)
+		}
+		wait(t, "all places are given back", func() bool { return limit.Open() == 0 })
+	}
+}
