@@ -30,7 +30,7 @@ func TestOneClientDeniesNobody(t *testing.T) {
 		rate        = 10 // connections a second of each
 		lasting     = 5 * time.Second
 		attempts    = 20_000
-		descriptors = 4096 // good for fewer than 2,000 connections
+		descriptors = 16384 // good for fewer than 8,000 connections
 	)
 	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
 	greedy := labelled(t, "connect.6379="+backend, "connect.6379.client-limit=0", "connect.6379.queue=65535", "connect.6379.wait=5m")

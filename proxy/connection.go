@@ -10,26 +10,18 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
-// carry is the whole way of one connection, which is counted.
-func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.Time, listener *Listener, router Router) {
+// carry is the whole way of one connection, which is counted. It has a place as a stranger
+// (Server.strangers) until its client is known.
+func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.Time, leaveStranger func(), router Router) {
 	source := addrOf(client.RemoteAddr())
-	route, err := s.routeOf(ctx, client, listener, router)
+	route, err := router.Route(ctx, client)
+	leaveStranger()
 	search := &search{server: s, route: &route, client: client, accepted: accepted}
 	if err != nil {
 		s.unserved(search, Record{Route: route, Source: source}, err, func() {})
 		return
 	}
 	s.serve(search)
-}
-
-// routeOf asks for the route of a connection, which has a place as a stranger meanwhile.
-func (s *Server) routeOf(ctx context.Context, client *net.TCPConn, listener *Listener, router Router) (Route, error) {
-	leave, err := s.strangers.enter(s, listener, addrOf(client.RemoteAddr()))
-	if err != nil {
-		return Route{}, err
-	}
-	defer leave()
-	return router.Route(ctx, client)
 }
 
 // serve admits a connection whose route is known, and goes on with it.

@@ -76,6 +76,7 @@ type upstreams struct {
 	limits  map[targetLimit]*proxy.Limit
 	clients map[clientLimit]*proxy.Limit
 	shares  map[shareKey]*proxy.Share
+	mayCome int // how many clients there may be
 }
 
 // targetLimit is a limit that several upstreams may share, whatever else their options
@@ -136,6 +137,7 @@ func (u *upstreams) targetLimit(b *binding.Binding) *proxy.Limit {
 		u.limits = map[targetLimit]*proxy.Limit{}
 	}
 	l := proxy.NewLimit("target "+b.Text, "raise the option target-limit, or give the target more endpoints and connections", key.bounds)
+	l.SetClients(max(u.mayCome, 1))
 	u.limits[key] = l
 	return l
 }
