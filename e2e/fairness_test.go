@@ -39,7 +39,7 @@ func TestOneClientDeniesNobody(t *testing.T) {
 		honest[i] = labelled(t, "connect.6379="+backend)
 	}
 	d := startLimited(t, descriptors)
-	attachedTo(d, append(honest, greedy))
+	attachedTo(d, append([]client{greedy}, honest...))
 
 	ctx := t.Context()
 	stop := make(chan struct{})
