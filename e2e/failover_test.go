@@ -83,7 +83,7 @@ func TestBackendFails(t *testing.T) {
 			for _, s := range servers {
 				all = append(all, s.address())
 			}
-			d := startPlain(t, "run")
+			d := startPlain(t, "run", "--limit", "check*=allow")
 			l := startLoad(t, strings.Join(all, ","), "127.0.0.1:6379", 200, 0, c.options...)
 			served := func() int { return d.logged(l.name, 6379) }
 			poll(t, 20*time.Second, "all three are used", func() error {

@@ -53,7 +53,7 @@ func TestEndpointLearnsWhoTheClientIs(t *testing.T) {
 	c := labelled(t, "connect.6379="+backend, "connect.6379.proxy-protocol=v1",
 		"connect.6380="+backend, "connect.6380.proxy-protocol=v2", "app=shop")
 	ip := dockertest.Docker(t, "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", c.name)
-	d := start(t, "run")
+	d := start(t, "run", "--limit", "proxy-protocol=allow")
 	d.attached(c.name)
 	for port, want := range map[int][]string{
 		6379: {"version 1 from " + ip + ":", " to 127.0.0.1:6379"},

@@ -11,17 +11,20 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
-// carry is the whole way of one connection, which is counted.
-func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.Time, listener *Listener, router Router) {
+// carry is the whole way of one connection, which is counted. It has a place as a stranger
+// (Server.strangers) until its client is known.
+func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.Time, listener *Listener, leaveStranger func(), router Router) {
 	source := addrOf(client.RemoteAddr())
 	h := new(hop)
 	s.arrived(h, listener, source, func() (netip.AddrPort, error) { return OriginalDst(client) })
 	if err := h.cameBack(s); err != nil {
+		leaveStranger()
 		route := Route{Client: Client{Name: source.Addr().String()}, Port: uint16(listener.addr.Port)}
 		s.unserved(&search{server: s, route: &route, client: client, accepted: accepted, hop: h}, Record{Route: route, Source: source}, err, func() {})
 		return
 	}
-	route, err := s.routeOf(ctx, client, listener, router)
+	route, err := router.Route(ctx, client)
+	leaveStranger()
 	h.route = &route
 	search := &search{server: s, route: &route, client: client, accepted: accepted, hop: h}
 	if err != nil {
@@ -29,16 +32,6 @@ func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.T
 		return
 	}
 	s.serve(search)
-}
-
-// routeOf asks for the route of a connection, which has a place as a stranger meanwhile.
-func (s *Server) routeOf(ctx context.Context, client *net.TCPConn, listener *Listener, router Router) (Route, error) {
-	leave, err := s.strangers.enter(s, listener, addrOf(client.RemoteAddr()))
-	if err != nil {
-		return Route{}, err
-	}
-	defer leave()
-	return router.Route(ctx, client)
 }
 
 // serve admits a connection whose route is known, and goes on with it.

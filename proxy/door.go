@@ -146,6 +146,12 @@ func (l *loop) turnAway(d *door) {
 	}
 }
 
+// refuseOf resets a connection that was counted, of whose route something is known.
+func (l *loop) refuseOf(fd int, source netip.AddrPort, route *Route, err error) {
+	resetFD(fd)
+	l.server.gone(&Record{Route: *route, Source: source, Err: err}, l.at(l.now))
+}
+
 // refuse resets a connection that nobody will look at.
 func (l *loop) refuse(fd int, source netip.AddrPort, err error) {
 	resetFD(fd)

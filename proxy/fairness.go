@@ -7,23 +7,24 @@ import (
 
 // Share is what one client has of a Limit that several share.
 //
-// While more places are free than the reserve has, anybody takes them. Of the first half
-// of the reserve a client takes a place as long as it has fewer than its part of that half,
-// among those who have a place or wait for one; of the second half, as long as it has
-// fewer than its part among all who may come (Limit.SetClients), but always one. So a
-// client that takes what it can get leaves the reserve to others, and each of them is sure
-// of its part of it at once, in whichever order they come. What is given back beyond the
-// reserve goes to the one of those who wait that has the fewest (max-min fairness): the
-// greediest waits. A rate is given in turns.
+// While more places are free than the reserve has, anybody takes them. Half of the reserve
+// is owed: each of the clients that may come (Limit.SetClients) is sure of its part of that
+// half, whatever others have and in whichever order they come. Of what is free and not owed
+// to others a client takes a place as long as it has fewer than that is, so one that takes
+// what it can get leaves the reserve to others. What is given back goes to the one of those
+// who wait that has the fewest (max-min fairness): the greediest waits. A rate is given in
+// turns.
 //
 // The queue is shared likewise: when it is full, the client that has the most in it makes
 // room for one that has fewer. Make one with Limit.Share.
 type Share struct {
 	limit    *Limit
 	name     string
-	stranger bool // nobody's: the second half of the reserve is for clients that are known
+	stranger bool // nobody's: nothing is owed to it
 
 	// What follows is guarded by limit.mu.
+	before, next *Share // of those that have a place
+
 	open    int
 	waiting []*waiter // first come, first served
 	served  uint64    // which of the limit's grants was the last to it
@@ -47,14 +48,27 @@ func (l *Limit) may(s *Share) bool {
 	case l.open >= b.Open:
 		return false
 	}
-	second, active := b.Reserve/2, l.active
-	if !s.busy() {
-		active++
+	if s.open < l.sure && !s.stranger {
+		return true
 	}
-	if l.open < b.Open-second {
-		return s.open < max(1, (b.Reserve-second)/active)
+	return s.open < b.Open-l.open-l.owed()
+}
+
+// owed is how many places have to be left for clients to get what each of them is sure of.
+func (l *Limit) owed() int { return max(0, l.sure*l.clients-l.paid) }
+
+// setSure makes it anew how many places each client is sure of.
+func (l *Limit) setSure() {
+	l.sure = l.bounds.Reserve / 2 / max(1, l.clients)
+	if l.bounds.Reserve > 0 {
+		l.sure = max(1, l.sure)
 	}
-	return !s.stranger && s.open < max(1, second/max(active, l.clients))
+	l.paid = 0
+	for s := l.have; s != nil; s = s.next {
+		if !s.stranger {
+			l.paid += min(s.open, l.sure)
+		}
+	}
 }
 
 // take takes a place for s at once, unless somebody waits who comes first.
@@ -82,8 +96,11 @@ func (s *Share) tryMore() bool {
 }
 
 func (l *Limit) grant(s *Share) {
-	if !s.busy() {
-		l.active++
+	if s.open == 0 {
+		l.link(s)
+	}
+	if s.open < l.sure && !s.stranger {
+		l.paid++
 	}
 	l.grants++
 	l.open++
@@ -94,19 +111,40 @@ func (l *Limit) grant(s *Share) {
 func (l *Limit) release(s *Share) {
 	l.open--
 	s.open--
-	if !s.busy() {
-		l.active--
+	if s.open < l.sure && !s.stranger {
+		l.paid--
+	}
+	if s.open == 0 {
+		l.unlink(s)
 	}
 	if l.waiting > 0 {
 		l.admit()
 	}
 }
 
+// link adds s to those that have a place, unlink takes it out.
+func (l *Limit) link(s *Share) {
+	s.next = l.have
+	if s.next != nil {
+		s.next.before = s
+	}
+	l.have = s
+}
+
+func (l *Limit) unlink(s *Share) {
+	if s.before == nil {
+		l.have = s.next
+	} else {
+		s.before.next = s.next
+	}
+	if s.next != nil {
+		s.next.before = s.before
+	}
+	s.before, s.next = nil, nil
+}
+
 // join puts w into the queue.
 func (l *Limit) join(s *Share, w *waiter) {
-	if !s.busy() {
-		l.active++
-	}
 	if len(s.waiting) == 0 {
 		l.queue = append(l.queue, s)
 	}
@@ -126,28 +164,53 @@ func (l *Limit) part(s *Share, w *waiter) {
 		s.waiting = nil
 		l.queue = slices.DeleteFunc(l.queue, func(other *Share) bool { return other == s })
 	}
-	if !s.busy() {
-		l.active--
-	}
 }
 
-// makeRoom turns away the last one of the client that has the most in the queue, if s has
-// fewer there than that would have then.
-func (l *Limit) makeRoom(s *Share) bool {
-	var most *Share
+// full reports whether there is no room in the queue for s, and who would have to make some:
+// the client that has the most in it, if s has fewer there than that would have then.
+func (l *Limit) full(s *Share) (full bool, most *Share) {
+	if l.waiting < l.bounds.Queue {
+		return false, nil
+	}
 	for _, other := range l.queue {
 		if most == nil || len(other.waiting) > len(most.waiting) {
 			most = other
 		}
 	}
 	if most == nil || len(most.waiting) <= len(s.waiting)+1 {
-		return false
+		return true, nil
+	}
+	return true, most
+}
+
+// makeRoom turns away the last one of whoever has to make room for s in the queue, and
+// reports whether there is some.
+func (l *Limit) makeRoom(s *Share) bool {
+	full, most := l.full(s)
+	if !full || most == nil {
+		return !full
 	}
 	last := most.waiting[len(most.waiting)-1]
-	last.away = l.over(most, "others need its place in the queue, who have fewer there")
+	last.away = true
 	l.part(most, last)
 	close(last.done)
 	return true
+}
+
+// hopeless is why a connection of s would be turned away that cannot have a place at once;
+// nil if it may wait.
+func (s *Share) hopeless() error {
+	l := s.limit
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if full, most := l.full(s); full && most == nil && !l.may(s) {
+		return l.noRoom(s)
+	}
+	return nil
+}
+
+func (l *Limit) noRoom(s *Share) error {
+	return l.over(s, "no place is left in its queue of %d", l.bounds.Queue)
 }
 
 // admit gives places to those who wait.
@@ -191,17 +254,17 @@ func (l *Limit) call(s *Share) {
 func (l *Limit) next() *Share {
 	var best *Share
 	for _, s := range l.queue {
-		if l.may(s) && (best == nil || l.before(s, best)) {
+		if l.may(s) && (best == nil || l.precedes(s, best)) {
 			best = s
 		}
 	}
 	return best
 }
 
-// before reports whether a comes before b. Where places are short, that is who has fewer;
+// precedes reports whether a comes before b. Where places are short, that is who has fewer;
 // where the rate is, they take turns, or one that holds many for long would get no more
 // beside one whose connections are short.
-func (l *Limit) before(a, b *Share) bool {
+func (l *Limit) precedes(a, b *Share) bool {
 	const nearlyAll = 8 // all but an eighth
 	free := l.bounds.Open - l.bounds.Reserve - l.open
 	placesShort := l.bounds.Open > 0 && (l.rate == nil || free < l.bounds.Open/nearlyAll)

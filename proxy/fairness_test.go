@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,15 +153,16 @@ func TestARateIsGivenInTurns(t *testing.T) {
 // more than may be.
 func TestSharesAddUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same every time
+		random := rand.New(rand.NewPCG(1, 2))
 		l := NewLimit("the daemon", "", Bounds{Open: 40, Queue: 12, Reserve: 8})
-		shares := make([]*Share, 7)
+		l.SetClients(4)
+		shares := make([]*Share, 4)
 		for i := range shares {
 			shares[i] = l.Share("")
 		}
 		var wg sync.WaitGroup
 		for range 3000 {
-			s := shares[min(random.IntN(12), 6)] // the last of them often
+			s := shares[min(random.IntN(8), 3)] // the last of them often
 			stay := time.Duration(random.IntN(200)) * time.Millisecond
 			wg.Go(func() {
 				if s.enter(deadline(t, 50*time.Millisecond)) == nil {
@@ -170,21 +172,21 @@ func TestSharesAddUp(t *testing.T) {
 			})
 			time.Sleep(time.Duration(random.IntN(4)) * time.Millisecond)
 			l.mu.Lock()
-			open, waiting, active := 0, 0, 0
+			open, waiting, paid := 0, 0, 0
 			for _, s := range shares {
-				open, waiting = open+s.open, waiting+len(s.waiting)
-				if s.busy() {
-					active++
-				}
+				open, waiting, paid = open+s.open, waiting+len(s.waiting), paid+min(s.open, l.sure)
 			}
-			if open != l.open || open > 40 || waiting != l.waiting || waiting > 12 || active != l.active {
-				t.Errorf("open %d of %d, waiting %d of %d, active %d of %d", open, l.open, waiting, l.waiting, active, l.active)
+			if open != l.open || open > 40 || waiting != l.waiting || waiting > 12 || paid != l.paid {
+				t.Errorf("open %d of %d, waiting %d of %d, paid %d of %d", open, l.open, waiting, l.waiting, paid, l.paid)
+			}
+			if 40-l.open < l.owed() {
+				t.Errorf("%d are free, %d are owed", 40-l.open, l.owed())
 			}
 			l.mu.Unlock()
 		}
 		wg.Wait()
-		if l.open+l.waiting+l.active != 0 {
-			t.Errorf("at the end %d, %d, %d", l.open, l.waiting, l.active)
+		if l.open+l.waiting+l.paid != 0 || l.have != nil {
+			t.Errorf("at the end %d, %d, %d, %v", l.open, l.waiting, l.paid, l.have)
 		}
 	})
 }
@@ -291,3 +293,33 @@ func TestGreedyClientThroughTheServer(t *testing.T) {
 }
 
 func sourceIP(conn *net.TCPConn) net.IP { return conn.RemoteAddr().(*net.TCPAddr).IP }
+
+// TestAHedgeTakesAPlace: the second dial takes a descriptor more, so there is none when its
+// client has no place left, and the place is given back with it.
+func TestAHedgeTakesAPlace(t *testing.T) {
+	for places, want := range map[int]int32{1: 1, 2: 2} {
+		limit := NewLimit("the daemon", "", Bounds{Open: places, Queue: 1})
+		share := limit.Share("web")
+		var dialled atomic.Int32
+		endpoint := greeter(t)
+		l := newLab(t, &Server{Limit: limit, Dial: func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
+			dialled.Add(1)
+			select { // the first one to be dialled takes its time
+			case <-time.After(300 * time.Millisecond):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			return dialTCP(ctx, addr, &Options{})
+		}}, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
+			return Route{Share: share, Endpoints: InOrder(endpoint, endpoint), Options: Options{Hedge: 10 * time.Millisecond}}, nil
+		}))
+		if b, err := l.read(l.dial()); err != nil || b != "hello" {
+			t.Fatalf("it reads %q, %v", b, err)
+		}
+		l.record()
+		if dialled.Load() != want {
+			t.Errorf("with %d places %d were dialled; want %d", places, dialled.Load(), want)
+		}
+		wait(t, "all places are given back", func() bool { return limit.Open() == 0 })
+	}
+}

@@ -23,7 +23,9 @@ type Limit struct {
 	bounds  Bounds
 	clients int // how many there may be, as far as is known
 	open    int
-	active  int           // shares that have a place or wait for one
+	sure    int           // places of which each of them is sure; 0 without a reserve
+	paid    int           // of those, as many as they have
+	have    *Share        // the first of those that have a place
 	rate    *rate.Limiter // nil without a rate
 	due     bool          // a timer runs until the rate allows the next one
 	grants  uint64        // places given so far
@@ -76,15 +78,20 @@ func (l *Limit) Set(b Bounds) {
 		l.rate.SetBurst(b.Rate)
 	}
 	l.bounds = b
+	l.setSure()
 	l.admit()
 }
 
 // SetClients says how many clients there may be, each of which is to be sure of a part of
-// the reserve. Those who are there count in any case.
+// the reserve.
 func (l *Limit) SetClients(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.clients == n {
+		return
+	}
 	l.clients = n
+	l.setSure()
 }
 
 // Open is how many connections have a place.
@@ -106,7 +113,7 @@ func (l *Limit) Idle() bool {
 // counted by then, or when it is turned away.
 type waiter struct {
 	done chan struct{}
-	away error // why it was turned away
+	away bool // it was turned away for others
 }
 
 // tryEnter takes a place if that takes no wait.
@@ -136,16 +143,18 @@ func (s *Share) enter(ctx context.Context) error {
 	l.mu.Unlock()
 	select {
 	case <-w.done:
-		return w.away
+		if !w.away {
+			return nil
+		}
 	case <-ctx.Done():
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if w.away {
+		return l.over(s, "others need its place in the queue, who have fewer there")
+	}
 	select {
 	case <-w.done: // just now
-		if w.away != nil {
-			return w.away
-		}
 		l.release(s)
 	default:
 		l.part(s, w)
@@ -175,8 +184,8 @@ func (l *Limit) mayWait(ctx context.Context, s *Share) error {
 			return l.over(s, "another %d wait already", l.waiting)
 		}
 	}
-	if l.waiting >= l.bounds.Queue && !l.makeRoom(s) {
-		return l.over(s, "no place is left in its queue of %d", l.bounds.Queue)
+	if !l.makeRoom(s) {
+		return l.noRoom(s)
 	}
 	return nil
 }
@@ -213,6 +222,15 @@ func (s *Server) tryEnter(route *Route) (entered int, all bool) {
 		entered++
 	}
 	return entered, true
+}
+
+// hopeless is why a connection by route that the server's limit has no place for would not
+// get one; nil if it may wait.
+func (s *Server) hopeless(route *Route) error {
+	if share := s.shareOf(route); share != nil {
+		return share.hopeless()
+	}
+	return nil
 }
 
 // leave gives all of them back.

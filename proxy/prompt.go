@@ -50,6 +50,12 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *door) {
 		}
 	}
 	entered, all := s.tryEnter(route)
+	if !all && entered == 0 {
+		if why := s.hopeless(route); why != nil { // or each of a storm would have a goroutine first
+			l.refuseOf(fd, source, route, why)
+			return
+		}
+	}
 	if !all {
 		s.goOnBy(fd, &search{server: s, route: route.with(chooser), accepted: l.at(l.now), entered: entered, hop: r.hop}, source, s.serve)
 		return
@@ -107,14 +113,22 @@ func (r *Route) with(chooser Chooser) *Route {
 // hand gives a connection to carry.
 func (l *loop) hand(fd int, source netip.AddrPort, d *door) {
 	s, accepted := l.server, l.at(l.now)
-	none := &search{server: s, route: &Route{}, accepted: accepted}
-	s.goOnBy(fd, none, source, func(found *search) { s.carry(s.ctx, found.client, accepted, d.listener, d.router) })
+	leave, err := s.strangers.enter(s, d.listener, source)
+	if err != nil {
+		l.refuseOf(fd, source, &Route{}, err)
+		return
+	}
+	none := &search{server: s, route: &Route{}, accepted: accepted, leaveStranger: leave}
+	s.goOnBy(fd, none, source, func(found *search) { s.carry(s.ctx, found.client, accepted, d.listener, leave, d.router) })
 }
 
 // goOnBy goes on with a connection of a loop by way of package net, in a goroutine.
 func (s *Server) goOnBy(fd int, search *search, source netip.AddrPort, next func(*search)) {
 	conn, err := connOf(fd)
 	if err != nil {
+		if search.leaveStranger != nil {
+			search.leaveStranger()
+		}
 		search.leaveEntered()
 		s.gone(&Record{Route: *search.route, Source: source, Attempts: search.attempts, Err: err}, search.accepted)
 		return

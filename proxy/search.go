@@ -31,6 +31,8 @@ type search struct {
 	hop      *hop      // nil while it cannot come back
 	since    time.Time // when the search began; zero means now
 
+	leaveStranger func() // gives up the place of one whose client is not known; nil if it has none
+
 	entered  int // limits that have been passed
 	attempts int
 	inRound  bool    // there may be endpoints left to try in this round

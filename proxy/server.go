@@ -80,11 +80,7 @@ func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) e
 		switch {
 		case err == nil:
 			pause = firstAcceptPause
-			if s.enter() {
-				go s.carry(s.ctx, conn, time.Now(), listener, router)
-			} else {
-				s.refuse(conn, time.Now(), errFull)
-			}
+			s.begin(conn, listener, router)
 			continue
 		case errors.Is(err, net.ErrClosed):
 			return nil
@@ -100,6 +96,23 @@ func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) e
 		}
 		pause = min(2*pause, longestAcceptPause)
 	}
+}
+
+// begin carries a connection that was accepted, if there is room for it.
+func (s *Server) begin(conn *net.TCPConn, listener *Listener, router Router) {
+	accepted := time.Now()
+	if !s.enter() {
+		s.refuse(conn, accepted, errFull)
+		return
+	}
+	source := addrOf(conn.RemoteAddr())
+	leave, err := s.strangers.enter(s, listener, source)
+	if err != nil {
+		reset(conn)
+		s.gone(&Record{Source: source, Err: err}, accepted)
+		return
+	}
+	go s.carry(s.ctx, conn, accepted, listener, leave, router)
 }
 
 // enter counts a connection that was accepted until it is gone, and reports false when

@@ -29,11 +29,15 @@ func (a *agent) newServer(wanted, rate int) (*proxy.Server, error) {
 	if short != nil {
 		a.log.Warn("fewer connections than were asked for", "error", short, "hint", hint.Of(short))
 	}
+	limit := proxy.NewLimit("the daemon", "raise --max-connections or --accept-rate, and the limit of open files, or look who opens so many",
+		a.bounds)
+	unknown := proxy.NewLimit("the daemon's queue of those whose container is not known yet", "raise the limit of open files",
+		proxy.Bounds{Open: b.Queue, Reserve: reserveOf(b.Queue)})
+	limit.SetClients(unknownClients)
+	unknown.SetClients(unknownClients)
 	return &proxy.Server{
-		Limit: proxy.NewLimit("the daemon", "raise --max-connections or --accept-rate, and the limit of open files, or look who opens so many",
-			a.bounds),
-		Unknown: proxy.NewLimit("the daemon's queue of those whose container is not known yet", "raise the limit of open files",
-			proxy.Bounds{Open: b.Queue, Reserve: reserveOf(b.Queue)}),
+		Limit:    limit,
+		Unknown:  unknown,
 		Loops:    loops(),
 		Accepted: b.Open + 2*b.Queue,
 		Done:     newConnectionLog(a.log).done,

@@ -12,6 +12,10 @@ func reserveOf(places int) int {
 	return places / eighth
 }
 
+// unknownClients is for how many clients that are no containers a place is kept: those of
+// listeners are addresses, of which nobody knows how many there will be.
+const unknownClients = 32
+
 // shareKey is whose part of which limit.
 type shareKey struct {
 	limit *proxy.Limit
@@ -55,6 +59,16 @@ func (u *upstreams) sweepShares(alive map[string]bool) {
 	}
 }
 
+// among says of how many clients those of a target that is limited are.
+func (u *upstreams) among(clients int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.mayCome = clients
+	for _, l := range u.limits {
+		l.SetClients(clients)
+	}
+}
+
 // places is the part that a client has of the daemon's connections; nil where there is no
 // limit.
 func (a *agent) places(who, name string) *proxy.Share {
@@ -72,6 +86,9 @@ func (a *agent) shareAmong(table *identity.Table) {
 	}
 	anybody := len(a.tuned().cfg.Listeners) > 0 // dials a listener without declaring anything
 	clients := 0
+	if anybody {
+		clients = unknownClients
+	}
 	for _, n := range table.Namespaces() {
 		if anybody || len(n.Bindings()) > 0 {
 			clients++
@@ -79,4 +96,5 @@ func (a *agent) shareAmong(table *identity.Table) {
 	}
 	a.server.Limit.SetClients(clients)
 	a.server.Unknown.SetClients(clients)
+	a.upstreams.among(clients)
 }

@@ -77,6 +77,7 @@ type upstreams struct {
 	limits  map[targetLimit]*proxy.Limit
 	clients map[clientLimit]*proxy.Limit
 	shares  map[shareKey]*proxy.Share
+	mayCome int // how many clients there may be
 }
 
 // targetLimit is a limit that several upstreams may share, whatever else their options
@@ -137,6 +138,7 @@ func (u *upstreams) targetLimit(b *binding.Binding) *proxy.Limit {
 		u.limits = map[targetLimit]*proxy.Limit{}
 	}
 	l := proxy.NewLimit("target "+b.Text, "raise the option target-limit, or give the target more endpoints and connections", key.bounds)
+	l.SetClients(max(u.mayCome, 1))
 	u.limits[key] = l
 	return l
 }

@@ -71,7 +71,8 @@ func ParseLimit(o *Option, text, origin string) (Limit, error) {
 	if !ranged {
 		least, most = "", text
 	}
-	return l, l.setBounds(o, strings.TrimSpace(least), strings.TrimSpace(most))
+	err := l.setBounds(o, strings.TrimSpace(least), strings.TrimSpace(most))
+	return l, err
 }
 
 // setBounds sets Least and Most.
@@ -101,7 +102,8 @@ func BetweenLimit(o *Option, least, most, origin string) (Limit, error) {
 	if o.size == nil {
 		return l, hint.Errorf("write allow or deny", "%s is neither a number nor a duration", o.Name)
 	}
-	return l, l.setBounds(o, least, most)
+	err := l.setBounds(o, least, most)
+	return l, err
 }
 
 // of is the limit that holds for o.

@@ -1,0 +1,177 @@
+//go:build integration
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// startLimited starts the daemon with so many descriptors at most, and waits until it serves.
+func startLimited(t *testing.T, descriptors int, args ...string) *daemon {
+	t.Helper()
+	words := append([]string{fmt.Sprintf("--nofile=%d", descriptors), binary, "run", "--log-format", "json"}, args...)
+	d := launch(t, exec.Command("prlimit", words...), nil)
+	d.wait("ready", 20*time.Second, func(l line) bool { return l.str("msg") == "ready" })
+	return d
+}
+
+// TestOneClientDeniesNobody: while one container tries to hold 20,000 connections, far more
+// than the daemon may have, none of the others' fails, with defaults.
+func TestOneClientDeniesNobody(t *testing.T) {
+	const (
+		clients     = 50
+		rate        = 10 // connections a second of each
+		lasting     = 5 * time.Second
+		attempts    = 20_000
+		descriptors = 16384 // good for fewer than 8,000 connections
+	)
+	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
+	greedy := labelled(t, "connect.6379="+backend, "connect.6379.client-limit=0", "connect.6379.queue=65535", "connect.6379.wait=5m")
+	honest := make([]client, clients)
+	for i := range honest {
+		honest[i] = labelled(t, "connect.6379="+backend)
+	}
+	d := startLimited(t, descriptors)
+	attachedTo(d, append([]client{greedy}, honest...))
+
+	ctx := t.Context()
+	stop := make(chan struct{})
+	var running sync.WaitGroup
+	var held, tried atomic.Int64
+	for range 20 {
+		running.Go(func() {
+			var conns []*net.TCPConn
+			defer func() {
+				for _, c := range conns {
+					_ = c.Close()
+				}
+			}()
+			for tried.Add(1) <= attempts && ctx.Err() == nil {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				conn, err := tryDialIn(greedy.ns, "127.0.0.1:6379")
+				if err != nil {
+					continue
+				}
+				conns = append(conns, conn)
+				held.Add(1)
+			}
+			<-stop
+		})
+	}
+	d.wait("that the greedy one is turned away", 60*time.Second, func(l line) bool {
+		return l.str("msg") == "connection" && l.str("client") == greedy.name && l.str("reason") == "over_limit"
+	})
+	var failures, served atomic.Int64
+	var asking sync.WaitGroup
+	for _, c := range honest {
+		asking.Go(func() {
+			ticker := time.NewTicker(time.Second / rate)
+			defer ticker.Stop()
+			for end := time.Now().Add(lasting); time.Now().Before(end); <-ticker.C {
+				asking.Go(func() {
+					if _, err := echoed(c.ns, "127.0.0.1:6379"); err != nil {
+						failures.Add(1)
+						t.Errorf("%s: %v", c.name, err)
+						return
+					}
+					served.Add(1)
+				})
+			}
+		})
+	}
+	asking.Wait()
+	close(stop)
+	running.Wait()
+	t.Logf("the greedy one has tried %d times, %d of the others' were served, %d failed", min(tried.Load(), attempts), served.Load(), failures.Load())
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if strings.Contains(d.raw.String(), "cannot accept") {
+		t.Error("the daemon had no descriptors left")
+	}
+}
+
+// TestOperatorsLimits: what a container asks for beyond them it does not get, and the log
+// says so.
+func TestOperatorsLimits(t *testing.T) {
+	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
+	c := labelled(t, "connect.6379="+backend, "connect.6379.client-limit=0", "connect.6379.wait=100ms", "connect.6379.mark=7")
+	silent := labelled(t, "connect.6379="+backend, "connect.6379.wait=100ms")
+	d := start(t, "run", "--limit", "client-limit=1")
+	attachedTo(d, []client{c, silent})
+	for _, what := range []string{"0 (no limit) is more than 1, to which --limit client-limit limits client-limit; 1 is used", "mark cannot be set by a container"} {
+		d.wait(what, 5*time.Second, func(l line) bool { return l.str("client") == c.name && strings.Contains(l.str("error"), what) })
+	}
+	for _, c := range []client{c, silent} {
+		if err := pingPong(dialIn(t, c.ns, "127.0.0.1:6379")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := refused(c.ns, "127.0.0.1:6379"); err != nil {
+			t.Errorf("%s: the second: %v; want it to be refused", c.name, err)
+		}
+	}
+}
+
+// TestATenantEjectsNothing: neither by the options of ejection, nor by a dial of its own
+// that can only fail, nor by what it sends.
+func TestATenantEjectsNothing(t *testing.T) {
+	for name, labels := range map[string][]string{
+		"by options and a source address": {"eject-after=1", "eject-for=24h", "eject-for-max=24h", "source-address=192.0.2.1"},
+		"by a short attempt":              {"eject-after=1", "attempt-timeout=1ms", "timeout=1ms"},
+		"by what it sends":                {"eject-after=1", "eject-for=24h", "eject-for-max=24h"},
+	} {
+		for _, args := range [][]string{{}, {"--limit", "source-address=allow"}} {
+			t.Run(name+strings.Join(args, " "), func(t *testing.T) {
+				backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", func(conn *net.TCPConn) {
+					b := make([]byte, 5)
+					if n, _ := conn.Read(b); string(b[:n]) == "break" {
+						_ = conn.SetLinger(0)
+						return
+					}
+					_, _ = conn.Write([]byte("well"))
+				})
+				spare := serveIn(t, hostNamespace(t), "127.0.0.1:0", func(conn *net.TCPConn) { _, _ = conn.Write([]byte("spare")) })
+				target := backend + "," + spare
+				own := []string{"connect.6379=" + target, "connect.6379.policy=first"}
+				for _, l := range labels {
+					own = append(own, "connect.6379."+l)
+				}
+				tenant, other := labelled(t, own...), labelled(t, "connect.6379="+target, "connect.6379.policy=first")
+				d := start(t, append([]string{"run"}, args...)...)
+				attachedTo(d, []client{tenant, other})
+				ask := func(c client, word string) string {
+					conn, err := tryDialIn(c.ns, "127.0.0.1:6379")
+					if err != nil {
+						return err.Error()
+					}
+					defer conn.Close()
+					if _, err := conn.Write([]byte(word)); err != nil {
+						return err.Error()
+					}
+					b := make([]byte, 5)
+					n, err := conn.Read(b)
+					if err != nil {
+						return err.Error()
+					}
+					return string(b[:n])
+				}
+				for range 10 {
+					ask(tenant, "break")
+				}
+				if got := ask(other, "hello"); got != "well" {
+					t.Errorf("another container is served by %q; want the first endpoint, which is well", got)
+				}
+			})
+		}
+	}
+}
