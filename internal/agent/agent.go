@@ -22,6 +22,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/confine"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -96,6 +97,10 @@ func Keep(ctx context.Context, cfg config.Config, socket *os.File, log *slog.Log
 		debug.SetGCPercent(keeperGarbage)
 	}
 	server := &proxy.Server{Done: newConnectionLog(log).done, Log: log}
+	// It moves bytes of others as the daemon does, and needs nothing but their sockets.
+	if err := confine.ToOpenDescriptors(); err != nil {
+		log.Debug("what keeps connections", "error", err)
+	}
 	return keeper.Serve(ctx, socket, server, cfg.DrainTimeout, log)
 }
 

@@ -62,7 +62,7 @@ func (at *attachment) listenAt(ctx context.Context, addr netip.AddrPort) error {
 // called.
 func (at *attachment) serveDirect(ctx context.Context, addr netip.AddrPort, listener *net.TCPListener) context.CancelFunc {
 	serving, cancel := context.WithCancel(ctx)
-	at.agent.accept(serving, at.directSocket(), listener, &directRouter{at, addr})
+	at.agent.accept(serving, at.directSocket(), listener, &insiders{&directRouter{at, addr}, at.ns})
 	return cancel
 }
 

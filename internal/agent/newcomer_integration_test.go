@@ -5,12 +5,15 @@ package agent
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,6 +25,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/netlab"
+	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
@@ -315,5 +319,87 @@ func TestNobodyDeclaresAnything(t *testing.T) {
 	h.follow(&dockerd.Container{ID: "quiet", Name: "quiet", NetworkMode: "default"})
 	if h.nobodys() != nil {
 		t.Error("a namespace is entered for nobody's sake")
+	}
+}
+
+// A connection that was caught by the rule for a declaration of somebody else's is let
+// through to the container itself, which may have made a rule that leads it to us again.
+func TestNewcomerThatLeadsBack(t *testing.T) {
+	for _, way := range []struct {
+		name  string
+		loops int
+	}{{"goroutines", 0}, {"loops", 2}} {
+		t.Run(way.name, func(t *testing.T) {
+			h := newNewcomerLab(t)
+			h.agent.server.Loops = way.loops
+			records := make(chan proxy.Record, 1000)
+			h.agent.server.Done = func(r proxy.Record) { h.carried.Add(1); records <- r }
+			other := &dockerd.Container{ID: "other", Name: "other", NetworkMode: "default", Labels: map[string]string{"connect.7001": h.backend}}
+			h.follow(h.declaring(false), other)
+			h.appear()
+			h.follow(h.declaring(true), other)
+			h.eventually("it is its own", func() bool { return !strings.Contains(h.rules(), "--dport 7001") })
+			h.lab.Run(t, "", "iptables", "-t", "nat", "-A", "OUTPUT", "-d", "127.0.0.1", "-p", "tcp", "--dport", "9999",
+				"-j", "REDIRECT", "--to-ports", strconv.Itoa(firstListenPort))
+			conn, err := h.lab.TryDial("127.0.0.1:9999") // which may be reset in the dial already
+			if err == nil {
+				_, err = conn.Read(make([]byte, 1))
+			}
+			if err == nil || errors.Is(err, io.EOF) {
+				t.Errorf("it ended by %v; want a reset", err)
+			}
+			h.wantAnswer(h.lab.Dial(t, "127.0.0.1:7000"), "backend")
+			h.stop()
+			close(records)
+			loops, all := 0, 0
+			for r := range records {
+				all++
+				if proxy.ReasonOf(r.Err) == proxy.Loop {
+					loops++
+				}
+			}
+			if loops == 0 || all > 12 {
+				t.Errorf("one connection became %d, of which %d say that it was a loop", all, loops)
+			}
+		})
+	}
+}
+
+// What rules in a container lead to our socket there from outside is not the container's.
+func TestOutsidersOfAContainer(t *testing.T) {
+	h := newNewcomerLab(t)
+	outside := netlab.New(t)
+	netlab.Connect(t, h.lab, netip.MustParsePrefix("10.77.0.1/24"), outside, netip.MustParsePrefix("10.77.0.2/24"))
+	records := make(chan proxy.Record, 100)
+	h.agent.server.Done = func(r proxy.Record) { records <- r }
+	h.mount()
+	h.follow(h.declaring(true))
+	h.eventually("it is served", func() bool { return strings.Contains(h.rules(), "--dport 7000") })
+	// An address of its own, beside loopback ones, is the container's.
+	h.lab.Do(t, func() error {
+		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 77, 0, 1)}}).Dial("tcp", "127.0.0.1:7000")
+		if err != nil {
+			return err
+		}
+		h.wantAnswer(conn, "backend")
+		return conn.Close()
+	})
+	if r := <-records; r.Err != nil {
+		t.Errorf("%+v", r)
+	}
+	h.lab.Run(t, "", "sh", "-c", "for i in /proc/sys/net/ipv4/conf/*/route_localnet; do echo 1 >$i; done")
+	h.lab.Run(t, "", "iptables", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "7000",
+		"-j", "DNAT", "--to-destination", netip.AddrPortFrom(loopback(netrules.IPv4), firstListenPort).String())
+	conn, err := outside.TryDial("10.77.0.1:7000") // likewise
+	if err == nil {
+		_, err = conn.Read(make([]byte, 1))
+		conn.Close()
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("it ended by %v; want a reset", err)
+	}
+	r := <-records
+	if text := fmt.Sprint(r.Err); proxy.ReasonOf(r.Err) != proxy.UnknownClient || !strings.Contains(text, "10.77.0.2") {
+		t.Errorf("what comes from outside ended by %v", r.Err)
 	}
 }

@@ -47,7 +47,7 @@ func familiesOf(ns *netns.Namespace) ([]netrules.Family, error) {
 }
 
 // listenOn opens the listening socket of f, unless it is open, and serves it.
-func (p *presence) listenOn(ctx context.Context, f netrules.Family, router proxy.Router) error {
+func (p *presence) listenOn(ctx context.Context, f netrules.Family, router proxy.PromptRouter) error {
 	if p.listening[f] != nil {
 		return nil
 	}
@@ -63,7 +63,7 @@ func (p *presence) listenOn(ctx context.Context, f netrules.Family, router proxy
 }
 
 // inherit serves the socket of f that the daemon before us has left, if there is one.
-func (p *presence) inherit(ctx context.Context, f netrules.Family, router proxy.Router) bool {
+func (p *presence) inherit(ctx context.Context, f netrules.Family, router proxy.PromptRouter) bool {
 	listener := p.agent.inherit(p.socket(), func(at netip.AddrPort) bool {
 		return at.Addr() == loopback(f) && (p.listen == 0 || p.listen == at.Port())
 	})
@@ -75,10 +75,10 @@ func (p *presence) inherit(ctx context.Context, f netrules.Family, router proxy.
 	return true
 }
 
-func (p *presence) serve(ctx context.Context, f netrules.Family, listener *net.TCPListener, router proxy.Router) {
+func (p *presence) serve(ctx context.Context, f netrules.Family, listener *net.TCPListener, router proxy.PromptRouter) {
 	serving, cancel := context.WithCancel(ctx)
 	p.listening[f] = cancel
-	p.agent.accept(serving, p.socket(), listener, router)
+	p.agent.accept(serving, p.socket(), listener, &insiders{router, p.ns})
 }
 
 // socket is what our sockets in there are to the next daemon.

@@ -20,6 +20,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/ambassadord/ambassadord/internal/confine"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
@@ -52,6 +53,10 @@ func runKeeper() error {
 			r.Route.Client.Name, r.Route.Port, r.Up, r.Down, proxy.ReasonOf(r.Err))
 	}}
 	fmt.Fprintf(os.Stdout, "keeper %d\n", os.Getpid())
+	// As the daemon's does; that it works in there all these tests say.
+	if err := confine.ToOpenDescriptors(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
 	return Serve(ctx, os.NewFile(3, "daemon"), server, 50*time.Millisecond, slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelDebug})))
 }
 
