@@ -66,7 +66,7 @@ func TestASlowReaderOfTheLogIsToldWhatItMissed(t *testing.T) {
 	close(out.goOn)
 	flush()
 	log.Info("last")
-	told := regexp.MustCompile(`too slow" lines=(\d+)`).FindStringSubmatch(out.String())
+	told := regexp.MustCompile(`lines were dropped: [^"]*" lines=(\d+)`).FindStringSubmatch(out.String())
 	if told == nil {
 		t.Fatalf("nothing says that lines were dropped: %.300s", out.String())
 	}
