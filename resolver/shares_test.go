@@ -37,7 +37,7 @@ func TestAClientsQueriesAreBounded(t *testing.T) {
 	source := serves(&fakeSource{})
 	inBubbleWith(t, Options{Shares: Shares{Queries: 100}}, source, func(ctx context.Context, r *Resolver) {
 		list := fake("x0")
-		for i := range 300_000 { // one target may be a list, and each port a target
+		for i := range 30_000 { // one target may be a list, and each port a target
 			list.Choices = append(list.Choices, fakeChoice(fmt.Sprint("list", i)))
 		}
 		greedy := Owned{Owner: "greedy", Targets: append(many("x", 300), list)}
