@@ -139,13 +139,13 @@ func TestHostileContainerCostsTheFollowerLittle(t *testing.T) {
 		began := time.Now()
 		for i := range 100 {
 			others = append(others, labelled(fmt.Sprint("honest", i), map[string]string{"connect.80": "10.0.0.1:80"}))
-			changed := make([]*dockerd.Container, len(hostile))
-			for j, h := range hostile {
+			shown := slices.Clone(others)
+			for _, h := range hostile {
 				c := *h
 				c.Paused = i%2 == 0
-				changed[j] = &c
+				shown = append(shown, &c)
 			}
-			a.show(t.Context(), append(changed, others...)...)
+			a.show(t.Context(), shown...)
 		}
 		return time.Since(began)
 	}
@@ -237,11 +237,13 @@ func TestEarlyPortsAreSharedFairly(t *testing.T) {
 		t.Errorf("%d ports: %v; want %d, and all of those who declare few", len(ports), portsOf(ports), maxEarly)
 	}
 	nc := &newcomer{ports: ports, more: make(chan struct{}, 1)}
-	for range 10 {
-		nc.widen([]netrules.Port{{Number: 60001}})
-		for i := range 1000 {
-			nc.widen([]netrules.Port{{Number: uint16(3001 + i)}})
+	nc.widen([]netrules.Port{{Number: 60001}})
+	for first := 3001; first < 6001; first += 100 {
+		var more []netrules.Port
+		for i := range 100 {
+			more = append(more, netrules.Port{Number: uint16(first + i)})
 		}
+		nc.widen(more)
 	}
 	if declared := nc.declared(); len(declared) != 2*maxEarly || declared[maxEarly].Number != 60001 {
 		t.Errorf("it was widened to %d ports; want %d", len(declared), 2*maxEarly)

@@ -162,7 +162,7 @@ type slot struct {
 
 // overruled says which of written, of which the winner comes last, another of the same
 // layer overrules. It goes back from the end: for each slot it keeps the next one that was
-// written there, and the next after that that says something else.
+// written there, and the next after it with another text.
 func (r *reader) overruled(port uint16, written []portOption) {
 	next, other := map[slot]*portOption{}, map[slot]*portOption{}
 	winners := make([]*portOption, len(written))

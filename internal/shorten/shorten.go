@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// Text is s when it is valid UTF-8 of at most most bytes. Else it is the valid part of its
+// Text is s, if it is valid UTF-8 and not longer than most bytes. Else it is the valid part of its
 // first most bytes, with a mark that says how long the whole is:
 //
 //	connect.6379=aaaaaaaa… (65,000 bytes)
