@@ -34,8 +34,8 @@ const logRoom = 1 << 20
 func newDaemonLogger(cfg config.Config, w io.Writer) (log *slog.Logger, retune func(config.Config), flush func()) {
 	outliveReader()
 	buffer := logbuffer.New(w, logRoom, func(lines int) {
-		log.Warn("log lines were dropped: whoever reads the log is too slow, or was not there", "lines", lines,
-			"hint", "set --log-level warn, or have the log read faster")
+		log.Warn("log lines were dropped: whoever reads the log is too slow", "lines", lines,
+			"hint", "set --log-level warn, or have the log read faster, and without a break")
 	})
 	live, retune := newLiveHandler(cfg, buffer)
 	budget := logbudget.New(live)
