@@ -85,6 +85,23 @@ func TestServersThatTargetsNameAreAskedByLeave(t *testing.T) {
 			t.Errorf("%s: asked about %v; want the server as the target names it", what, server)
 		}
 	}
+	elsewhere := func(_ string, addr netip.AddrPort) error { // a proxy at loopback would be permitted
+		if addr.Addr().IsLoopback() {
+			return nil
+		}
+		return forbidden
+	}
+	byProxy := consul.New(consul.Config{Address: "192.0.2.1:1", Permit: elsewhere})
+	farther := etcd.New(etcd.Config{Endpoints: []string{"192.0.2.1:1"}, Permit: elsewhere})
+	t.Cleanup(func() { _, _ = byProxy.Close(), farther.Close() })
+	for what, err := range map[string]error{
+		"Consul": sourcetest.Watch(t, byProxy.KV(), resolver.Query{Scheme: "consul", Host: "192.0.2.9", Port: port, Path: "k"}).Err(t),
+		"etcd":   sourcetest.Watch(t, farther, resolver.Query{Scheme: "etcd", Host: "192.0.2.9", Port: port, Path: "k"}).Err(t),
+	} {
+		if !errors.Is(err, forbidden) {
+			t.Errorf("%s beside a proxy: %v; want what forbids it", what, err)
+		}
+	}
 	if n := reached.Load(); n > 0 {
 		t.Errorf("the server was reached %d times", n)
 	}

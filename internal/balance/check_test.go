@@ -413,3 +413,59 @@ func TestHTTPCheck(t *testing.T) {
 		})
 	}
 }
+
+// TestCheckIsMadeByLeave: what must not be dialled is not checked, is well, and is said
+// once; the port of a published endpoint is its own alone. A change of mind holds at once.
+func TestCheckIsMadeByLeave(t *testing.T) {
+	var log bytes.Buffer
+	w := newWorld()
+	var forbidden atomic.Bool
+	forbidden.Store(true)
+	synctest.Test(t, func(t *testing.T) {
+		r := New(Config{Log: slog.New(slog.NewTextHandler(&log, nil)), Dial: w.dial, Permit: func(target string) func(netip.AddrPort, bool) error {
+			return func(a netip.AddrPort, published bool) error {
+				if forbidden.Load() && !published && target == "web" && a.Addr() == addr(0).Addr() {
+					return errDown
+				}
+				return nil
+			}
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = r.Run(ctx) })
+		p := r.Pool("web", Options{Check: Check{Kind: TCPCheck, Interval: 10 * time.Second}})
+		endpoints := alike(2)
+		p.Update(new(int), endpoints)
+		w.set(addr(0), errDown)
+		sleep(time.Minute)
+		if n := w.count(addr(0)); n > 0 {
+			t.Errorf("it was dialled %d times", n)
+		}
+		if n := len(firsts(t, p)); n != 2 {
+			t.Errorf("chosen among %d; want both: nothing is known against either", n)
+		}
+		if n := strings.Count(log.String(), "an endpoint is not checked"); n != 1 {
+			t.Errorf("it is said %d times:\n%s", n, log.String())
+		}
+		forbidden.Store(false)
+		sleep(time.Minute)
+		if w.count(addr(0)) == 0 {
+			t.Error("it is not dialled now that it may be")
+		}
+		forbidden.Store(true)
+		before := w.count(addr(0))
+		sleep(time.Minute)
+		if n := w.count(addr(0)); n > before {
+			t.Errorf("it is dialled %d times after that", n-before)
+		}
+		endpoints = alike(2)
+		endpoints[0].Published = true
+		p.Update(new(int), endpoints)
+		sleep(time.Minute)
+		if w.count(addr(0)) == before {
+			t.Error("it is not dialled where the engine publishes it")
+		}
+		cancel()
+		wg.Wait()
+	})
+}

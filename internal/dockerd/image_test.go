@@ -1,0 +1,77 @@
+package dockerd
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestImage: an image is asked for once, whoever wants to know, and a failure is no answer
+// for long.
+func TestImage(t *testing.T) {
+	clearEnv(t)
+	var asked atomic.Int64
+	var fails atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if fails.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprintf(w, `{"Id": %q, "Config": {"Labels": {"connect.80": "a:1"}, "Env": ["BACKEND_81=b:1"]}}`, r.URL.Path)
+	}))
+	defer server.Close()
+	w, err := New(Config{Endpoint: strings.Replace(server.URL, "http", "tcp", 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.engine.transport.CloseIdleConnections()
+	if w.KnowsImage("sha256:1") {
+		t.Error("it is known before it was asked for")
+	}
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			image, err := w.Image(t.Context(), "sha256:1")
+			if err != nil || image.Labels["connect.80"] != "a:1" || len(image.Env) != 1 {
+				t.Errorf("%+v, %v", image, err)
+			}
+		})
+	}
+	all.Wait()
+	if n := asked.Load(); n != 1 || !w.KnowsImage("sha256:1") {
+		t.Errorf("asked %d times; want once, and it is known", n)
+	}
+	if _, err := w.Image(t.Context(), ""); err == nil {
+		t.Error("an image without an ID is known")
+	}
+	fails.Store(true)
+	for range 5 {
+		if _, err := w.Image(t.Context(), "sha256:2"); err == nil || w.KnowsImage("sha256:2") {
+			t.Error("a failure is an answer")
+		}
+	}
+	if n := asked.Load(); n != 2 {
+		t.Errorf("asked %d times; want no other question so soon", n)
+	}
+	fails.Store(false)
+	w.images.mu.Lock()
+	w.images.all["sha256:2"].at = time.Now().Add(-2 * imageRetry)
+	w.images.mu.Unlock()
+	if _, err := w.Image(t.Context(), "sha256:2"); err != nil {
+		t.Errorf("after a while: %v", err)
+	}
+	for i := range 2 * mostImages {
+		if _, err := w.Image(t.Context(), fmt.Sprintf("sha256:x%d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(w.images.all); n > mostImages {
+		t.Errorf("%d images are remembered", n)
+	}
+}
