@@ -30,7 +30,7 @@ func TestOneClientDeniesNobody(t *testing.T) {
 		rate        = 10 // connections a second of each
 		lasting     = 5 * time.Second
 		attempts    = 20_000
-		descriptors = 16384 // good for fewer than 8,000 connections
+		descriptors = 8192 // good for fewer than 4,000 connections
 	)
 	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
 	greedy := labelled(t, "connect.6379="+backend, "connect.6379.client-limit=0", "connect.6379.queue=65535", "connect.6379.wait=5m")
@@ -69,7 +69,7 @@ func TestOneClientDeniesNobody(t *testing.T) {
 			<-stop
 		})
 	}
-	d.wait("that the greedy one is turned away", 60*time.Second, func(l line) bool {
+	d.wait("that the greedy one is turned away", 3*time.Minute, func(l line) bool {
 		return l.str("msg") == "connection" && l.str("client") == greedy.name && l.str("reason") == "over_limit"
 	})
 	var failures, served atomic.Int64
