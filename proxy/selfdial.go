@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
@@ -237,13 +238,18 @@ func (h *hop) unserved(s *Server, err error) {
 
 // tell tells those of which the connection is a part that it was a loop.
 func (h *hop) tell(s *Server, err error) {
-	first := h
-	for b := h.parent(s); b != nil; b = b.parent(s) {
-		b.looped.CompareAndSwap(nil, &cause{err})
-		first = b
-	}
-	if first.source != 0 {
+	for first := h; ; {
+		for b := first.parent(s); b != nil; b = b.parent(s) {
+			b.looped.CompareAndSwap(nil, &cause{err})
+			first = b
+		}
+		if first.source == 0 {
+			return
+		}
 		s.flowsOf(first.by).resetEarly(first.source, first.dialledAt, err)
+		if first.parent(s) == nil { // or it was noted in between
+			return
+		}
 	}
 }
 
@@ -289,15 +295,16 @@ func (h *hop) leadsBack(s *Server, addr netip.AddrPort) error {
 		return nil
 	}
 	for b := h; b != nil; b = b.parent(s) {
-		if b.by.accepts(addr) {
+		if b.by.accepts(addr, s.isLocal) {
 			return Fail(Loop, hint.Errorf(loopFix, "%s is our own socket at %s, by which the connection came (%s)", addr, b.by.addr, b.step()))
 		}
 	}
 	return h.cameBack(s) // whoever dialled it may have noted that by now
 }
 
-// accepts reports whether whoever dials addr from our own network namespace reaches l.
-func (l *Listener) accepts(addr netip.AddrPort) bool {
+// accepts reports whether whoever dials addr from our own network namespace reaches l;
+// isLocal says whether an address is one of that.
+func (l *Listener) accepts(addr netip.AddrPort, isLocal func(netip.Addr) bool) bool {
 	if l.elsewhere || l.addr.Port != int(addr.Port()) {
 		return false
 	}
@@ -308,13 +315,32 @@ func (l *Listener) accepts(addr netip.AddrPort) bool {
 	return ip.IsLoopback() || ip.IsUnspecified() || isLocal(ip)
 }
 
+// locals are the addresses of our network namespace, as they were at a time.
+type locals struct {
+	addrs []netip.Addr
+	at    time.Time
+}
+
+// localsFor is how long it is believed which addresses these are: to list them takes the
+// time of a connection, and most wildcard listeners lead to the same port elsewhere.
+const localsFor = time.Second
+
 // isLocal reports whether ip is an address of our network namespace.
-func isLocal(ip netip.Addr) bool {
-	all, err := net.InterfaceAddrs()
-	return err == nil && slices.ContainsFunc(all, func(a net.Addr) bool {
-		prefix, ok := a.(*net.IPNet)
-		return ok && prefix.IP.Equal(ip.AsSlice())
-	})
+func (s *Server) isLocal(ip netip.Addr) bool {
+	known := s.locals.Load()
+	if known == nil || time.Since(known.at) > localsFor {
+		known = &locals{at: time.Now()}
+		all, _ := net.InterfaceAddrs() // without them, loops are seen when they come back
+		for _, a := range all {
+			if prefix, ok := a.(*net.IPNet); ok {
+				if addr, ok := netip.AddrFromSlice(prefix.IP); ok {
+					known.addrs = append(known.addrs, addr.Unmap())
+				}
+			}
+		}
+		s.locals.Store(known)
+	}
+	return slices.Contains(known.addrs, ip)
 }
 
 // dialled notes that the connection has one to its endpoint, of these addresses.

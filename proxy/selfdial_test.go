@@ -195,7 +195,7 @@ func TestListenerAccepts(t *testing.T) {
 		{six, "127.0.0.1:7100", false},
 		{(&Listener{addr: one.addr}).Elsewhere(), "127.0.0.1:7100", false},
 	} {
-		if got := test.listener.accepts(netip.MustParseAddrPort(test.addr)); got != test.want {
+		if got := test.listener.accepts(netip.MustParseAddrPort(test.addr), new(Server).isLocal); got != test.want {
 			t.Errorf("%s by %s: %v", test.addr, test.listener.addr, got)
 		}
 	}

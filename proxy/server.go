@@ -44,6 +44,7 @@ type Server struct {
 	flows       flows        // of our own network namespace
 	here        atomic.Int32 // listeners there that are served
 	dialledFrom atomic.Pointer[[]netip.Addr]
+	locals      atomic.Pointer[locals]
 	loops       []*loop
 	nextLoop    atomic.Uint32
 	strangers   strangers

@@ -52,7 +52,7 @@ func landlock() error {
 		return fmt.Errorf("landlock: %w", errno) // of a kernel before 5.13, or turned off
 	}
 	rules := handledBy(int(version))
-	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&rules)), landlockSize, 0)
+	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&rules)), landlockSize, 0) //nolint:gosec // the kernel reads it
 	if errno != 0 {
 		return fmt.Errorf("landlock: make rules: %w", errno)
 	}
@@ -98,10 +98,13 @@ func handledBy(version int) unix.LandlockRulesetAttr {
 func dropCapabilities() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
-	return onAllThreads("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0)
+	return onAllThreads("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0) //nolint:gosec // likewise
 }
 
-// onAllThreads makes a system call on each thread of the process.
+// onAllThreads makes a system call on each thread of the process. What its arguments point
+// to stays where it is meanwhile.
+//
+//go:uintptrescapes
 func onAllThreads(what string, call, a, b, c uintptr) error {
 	_, _, errno := syscall.AllThreadsSyscall(call, a, b, c)
 	switch errno {
@@ -151,7 +154,7 @@ func filter() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	stuck, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&rules)))
+	stuck, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&rules))) //nolint:gosec // likewise
 	switch {
 	case errno != 0:
 		return os.NewSyscallError("seccomp", errno)
