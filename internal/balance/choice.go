@@ -67,10 +67,10 @@ func (c *Choice) use(m *member) Use {
 
 // probe makes this connection the probe of one of g's, if one needs one.
 func (c *Choice) probe(g *group) (Use, bool) {
-	now := c.pool.registry.now()
+	now, rival := c.pool.registry.now(), g.rival(c) // once for all: each looks at all who are well
 	for _, m := range g.halfOpen {
 		e := m.health.ejection.Load()
-		if e == nil || c.tried.has(m.health) || !g.wouldPick(c, m) || !e.claim(now) {
+		if e == nil || c.tried.has(m.health) || !g.wouldPick(c, m, rival) || !e.claim(now) {
 			continue
 		}
 		u := c.use(m)

@@ -22,6 +22,24 @@ type picture struct {
 	until  int64   // when it is to be made anew; 0 when no time makes it wrong
 	out    int     // members that are out
 	panic  bool    // so many are out that nobody counts as out
+	drawn  int64   // when it was made
+}
+
+// drawPause is the least time between two pictures of a pool with so many members. A
+// picture of thousands takes a tenth of a millisecond, and whoever has thousands that fail
+// one after the other would have it made for each of them, in all pools that have these
+// addresses. A pool of the usual size is always as it is.
+func drawPause(members int) time.Duration {
+	const usual, each = 256, 2 * time.Microsecond
+	if members <= usual {
+		return 0
+	}
+	return time.Duration(members) * each
+}
+
+// restsFor is how long pic is to be kept from now on, whatever changes.
+func (pic *picture) restsFor(now int64) time.Duration {
+	return drawPause(len(pic.roster.members)) - time.Duration(now-pic.drawn)
 }
 
 // group is the members that are equally good by priority and distance.
@@ -38,7 +56,7 @@ type group struct {
 
 // draw makes a picture. It is called with p.mu held.
 func (p *Pool) draw(r *roster, now int64) *picture {
-	pic := &picture{roster: r}
+	pic := &picture{roster: r, drawn: now}
 	outs := make([]bool, len(r.members))
 	for i := range r.members {
 		if out, until := p.isOut(&r.members[i], now); out {

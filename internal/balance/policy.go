@@ -30,19 +30,28 @@ func (g *group) pick(c *Choice) int {
 	}
 }
 
-// wouldPick says whether m, who is not well, could be picked if it were. To others
-// it is not let through as a probe either.
-func (g *group) wouldPick(c *Choice, m *member) bool {
+// rival is the index of the one who is well that somebody who is not has to be better than
+// to be picked; -1 when anybody could be. To others it is not let through as a probe either.
+func (g *group) rival(c *Choice) int {
 	switch c.pool.options.Policy {
 	case First:
-		i := g.first(&c.tried)
-		return i < 0 || m.place < g.well[i].place
+		return g.first(&c.tried)
 	case Source:
-		i := g.affine(c)
-		return i < 0 || affinity(c.client, m.hash, weightOf(m.Endpoint)) < affinity(c.client, g.well[i].hash, g.weights[i])
+		return g.affine(c)
 	default:
+		return -1
+	}
+}
+
+// wouldPick says whether m, who is not well, could be picked before rival if it were.
+func (g *group) wouldPick(c *Choice, m *member, rival int) bool {
+	if rival < 0 {
 		return true
 	}
+	if c.pool.options.Policy == First {
+		return m.place < g.well[rival].place
+	}
+	return affinity(c.client, m.hash, weightOf(m.Endpoint)) < affinity(c.client, g.well[rival].hash, g.weights[rival])
 }
 
 func (g *group) first(t *tried) int {

@@ -205,7 +205,7 @@ func (p *Pool) close() {
 func (p *Pool) current() *picture {
 	pic := p.picture.Load()
 	if p.stale.Load() || pic.until != 0 && p.registry.now() >= pic.until {
-		if p.mu.TryLock() {
+		if pic.restsFor(p.registry.now()) <= 0 && p.mu.TryLock() {
 			defer p.mu.Unlock()
 			p.stale.Store(false) // before looking: a change from now on is for the next one
 			pic = p.draw(p.picture.Load().roster, p.registry.now())
