@@ -108,11 +108,12 @@ type checks struct {
 	registry *Registry
 	running  map[*checker]context.CancelFunc
 	turns    chan struct{}
+	pace     *pace
 	wg       sync.WaitGroup
 }
 
 func newChecks(r *Registry) *checks {
-	return &checks{registry: r, running: make(map[*checker]context.CancelFunc), turns: make(chan struct{}, mostChecking)}
+	return &checks{registry: r, running: make(map[*checker]context.CancelFunc), turns: make(chan struct{}, mostChecking), pace: newPace()}
 }
 
 // follow starts and stops checkers so that those of the pools in use run.
@@ -161,7 +162,12 @@ func (c *checks) run(ctx context.Context, k *checker, name, target string) {
 		interval = defaultCheckInterval
 	}
 	addr := k.check.address(k.health.addr)
+	limiter, leave := c.pace.join(addr)
+	defer leave()
 	for first := true; ; {
+		if !c.pace.wait(ctx, limiter) {
+			return
+		}
 		select {
 		case c.turns <- struct{}{}:
 		case <-ctx.Done():
