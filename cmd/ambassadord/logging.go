@@ -8,6 +8,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/logbuffer"
+	"github.com/ambassadord/ambassadord/internal/printable"
 )
 
 // newLogger makes a logger of the level and format that cfg says.
@@ -16,7 +17,7 @@ func newLogger(cfg config.Config, w io.Writer) *slog.Logger { return slog.New(ne
 func newHandler(cfg config.Config, w io.Writer) slog.Handler {
 	options := &slog.HandlerOptions{Level: cfg.LogLevel}
 	if cfg.LogFormat == "json" {
-		return slog.NewJSONHandler(w, options)
+		return slog.NewJSONHandler(printable.Writer(w), options)
 	}
 	return slog.NewTextHandler(w, options)
 }
