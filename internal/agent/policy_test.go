@@ -43,7 +43,7 @@ func TestChooserPassesOverWhatIsDenied(t *testing.T) {
 				t.Errorf("it says %v of the others", err)
 			}
 		}
-		if s := a.poolOf(a.upstreams.of(&b)).Status(); s.Out != 0 {
+		if s := a.poolOf(a.upstreams.of(&b, nil)).Status(); s.Out != 0 {
 			t.Errorf("%d are out for what the policy denied", s.Out)
 		}
 		b.Place = binding.InListener
