@@ -69,6 +69,4 @@ func (a *agent) takeLock(ctx context.Context) (unlock func(), err error) {
 
 // othersDrain reports whether another daemon has handed over and carries connections
 // still, which come through the rules.
-func (a *agent) othersDrain() bool {
-	return a.dir != nil && handover.OthersDrain(a.dir)
-}
+func (a *agent) othersDrain() bool { return handover.OthersDrain(a.dir) }

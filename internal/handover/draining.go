@@ -24,10 +24,15 @@ func AnnounceDraining(dir *rundir.Dir) (end func(), err error) {
 
 // OthersDrain reports whether another daemon of this network namespace has handed over
 // and carries connections still, older ones included that have no folder (see package
-// abstract). What cannot be known counts as yes.
+// abstract). What cannot be known counts as yes. A nil dir is that of a daemon which could
+// have none, and knows the older ones alone.
 func OthersDrain(dir *rundir.Dir) bool {
-	marks, err := dir.Marks()
-	return err != nil || marks > 0 || abstract.Drains(context.Background())
+	if dir != nil {
+		if marks, err := dir.Marks(); err != nil || marks > 0 {
+			return true
+		}
+	}
+	return abstract.Drains(context.Background())
 }
 
 // AwaitDrained waits until no other daemon drains, and reports whether that came before
