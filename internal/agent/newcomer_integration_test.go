@@ -54,6 +54,12 @@ func newNewcomerLab(t *testing.T) *newcomerLab {
 	}
 	a := &agent{cfg: config.Default(), log: slog.New(slog.DiscardHandler), server: &proxy.Server{}, balancer: balance.New(balance.Config{}), rules: rules}
 	a.resolver = resolver.New(map[string]resolver.Source{resolver.SchemeStatic: static.Source{}}, resolver.Options{Log: a.log})
+	a.cfg.Policy.AllowLoopback = true // which is where the backend is
+	tuning, err := a.settings(a.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.tune(tuning)
 	h := &newcomerLab{t: t, agent: a, as: newAttachments(a, config.Redirect), lab: netlab.New(t)}
 	a.server.Done = func(proxy.Record) { h.carried.Add(1) }
 	folder := t.TempDir()
