@@ -43,7 +43,7 @@ func usual() []string {
 	}
 }
 
-func unusual() []string { return []string{unkept, haproxySplice} }
+func unusual() []string { return []string{unkept, haproxySplice} } // and report.Before, by a flag of its own
 
 func contestants() []contestant {
 	return []contestant{
@@ -51,6 +51,13 @@ func contestants() []contestant {
 		{
 			name: report.Ours, setup: "the real daemon with fixed listeners, no engine, its log in a file, all else as by default",
 			commands: daemon(),
+		},
+		{
+			name: report.Before, setup: "another build of the daemon (-before), likewise",
+			commands: func(o options, dir string, w way) ([]command, error) {
+				o.Daemon = o.Before
+				return daemon()(o, dir, w)
+			},
 		},
 		{
 			name: unkept, setup: "the same with --keep-connections=false: no second process that outlives a crash", commands: daemon("--keep-connections=false"),

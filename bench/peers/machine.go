@@ -51,6 +51,11 @@ func (o *options) programs(ctx context.Context) error {
 	} else if err := copyProgram(&o.Daemon, filepath.Join(o.Dir, "ambassadord")); err != nil {
 		return err
 	}
+	if o.Before != "" {
+		if err := copyProgram(&o.Before, filepath.Join(o.Dir, "ambassadord-before")); err != nil {
+			return fmt.Errorf("-before: %w", err)
+		}
+	}
 	o.Self = "/proc/self/exe"
 	return copyProgram(&o.Self, filepath.Join(o.Dir, "peers"))
 }

@@ -4,6 +4,7 @@
 //	go run ./bench/peers
 //	go run ./bench/peers -rounds 16 -json docs/performance.json -docs docs
 //	go run ./bench/peers -contestants direct,plain,ambassadord -rounds 1 -duration 100ms
+//	go run ./bench/peers -parts traffic -contestants ambassadord -before bin/old -rounds 16
 //	go run ./bench/peers -parts traffic -measures 'churn 1,churn 64'
 //	go run ./bench/peers -render docs/performance.json -docs docs
 //
@@ -50,6 +51,7 @@ func main() {
 // options are what the flags say; they travel to the process inside the namespace.
 type options struct {
 	Daemon      string // its binary
+	Before      string // that of another build, to be compared with; may be empty
 	Self        string // this program's, where every user may execute it
 	Dir         string
 	Contestants []string
@@ -71,6 +73,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	var o options
 	flags := flag.NewFlagSet("peers", flag.ContinueOnError)
 	flags.StringVar(&o.Daemon, "daemon", "", "the daemon's binary; without one it is built")
+	flags.StringVar(&o.Before, "before", "", "another build of the daemon, which takes part, too, and is compared with")
 	flags.IntVar(&o.Rounds, "rounds", 5, "how many rounds; 16 for a claim of parity")
 	flags.DurationVar(&o.Duration, "duration", time.Second, "how long each measurement lasts; those by wrk last a second at least")
 	flags.IntVar(&o.Threads, "threads", 0, "threads of HAProxy and processes of nginx; 0 is one for each core, as both come")
@@ -97,6 +100,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		var err error
 		if o.Contestants, err = words(*contestants, append(usual(), unusual()...)); err != nil {
 			return fmt.Errorf("-contestants: %w", err)
+		}
+		if o.Before != "" {
+			o.Contestants = append(o.Contestants, report.Before)
 		}
 		if o.Parts, err = words(*parts, []string{partTraffic, partIdle, partUnprivileged}); err != nil {
 			return fmt.Errorf("-parts: %w", err)

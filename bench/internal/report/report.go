@@ -15,6 +15,7 @@ import (
 const (
 	Direct  = "direct"
 	Ours    = "ambassadord"
+	Before  = "ambassadord-before" // another build of the same daemon
 	Plain   = "plain"
 	HAProxy = "haproxy"
 	Nginx   = "nginx"

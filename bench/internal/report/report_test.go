@@ -45,6 +45,24 @@ func result() *Result {
 	return r
 }
 
+// TestChangesArePaired: the daemon is compared with another build of it where that has
+// taken part, and nowhere else.
+func TestChangesArePaired(t *testing.T) {
+	r := result()
+	if rows := r.changes(nil).rows; len(rows) != 1 {
+		t.Errorf("without another build there are %q", rows)
+	}
+	for round, scale := range []float64{1, 8, 4} {
+		r.Samples = append(r.Samples, Sample{
+			Place: Private, Measure: Churn(1), Contestant: Before, Round: round, Rate: scale, CPU: scale, P99: 2 * scale,
+		})
+	}
+	rows := r.changes(nil).rows
+	if len(rows) != 2 || !strings.HasPrefix(rows[1][2], "2.00") || !strings.HasPrefix(rows[1][3], "0.50") || !strings.HasPrefix(rows[1][4], "0.25") {
+		t.Errorf("rate, CPU and p99 changed by %q; want 2, 0.5 and 0.25", rows)
+	}
+}
+
 func TestRatioIsPaired(t *testing.T) {
 	r := result()
 	// A round without a figure of ours drops out, it does not become a ratio of zero.

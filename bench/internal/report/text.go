@@ -65,6 +65,9 @@ func (r *Result) tables() (all []table) {
 			all = append(all, r.measured(titles[place], place, measure))
 		}
 	}
+	if changes := r.changes(titles); len(changes.rows) > 1 {
+		all = append(all, changes)
+	}
 	if len(r.Idle) > 0 {
 		all = append(all, r.idleTable())
 	}
@@ -72,6 +75,23 @@ func (r *Result) tables() (all []table) {
 		all = append(all, r.startTable())
 	}
 	return all
+}
+
+// changes compares the daemon with another build of it, within rounds.
+func (r *Result) changes(titles map[Place]string) table {
+	t := table{title: "**The daemon ÷ the one before**", rows: [][]string{{"measure", "place", "rate", "CPU", "p99"}}}
+	for _, place := range []Place{Private, Unprivileged, Host} {
+		for _, measure := range r.Measures(place) {
+			if rate := r.Ratio(place, measure, Ours, Before, Rate()); rate.N > 0 {
+				t.rows = append(t.rows, []string{
+					measure, titles[place], rate.String(),
+					r.Ratio(place, measure, Ours, Before, CPU()).String(),
+					r.Ratio(place, measure, Ours, Before, P99()).String(),
+				})
+			}
+		}
+	}
+	return t
 }
 
 func (r *Result) measured(title string, place Place, measure string) table {
