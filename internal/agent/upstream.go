@@ -212,14 +212,16 @@ func (u *upstreams) keep(table *identity.Table) (changed bool) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	gone := map[*proxy.Limit]bool{}
 	for key, l := range u.limits {
 		if !limits[l] && l.Idle() {
 			delete(u.limits, key)
+			gone[l] = true
 			forgotten = true
 		}
 	}
 	u.sweep(alive)
-	u.sweepShares(alive)
+	u.sweepShares(alive, gone)
 	if forgotten { // after the last: who looked before has seen what is gone
 		u.forgotten.Add(1)
 	}
