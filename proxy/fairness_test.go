@@ -53,6 +53,33 @@ func TestEverybodyGetsOne(t *testing.T) {
 	}
 }
 
+// TestFewerClients: what is no longer owed to those who have gone is for those who wait.
+func TestFewerClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimit("the daemon", "", Bounds{Open: 80, Reserve: 10, Queue: 10})
+		l.SetClients(5)
+		some := l.Share("some")
+		takeAll(some)
+		more := l.Share("more")
+		takeAll(more)
+		came := make(chan error, 1)
+		go func() { came <- more.enter(t.Context()) }()
+		synctest.Wait()
+		l.SetClients(1)
+		synctest.Wait()
+		select {
+		case err := <-came:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Errorf("%d of 80 are taken, and who waits does so still", l.Open())
+			some.leave()
+			<-came
+		}
+	})
+}
+
 // TestTheGreediestWaits: what is given back beyond the reserve goes to whoever has the
 // fewest, although others have waited for longer.
 func TestTheGreediestWaits(t *testing.T) {

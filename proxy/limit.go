@@ -92,6 +92,7 @@ func (l *Limit) SetClients(n int) {
 	}
 	l.clients = n
 	l.setSure()
+	l.admit() // with fewer clients less is owed
 }
 
 // Open is how many connections have a place.

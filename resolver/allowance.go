@@ -3,8 +3,11 @@ package resolver
 import (
 	"context"
 	"io"
+	"math"
+	"reflect"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
@@ -111,7 +114,7 @@ func (c *countedBody) count(cost int) error {
 		c.charged = append(c.charged, charge{of, int64(cost)})
 	}
 	c.mu.Unlock()
-	return of.spend(c.ctx, cost)
+	return spend(c.ctx, owners, cost)
 }
 
 // Close closes the body; what was read of it is no longer counted.
@@ -126,45 +129,75 @@ func (c *countedBody) Close() error {
 	return c.body.Close()
 }
 
-// Spend waits until as many bytes may be read for an owner again. It is for sources
-// that learn how much they have read only afterwards, or whose questions cost more than
-// their answers. It fails with ctx.
+// Spend waits until as many bytes may be read for one of the owners again. It is for
+// sources that learn how much they have read only afterwards, or whose questions cost more
+// than their answers. It fails with ctx.
 func (a *Allowance) Spend(ctx context.Context, n int) error {
 	if owners := a.all(); len(owners) > 0 {
-		return owners[0].spend(ctx, n)
+		return spend(ctx, owners, n)
 	}
 	return nil
 }
 
-func (a *account) spend(ctx context.Context, n int) error {
+// spend takes n bytes of whoever may have them read at once, and else of the one that may
+// soonest: what the others have read meanwhile is no reason for a watch of theirs all to wait.
+func spend(ctx context.Context, owners []*account, n int) error {
 	for n > 0 {
-		some := min(n, a.reading.Burst())
-		switch err := a.reading.WaitN(ctx, some); {
+		some := min(n, owners[0].reading.Burst())
+		n -= some
+		soonest := mayRead(owners, some)
+		if soonest == nil {
+			continue
+		}
+		switch err := soonest.reading.WaitN(ctx, some); {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil: // it would take longer than ctx goes on
 			return hint.Errorf("let it declare fewer targets, or ones with shorter answers",
-				"the registries that client %.64s wants asked have too much to say: %d KiB a second are read for it", a.owner, a.reading.Burst()>>10)
+				"the registries that client %.64s wants asked have too much to say: %d KiB a second are read for it", soonest.owner, soonest.reading.Burst()>>10)
 		}
-		n -= some
 	}
 	return nil
 }
 
-// Turn waits until one more answer may be read as a whole for an owner, of which four
-// may be at a time. end gives the turn back. It fails with ctx.
+// mayRead takes n bytes of the first that may have them read now; it returns nil then, and
+// else who may soonest.
+func mayRead(owners []*account, n int) (soonest *account) {
+	most, now := math.Inf(-1), time.Now()
+	for _, a := range owners {
+		if a.reading.AllowN(now, n) {
+			return nil
+		}
+		if tokens := a.reading.TokensAt(now); tokens > most {
+			most, soonest = tokens, a
+		}
+	}
+	return soonest
+}
+
+// Turn waits until one more answer may be read as a whole for one of the owners, each of
+// which has four at a time. end gives the turn back. It fails with ctx.
 func (a *Allowance) Turn(ctx context.Context) (end func(), err error) {
 	owners := a.all()
 	if len(owners) == 0 {
 		return func() {}, nil
 	}
-	turns := owners[0].turns
-	select {
-	case turns <- struct{}{}:
-		return sync.OnceFunc(func() { <-turns }), nil
-	case <-ctx.Done():
+	cases := make([]reflect.SelectCase, 1, 1+len(owners))
+	cases[0] = reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ctx.Done())}
+	for _, of := range owners {
+		select {
+		case of.turns <- struct{}{}:
+			return sync.OnceFunc(func() { <-of.turns }), nil
+		default:
+		}
+		cases = append(cases, reflect.SelectCase{Dir: reflect.SelectSend, Chan: reflect.ValueOf(of.turns), Send: reflect.ValueOf(struct{}{})})
+	}
+	chosen, _, _ := reflect.Select(cases) // whoever has one first
+	if chosen == 0 {
 		return nil, ctx.Err()
 	}
+	turns := owners[chosen-1].turns
+	return sync.OnceFunc(func() { <-turns }), nil
 }
 
 // Wait counts a connection that the watch holds while it waits for news, until leave is

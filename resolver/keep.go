@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -30,10 +31,7 @@ func (r *Resolver) Keep(operator []Target, clients ...Owned) {
 	r.kept.Store(&now)
 	<-r.running
 	for q, owners := range now.queries {
-		w := r.watch(q, nil)
-		if known := w.owners.Load(); known == nil || !slices.Equal(*known, owners) {
-			w.owners.Store(&owners)
-		}
+		r.declare(r.watch(q, nil), owners)
 	}
 	if r.count.Load() > int64(len(now.queries)+unownedWatches) {
 		r.stopUnowned(&now)
@@ -74,8 +72,12 @@ func (r *Resolver) watching(q Query, _ *watch) *watch {
 // watch returns the running watch of q, and starts it if there is none: on behalf of those
 // who declare it, or of the owners of by, whose answer has it.
 func (r *Resolver) watch(q Query, by *watch) *watch {
-	if w, ok := r.watches.Load(q); ok {
-		return w.(*watch)
+	if known, ok := r.watches.Load(q); ok {
+		w := known.(*watch)
+		if w.isAnothers(by) {
+			r.lend(w, by)
+		}
+		return w
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -115,18 +117,84 @@ func (r *Resolver) ownersOf(w, by *watch) (lookup *account, err error) {
 	now := r.kept.Load()
 	if owners, ok := now.queries[w.query]; ok {
 		w.owners.Store(&owners)
+		if w.isAnothers(by) {
+			w.lend(by)
+		}
 		return nil, nil
 	}
-	if err := now.refused[w.query]; err != nil {
-		return nil, err
-	}
 	if by == nil {
-		return nil, now.rest
+		return nil, cmp.Or(now.refused[w.query], now.rest)
 	}
+	// Others may have been refused that name: whose answer it is in has done nothing.
 	owners := by.owners.Load()
 	if owners == nil {
 		return nil, nil
 	}
 	w.owners.Store(owners)
 	return r.shares.lookup(*owners)
+}
+
+// mostLenders bounds the owners of answers for whom a name is looked up, beside those who
+// declare it.
+const mostLenders = 64
+
+// isAnothers reports whether the answer of by, which has the name that w looks up, is of
+// somebody else than w is: then what those do with their share must not take w away.
+func (w *watch) isAnothers(by *watch) bool {
+	if by == nil {
+		return false
+	}
+	of, others := w.owners.Load(), by.owners.Load()
+	switch {
+	case of == nil || len(*of) == 0 || of == others: // the operator's is counted for nobody
+		return false
+	case others == nil || len(*others) == 0:
+		return true
+	}
+	return slices.ContainsFunc(*others, func(a *account) bool { return !slices.Contains(*of, a) })
+}
+
+func (r *Resolver) lend(w, by *watch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w.lend(by)
+}
+
+// lend has w be of the owners of by, too. It is called with the Resolver's mu held.
+func (w *watch) lend(by *watch) {
+	others := by.owners.Load()
+	if others == nil || len(*others) == 0 {
+		w.free, w.lenders = true, nil
+		w.owners.Store(&[]*account{})
+		return
+	}
+	all := *w.owners.Load()
+	for _, a := range *others {
+		if len(w.lenders) < mostLenders && !slices.Contains(all, a) {
+			w.lenders = append(w.lenders, a)
+			all = append(all[:len(all):len(all)], a)
+		}
+	}
+	w.owners.Store(&all)
+}
+
+// declare has w be of those who declare it, none for the operator, beside those in whose
+// answers it is.
+func (r *Resolver) declare(w *watch, owners []*account) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w.free {
+		owners = nil
+	}
+	if len(owners) > 0 {
+		owners = owners[:len(owners):len(owners)]
+		for _, a := range w.lenders {
+			if !slices.Contains(owners, a) {
+				owners = append(owners, a)
+			}
+		}
+	}
+	if known := w.owners.Load(); known == nil || !slices.Equal(*known, owners) {
+		w.owners.Store(&owners)
+	}
 }

@@ -29,6 +29,10 @@ type watch struct {
 	owners    atomic.Pointer[[]*account]
 	allowance *Allowance // set when it runs
 
+	// Under Resolver.mu: in whose answers it is, beside those who declare it.
+	free    bool // the operator's
+	lenders []*account
+
 	state atomic.Pointer[state] // read without a lock
 
 	mu     sync.Mutex // held by writers of state, and for what follows

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/netip"
+	"sync"
 	"sync/atomic"
 
 	"github.com/ambassadord/ambassadord/internal/binding"
@@ -13,21 +14,45 @@ import (
 // audience is for whom work is done that clients share: checks of the endpoints of a
 // target, and connections to a registry that targets name. It is done if at least one of
 // them may reach what it leads to. The zero value is ready.
-type audience struct{ known atomic.Pointer[declarers] }
+//
+// It is asked at every check and every such connection, and containers come and go: so what
+// a client declares is indexed once, and after an event only what has changed.
+type audience struct {
+	known atomic.Pointer[declarers]
+	mu    sync.Mutex // held by who makes the next
+}
 
 // declarers are who declares what, at one moment.
 type declarers struct {
 	table  *identity.Table
 	tuning *tuning
 
-	targets    map[string]*declarations // by the target's text
-	registries map[string]*declarations // by HOST:PORT
+	listeners index
+	clients   map[string]indexed // by container ID
+	order     []*identity.Client
+
+	mu    sync.Mutex
+	found map[common]*declarations // what was asked for
+}
+
+// common is what bindings have in common.
+type common struct {
+	registry bool   // it is a registry, HOST:PORT; else a target's text
+	text     string //
+}
+
+// index finds the bindings of one client by what they have in common with others'.
+type index map[common][]*binding.Binding
+
+type indexed struct {
+	bindings binding.Set
+	index    index
 }
 
 // declarations are the bindings that have something in common.
 type declarations struct {
 	each   []declaration
-	scopes atomic.Pointer[[]*policy.Scope] // see scopesOf
+	scopes atomic.Pointer[[]*policy.Scope] // see forAny
 }
 
 // declaration is one binding, and whose it is; container is nil for a listener.
@@ -36,55 +61,96 @@ type declaration struct {
 	container *dockerd.Container
 }
 
-// declarers are who declares what now. It costs a look at every binding when that is another
-// table, or another configuration, than at the last call.
+// declarers are who declares what now. It costs a look at each client when that is another
+// table, or another configuration, than at the last call, and at the bindings of those alone
+// that have changed.
 func (a *agent) declarers() *declarers {
-	table, t := a.table.load(), a.tuning.Load()
-	if d := a.audience.known.Load(); d != nil && d.table == table && d.tuning == t {
+	now := func() *declarers {
+		if d := a.audience.known.Load(); d != nil && d.table == a.table.load() && d.tuning == a.tuning.Load() {
+			return d
+		}
+		return nil
+	}
+	if d := now(); d != nil {
 		return d
 	}
-	d := &declarers{table: table, tuning: t, targets: map[string]*declarations{}, registries: map[string]*declarations{}}
-	if t != nil {
+	a.audience.mu.Lock()
+	defer a.audience.mu.Unlock()
+	if d := now(); d != nil { // somebody else was at it
+		return d
+	}
+	old := a.audience.known.Load()
+	d := &declarers{
+		table: a.table.load(), tuning: a.tuning.Load(), listeners: index{}, clients: map[string]indexed{}, found: map[common]*declarations{},
+	}
+	if t := d.tuning; t != nil {
 		for _, l := range t.cfg.Listeners {
 			if b, err := bindingOf(l, t.layers, a.resolver.Parse); err == nil { // t was made of what parses
-				d.add(declaration{binding: &b})
+				d.listeners.add(&b)
 			}
 		}
 	}
-	if table != nil {
-		for _, c := range table.Clients() {
-			for b := range c.Bindings.Each() {
-				if b.Problem == nil {
-					d.add(declaration{b, c.Container})
-				}
+	if d.table != nil {
+		d.order = d.table.Clients()
+	}
+	for _, c := range d.order {
+		id := c.Container.ID
+		if old != nil && old.clients[id].bindings.Same(c.Bindings) {
+			d.clients[id] = old.clients[id]
+			continue
+		}
+		of := indexed{c.Bindings, index{}}
+		for b := range c.Bindings.Each() {
+			if b.Problem == nil {
+				of.index.add(b)
 			}
 		}
+		d.clients[id] = of
 	}
 	a.audience.known.Store(d)
 	return d
 }
 
-func (d *declarers) add(one declaration) {
-	to := func(index map[string]*declarations, key string) {
-		if index[key] == nil {
-			index[key] = &declarations{}
-		}
-		index[key].each = append(index[key].each, one)
-	}
-	to(d.targets, one.binding.Text)
-	for _, p := range targetOf(one.binding.Target).Parts {
+func (i index) add(b *binding.Binding) {
+	target := common{text: b.Text}
+	i[target] = append(i[target], b)
+	for _, p := range targetOf(b.Target).Parts {
 		if p.Registry != "" {
-			to(d.registries, p.Registry)
+			server := common{registry: true, text: p.Registry}
+			i[server] = append(i[server], b)
 		}
 	}
+}
+
+// of are those who have what in common; nil if nobody has.
+func (d *declarers) of(what common) *declarations {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if all, ok := d.found[what]; ok {
+		return all
+	}
+	all := &declarations{}
+	for _, b := range d.listeners[what] {
+		all.each = append(all.each, declaration{binding: b})
+	}
+	for _, c := range d.order {
+		for _, b := range d.clients[c.Container.ID].index[what] {
+			all.each = append(all.each, declaration{b, c.Container})
+		}
+	}
+	if len(all.each) == 0 {
+		all = nil
+	}
+	d.found[what] = all
+	return all
 }
 
 // mayCheck is balance.Config.Permit: an endpoint is checked for a target by the leave of
 // somebody who declares it.
 func (a *agent) mayCheck(target string) func(netip.AddrPort, bool) error {
-	scopes := a.scopesOf(a.declarers().targets[target])
+	all := a.declarers().of(common{text: target})
 	return func(addr netip.AddrPort, published bool) error {
-		return forAny(scopes, addr.String(), func(s *policy.Scope) policy.Verdict { return s.Check(addr, published) })
+		return a.forAny(all, addr.String(), func(s *policy.Scope) policy.Verdict { return s.Check(addr, published) })
 	}
 }
 
@@ -94,46 +160,62 @@ func (a *agent) mayAsk(server string, addr netip.AddrPort) error {
 	if server != addr.String() {
 		at += " at " + addr.String()
 	}
-	scopes := a.scopesOf(a.declarers().registries[server])
-	return forAny(scopes, at, func(s *policy.Scope) policy.Verdict { return s.Registry(server, addr) })
+	all := a.declarers().of(common{registry: true, text: server})
+	return a.forAny(all, at, func(s *policy.Scope) policy.Verdict { return s.Registry(server, addr) })
 }
 
-// scopesOf are what the policy says of those who declare something, each once; of any
-// container where nobody does any more.
-func (a *agent) scopesOf(all *declarations) []*policy.Scope {
+// forAny is nil if ask allows it to one of those who declare something; to any container
+// where nobody does any more. What the policy says of each is remembered once all were asked.
+func (a *agent) forAny(all *declarations, at string, ask func(*policy.Scope) policy.Verdict) error {
+	var refusal error
+	refuses := func(scope *policy.Scope) bool {
+		v := ask(scope)
+		if !v.Denied() {
+			return false
+		}
+		if refusal == nil {
+			refusal = scope.Deny(v, at)
+		}
+		return true
+	}
 	if all == nil {
-		return []*policy.Scope{a.policy().Scope(policy.Client{}, policy.Target{})}
+		if refuses(a.policy().Scope(policy.Client{}, policy.Target{})) {
+			return refusal
+		}
+		return nil
 	}
 	remember := !a.policy().AsksImages() // or what is not known yet would be kept in mind
 	if scopes := all.scopes.Load(); remember && scopes != nil {
-		return *scopes
+		for _, scope := range *scopes {
+			if !refuses(scope) {
+				return nil
+			}
+		}
+		return refusal
 	}
 	var scopes []*policy.Scope
 	seen := map[string]bool{}
-	for _, one := range all.each {
+	for i, one := range all.each {
+		if remember && i > 0 && one.sameClient(all.each[i-1]) {
+			continue
+		}
 		scope := a.scopeNow(one.binding, one.container)
 		if key := scope.Key(); !seen[key] {
 			seen[key] = true
 			scopes = append(scopes, scope)
+			if !refuses(scope) {
+				return nil
+			}
 		}
 	}
 	if remember {
 		all.scopes.Store(&scopes)
 	}
-	return scopes
+	return refusal
 }
 
-// forAny is nil if ask allows it to one of scopes.
-func forAny(scopes []*policy.Scope, at string, ask func(*policy.Scope) policy.Verdict) error {
-	var refusal error
-	for _, scope := range scopes {
-		v := ask(scope)
-		if !v.Denied() {
-			return nil
-		}
-		if refusal == nil {
-			refusal = scope.Deny(v, at)
-		}
-	}
-	return refusal
+// sameClient reports whether other is of the same client, and declared in the same place:
+// only rules about images could tell them apart, and what else their targets lead to.
+func (one declaration) sameClient(other declaration) bool {
+	return one.container != nil && one.container == other.container && one.binding.Place == other.binding.Place && one.binding.Text == other.binding.Text
 }

@@ -38,19 +38,20 @@ func (u *upstreams) share(limit *proxy.Limit, who, name string) *proxy.Share {
 		u.shares = map[shareKey]*proxy.Share{}
 	}
 	if len(u.shares) >= mostClients {
-		u.sweepShares(nil)
+		u.sweepShares(nil, nil)
 	}
 	s := limit.Share(name)
 	u.shares[key] = s
 	return s
 }
 
-// sweepShares forgets the shares that nobody uses of clients that are not alive. Who keeps
-// one asks anew after that (upstreams.forgotten). It is called with mu held.
-func (u *upstreams) sweepShares(alive map[string]bool) {
+// sweepShares forgets the shares that nobody uses of clients that are not alive, or of
+// limits that are gone. Who keeps one asks anew after that (upstreams.forgotten). It is
+// called with mu held.
+func (u *upstreams) sweepShares(alive map[string]bool, gone map[*proxy.Limit]bool) {
 	had := len(u.shares)
 	for key, s := range u.shares {
-		if !alive[key.who] && s.Idle() {
+		if (!alive[key.who] || gone[key.limit]) && s.Idle() {
 			delete(u.shares, key)
 		}
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/netip"
+	"strconv"
 	"testing"
 
 	"github.com/ambassadord/ambassadord/internal/binding"
@@ -53,6 +54,20 @@ func TestWhoseShareItIs(t *testing.T) {
 		}
 		if shareOf("127.0.0.1:1") != shareOf("127.9.9.9:2") || shareOf("[2001:db8::1]:1") != shareOf("[2001:db8::2]:1") || shareOf("192.0.2.7:1") == shareOf("192.0.2.8:1") {
 			t.Error("addresses of one client have shares of their own, or those of several have one")
+		}
+		// The sidecar is made anew again and again, each time with another limit.
+		had := len(a.upstreams.shares)
+		for i := range 20 {
+			helper := labelled("helper", map[string]string{"connect.82": "told://a", "connect.82.target-limit": strconv.Itoa(9 + i)})
+			helper.NetworkMode = "container:" + web.ID
+			table = a.tableOf(nil, web, helper, shop)
+			a.upstreams.keep(table)
+			one = table.Owned(web.ID)
+			route(one, 82)
+		}
+		a.upstreams.keep(table)
+		if n := len(a.upstreams.shares); n > had+1 {
+			t.Errorf("%d shares, of limits that are gone; had %d", n, had)
 		}
 		a.upstreams.keep(identity.Build(dockerd.NewSnapshot(), nil, "", nil, a.resolver.Parse))
 		if len(a.upstreams.shares) != 0 {

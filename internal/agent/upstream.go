@@ -24,6 +24,11 @@ type upstream struct {
 	balance balance.Options
 	limit   *proxy.Limit // nil without a limit of the target
 
+	// shared is what holds for the target whoever asks for it, by layers, which a reload
+	// replaces.
+	shared option.Set
+	layers atomic.Pointer[binding.Layers]
+
 	// ownWay says that it is dialled otherwise than others dial the target, so that a
 	// failure is no word on the endpoint.
 	ownWay bool
@@ -97,11 +102,17 @@ type clientLimit struct {
 // for it.
 func (u *upstreams) of(b *binding.Binding, layers *binding.Layers) *upstream {
 	key := upstreamKey{b.Text, b.Options}
-	if up, ok := u.all.Load(key); ok {
-		return up.(*upstream)
+	known, ok := u.all.Load(key)
+	if ok && known.(*upstream).layers.Load() == layers {
+		return known.(*upstream)
 	}
-	up := &upstream{text: b.Text, target: b.Target, options: b.Options, carried: carriedOptions(&b.Options), balance: balanceOptions(&b.Options)}
 	shared := layers.Shared(b.Target)
+	if ok && known.(*upstream).shared == shared {
+		known.(*upstream).layers.Store(layers)
+		return known.(*upstream)
+	}
+	up := &upstream{text: b.Text, target: b.Target, options: b.Options, carried: carriedOptions(&b.Options), balance: balanceOptions(&b.Options), shared: shared}
+	up.layers.Store(layers)
 	up.ownWay = b.Options.Mark != shared.Mark || b.Options.SourceAddress != shared.SourceAddress || b.Options.ProxyProtocol != shared.ProxyProtocol
 	up.patience = patienceFor(&b.Options, &shared)
 	if b.Options.TargetLimit > 0 {
@@ -109,6 +120,10 @@ func (u *upstreams) of(b *binding.Binding, layers *binding.Layers) *upstream {
 	}
 	last, _ := u.resolved.LoadOrStore(b.Text, new(atomic.Pointer[answer]))
 	up.last = last.(*atomic.Pointer[answer])
+	if ok { // of what holds for all something else is said by now
+		u.all.CompareAndSwap(key, known, up)
+		return up
+	}
 	actual, _ := u.all.LoadOrStore(key, up)
 	return actual.(*upstream)
 }
@@ -212,14 +227,16 @@ func (u *upstreams) keep(table *identity.Table) (changed bool) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	gone := map[*proxy.Limit]bool{}
 	for key, l := range u.limits {
 		if !limits[l] && l.Idle() {
 			delete(u.limits, key)
+			gone[l] = true
 			forgotten = true
 		}
 	}
 	u.sweep(alive)
-	u.sweepShares(alive)
+	u.sweepShares(alive, gone)
 	if forgotten { // after the last: who looked before has seen what is gone
 		u.forgotten.Add(1)
 	}

@@ -404,3 +404,25 @@ func TestTrustedPeerSpeaksForItsClient(t *testing.T) {
 		t.Errorf("of a stranger: %+v, %v; want its header to be its own affair", r, err)
 	}
 }
+
+// TestWhatHoldsForAllAfterAReload: whether an upstream is dialled as others dial its target
+// goes by the configuration that holds now, also for a binding that was read before; and
+// another that says the same leaves it as it is.
+func TestWhatHoldsForAllAfterAReload(t *testing.T) {
+	withTold(t, func(o *option.Set) { o.Mark = 7 }, func(t *testing.T, a *agent, _ *told, b binding.Binding) {
+		says := func(mark string) *binding.Layers {
+			return &binding.Layers{Defaults: []option.Layer{{{Name: "mark", Text: mark}}}}
+		}
+		before := a.upstreams.of(&b, says("7"))
+		if before.ownWay {
+			t.Fatal("dialled as all others, it counts as dialled in a way of its own")
+		}
+		if a.upstreams.of(&b, says("7")) != before {
+			t.Error("a reload that changes nothing makes it anew")
+		}
+		after := says("8")
+		if now := a.upstreams.of(&b, after); !now.ownWay || a.upstreams.of(&b, after) != now {
+			t.Error("all others have another mark by now, and it does not count as dialled in a way of its own")
+		}
+	})
+}

@@ -2,8 +2,8 @@
 // that whoever finds a way to run code in it, by bytes that it moves, gains little.
 //
 // Two parts of the kernel do it, and either without the other. A seccomp(2) filter refuses
-// the system calls that open files, make sockets and connect them, start programs, enter
-// namespaces, trace processes and change the kernel. Landlock (landlock(7)) refuses files
+// the system calls that open files, make sockets and connect them, start programs, make
+// processes, make and enter namespaces, trace processes and change the kernel. Landlock (landlock(7)) refuses files
 // and TCP connections by whichever way they are asked for, io_uring among them, which a
 // filter of system calls does not see. Capabilities go as well.
 //
@@ -167,9 +167,11 @@ func filter() error {
 // assemble is the filter as a BPF program (seccomp(2), struct seccomp_data).
 func assemble(arch uint32, calls []uint32) []unix.SockFilter {
 	const (
-		numberAt, archAt = 0, 4
-		refuse           = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
-		otherNumbers     = 1 << 30 // x32, which has numbers of its own for the same calls
+		numberAt, archAt, flagsAt = 0, 4, 16 // of clone(2), the lower half of its first argument
+
+		refuse       = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
+		notThere     = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
+		otherNumbers = 1 << 30 // x32, which has numbers of its own for the same calls
 	)
 	load := func(at uint32) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
@@ -186,5 +188,15 @@ func assemble(arch uint32, calls []uint32) []unix.SockFilter {
 	for _, call := range calls {
 		program = append(program, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: call}, answer(refuse))
 	}
-	return append(program, answer(unix.SECCOMP_RET_ALLOW))
+	// Threads may be made, and neither processes nor namespaces. What clone3(2) is to make no
+	// filter sees, so it is not there: who wants a thread asks clone(2) then.
+	return append(program,
+		unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_CLONE3},
+		answer(notThere),
+		unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: unix.SYS_CLONE},
+		load(flagsAt),
+		unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jt: 1, K: unix.CLONE_THREAD},
+		answer(refuse),
+		answer(unix.SECCOMP_RET_ALLOW),
+	)
 }

@@ -101,6 +101,8 @@ func attempts(who string) error {
 		"start a program":   func() error { return exec.Command("/bin/true").Run() },
 		"enter a namespace": func() error { return unix.Setns(0, 0) },
 		"make a namespace":  func() error { return unix.Unshare(unix.CLONE_NEWNET) },
+		"make a process":    func() error { return clone(uintptr(unix.SIGCHLD)) },
+		"be another user":   func() error { return clone(unix.CLONE_NEWUSER | uintptr(unix.SIGCHLD)) },
 		"trace a process":   func() error { return unix.PtraceAttach(os.Getppid()) },
 		"end a process":     func() error { return unix.Kill(os.Getppid(), 0) },
 	} {
@@ -108,7 +110,23 @@ func attempts(who string) error {
 			errs = append(errs, fmt.Errorf("%s: to %s ended by %w; want it refused", who, what, err))
 		}
 	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0); errno != unix.ENOSYS {
+		errs = append(errs, fmt.Errorf("%s: clone3 ended by %w", who, errno))
+	}
 	return errors.Join(errs...)
+}
+
+// clone makes a process, which ends at once.
+func clone(flags uintptr) error {
+	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, flags, 0, 0, 0, 0, 0)
+	switch {
+	case errno != 0:
+		return errno
+	case pid == 0:
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+	}
+	_, err := unix.Wait4(int(pid), nil, 0, nil)
+	return err
 }
 
 func TestToOpenDescriptors(t *testing.T) {
@@ -134,7 +152,7 @@ func TestHandledByLandlock(t *testing.T) {
 // A jump of the filter is one byte long; none goes further than over one answer.
 func TestFilterIsShort(t *testing.T) {
 	calls := refused()
-	if program := assemble(1, calls); len(program) != 2*len(calls)+7 {
+	if program := assemble(1, calls); len(program) != 2*len(calls)+13 {
 		t.Errorf("%d instructions for %d calls", len(program), len(calls))
 	}
 }

@@ -132,7 +132,17 @@ func (b *budget) hasRate(now time.Time, r *slog.Record, m *measure) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	by := whoOf(m)
+	limit := clientRate
+	if by.from == fromOurselves {
+		limit = ownRate
+	}
+	its := kind{r.Message, m.reason, r.Level, by}
 	if m.target != "" && r.Message != Connection {
+		// A client that has no line left gets no counters for its targets either, or it
+		// would have all there are.
+		if state := b.kinds[its]; state != nil && state.at(now, limit) < 1 {
+			return b.take(now, its, nameOf(m), limit)
+		}
 		about := by
 		about.from, about.name = fromTarget, by.name+"\x00"+m.target
 		if !b.take(now, kind{r.Message, m.reason, r.Level, about}, m.target, targetRate) {
@@ -142,18 +152,13 @@ func (b *budget) hasRate(now time.Time, r *slog.Record, m *measure) bool {
 			return true
 		}
 	}
-	limit := clientRate
-	if by.from == fromOurselves {
-		limit = ownRate
-	}
-	return b.take(now, kind{r.Message, m.reason, r.Level, by}, nameOf(m), limit)
+	return b.take(now, its, nameOf(m), limit)
 }
 
 // take takes one line of a kind, or counts it. It is called with mu held.
 func (b *budget) take(now time.Time, k kind, name string, limit rate) bool {
 	state := b.stateOf(now, k, name, limit)
-	state.left = min(limit.burst, state.left+max(0, now.Sub(state.last).Seconds())*limit.perSecond)
-	state.last = now
+	state.left, state.last = state.at(now, limit), now
 	if state.left < 1 {
 		state.lost++
 		b.arm()
@@ -161,6 +166,11 @@ func (b *budget) take(now time.Time, k kind, name string, limit rate) bool {
 	}
 	state.left--
 	return true
+}
+
+// at is how many lines may be written at now.
+func (s *kindState) at(now time.Time, limit rate) float64 {
+	return min(limit.burst, s.left+max(0, now.Sub(s.last).Seconds())*limit.perSecond)
 }
 
 // lose counts a line that the budget of bytes left out.

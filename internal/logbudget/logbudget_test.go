@@ -276,6 +276,28 @@ func TestTheCountersAreBounded(t *testing.T) {
 	})
 }
 
+// TestOneClientsTargetsTakeFewCounters: for whoever has thousands of targets fail, no
+// address has to share a rate with others.
+func TestOneClientsTargetsTakeFewCounters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, out, h := newLog()
+		for i := range 20_000 {
+			log.Warn("ejected", "target", fmt.Sprintf("10.0.%d.%d:80", i>>8, i&255), "client", "hostile")
+		}
+		if n := len(h.budget.kinds); n > 150 {
+			t.Errorf("%d counters for one client", n)
+		}
+		out.Reset()
+		for i := range 200 {
+			log.Warn(Connection, "client", "", "source", fmt.Sprintf("10.9.0.%d:80", i), "reason", "dial_failed")
+		}
+		if n := len(out.with("dial_failed")); n != 200 {
+			t.Errorf("%d lines of 200 addresses", n)
+		}
+		h.Flush()
+	})
+}
+
 func TestAddressesOfOneNetworkAreOneClient(t *testing.T) {
 	log, out, h := newLog()
 	for i := range 200 {

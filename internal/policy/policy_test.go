@@ -185,6 +185,11 @@ func TestRules(t *testing.T) {
 		"the engine by a word":           {rule: Rule{Action: Allow, To: place(t, "own")}, target: static, addr: "127.0.0.1:2375", want: true},
 		"the engine by its network":      {rule: Rule{Action: Allow, To: place(t, "10.0.0.0/8")}, target: static, addr: "10.0.0.1:2375"},
 		"own to deny":                    {rule: Rule{Action: Deny, To: place(t, "own")}, target: static, addr: "10.0.0.1:2375", want: true},
+		"all, to audit":                  {rule: Rule{Action: Audit}, target: static, want: true},
+		"all, to audit, and loopback":    {rule: Rule{Action: Audit}, target: static, addr: "127.0.0.1:80"},
+		"a client, and metadata":         {rule: Rule{Action: Allow, Containers: []string{"web"}}, target: static, addr: "169.254.169.254:80"},
+		"a client, and the engine":       {rule: Rule{Action: Allow, Containers: []string{"web"}}, target: static, addr: "10.0.0.1:2375"},
+		"the operator's, to audit":       {rule: Rule{Action: Audit}, client: func(c *Client) { c.ByOperator = true }, target: static, addr: "127.0.0.1:80", want: true},
 		"the unspecified by a rule":      {rule: Rule{Action: Allow}, target: static, addr: "0.0.0.0:22"},
 	} {
 		c := web
@@ -206,7 +211,7 @@ func TestRules(t *testing.T) {
 	order := New(Config{Rules: []Rule{
 		{Action: Allow, To: place(t, "192.0.2.1")}, {Action: Deny, To: place(t, "192.0.2.0/24"), Name: "no-lab", Origin: "f.yml:3:5", Number: 2}, {Action: Allow},
 	}}).Scope(web, static)
-	for addr, want := range map[string]Action{"192.0.2.1:1": Allow, "192.0.2.2:1": Deny, "198.51.100.1:1": Allow, "127.0.0.1:1": Allow} {
+	for addr, want := range map[string]Action{"192.0.2.1:1": Allow, "192.0.2.2:1": Deny, "198.51.100.1:1": Allow, "127.0.0.1:1": Deny} {
 		if v := order.Check(netip.MustParseAddrPort(addr), false); v.Action != want {
 			t.Errorf("%s: %s; want %v", addr, v, want)
 		}
@@ -243,6 +248,7 @@ func TestTarget(t *testing.T) {
 		"file in another folder":   {folder, nil, of("file", "/srv/lists/x/a"), ""},
 		"no longer the default":    {folder, nil, of("file", "/etc/ambassadord/a.list"), "/etc/ambassadord/a.list"},
 		"nil policy":               {nil, nil, of("file", "/etc/shadow"), "/etc/shadow"},
+		"file by an audit of all":  {New(Config{Rules: []Rule{{Action: Audit}}}), nil, of("file", "/etc/shadow"), "/etc/shadow"},
 		"file by a rule":           {New(Config{Rules: []Rule{{Action: Allow, Kinds: []string{"file"}, Targets: []string{"/data/*"}}}}), nil, of("file", "/data/x/y"), ""},
 		"registry":                 {plain, nil, registry("10.9.9.9:8500"), ""},
 		"registry on loopback":     {plain, nil, registry("127.0.0.1:9999"), "127.0.0.1:9999"},

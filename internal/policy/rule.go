@@ -192,6 +192,11 @@ func (r *Rule) matches(e *endpoint) bool {
 	return r.opens(e.addr, c)
 }
 
+// saysWhere reports whether a rule that allows may be meant for what the default keeps from
+// containers: one that says neither where to nor which port never is. Who writes one to see
+// what is dialled, or to leave a client out of a later rule, would open loopback else.
+func (r *Rule) saysWhere() bool { return r.Action == Deny || !r.everywhere() }
+
 // opens reports whether a rule that allows is meant for addr, of the classes c. What the
 // default keeps from containers has to be meant: a network opens loopback, for instance,
 // if it begins there, and the sockets of the engine and the daemon are to be named by the

@@ -13,7 +13,7 @@ type Scope struct {
 	policy *Policy
 	client Client
 	target Target
-	rules  []*Rule // in their order; none after one that matches everywhere
+	rules  []*Rule // in their order; none after one that denies everywhere
 	// undecided says that what comes after rules depends on what is not known yet.
 	undecided bool
 }
@@ -37,7 +37,7 @@ func (p *Policy) Scope(c Client, t Target) *Scope {
 			return s
 		}
 		s.rules = append(s.rules, r)
-		if r.everywhere() {
+		if r.everywhere() && r.Action == Deny {
 			break
 		}
 	}
@@ -96,10 +96,15 @@ func (s *Scope) Check(addr netip.AddrPort, published bool) Verdict {
 		return toMany
 	}
 	for _, r := range s.rules {
-		if r.matches(&e) {
+		if r.matches(&e) && (r.saysWhere() || !s.byDefault(&e, published).Denied()) {
 			return Verdict{Action: r.Action, Rule: r}
 		}
 	}
+	return s.byDefault(&e, published)
+}
+
+// byDefault is what holds where no rule decides.
+func (s *Scope) byDefault(e *endpoint, published bool) Verdict {
 	if s.undecided || s.client.ByOperator || published {
 		return allowed
 	}
@@ -165,7 +170,8 @@ func (s *Scope) Registry(server string, addr netip.AddrPort) Verdict {
 // file says whether a file may be named as a target.
 func (s *Scope) file(name string) Verdict {
 	for _, r := range s.rules {
-		if r.everywhere() {
+		// One that allows is to say that it is about files, or which.
+		if r.everywhere() && (r.Action == Deny || len(r.Kinds)+len(r.Targets) > 0) {
 			return Verdict{Action: r.Action, Rule: r}
 		}
 	}
