@@ -69,7 +69,7 @@ func TakeHostLock(ctx context.Context, dir *rundir.Dir, inherited *Set, log *slo
 		err = squatter
 	}
 	log.Warn("the name that older versions have as their lock is not ours; another daemon, of an older version or one in a container, may serve beside this one", "error", fmt.Sprint(err),
-		"hint", "see who has it: ambassadord doctor; it changes nothing for this version")
+		"hint", "see who has it: ambassadord doctor; if it is a daemon, stop one of the two, else it changes nothing")
 	return l, nil
 }
 
