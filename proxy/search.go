@@ -177,7 +177,7 @@ func (s *search) find(ctx context.Context, deadline time.Time) error {
 			s.inRound = false
 		}
 		left := time.Until(s.held())
-		if left <= 0 || ctx.Err() != nil || ReasonOf(err) == Denied { // which waiting does not change
+		if left <= 0 || ctx.Err() != nil || ReasonOf(err) == Denied || isLoop(err) { // which waiting does not change
 			return s.failure(ctx, err)
 		}
 		changed, cancel := context.WithTimeout(ctx, min(pause, left))

@@ -20,6 +20,12 @@ type circle struct {
 // known where they listen.
 func newCircle(t *testing.T, n int, change func(*Listener), leads func(at []netip.AddrPort) [][]netip.AddrPort) *circle {
 	t.Helper()
+	return newCircleBy(t, Options{}, n, change, leads)
+}
+
+// newCircleBy is newCircle with options of all routes.
+func newCircleBy(t *testing.T, options Options, n int, change func(*Listener), leads func(at []netip.AddrPort) [][]netip.AddrPort) *circle {
+	t.Helper()
 	server := &Server{Loops: ways.loops}
 	var mu sync.Mutex
 	var records []Record
@@ -45,7 +51,7 @@ func newCircle(t *testing.T, n int, change func(*Listener), leads func(at []neti
 			endpoints = append(endpoints, Endpoint{Addr: addr})
 		}
 		router := RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
-			return Route{Client: Client{Name: "app"}, Port: c.at[i].Port(), Target: "target", Endpoints: InOrder(endpoints...)}, nil
+			return Route{Client: Client{Name: "app"}, Port: c.at[i].Port(), Target: "target", Endpoints: InOrder(endpoints...), Options: options}, nil
 		})
 		go func() { done <- server.Serve(ctx, listeners[i], promptly{router}) }()
 	}
@@ -112,6 +118,17 @@ func TestLoop(t *testing.T) {
 			})
 		}
 	}
+}
+
+// To wait makes no other endpoint of a listener of ours: what leads back is reset at once,
+// however long connections are held while nobody answers.
+func TestLoopIsNotHeld(t *testing.T) {
+	c := newCircleBy(t, Options{Wait: 10 * patience}, 1, unchanged, func(at []netip.AddrPort) [][]netip.AddrPort {
+		return [][]netip.AddrPort{leadsTo(at[0])}
+	})
+	c.addr = c.at[0]
+	c.dialRefused()
+	wantLoop(t, c.end())
 }
 
 // wantLoop demands that all that one connection became, and it is not much, was reset

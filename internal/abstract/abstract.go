@@ -71,6 +71,24 @@ func (s *Squatter) Error() string {
 // Daemon reports by nil that an older daemon listens at name. Else the error is
 // ErrNobody or a *Squatter.
 func Daemon(ctx context.Context, name string) error {
+	conn, err := connect(ctx, name)
+	if err != nil {
+		return held(name, err)
+	}
+	defer conn.Close()
+	peer, err := control.PeerOf(conn)
+	if err != nil {
+		return err
+	}
+	defer peer.Close()
+	if err := peer.SameSystem(); err != nil {
+		return &Squatter{Name: name, Who: peer.String(), Why: err.Error()}
+	}
+	return nil
+}
+
+// connect dials a name.
+func connect(ctx context.Context, name string) (*net.UnixConn, error) {
 	kind := "unix"
 	if strings.HasPrefix(name, Control("")) {
 		kind = "unixpacket"
@@ -80,18 +98,9 @@ func Daemon(ctx context.Context, name string) error {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, kind, name)
 	if err != nil {
-		return held(name, err)
+		return nil, err
 	}
-	defer conn.Close()
-	peer, err := control.PeerOf(conn.(*net.UnixConn))
-	if err != nil {
-		return err
-	}
-	defer peer.Close()
-	if err := peer.SameSystem(); err != nil {
-		return &Squatter{Name: name, Who: peer.String(), Why: err.Error()}
-	}
-	return nil
+	return conn.(*net.UnixConn), nil
 }
 
 // held is what err, of a dial, says of a name: an older daemon listens, with room for
@@ -131,6 +140,31 @@ func Runs(ctx context.Context) bool {
 	// The lock may have been handed on by the process that listened first, and is then
 	// known by that; the control socket is listened at anew.
 	return Daemon(ctx, Guard) == nil || Daemon(ctx, Control("")) == nil
+}
+
+// Elsewhere names a process that has the lock, or an older daemon's control socket, and
+// could serve this host although it is no peer of ours: a daemon in a container, or one
+// with a /run of its own. It is "" if there is none, or none in our sight.
+func Elsewhere(ctx context.Context) string { return elsewhere(ctx, Guard, Control("")) }
+
+func elsewhere(ctx context.Context, names ...string) string {
+	for _, name := range names {
+		conn, err := connect(ctx, name)
+		if err != nil {
+			continue
+		}
+		peer, err := control.PeerOf(conn)
+		conn.Close()
+		if err != nil {
+			continue
+		}
+		serves, who := peer.MayServe(), peer.String()
+		peer.Close()
+		if serves {
+			return who
+		}
+	}
+	return ""
 }
 
 // Drains reports whether an older daemon that has handed over carries connections still.

@@ -68,13 +68,38 @@ func TestBoundIsNotListening(t *testing.T) {
 	}
 }
 
-// TestSquatterOfAnotherUser takes root, to be two users.
-func TestSquatterOfAnotherUser(t *testing.T) {
+// TestElsewhere: a process that could serve this host although it has a mount namespace of
+// its own is named; one that could not, for it lacks SYS_ADMIN or is of another user, is
+// not. It takes root.
+func TestElsewhere(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Log("only root can be two users")
+		t.Log("only root can make a mount namespace")
 		return
 	}
-	name := draining + own(t) // it is found in any name that begins so
+	for kind, attr := range map[string]*syscall.SysProcAttr{
+		"a daemon":              {Cloneflags: syscall.CLONE_NEWNS},
+		"another user":          {Cloneflags: syscall.CLONE_NEWNS, Credential: &syscall.Credential{Uid: 65534, Gid: 65534}},
+		"root of its own users": {Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWUSER, UidMappings: []syscall.SysProcIDMap{{Size: 1}}},
+		"nobody":                nil,
+	} {
+		t.Run(kind, func(t *testing.T) {
+			name, want := own(t), ""
+			if attr != nil {
+				cmd := squat(t, name, attr)
+				if kind == "a daemon" {
+					want = fmt.Sprintf("process %d (", cmd.Process.Pid)
+				}
+			}
+			if got := elsewhere(t.Context(), name); (got == "") != (want == "") || !strings.HasPrefix(got, want) {
+				t.Errorf("elsewhere = %q; want %q", got, want)
+			}
+		})
+	}
+}
+
+// squat has another process listen at name until the test's end.
+func squat(t *testing.T, name string, attr *syscall.SysProcAttr) *exec.Cmd {
+	t.Helper()
 	program, err := os.Open("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +109,7 @@ func TestSquatterOfAnotherUser(t *testing.T) {
 	cmd.ExtraFiles = []*os.File{program}
 	cmd.Env = []string{squatVariable + "=" + name, "GORACE=atexit_sleep_ms=0"}
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	cmd.SysProcAttr = attr
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -96,11 +121,22 @@ func TestSquatterOfAnotherUser(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { in.Close(); _ = cmd.Wait() }()
+	t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
 	said := make([]byte, len("listening"))
 	if _, err := out.Read(said); err != nil || string(said) != "listening" {
 		t.Fatalf("the squatter said %q, %v", said, err)
 	}
+	return cmd
+}
+
+// TestSquatterOfAnotherUser takes root, to be two users.
+func TestSquatterOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("only root can be two users")
+		return
+	}
+	name := draining + own(t) // it is found in any name that begins so
+	cmd := squat(t, name, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}})
 	if Drains(t.Context()) {
 		t.Error("a squatter's name counts as a daemon that drains")
 	}

@@ -107,6 +107,40 @@ func (p *Peer) SameSystem() error {
 	return nil
 }
 
+// MayServe reports whether the peer could serve this host, whatever it has mounted: it is
+// of our user and user namespace, and has SYS_ADMIN in it. Whoever has that can enter any
+// mount namespace (setns(2)), so to believe it gives it nothing. A container has it only
+// by --cap-add SYS_ADMIN or --privileged.
+func (p *Peer) MayServe() bool {
+	if p.PID == 0 || p.sameUser() != nil {
+		return false
+	}
+	own, err := os.Readlink("/proc/self/ns/user")
+	if err != nil {
+		return false
+	}
+	its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", p.PID))
+	if err != nil || its != own {
+		return false
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
+	if err != nil {
+		return false
+	}
+	return hasSysAdmin(string(status)) && p.alive()
+}
+
+// hasSysAdmin looks for the capability in a process's status (proc_pid_status(5)).
+func hasSysAdmin(status string) bool {
+	for line := range strings.Lines(status) {
+		if mask, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			set, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+			return err == nil && set&(1<<unix.CAP_SYS_ADMIN) != 0
+		}
+	}
+	return false
+}
+
 // alive reports whether PID is still the peer's.
 func (p *Peer) alive() bool {
 	return p.pidfd < 0 || unix.PidfdSendSignal(p.pidfd, 0, nil, 0) != unix.ESRCH

@@ -28,8 +28,10 @@ type HostLock struct {
 // before us, if it is in inherited, which may be nil. The error is ErrServed when another
 // daemon has it, also one that is older than the folder and is believed to be one.
 //
-// It takes that one's lock as well, so that an older daemon that is started later does not
-// serve beside us. Who squats that name is told to log, and is of no consequence.
+// It takes that one's lock as well, so that neither an older daemon that is started later
+// nor one in a container, with a /run of its own, serves beside us: two that did would
+// replace each other's rules for ever. Who squats that name, and could not serve a host
+// himself, is told to log, and is of no consequence.
 func TakeHostLock(ctx context.Context, dir *rundir.Dir, inherited *Set, log *slog.Logger) (*HostLock, error) {
 	served := hint.Wrap(ErrServed, "stop the other one first, or start with --takeover; one daemon serves the whole host")
 	l := &HostLock{file: inherited.TakeLock(dir, dir.HostLock()), guard: inherited.TakeUnix(abstract.Guard)}
@@ -58,11 +60,16 @@ func TakeHostLock(ctx context.Context, dir *rundir.Dir, inherited *Set, log *slo
 		l.Leave()
 		return nil, served
 	}
+	if who := abstract.Elsewhere(context.WithoutCancel(ctx)); who != "" {
+		l.Leave()
+		return nil, hint.Errorf("stop that one first; to take over from a daemon with a /run of its own, start both with one --run-dir and --run-dir-shared",
+			"%w: %s, which has a folder of its own for locks", ErrServed, who)
+	}
 	if squatter := abstract.Daemon(context.WithoutCancel(ctx), abstract.Guard); !errors.Is(squatter, abstract.ErrNobody) {
 		err = squatter
 	}
-	log.Warn("the name that older versions have as their lock is not ours; an older version may serve beside this daemon", "error", fmt.Sprint(err),
-		"hint", "see who has it: ambassadord doctor; it changes nothing for this version")
+	log.Warn("the name that older versions have as their lock is not ours; another daemon, of an older version or one in a container, may serve beside this one", "error", fmt.Sprint(err),
+		"hint", "see who has it: ambassadord doctor; if it is a daemon, stop one of the two, else it changes nothing")
 	return l, nil
 }
 
