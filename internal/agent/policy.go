@@ -266,8 +266,8 @@ type audits struct {
 
 // audit is one client's reaching one endpoint.
 type audit struct {
-	who, target string
-	addr        netip.AddrPort
+	client, target string
+	addr           netip.AddrPort
 }
 
 const (
@@ -280,7 +280,7 @@ const (
 
 // note logs that v has let the client of scope reach addr, unless it was logged lately.
 func (n *audits) note(log *slog.Logger, scope *policy.Scope, v policy.Verdict, addr netip.AddrPort) {
-	now, key := time.Now(), audit{scope.Who(), scope.TargetText(), addr}
+	now, key := time.Now(), audit{scope.ClientName(), scope.TargetText(), addr}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if last, ok := n.seen[key]; ok && now.Sub(last) < auditEvery {
@@ -300,5 +300,5 @@ func (n *audits) note(log *slog.Logger, scope *policy.Scope, v policy.Verdict, a
 		}
 	}
 	n.seen[key] = now
-	log.Info("audited by the policy", "client", key.who, "target", key.target, "endpoint", addr.String(), "decided_by", v.String())
+	log.Info("audited by the policy", "client", key.client, "target", key.target, "endpoint", addr.String(), "decided_by", v.String())
 }

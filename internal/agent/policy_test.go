@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net/netip"
@@ -209,6 +210,18 @@ func TestAuditIsLoggedOncePerCase(t *testing.T) {
 			t.Errorf("%d lines after that time; want one more", n)
 		}
 	})
+}
+
+// TestAuditNamesTheClientAsOtherLinesDo: client=web finds it, beside the connections.
+func TestAuditNamesTheClientAsOtherLinesDo(t *testing.T) {
+	var n audits
+	var out bytes.Buffer
+	s := policy.New(policy.Config{Rules: []policy.Rule{{Action: policy.Audit}}}).Scope(policy.Client{Container: "web"}, policy.Target{Text: "db:80"})
+	at := netip.MustParseAddrPort("10.0.0.1:80")
+	n.note(slog.New(slog.NewTextHandler(&out, nil)), s, s.Check(at, false), at)
+	if !strings.Contains(out.String(), " client=web target=db:80 endpoint=10.0.0.1:80 ") {
+		t.Errorf("the line is %s", out.String())
+	}
 }
 
 // parserOf is a Resolver that parses as the daemon's does, and does not run.
