@@ -184,6 +184,10 @@ func partOf(q resolver.Query) policy.Part {
 	switch q.Scheme {
 	case resolver.SchemeDNS, resolver.SchemeSRV:
 		p.Registry = q.Server
+	case resolver.SchemeStatic:
+		if addr, err := netip.ParseAddr(q.Host); err == nil {
+			p.Addr = netip.AddrPortFrom(addr, q.Port)
+		}
 	case file.Scheme:
 		p.Name = "/" + q.Path
 	case docker.Scheme:

@@ -122,7 +122,7 @@ func TestDeniedTargetIsNotWatched(t *testing.T) {
 	withTold(t, nil, func(t *testing.T, a *agent, _ *told, _ binding.Binding) {
 		a.resolver = parserOf(t)
 		table := a.tableOf(layers, labelled("web", map[string]string{
-			"connect.80": "file:///etc/shadow", "connect.81": "file:///etc/ambassadord/a.list", "connect.82": "consul://127.0.0.1:9999/k", "connect.83": "10.0.0.1:80",
+			"connect.80": "file:///etc/shadow", "connect.81": "file:///etc/ambassadord/a.list", "connect.82": "consul://127.0.0.1:9999/k", "connect.83": "10.0.0.1:80", "connect.84": "127.0.0.1:80",
 		}))
 		var kept []string
 		for _, target := range table.Targets() {
@@ -132,7 +132,7 @@ func TestDeniedTargetIsNotWatched(t *testing.T) {
 			t.Errorf("watched: %s", got)
 		}
 		n := table.Namespaces()[0]
-		for port, at := range map[uint16]string{80: "/etc/shadow", 82: "127.0.0.1:9999"} {
+		for port, at := range map[uint16]string{80: "/etc/shadow", 82: "127.0.0.1:9999", 84: "127.0.0.1:80"} {
 			_, err := a.routeFor(n, way{netip.MustParseAddrPort("127.0.0.1:4000"), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)})
 			if proxy.ReasonOf(err) != proxy.Denied || !strings.Contains(err.Error(), at) || !strings.Contains(err.Error(), "container web") || hint.Of(err) == "" {
 				t.Errorf("port %d: %v (%s); want the reason denied, with who and what", port, err, hint.Of(err))
