@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -224,4 +226,32 @@ func TestEndpointSpeaksFirst(t *testing.T) {
 		}
 	}
 	t.Errorf("the endpoint's first byte took %s; want less than %s", took, delayed)
+}
+
+// forbidding is a Chooser whose client may dial nobody.
+type forbidding struct{ why error }
+
+func (forbidding) TryRefresh() bool              { return true }
+func (forbidding) Refresh(context.Context) error { return nil }
+func (forbidding) Next() (Attempt, bool)         { return Attempt{}, false }
+func (forbidding) Changed(ctx context.Context)   { <-ctx.Done() }
+func (f forbidding) Denied() error               { return f.why }
+
+// TestNobodyToDialHoweverOldTheServerIs: the time to look for an endpoint begins with the
+// connection, also if the first attempt is none.
+func TestNobodyToDialHoweverOldTheServerIs(t *testing.T) {
+	why := errors.New("the client may not reach it")
+	router := routed(forbidding{why}, Options{Timeout: time.Minute, Wait: time.Minute}).(RouterFunc)
+	l := newLab(t, &Server{}, promptly{router})
+	for _, loop := range l.server.loops {
+		aged := make(chan struct{})
+		loop.post(func() { loop.began = loop.began.Add(-time.Hour); close(aged) })
+		<-aged
+	}
+	l.dialRefused()
+	r := l.record()
+	l.wantReason(r, Denied)
+	if !errors.Is(r.Err, why) || r.Duration > time.Minute {
+		t.Errorf("%v, after %s; want %v, at once", r.Err, r.Duration, why)
+	}
 }

@@ -46,7 +46,8 @@ func checkCommand(environ []string) *cobra.Command {
 				fmt.Fprintf(out, "listen %s -> %s\n", l.Address, l.Target)
 			}
 			if flags.configFile != "" {
-				fmt.Fprintf(out, "config %s: %d targets with options, %d clients\n", flags.configFile, len(cfg.Targets), len(cfg.Clients))
+				fmt.Fprintf(out, "config %s: %d targets with options, %d clients, %d rules of the policy, %d options limited\n",
+					flags.configFile, len(cfg.Targets), len(cfg.Clients), len(cfg.Policy.Rules), len(cfg.Limits))
 			}
 			for _, text := range targets {
 				t, err := parse(text)

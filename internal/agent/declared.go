@@ -65,7 +65,7 @@ func (d *declared) follow(table *identity.Table) (changed bool) {
 }
 
 func (d *declared) add(c *identity.Client) {
-	owned := resolver.Owned{Owner: "container " + c.Container.Name}
+	owned := resolver.Owned{Owner: c.Container.Name}
 	for b := range c.Bindings.Each() {
 		d.upstreams[upstreamKey{b.Text, b.Options}]++
 		if b.Problem != nil {

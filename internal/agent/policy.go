@@ -184,6 +184,10 @@ func partOf(q resolver.Query) policy.Part {
 	switch q.Scheme {
 	case resolver.SchemeDNS, resolver.SchemeSRV:
 		p.Registry = q.Server
+	case resolver.SchemeStatic:
+		if addr, err := netip.ParseAddr(q.Host); err == nil {
+			p.Addr = netip.AddrPortFrom(addr, q.Port)
+		}
 	case file.Scheme:
 		p.Name = "/" + q.Path
 	case docker.Scheme:
@@ -266,8 +270,8 @@ type audits struct {
 
 // audit is one client's reaching one endpoint.
 type audit struct {
-	who, target string
-	addr        netip.AddrPort
+	client, target string
+	addr           netip.AddrPort
 }
 
 const (
@@ -280,7 +284,7 @@ const (
 
 // note logs that v has let the client of scope reach addr, unless it was logged lately.
 func (n *audits) note(log *slog.Logger, scope *policy.Scope, v policy.Verdict, addr netip.AddrPort) {
-	now, key := time.Now(), audit{scope.Who(), scope.TargetText(), addr}
+	now, key := time.Now(), audit{scope.ClientName(), scope.TargetText(), addr}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if last, ok := n.seen[key]; ok && now.Sub(last) < auditEvery {
@@ -300,5 +304,5 @@ func (n *audits) note(log *slog.Logger, scope *policy.Scope, v policy.Verdict, a
 		}
 	}
 	n.seen[key] = now
-	log.Info("audited by the policy", "client", key.who, "target", key.target, "endpoint", addr.String(), "decided_by", v.String())
+	log.Info("audited by the policy", "client", key.client, "target", key.target, "endpoint", addr.String(), "decided_by", v.String())
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net/netip"
@@ -121,7 +122,7 @@ func TestDeniedTargetIsNotWatched(t *testing.T) {
 	withTold(t, nil, func(t *testing.T, a *agent, _ *told, _ binding.Binding) {
 		a.resolver = parserOf(t)
 		table := a.tableOf(layers, labelled("web", map[string]string{
-			"connect.80": "file:///etc/shadow", "connect.81": "file:///etc/ambassadord/a.list", "connect.82": "consul://127.0.0.1:9999/k", "connect.83": "10.0.0.1:80",
+			"connect.80": "file:///etc/shadow", "connect.81": "file:///etc/ambassadord/a.list", "connect.82": "consul://127.0.0.1:9999/k", "connect.83": "10.0.0.1:80", "connect.84": "127.0.0.1:80",
 		}))
 		var kept []string
 		for _, target := range table.Targets() {
@@ -131,7 +132,7 @@ func TestDeniedTargetIsNotWatched(t *testing.T) {
 			t.Errorf("watched: %s", got)
 		}
 		n := table.Namespaces()[0]
-		for port, at := range map[uint16]string{80: "/etc/shadow", 82: "127.0.0.1:9999"} {
+		for port, at := range map[uint16]string{80: "/etc/shadow", 82: "127.0.0.1:9999", 84: "127.0.0.1:80"} {
 			_, err := a.routeFor(n, way{netip.MustParseAddrPort("127.0.0.1:4000"), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)})
 			if proxy.ReasonOf(err) != proxy.Denied || !strings.Contains(err.Error(), at) || !strings.Contains(err.Error(), "container web") || hint.Of(err) == "" {
 				t.Errorf("port %d: %v (%s); want the reason denied, with who and what", port, err, hint.Of(err))
@@ -209,6 +210,18 @@ func TestAuditIsLoggedOncePerCase(t *testing.T) {
 			t.Errorf("%d lines after that time; want one more", n)
 		}
 	})
+}
+
+// TestAuditNamesTheClientAsOtherLinesDo: client=web finds it, beside the connections.
+func TestAuditNamesTheClientAsOtherLinesDo(t *testing.T) {
+	var n audits
+	var out bytes.Buffer
+	s := policy.New(policy.Config{Rules: []policy.Rule{{Action: policy.Audit}}}).Scope(policy.Client{Container: "web"}, policy.Target{Text: "db:80"})
+	at := netip.MustParseAddrPort("10.0.0.1:80")
+	n.note(slog.New(slog.NewTextHandler(&out, nil)), s, s.Check(at, false), at)
+	if !strings.Contains(out.String(), " client=web target=db:80 endpoint=10.0.0.1:80 ") {
+		t.Errorf("the line is %s", out.String())
+	}
 }
 
 // parserOf is a Resolver that parses as the daemon's does, and does not run.

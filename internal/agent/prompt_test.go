@@ -170,7 +170,7 @@ func TestListenersOfOnePortShareAClientsLimit(t *testing.T) {
 		two.service.Store(&fixedService{binding: b})
 		first, second := a.fixed(&one), a.fixed(&two)
 		from := proxy.Accepted{Source: netip.MustParseAddrPort("192.0.2.1:1")}
-		want := proxy.NewLimit("192.0.2.1 by port 80", "raise connect.80.client-limit or client-rate, or look why it opens so many", proxy.Bounds{})
+		want := proxy.NewLimit("192.0.2.1 by port 80", "look why it opens so many, or raise client-limit or client-rate of port 80; what labels may ask for, --limit and limits: say", proxy.Bounds{})
 		for range 2 {
 			for f, bound := range map[*fixedRouter]int{first: 1, second: 5} {
 				r, _ := f.RouteNow(from)

@@ -100,7 +100,7 @@ func (a *agent) readAgain() error {
 	if a.reloads.hooks.Tuned != nil {
 		a.reloads.hooks.Tuned(cfg)
 	}
-	a.log.Info("read the configuration again", "listeners", len(cfg.Listeners), "targets", len(cfg.Targets), "clients", len(cfg.Clients))
+	a.log.Info("read the configuration again", "listeners", len(cfg.Listeners), "targets", len(cfg.Targets), "clients", len(cfg.Clients), "rules", len(cfg.Policy.Rules))
 	if len(restart) > 0 {
 		a.log.Warn("some settings stay as they were until a restart", "settings", restart, "hint", "restart the daemon when that suits, or start another with --takeover")
 	}

@@ -191,7 +191,7 @@ func (u *upstreams) clientLimit(key clientLimit, name string, o *option.Set) *pr
 			u.sweep(nil)
 		}
 		l = proxy.NewLimit(fmt.Sprintf("%s by port %d", name, key.port),
-			fmt.Sprintf("raise connect.%d.client-limit or client-rate, or look why it opens so many", key.port), bounds)
+			fmt.Sprintf("look why it opens so many, or raise client-limit or client-rate of port %d; what labels may ask for, --limit and limits: say", key.port), bounds)
 		u.clients[key] = l
 	}
 	l.Set(bounds)

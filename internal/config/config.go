@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -199,6 +200,9 @@ func (c *Config) Validate() error {
 		if n < 0 {
 			return hint.Errorf("give a number, or 0 for none of your own", "%s must not be negative", name)
 		}
+	}
+	if c.RunDir != "" && (!filepath.IsAbs(c.RunDir) || filepath.Clean(c.RunDir) == "/") {
+		return hint.Errorf("give the whole path of a folder, such as /run/ambassadord", "--run-dir does not take %q", c.RunDir)
 	}
 	seen := map[string]string{}
 	for _, l := range c.Listeners {

@@ -48,13 +48,15 @@ func (s *Scope) Deny(v Verdict, at string) error {
 	return hint.Wrap(&Denial{Who: s.Who(), At: at, Verdict: v}, v.Fix())
 }
 
-// short is a target as it may be printed: its author chooses how long it is.
-func short(text string) string {
+// short is a target as it may be quoted: its author chooses how long it is.
+func short(text string) string { return fmt.Sprintf("%q", cut(text)) }
+
+func cut(text string) string {
 	const most = 200
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most], "") + "…"
 	}
-	return fmt.Sprintf("%q", text)
+	return text
 }
 
 // Who names the client of s, for people.
@@ -69,5 +71,13 @@ func (s *Scope) Who() string {
 	return "the listener"
 }
 
-// TargetText is the target of s as it may be printed.
-func (s *Scope) TargetText() string { return short(s.orDefault().target.Text) }
+// ClientName is the name of the client's container, and Who if it is none.
+func (s *Scope) ClientName() string {
+	if name := s.orDefault().client.Container; name != "" {
+		return name
+	}
+	return s.Who()
+}
+
+// TargetText is the target of s, cut to what a log may hold.
+func (s *Scope) TargetText() string { return cut(s.orDefault().target.Text) }

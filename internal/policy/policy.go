@@ -166,4 +166,6 @@ type Part struct {
 	Name string
 	// Registry is the server that it names to be asked, HOST:PORT; "" for the configured.
 	Registry string
+	// Addr is where it leads without anybody being asked; the zero value is not known.
+	Addr netip.AddrPort
 }

@@ -232,12 +232,32 @@ func TestTarget(t *testing.T) {
 	registry := func(server string) Target {
 		return Target{Text: "t", Parts: []Part{{Kind: "consul", Name: "p", Registry: server}}}
 	}
+	addresses := func(list ...string) Target {
+		target := Target{Text: "t"}
+		for _, text := range list {
+			p := Part{Kind: "static", Name: text}
+			p.Addr, _ = netip.ParseAddrPort(text)
+			target.Parts = append(target.Parts, p)
+		}
+		return target
+	}
+	anybodys := New(Config{AllowLoopback: true})
+	opened := New(Config{Rules: []Rule{{Action: Allow, To: place(t, "loopback"), Ports: []PortRange{{From: 80, To: 80}}}}})
 	for name, test := range map[string]struct {
 		policy *Policy
 		client func(*Client)
 		target Target
 		at     string // "" is allowed, "-" the whole
 	}{
+		"addresses":                {plain, nil, addresses("127.0.0.1:80", "169.254.169.254:80"), "127.0.0.1:80"},
+		"an address of others":     {plain, nil, addresses("127.0.0.1:80", "10.0.0.1:80"), ""},
+		"a name beside":            {plain, nil, addresses("127.0.0.1:80", "db:80"), ""},
+		"an engine's":              {plain, nil, addresses("172.17.0.1:2375"), ""}, // as long as that is this host's
+		"where loopback is free":   {anybodys, nil, addresses("127.0.0.1:80"), ""},
+		"by a rule with its port":  {opened, nil, addresses("127.0.0.1:80"), ""},
+		"beside that port":         {opened, nil, addresses("127.0.0.1:81"), "127.0.0.1:81"},
+		"addresses by operator":    {plain, func(c *Client) { c.ByOperator = true }, addresses("127.0.0.1:80"), ""},
+		"opened when it is known":  {New(Config{Rules: []Rule{{Action: Allow, Networks: []string{"x"}, To: place(t, "loopback")}}}), func(c *Client) { c.Partial, c.NetworksKnown = true, false }, addresses("127.0.0.1:80"), ""},
 		"address":                  {plain, nil, of("static", "127.0.0.1"), ""}, // that is the endpoint's
 		"file":                     {plain, nil, of("file", "/etc/ambassadord/a.list"), ""},
 		"file elsewhere":           {plain, nil, of("file", "/etc/shadow"), "/etc/shadow"},

@@ -142,7 +142,26 @@ func (s *Scope) Target() (v Verdict, at string) {
 			}
 		}
 	}
-	return allowed, ""
+	return s.addresses()
+}
+
+// addresses is what the default says of a target that is nothing but addresses, if it
+// keeps all of them from the client by what they are, which no change of this host's own
+// addresses and ports has a say in: so it can be told before anybody dials.
+func (s *Scope) addresses() (v Verdict, at string) {
+	for i := range s.target.Parts {
+		addr := s.target.Parts[i].Addr
+		if !addr.IsValid() {
+			return allowed, ""
+		}
+		switch now := s.Check(addr, false); {
+		case now != toLoopback && now != toMetadata && now != toMany:
+			return allowed, ""
+		case at == "":
+			v, at = now, addr.String()
+		}
+	}
+	return v, at
 }
 
 // everywhere is what the rules say wherever the endpoint is.
