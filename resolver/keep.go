@@ -1,7 +1,6 @@
 package resolver
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -11,9 +10,26 @@ import (
 
 // kept is what is declared now. It is replaced, never changed.
 type kept struct {
-	queries map[Query][]*account // and whose each is; the operator's is nobody's
-	refused map[Query]error      // what somebody declares who has too many
-	rest    error                // why all others are refused, if somebody has more than are listed
+	queries  map[Query][]*account // and whose each is; the operator's is nobody's
+	refusals []refusal            // of those who declare more than they may have
+}
+
+// refused is why q, which is not kept, is not watched; nil if nobody was refused it.
+func (k *kept) refused(q Query) error {
+	if len(k.refusals) == 0 {
+		return nil
+	}
+	hash := hashOf(q)
+	var unlisted error // of a client that has more than are listed
+	for _, r := range k.refusals {
+		if r.of.has(hash) {
+			return r.err
+		}
+		if r.of.more {
+			unlisted = r.err
+		}
+	}
+	return unlisted
 }
 
 func (k *kept) has(q Query) bool {
@@ -27,7 +43,7 @@ func (k *kept) has(q Query) bool {
 // kept before the first connection asks for it.
 func (r *Resolver) Keep(operator []Target, clients ...Owned) {
 	var now kept
-	now.queries, now.refused, now.rest = r.shares.assign(operator, clients)
+	now.queries, now.refusals = r.shares.assign(operator, clients)
 	r.kept.Store(&now)
 	<-r.running
 	for q, owners := range now.queries {
@@ -123,7 +139,7 @@ func (r *Resolver) ownersOf(w, by *watch) (lookup *account, err error) {
 		return nil, nil
 	}
 	if by == nil {
-		return nil, cmp.Or(now.refused[w.query], now.rest)
+		return nil, now.refused(w.query)
 	}
 	// Others may have been refused that name: whose answer it is in has done nothing.
 	owners := by.owners.Load()

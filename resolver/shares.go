@@ -10,6 +10,7 @@ import (
 )
 
 // Owned are the targets that one client declares. What they cost is counted against it.
+// It must not be changed once Keep has been given it.
 type Owned struct {
 	// Owner names the client, for people too: web-1.
 	Owner   string
@@ -57,6 +58,8 @@ const unownedWatches = 1024
 type shares struct {
 	Shares
 
+	lists map[string]*list // by owner; of the goroutine that calls assign
+
 	mu       sync.Mutex
 	accounts map[string]*account
 	bytes    int64 // of all accounts
@@ -79,75 +82,7 @@ type account struct {
 
 func newShares(s Shares) *shares {
 	s.setDefaults()
-	return &shares{Shares: s, accounts: map[string]*account{}}
-}
-
-// assign says which queries are watched, and for whom: each for all who declare it, so
-// that nobody loses it for what another of them does. refused are those that are of
-// nobody who may have more; rest, if it is set, is why all others are refused, for
-// somebody declares too many to be listed.
-func (s *shares) assign(operator []Target, owned []Owned) (kept map[Query][]*account, refused map[Query]error, rest error) {
-	kept, refused = map[Query][]*account{}, map[Query]error{}
-	for _, t := range operator {
-		for q := range t.Queries() {
-			kept[q] = nil
-		}
-	}
-	wanted, more := make([][]Query, len(owned)), make([]bool, len(owned))
-	counts := make([]int, len(owned))
-	for i := range owned {
-		wanted[i], more[i] = owned[i].queries(s.Queries)
-		counts[i] = len(wanted[i])
-	}
-	level := fairLevel(counts, s.AllQueries)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.forget(owned)
-	for i, o := range owned {
-		a := s.account(o.Owner)
-		most := min(level, s.Queries)
-		a.queries = min(len(wanted[i]), most)
-		for _, q := range wanted[i][:a.queries] {
-			if owners, known := kept[q]; !known || owners != nil {
-				kept[q] = append(owners, a)
-			}
-		}
-		if a.queries < len(wanted[i]) || more[i] {
-			err := tooManyQueries(o.Owner, a.queries, most < s.Queries)
-			for _, q := range wanted[i][a.queries:] {
-				refused[q] = err
-			}
-			if more[i] {
-				rest = err
-			}
-		}
-	}
-	for q := range kept {
-		delete(refused, q)
-	}
-	return kept, refused, rest
-}
-
-// queries are those of o, each once, and whether there are more than most of them. It looks
-// at so many that it is quick, too: who writes one thing a hundred thousand times has more.
-func (o *Owned) queries(most int) (queries []Query, more bool) {
-	seen, looked := map[Query]struct{}{}, 0
-	for _, t := range o.Targets {
-		for q := range t.Queries() {
-			if looked++; looked > 8*most {
-				return queries, true
-			}
-			if _, twice := seen[q]; twice {
-				continue
-			}
-			if len(queries) == most {
-				return queries, true
-			}
-			seen[q] = struct{}{}
-			queries = append(queries, q)
-		}
-	}
-	return queries, false
+	return &shares{Shares: s, lists: map[string]*list{}, accounts: map[string]*account{}}
 }
 
 // fairLevel is the most that each of counts may have for all to have no more than total:
@@ -177,6 +112,11 @@ func (s *shares) forget(owned []Owned) {
 	there := make(map[string]bool, len(owned))
 	for _, o := range owned {
 		there[o.Owner] = true
+	}
+	for owner := range s.lists {
+		if !there[owner] {
+			delete(s.lists, owner)
+		}
 	}
 	for owner, a := range s.accounts {
 		if there[owner] {

@@ -312,3 +312,21 @@ func TestFairLevel(t *testing.T) {
 		t.Errorf("all fit, but each may have %d", got)
 	}
 }
+
+// TestAnUnchangedClientIsNotLookedThroughAgain: what many declare costs nothing when one of
+// them comes or goes.
+func TestAnUnchangedClientIsNotLookedThroughAgain(t *testing.T) {
+	s := newShares(Shares{})
+	a, b := Owned{"a", many("a", 5)}, Owned{"b", many("b", 5)}
+	s.assign(nil, []Owned{a, b})
+	known := s.lists["a"]
+	s.assign(nil, []Owned{a})
+	if s.lists["a"] != known || s.lists["b"] != nil {
+		t.Errorf("the list of a was made anew, or that of b is still there: %v", s.lists)
+	}
+	a.Targets = many("a", 4)
+	s.assign(nil, []Owned{a})
+	if l := s.lists["a"]; l == known || l.count != 4 {
+		t.Errorf("the list of a is of what it was before: %+v", l)
+	}
+}

@@ -272,3 +272,26 @@ func BenchmarkEvent(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRecreated is what it costs that one container of many is there anew and declares
+// something else: who asks for what is counted anew then.
+func BenchmarkRecreated(b *testing.B) {
+	for _, size := range []struct{ containers, ports int }{{10, 10}, {2_000, 10}, {200, 1_000}} {
+		b.Run(fmt.Sprintf("%dx%d", size.containers, size.ports), func(b *testing.B) {
+			a, _ := following(b)
+			containers := make([]*dockerd.Container, size.containers)
+			for i := range containers {
+				labels := map[string]string{}
+				for j := range size.ports {
+					labels[fmt.Sprint("connect.", j+1)] = fmt.Sprintf("10.%d.%d.%d:%d", i/250, i%250, j%250, 80+j/250)
+				}
+				containers[i] = labelled(fmt.Sprint("c", i), labels)
+			}
+			a.show(b.Context(), containers...)
+			for n := 0; b.Loop(); n++ {
+				containers[0] = labelled("c0", map[string]string{"connect.1": fmt.Sprintf("10.9.9.%d:80", n%250)})
+				a.show(b.Context(), containers...)
+			}
+		})
+	}
+}
