@@ -18,7 +18,7 @@ import (
 // startLimited starts the daemon with so many descriptors at most, and waits until it serves.
 func startLimited(t *testing.T, descriptors int, args ...string) *daemon {
 	t.Helper()
-	words := append([]string{fmt.Sprintf("--nofile=%d", descriptors), binary, "run", "--log-format", "json"}, args...)
+	words := append([]string{fmt.Sprintf("--nofile=%d", descriptors), binary}, lenient(append([]string{"run", "--log-format", "json"}, args...))...)
 	d := launch(t, exec.Command("prlimit", words...), nil)
 	d.wait("ready", 20*time.Second, func(l line) bool { return l.str("msg") == "ready" })
 	return d
@@ -44,8 +44,10 @@ func TestOneClientDeniesNobody(t *testing.T) {
 	attachedTo(d, append([]client{greedy}, honest...))
 
 	ctx := t.Context()
-	stop := make(chan struct{})
+	stopped := make(chan struct{})
 	var running sync.WaitGroup
+	stop := sync.OnceFunc(func() { close(stopped); running.Wait() })
+	defer stop() // the descriptors are those of all tests
 	var held, tried atomic.Int64
 	for range 20 {
 		running.Go(func() {
@@ -57,7 +59,7 @@ func TestOneClientDeniesNobody(t *testing.T) {
 			}()
 			for tried.Add(1) <= attempts && ctx.Err() == nil {
 				select {
-				case <-stop:
+				case <-stopped:
 					return
 				default:
 				}
@@ -68,7 +70,7 @@ func TestOneClientDeniesNobody(t *testing.T) {
 				conns = append(conns, conn)
 				held.Add(1)
 			}
-			<-stop
+			<-stopped
 		})
 	}
 	d.wait("that the greedy one is turned away", 3*time.Minute, func(l line) bool {
@@ -93,8 +95,7 @@ func TestOneClientDeniesNobody(t *testing.T) {
 		})
 	}
 	asking.Wait()
-	close(stop)
-	running.Wait()
+	stop()
 	t.Logf("the greedy one has tried %d times, %d of the others' were served, %d failed", min(tried.Load(), attempts), served.Load(), failures.Load())
 	d.mu.Lock()
 	defer d.mu.Unlock()
