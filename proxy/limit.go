@@ -32,6 +32,7 @@ type Limit struct {
 	waiting int           // those who wait for a place or for the rate
 	queue   []*Share      // whose they are
 	alone   *Share
+	short   shortage
 }
 
 // Bounds are what a Limit holds to.
@@ -134,12 +135,16 @@ func (s *Share) enter(ctx context.Context) error {
 		return nil
 	}
 	if err := l.mayWait(ctx, s); err != nil {
+		l.lack(s, true)
 		l.mu.Unlock()
 		return err
 	}
 	w := &waiter{done: make(chan struct{})}
 	l.join(s, w)
 	l.admit()
+	if len(s.waiting) > 0 {
+		l.lack(s, false)
+	}
 	l.mu.Unlock()
 	select {
 	case <-w.done:
@@ -160,6 +165,7 @@ func (s *Share) enter(ctx context.Context) error {
 		l.part(s, w)
 	}
 	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		l.lack(s, true)
 		return l.over(s, "no place became free in time")
 	}
 	return context.Cause(ctx)
