@@ -115,6 +115,7 @@ func (l *Limit) Idle() bool {
 type waiter struct {
 	done chan struct{}
 	away bool // it was turned away for others
+	look uint // at the shortage, the last one before it waited
 }
 
 // tryEnter takes a place if that takes no wait.
@@ -139,7 +140,7 @@ func (s *Share) enter(ctx context.Context) error {
 		l.mu.Unlock()
 		return err
 	}
-	w := &waiter{done: make(chan struct{})}
+	w := &waiter{done: make(chan struct{}), look: l.short.looks}
 	l.join(s, w)
 	l.admit()
 	if len(s.waiting) > 0 {
@@ -165,7 +166,9 @@ func (s *Share) enter(ctx context.Context) error {
 		l.part(s, w)
 	}
 	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-		l.lack(s, true)
+		if w.look == l.short.looks { // else it was seen there
+			l.lack(s, true)
+		}
 		return l.over(s, "no place became free in time")
 	}
 	return context.Cause(ctx)

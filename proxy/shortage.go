@@ -6,7 +6,8 @@ type shortage struct {
 	begin   func()         // called once when places get short
 	running bool           // it was called, and looks at the shortage from time to time
 	news    bool           // somebody had no place since the last look
-	away    map[*Share]int // connections turned away since then
+	looks   uint           // so far
+	away    map[*Share]int // connections turned away since the last
 }
 
 // excess is what the client with the most connections has more than its share, of which
@@ -56,6 +57,7 @@ func (l *Limit) excess() (e excess, last bool) {
 	}
 	last = l.short.begin == nil || !l.short.news && e.want == 0
 	l.short.running, l.short.news = !last, false
+	l.short.looks++
 	clear(l.short.away)
 	return e, last
 }
