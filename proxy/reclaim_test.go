@@ -64,7 +64,7 @@ func newFullHouse(t *testing.T, wait time.Duration) *fullHouse {
 	for addr, name := range map[string]string{greedyAddr: "greedy", modestAddr: "modest", newAddr: "new"} {
 		shares[netip.MustParseAddr(addr)] = c.limit.Share(name)
 	}
-	by := &bySource{shares: shares, wait: wait, endpoint: echoBackend(t)}
+	by := &bySource{shares: shares, wait: wait, endpoint: serving(t, func(conn *net.TCPConn) { _, _ = io.Copy(conn, conn) })}
 	server := &Server{Limit: c.limit}
 	server.reclaimer.idle = func(client, _ int) (time.Duration, error) {
 		peer, err := unix.Getpeername(client)
@@ -82,27 +82,6 @@ func newFullHouse(t *testing.T, wait time.Duration) *fullHouse {
 	}
 	c.lab = newLab(t, server, router)
 	return c
-}
-
-// echoBackend sends back what it is sent, on any number of connections.
-func echoBackend(t *testing.T) Endpoint {
-	t.Helper()
-	listener := listen(t)
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			conn, err := listener.AcceptTCP()
-			if err != nil {
-				return
-			}
-			running.Go(func() {
-				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
-			})
-		}
-	})
-	t.Cleanup(func() { listener.Close(); running.Wait() })
-	return Endpoint{Addr: listener.Addr().(*net.TCPAddr).AddrPort(), Name: "backend"}
 }
 
 // from dials as one of them, and says how long that one will be idle.
