@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -101,6 +102,74 @@ func TestOneClientDeniesNobody(t *testing.T) {
 	defer d.mu.Unlock()
 	if strings.Contains(d.raw.String(), "cannot accept") {
 		t.Error("the daemon had no descriptors left")
+	}
+}
+
+// TestIdleConnectionsMakeRoom: one container holds idle connections, all that it can get.
+// Where the operator allows it another gets more than is kept for it, since as many idle
+// ones of the first are reset; the busy one of the first stays, and so do the idle ones of
+// a third, which has few.
+func TestIdleConnectionsMakeRoom(t *testing.T) {
+	const places, wanted, idle = 48, 16, time.Second // 6 places are kept for who has few
+	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
+	target := []string{"connect.6379=" + backend, "connect.6379.wait=20s"}
+	greedy, modest, honest := labelled(t, target...), labelled(t, target...), labelled(t, target...)
+	d := start(t, "run", "--max-connections", strconv.Itoa(places), "--reclaim-idle", idle.String())
+	attachedTo(d, []client{greedy, modest, honest})
+	holds := func(c client) *net.TCPConn {
+		conn := dialIn(t, c.ns, "127.0.0.1:6379")
+		if err := pingPong(conn); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		return conn
+	}
+	few := []*net.TCPConn{holds(modest), holds(modest), holds(modest)}
+	busy := holds(greedy)
+	for range places - 6 - len(few) - 1 {
+		holds(greedy)
+	}
+	stop := make(chan struct{})
+	var talking sync.WaitGroup
+	quiet := sync.OnceFunc(func() { close(stop); talking.Wait() })
+	defer quiet()
+	talking.Go(func() {
+		ticker := time.NewTicker(idle / 10)
+		defer ticker.Stop()
+		for {
+			if err := pingPong(busy); err != nil {
+				t.Errorf("the busy one of %s: %v", greedy.name, err)
+				return
+			}
+			select {
+			case <-ticker.C:
+			case <-stop:
+				return
+			}
+		}
+	})
+	for range wanted {
+		holds(honest)
+	}
+	quiet()
+	for _, conn := range few {
+		if err := pingPong(conn); err != nil {
+			t.Errorf("%s, which has few: %v", modest.name, err)
+		}
+	}
+	d.connection(greedy.name, 6379, func(l line) bool {
+		return l.str("reason") == "over_limit" && strings.Contains(l.str("error"), greedy.name+" had ") &&
+			strings.Contains(l.str("error"), "no byte had moved") && strings.Contains(l.str("hint"), "--reclaim-idle")
+	})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	gone := 0
+	for _, l := range d.lines {
+		if l.str("msg") == "connection" {
+			gone++
+		}
+	}
+	if gone > wanted {
+		t.Errorf("%d connections have ended for %d", gone, wanted)
 	}
 }
 

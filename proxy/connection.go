@@ -78,6 +78,11 @@ func (s *Server) goOn(search *search, leave func()) {
 func (s *Server) splice(search *search, record Record, leave func()) {
 	ctx, route := s.ctx, search.route
 	defer func() { s.gone(&record, search.accepted) }()
+	if share := s.shareOf(route); share != nil {
+		var forget func()
+		ctx, forget = s.reclaimer.keep(ctx, share, search.client, search.conn)
+		defer forget()
+	}
 	defer leave()
 	if s.Keeper != nil {
 		number := s.Keeper.Keep(live{Live{

@@ -204,6 +204,7 @@ func (s *Share) hopeless() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if full, most := l.full(s); full && most == nil && !l.may(s) {
+		l.lack(s, true)
 		return l.noRoom(s)
 	}
 	return nil

@@ -302,12 +302,16 @@ func TestGreedyClientThroughTheServer(t *testing.T) {
 		t.Fatalf("the honest one is not served: %v", err)
 	}
 	close(leave)
+	var ending sync.WaitGroup // any of them may be one that waits until others have left
 	for _, conn := range held {
-		if _, err := io.ReadAll(conn); err != nil {
-			t.Error(err)
-		}
-		conn.Close()
+		ending.Go(func() {
+			if _, err := io.ReadAll(conn); err != nil {
+				t.Error(err)
+			}
+			conn.Close()
+		})
 	}
+	ending.Wait()
 	if b, err := l.read(served); err != nil || b != "" {
 		t.Errorf("the honest one reads %q, %v; want its end", b, err)
 	}

@@ -32,6 +32,7 @@ type Limit struct {
 	waiting int           // those who wait for a place or for the rate
 	queue   []*Share      // whose they are
 	alone   *Share
+	short   shortage
 }
 
 // Bounds are what a Limit holds to.
@@ -115,6 +116,7 @@ func (l *Limit) Idle() bool {
 type waiter struct {
 	done chan struct{}
 	away bool // it was turned away for others
+	look uint // at the shortage, the last one before it waited
 }
 
 // tryEnter takes a place if that takes no wait.
@@ -135,12 +137,16 @@ func (s *Share) enter(ctx context.Context) error {
 		return nil
 	}
 	if err := l.mayWait(ctx, s); err != nil {
+		l.lack(s, true)
 		l.mu.Unlock()
 		return err
 	}
-	w := &waiter{done: make(chan struct{})}
+	w := &waiter{done: make(chan struct{}), look: l.short.looks}
 	l.join(s, w)
 	l.admit()
+	if len(s.waiting) > 0 {
+		l.lack(s, false)
+	}
 	l.mu.Unlock()
 	select {
 	case <-w.done:
@@ -161,6 +167,9 @@ func (s *Share) enter(ctx context.Context) error {
 		l.part(s, w)
 	}
 	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		if w.look == l.short.looks { // else it was seen there
+			l.lack(s, true)
+		}
 		return l.over(s, "no place became free in time")
 	}
 	return context.Cause(ctx)

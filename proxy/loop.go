@@ -39,6 +39,7 @@ type loop struct {
 	done        int           // of young
 	doors       map[int]*door // by the descriptor that is listened on
 	prompts     []*prompt     // unused
+	reclaimAt   int           // of relays, the last that was looked at for its idleness
 	spare       spareDescriptor
 	buffer      [loopBuffer]byte
 	broke       error // of the last write that failed

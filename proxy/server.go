@@ -48,6 +48,7 @@ type Server struct {
 	loops       []*loop
 	nextLoop    atomic.Uint32
 	strangers   strangers
+	reclaimer   reclaimer
 	once        sync.Once
 	ctx         context.Context // of every connection; ends when draining has lasted long enough
 	expire      context.CancelCauseFunc

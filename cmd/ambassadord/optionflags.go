@@ -22,6 +22,7 @@ type optionFlags struct {
 	limits         []string
 	maxConnections int
 	acceptRate     int
+	reclaimIdle    time.Duration
 	proxyFrom      []string
 	proxies        []netip.Prefix // proxyFrom, read
 }
@@ -39,12 +40,13 @@ func (f *optionFlags) register(set *pflag.FlagSet) {
 	set.StringArrayVar(&f.limits, limitFlag, nil, "NAME=MAX, NAME=MIN..MAX, NAME=allow or NAME=deny: what containers may choose of an option; may be repeated. See docs/options.md")
 	set.IntVar(&f.maxConnections, "max-connections", 0, "how many connections may be open (0: what the limit of open files is good for)")
 	set.IntVar(&f.acceptRate, "accept-rate", 0, "how many new connections a second are taken (0: no limit)")
+	set.DurationVar(&f.reclaimIdle, "reclaim-idle", 0, "when others have no place, reset connections of whoever has the most, on which no byte has moved for so long (0: none)")
 	set.StringSliceVar(&f.proxyFrom, "accept-proxy-protocol-from", nil, "networks whose connections to listeners begin with a PROXY protocol header")
 }
 
 // apply puts what the flags say into c.
 func (f *optionFlags) apply(set *pflag.FlagSet, c *config.Config) error {
-	c.MaxConnections, c.AcceptRate = f.maxConnections, f.acceptRate
+	c.MaxConnections, c.AcceptRate, c.ReclaimIdle = f.maxConnections, f.acceptRate, f.reclaimIdle
 	var err error
 	if f.proxies, err = config.ParsePrefixes(f.proxyFrom); err != nil {
 		return fmt.Errorf("--%w", err) // it begins with the flag's name

@@ -141,6 +141,7 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 	if a.server, err = a.newServer(cfg.MaxConnections, cfg.AcceptRate); err != nil {
 		return nil, nil, err
 	}
+	a.server.ReclaimIdle(cfg.ReclaimIdle)
 
 	parts, err := build(cfg, a.self, a.mayAsk, log)
 	if err != nil {

@@ -97,6 +97,7 @@ func (a *agent) readAgain() error {
 	bounds := a.bounds
 	bounds.Rate = cfg.AcceptRate
 	a.server.Limit.Set(bounds)
+	a.server.ReclaimIdle(cfg.ReclaimIdle)
 	if a.reloads.hooks.Tuned != nil {
 		a.reloads.hooks.Tuned(cfg)
 	}

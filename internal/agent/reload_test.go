@@ -351,14 +351,14 @@ func TestKeepStartedKnowsTheConfig(t *testing.T) {
 	cfg := config.Config{
 		Modes: []config.Mode{config.Link}, Port: 1, RulesByOthers: true, TrustSources: true, DockerHost: "x", ConsulAddr: "x",
 		ConsulDomain: "x", EtcdEndpoints: []string{"x"}, ResolveTimeout: 1, MaxStale: 1, Keeper: []string{"x"}, LogFormat: "json",
-		DrainTimeout: 1, RepairInterval: 1, KeepRules: true, MaxConnections: 1, AcceptRate: 1,
+		DrainTimeout: 1, RepairInterval: 1, KeepRules: true, MaxConnections: 1, AcceptRate: 1, ReclaimIdle: 1,
 	}
 	differed := keepStarted(&cfg, started)
 	want := []string{"consul-addr", "consul-domain", "docker-host", "etcd-endpoints", "host-addr", "keep-connections", "max-connections", "max-stale", "mode", "resolve-timeout", "trust-source-addresses"}
 	if !slices.Equal(differed, want) {
 		t.Errorf("differed: %v\nwant %v", differed, want)
 	}
-	if cfg.DrainTimeout != 1 || cfg.RepairInterval != 1 || !cfg.KeepRules || cfg.AcceptRate != 1 || cfg.LogFormat != "json" {
+	if cfg.DrainTimeout != 1 || cfg.RepairInterval != 1 || !cfg.KeepRules || cfg.AcceptRate != 1 || cfg.ReclaimIdle != 1 || cfg.LogFormat != "json" {
 		t.Errorf("%+v: what a reload changes was put back", cfg)
 	}
 	if again := keepStarted(&cfg, started); len(again) > 0 {

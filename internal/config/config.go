@@ -129,6 +129,9 @@ type Config struct {
 	MaxConnections int
 	// AcceptRate is how many new connections a second the daemon takes; 0 is no limit.
 	AcceptRate int
+	// ReclaimIdle is how long no byte has moved on a connection that may be reset when
+	// others have no place and its client has more than its share; 0 resets none.
+	ReclaimIdle time.Duration
 	// ResolveTimeout bounds the wait for a target's first answer.
 	ResolveTimeout time.Duration
 	// MaxStale is how long a source may fail before its last answer no longer
@@ -192,6 +195,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxStale < 0 {
 		return hint.Errorf("give a duration such as 1h, or 0 for ever", "--max-stale must not be negative")
+	}
+	if c.ReclaimIdle < 0 {
+		return hint.Errorf("give a duration such as 10m, or 0 to reset none", "--reclaim-idle must not be negative")
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return choice("--log-format", c.LogFormat, "text", "json")

@@ -103,6 +103,7 @@ func TestValidate(t *testing.T) {
 		"accept rate -1":     func(c *Config) { c.AcceptRate = -1 },
 		"resolve timeout -1": func(c *Config) { c.ResolveTimeout = -1 },
 		"repair interval 0":  func(c *Config) { c.RepairInterval = 0 },
+		"reclaim idle -1":    func(c *Config) { c.ReclaimIdle = -1 },
 		"drain timeout -1":   func(c *Config) { c.DrainTimeout = -1 },
 		"max stale -1":       func(c *Config) { c.MaxStale = -1 },
 		"log format":         func(c *Config) { c.LogFormat = "jsn" },

@@ -1,0 +1,135 @@
+package proxy
+
+// shortage is what a Limit notes of those who have no place while somebody asks for that:
+// see Limit.watch.
+type shortage struct {
+	begin   func()         // called once when places get short
+	running bool           // it was called, and looks at the shortage from time to time
+	news    bool           // somebody had no place since the last look
+	looks   uint           // so far
+	away    map[*Share]int // connections turned away since the last
+}
+
+// excess is what the client with the most connections has more than its share, of which
+// others are in need.
+type excess struct {
+	share *Share
+	has   int // its connections
+	fair  int // how many it would have if all that want some had the same
+	of    int // how many there may be in all
+	want  int // how many it is to give
+}
+
+// watch has begin called, in a goroutine of its own, when somebody has no place, and not
+// again until excess has said that it was the last look; nil calls nobody.
+func (l *Limit) watch(begin func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.short.begin = begin
+	if begin != nil && l.short.away == nil {
+		l.short.away = map[*Share]int{}
+	}
+}
+
+// lack notes that a connection of s has no place: it waits, or is turned away. It is
+// called with mu held.
+func (l *Limit) lack(s *Share, away bool) {
+	if l.short.begin == nil || s.stranger {
+		return
+	}
+	l.short.news = true
+	if away {
+		l.short.away[s]++
+	}
+	if !l.short.running {
+		l.short.running = true
+		go l.short.begin()
+	}
+}
+
+// excess looks at the shortage. last says that there is none, nor was since the look
+// before. It takes one walk over the clients that have a place or lack one.
+func (l *Limit) excess() (e excess, last bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.short.begin != nil {
+		e = l.greediest()
+	}
+	last = l.short.begin == nil || !l.short.news && e.want == 0
+	l.short.running, l.short.news = !last, false
+	l.short.looks++
+	clear(l.short.away)
+	return e, last
+}
+
+// need is how many connections of a client lack a place.
+type need struct {
+	share *Share
+	n     int
+}
+
+// needs are those of all clients.
+func (l *Limit) needs() []need {
+	all := make([]need, 0, len(l.queue)+len(l.short.away))
+	for _, s := range l.queue {
+		all = append(all, need{s, len(s.waiting) + l.short.away[s]})
+	}
+	for s, n := range l.short.away {
+		if len(s.waiting) == 0 {
+			all = append(all, need{s, n})
+		}
+	}
+	return all
+}
+
+// greediest is who has the most, and what it is to give. Nobody is given more than a fair
+// share by that, and nobody is left with less.
+func (l *Limit) greediest() (e excess) {
+	if l.bounds.Open <= 0 {
+		return e
+	}
+	clients, needs := 0, l.needs()
+	for s := l.have; s != nil; s = s.next {
+		if s.stranger {
+			continue
+		}
+		clients++
+		if s != l.alone && s.open > e.has { // that one is nobody's in particular
+			e.share, e.has = s, s.open
+		}
+	}
+	for _, n := range needs {
+		if n.share.open == 0 {
+			clients++
+		}
+	}
+	e.of, e.fair = l.bounds.Open, max(l.sure, l.bounds.Open/max(1, clients))
+	e.want = max(0, min(l.missing(needs, e.fair), e.has-e.fair))
+	return e
+}
+
+// missing is how many places have to be given back for those who are in need to have
+// them, as far as each has no more than is fair: may says yes to the last one then.
+func (l *Limit) missing(needs []need, fair int) (most int) {
+	wanted, paid := 0, l.paid
+	for i := range needs {
+		n := &needs[i]
+		n.n = max(0, min(n.n, fair-n.share.open))
+		wanted += n.n
+		paid += max(0, min(n.n, l.sure-n.share.open))
+	}
+	owed := max(0, l.sure*l.clients-paid)
+	before := l.open + wanted - 1 // the last one
+	for _, n := range needs {
+		if n.n == 0 {
+			continue
+		}
+		has := n.share.open + n.n - 1 // likewise
+		lacks := min(before+l.bounds.Reserve, before+has+owed) + 1 - l.bounds.Open
+		if has < l.sure {
+			lacks = min(lacks, before+1-l.bounds.Open)
+		}
+		most = max(most, lacks)
+	}
+	return most
+}
