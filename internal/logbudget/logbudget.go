@@ -7,7 +7,8 @@
 // too many it shares what there is by client, so that the failures of one are never left
 // out for the noise of another. What is left out is counted and told.
 //
-// Who caused a line is read from its attributes: id or client, else source, else target.
+// Who caused a line is read from its attributes: id or client, or reporter_id or reported_by,
+// else source, else target.
 package logbudget
 
 import (

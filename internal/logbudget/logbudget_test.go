@@ -282,10 +282,13 @@ func TestOneClientsTargetsTakeFewCounters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, out, h := newLog()
 		for i := range 20_000 {
-			log.Warn("ejected", "target", fmt.Sprintf("10.0.%d.%d:80", i>>8, i&255), "client", "hostile")
+			log.Warn("ejected", "target", fmt.Sprintf("10.0.%d.%d:80", i>>8, i&255), "reported_by", "hostile", "reporter_id", "abc")
 		}
 		if n := len(h.budget.kinds); n > 150 {
 			t.Errorf("%d counters for one client", n)
+		}
+		if n := len(out.with("ejected")); n > 101 {
+			t.Errorf("%d lines of what one client had ejected; want as many as of any kind", n)
 		}
 		out.Reset()
 		for i := range 200 {

@@ -73,9 +73,9 @@ func (m *measure) note(a *slog.Attr) {
 		return
 	}
 	switch text := a.Value.String(); a.Key {
-	case "id":
+	case "id", "reporter_id": // the latter of whoever has an endpoint ejected
 		m.id = text
-	case "client":
+	case "client", "reported_by":
 		m.client = text
 	case "source":
 		m.source = text
