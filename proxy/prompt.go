@@ -178,13 +178,14 @@ func (r *relay) decided() {
 // dial begins the first attempt; early is what the endpoint is to be sent first.
 func (r *relay) dial(early []byte) {
 	p := r.prompt
+	p.began = r.loop.now // also where nobody is dialled, for the search that goes on from here
 	attempt, ok := p.chooser.Next()
 	if !ok {
 		p.early = bytes.Clone(early)
 		r.handBack(nil)
 		return
 	}
-	p.attempt, p.began = attempt, r.loop.now
+	p.attempt = attempt
 	if attempt.Addr.Addr().Zone() != "" { // package net knows how zones are numbered
 		attempt.cancelled()
 		p.early = bytes.Clone(early)
