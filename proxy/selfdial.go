@@ -273,6 +273,9 @@ func (h *hop) step() string {
 	if r == nil {
 		return h.by.addr.String()
 	}
+	if r.Target == "" { // nobody declares the port: it was dialled where it was meant for
+		return fmt.Sprintf("%s, port %d, which is not declared", shortened(r.Client.Name), r.Port)
+	}
 	return fmt.Sprintf("%s, port %d → target %s", shortened(r.Client.Name), r.Port, shortened(r.Target))
 }
 

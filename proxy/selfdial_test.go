@@ -155,6 +155,14 @@ func wantLoop(t *testing.T, all []Record) {
 	}
 }
 
+// What nobody declares has no target to name.
+func TestStepOfAnUndeclaredPort(t *testing.T) {
+	h := &hop{route: &Route{Client: Client{Name: "app"}, Port: 9002}}
+	if got, want := h.step(), "app, port 9002, which is not declared"; got != want {
+		t.Errorf("step = %q; want %q", got, want)
+	}
+}
+
 // An endpoint that leads back is passed over for one that does not.
 func TestLoopBesideAnEndpoint(t *testing.T) {
 	good := backend(t, func(conn *net.TCPConn) { defer conn.Close(); _, _ = conn.Write([]byte("good")) }).Addr
