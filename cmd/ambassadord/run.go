@@ -28,6 +28,7 @@ TARGET is one of
   redis.example.com:6379                        every A and AAAA record of a name
   a:6379,b:6379 3                               a list of these, with a weight where wanted
   redis.service.consul                          SRV records
+  dns://SERVER/NAME:PORT, srv://SERVER/NAME     what that DNS server says
   docker://NAME:PORT                            a container or Compose service of this host
   docker://?label=K=V&port=P                    the containers with that label
   consul-service://NAME?tag=T&dc=D              a Consul service's passing instances

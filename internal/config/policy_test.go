@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,4 +60,18 @@ func FuzzPolicy(f *testing.F) {
 			t.Errorf("%s is allowed: %s", addr, v)
 		}
 	})
+}
+
+// TestRulesAreBounded: all are asked about each client and target.
+func TestRulesAreBounded(t *testing.T) {
+	rules := func(n int) []byte {
+		return []byte("policy:\n" + strings.Repeat("  - {action: deny, to: 192.0.2.1}\n", n))
+	}
+	if file, err := ParseFile("f.yml", rules(maxRules), testFlags); err != nil || len(file.Policy) != maxRules {
+		t.Errorf("%d rules: %v", maxRules, err)
+	}
+	_, err := ParseFile("f.yml", rules(maxRules+1), testFlags)
+	if err == nil || !strings.Contains(err.Error(), "f.yml:1002:5: more than 1000 rules") {
+		t.Errorf("one more: %v; want to be told where", err)
+	}
 }

@@ -229,7 +229,11 @@ func checkOwn(fd int, path string) error {
 		return err
 	}
 	if int(st.Uid) != os.Geteuid() {
-		return hint.Errorf("remove it, or run as that user, or give another --run-dir", "%s belongs to user %d, and we are user %d", path, st.Uid, os.Geteuid())
+		fix := "give --run-dir a folder of your own, such as one in $XDG_RUNTIME_DIR, or run as that user"
+		if os.Geteuid() == 0 { // nobody else's is to be at our place
+			fix = "remove it, or give another --run-dir"
+		}
+		return hint.Errorf(fix, "%s belongs to user %d, and we are user %d", path, st.Uid, os.Geteuid())
 	}
 	if st.Mode&0o077 != 0 {
 		return hint.Errorf("look who has been in it, then run: chmod 700 "+path, "%s is open to other users (mode %04o)", path, st.Mode&0o7777)

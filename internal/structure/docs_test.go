@@ -86,3 +86,45 @@ func testsByFolder(t *testing.T) map[string][]string {
 	}
 	return tests
 }
+
+var (
+	link    = regexp.MustCompile(`\]\(([^)\s:#]*)(?:#([^)\s]*))?\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	mark    = regexp.MustCompile(`[^\p{L}\p{N}\- _]`)
+)
+
+// TestLinksOfPagesLead: to a file that is there, and to a heading of it.
+func TestLinksOfPagesLead(t *testing.T) {
+	pages, _ := filepath.Glob(filepath.Join(root(t), "docs", "*.md"))
+	for _, page := range append(pages, filepath.Join(root(t), "README.md"), filepath.Join(root(t), "ARCHITECTURE.md")) {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range link.FindAllStringSubmatch(string(text), -1) {
+			to, anchor := filepath.Join(filepath.Dir(page), match[1]), match[2]
+			if match[1] == "" {
+				to = page
+			}
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s: %s leads nowhere", filepath.Base(page), match[0])
+			} else if anchor != "" && !anchorsOf(t, to)[anchor] {
+				t.Errorf("%s: %s leads to no heading", filepath.Base(page), match[0])
+			}
+		}
+	}
+}
+
+// anchorsOf are the headings of a page as links name them.
+func anchorsOf(t *testing.T, page string) map[string]bool {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	anchors := map[string]bool{}
+	for _, match := range heading.FindAllStringSubmatch(string(text), -1) {
+		anchors[strings.ReplaceAll(mark.ReplaceAllString(strings.ToLower(match[1]), ""), " ", "-")] = true
+	}
+	return anchors
+}
