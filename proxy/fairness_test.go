@@ -288,15 +288,19 @@ func TestGreedyClientThroughTheServer(t *testing.T) {
 		}))
 	var held []net.Conn
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}
-	for range 18 { // 14 of them are served, 4 wait
+	for i := range 18 { // 14 of them are served, 4 wait
 		conn, err := dialer.DialContext(t.Context(), "tcp", l.addr.String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
 		held = append(held, conn)
+		if i >= 14 {
+			awaitQueue(t, limit, i-13)
+		} else if _, err := io.ReadFull(conn, make([]byte, 5)); err != nil { // none waits beside those not known yet
+			t.Fatal(err)
+		}
 	}
-	awaitQueue(t, limit, 4)
 	served := l.dial()
 	if _, err := io.ReadFull(served, make([]byte, 5)); err != nil {
 		t.Fatalf("the honest one is not served: %v", err)
