@@ -178,7 +178,7 @@ func (r *relay) decided() {
 // dial begins the first attempt; early is what the endpoint is to be sent first.
 func (r *relay) dial(early []byte) {
 	p := r.prompt
-	p.began = r.loop.now // that is when the search began, whether there is an attempt or not
+	p.began = r.loop.now // also where nobody is dialled, for the search that goes on from here
 	attempt, ok := p.chooser.Next()
 	if !ok {
 		p.early = bytes.Clone(early)
