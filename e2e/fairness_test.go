@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os/exec"
@@ -49,15 +50,9 @@ func TestOneClientDeniesNobody(t *testing.T) {
 	var running sync.WaitGroup
 	stop := sync.OnceFunc(func() { close(stopped); running.Wait() })
 	defer stop() // the descriptors are those of all tests
-	var held, tried atomic.Int64
+	var tried atomic.Int64
 	for range 20 {
 		running.Go(func() {
-			var conns []*net.TCPConn
-			defer func() {
-				for _, c := range conns {
-					_ = c.Close()
-				}
-			}()
 			for tried.Add(1) <= attempts && ctx.Err() == nil {
 				select {
 				case <-stopped:
@@ -68,10 +63,17 @@ func TestOneClientDeniesNobody(t *testing.T) {
 				if err != nil {
 					continue
 				}
-				conns = append(conns, conn)
-				held.Add(1)
+				running.Go(func() { // holds it until the daemon does not; a descriptor kept longer is this test's
+					defer conn.Close()
+					defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+					ended := make(chan struct{})
+					go func() { defer close(ended); _, _ = conn.Read(make([]byte, 1)) }()
+					select {
+					case <-ended:
+					case <-stopped:
+					}
+				})
 			}
-			<-stopped
 		})
 	}
 	d.wait("that the greedy one is turned away", 3*time.Minute, func(l line) bool {
