@@ -204,9 +204,14 @@ func TestAuditIsLoggedOncePerCase(t *testing.T) {
 		if n := lines.Load(); n != mostAudits {
 			t.Errorf("%d lines; want at most %d in that time", n, mostAudits)
 		}
+		other := policy.New(policy.Config{Rules: []policy.Rule{{Action: policy.Audit}}}).Scope(policy.Client{Container: "db"}, policy.Target{Text: "x"})
+		a.audits.note(log, other, v, netip.MustParseAddrPort("10.0.0.1:80"))
+		if n := lines.Load(); n != mostAudits+1 {
+			t.Errorf("%d lines; want one more, of a client that others have left nothing", n)
+		}
 		time.Sleep(auditEvery)
 		a.audits.note(log, s, v, netip.MustParseAddrPort("10.0.0.1:80"))
-		if n := lines.Load(); n != mostAudits+1 {
+		if n := lines.Load(); n != mostAudits+2 {
 			t.Errorf("%d lines after that time; want one more", n)
 		}
 	})
