@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/ambassadord/ambassadord/internal/dockertest"
 )
 
 // startLimited starts the daemon with so many descriptors at most, and waits until it serves.
@@ -199,7 +197,7 @@ func TestOperatorsLimits(t *testing.T) {
 // TestATenantEjectsNothing: neither by the options of ejection, nor by a dial of its own
 // that can only fail, nor by what it sends.
 func TestATenantEjectsNothing(t *testing.T) {
-	gateway := dockertest.Docker(t, "network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge") + ":0"
+	gateway := bridgeAddress(t) + ":0"
 	for name, labels := range map[string][]string{
 		"by options and a source address": {"eject-after=1", "eject-for=24h", "eject-for-max=24h", "source-address=127.0.0.1"}, // EINVAL
 		"by a short attempt":              {"eject-after=1", "attempt-timeout=1ms", "timeout=1ms"},

@@ -7,13 +7,13 @@ import (
 
 // Share is what one client has of a Limit that several share.
 //
-// While more places are free than the reserve has, anybody takes them. Half of the reserve
-// is owed: each of the clients that may come (Limit.SetClients) is sure of its part of that
-// half, whatever others have and in whichever order they come. Of what is free and not owed
-// to others a client takes a place as long as it has fewer than that is, so one that takes
-// what it can get leaves the reserve to others. What is given back goes to the one of those
-// who wait that has the fewest (max-min fairness): the greediest waits. A rate is given in
-// turns.
+// While more places are free than the reserve has, anybody takes them. The reserve is no
+// larger than the clients that may come have a use for (Limit.SetClients). Half of it is
+// owed: each of those clients is sure of its part of that half, whatever others have and in
+// whichever order they come. Of what is free and not owed to others a client takes a place
+// as long as it has fewer than that is, so one that takes what it can get leaves the reserve
+// to others. What is given back goes to the one of those who wait that has the fewest
+// (max-min fairness): the greediest waits. A rate is given in turns.
 //
 // The queue is shared likewise: when it is full, the client that has the most in it makes
 // room for one that has fewer. Make one with Limit.Share.
@@ -43,7 +43,7 @@ func (s *Share) busy() bool { return s.open > 0 || len(s.waiting) > 0 }
 func (l *Limit) may(s *Share) bool {
 	b := &l.bounds
 	switch {
-	case b.Open <= 0 || l.open < b.Open-b.Reserve:
+	case b.Open <= 0 || l.open < b.Open-l.reserve:
 		return true
 	case l.open >= b.Open:
 		return false
@@ -57,10 +57,18 @@ func (l *Limit) may(s *Share) bool {
 // owed is how many places have to be left for clients to get what each of them is sure of.
 func (l *Limit) owed() int { return max(0, l.sure*l.clients-l.paid) }
 
+// mostSure is how many places a client is sure of at most: with few clients more than that
+// would be kept for nobody.
+const mostSure = 64
+
 // setSure makes it anew how many places each client is sure of.
 func (l *Limit) setSure() {
-	l.sure = l.bounds.Reserve / 2 / max(1, l.clients)
-	if l.bounds.Reserve > 0 {
+	l.reserve = l.bounds.Reserve
+	if l.clients > 0 {
+		l.reserve = min(l.reserve, 2*mostSure*l.clients)
+	}
+	l.sure = l.reserve / 2 / max(1, l.clients)
+	if l.reserve > 0 {
 		l.sure = max(1, l.sure)
 	}
 	l.paid = 0
@@ -74,7 +82,7 @@ func (l *Limit) setSure() {
 // take takes a place for s at once, unless somebody waits who comes first.
 func (l *Limit) take(s *Share) bool {
 	// Who waits for a place beyond the reserve does not stand in the way to the reserve.
-	inWay := l.waiting > 0 && (l.rate != nil || len(s.waiting) > 0 || l.open < l.bounds.Open-l.bounds.Reserve)
+	inWay := l.waiting > 0 && (l.rate != nil || len(s.waiting) > 0 || l.open < l.bounds.Open-l.reserve)
 	if inWay || !l.may(s) || l.rate != nil && !l.rate.Allow() {
 		return false
 	}
@@ -267,7 +275,7 @@ func (l *Limit) next() *Share {
 // beside one whose connections are short.
 func (l *Limit) precedes(a, b *Share) bool {
 	const nearlyAll = 8 // all but an eighth
-	free := l.bounds.Open - l.bounds.Reserve - l.open
+	free := l.bounds.Open - l.reserve - l.open
 	placesShort := l.bounds.Open > 0 && (l.rate == nil || free < l.bounds.Open/nearlyAll)
 	if placesShort && a.open != b.open {
 		return a.open < b.open

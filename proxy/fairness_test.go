@@ -358,3 +358,27 @@ func TestAHedgeTakesAPlace(t *testing.T) {
 		wait(t, "all places are given back", func() bool { return limit.Open() == 0 })
 	}
 }
+
+// TestTheReserveIsWhatClientsHaveAUseFor: with few clients that may come no more is kept
+// than they are sure of, and as much again.
+func TestTheReserveIsWhatClientsHaveAUseFor(t *testing.T) {
+	for clients, most := range map[int]int{1: 8000 - 128, 2: 8000 - 256, 100: 7000} {
+		l := NewLimit("the daemon", "", Bounds{Open: 8000, Reserve: 1000})
+		l.SetClients(clients)
+		greedy, other := l.Share("greedy"), l.Share("other")
+		for greedy.open < 8000 && l.take(greedy) {
+		}
+		// Of the half of the reserve that is not owed it takes as many as are left then.
+		if greedy.open < most || greedy.open > most+l.reserve/2 {
+			t.Errorf("one of %d clients has %d; want %d and a part of the reserve of %d", clients, greedy.open, most, l.reserve)
+		}
+		if clients == 1 {
+			continue
+		}
+		for range l.sure {
+			if !l.take(other) {
+				t.Fatalf("one of %d clients is sure of %d, and has %d", clients, l.sure, other.open)
+			}
+		}
+	}
+}

@@ -23,6 +23,7 @@ type Limit struct {
 	bounds  Bounds
 	clients int // how many there may be, as far as is known
 	open    int
+	reserve int           // places that are kept: bounds.Reserve, or what the clients have a use for
 	sure    int           // places of which each of them is sure; 0 without a reserve
 	paid    int           // of those, as many as they have
 	have    *Share        // the first of those that have a place

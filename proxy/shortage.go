@@ -125,7 +125,7 @@ func (l *Limit) missing(needs []need, fair int) (most int) {
 			continue
 		}
 		has := n.share.open + n.n - 1 // likewise
-		lacks := min(before+l.bounds.Reserve, before+has+owed) + 1 - l.bounds.Open
+		lacks := min(before+l.reserve, before+has+owed) + 1 - l.bounds.Open
 		if has < l.sure {
 			lacks = min(lacks, before+1-l.bounds.Open)
 		}

@@ -33,8 +33,9 @@ func (a *agent) newServer(wanted, rate int) (*proxy.Server, error) {
 		a.bounds)
 	unknown := proxy.NewLimit("the daemon's queue of those whose container is not known yet", "raise the limit of open files",
 		proxy.Bounds{Open: b.Queue, Reserve: reserveOf(b.Queue)})
-	limit.SetClients(unknownClients)
-	unknown.SetClients(unknownClients)
+	clients := a.clientsIn(nil)
+	limit.SetClients(clients)
+	unknown.SetClients(clients)
 	return &proxy.Server{
 		Limit:    limit,
 		Unknown:  unknown,

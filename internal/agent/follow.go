@@ -53,6 +53,7 @@ const readPatience = 50 * time.Millisecond
 // call only. It may return early when watching ends; ctx is for what it starts.
 func (a *agent) act(ctx, watching context.Context, t *tuning, snapshot *dockerd.Snapshot) (complete bool) {
 	if snapshot == nil {
+		a.shareAmong(nil)
 		a.resolver.Keep(a.listenersTargets(t))
 		return true
 	}

@@ -1,6 +1,10 @@
 package agent
 
 import (
+	"net"
+	"net/netip"
+
+	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/proxy"
 )
@@ -15,6 +19,23 @@ func reserveOf(places int) int {
 // unknownClients is for how many clients that are no containers a place is kept: those of
 // listeners are addresses, of which nobody knows how many there will be.
 const unknownClients = 32
+
+// addressesOf is how many clients listeners have that are no containers: of those on
+// loopback addresses all are one (proxy.ClientAddr).
+func addressesOf(listeners []config.Listener) int {
+	addresses := 0
+	for _, l := range listeners {
+		host, _, err := net.SplitHostPort(l.Address)
+		if err != nil {
+			return unknownClients
+		}
+		if addr, err := netip.ParseAddr(host); err != nil || !addr.IsLoopback() {
+			return unknownClients
+		}
+		addresses = 1
+	}
+	return addresses
+}
 
 // shareKey is whose part of which limit.
 type shareKey struct {
@@ -80,22 +101,32 @@ func (a *agent) places(who, name string) *proxy.Share {
 }
 
 // shareAmong lets each of table's clients be sure of a part of what is kept for those that
-// have few.
+// have few. table is nil as long as nobody knows them.
 func (a *agent) shareAmong(table *identity.Table) {
 	if a.server == nil {
 		return
 	}
-	anybody := len(a.tuned().cfg.Listeners) > 0 // dials a listener without declaring anything
-	clients := 0
-	if anybody {
-		clients = unknownClients
+	clients := a.clientsIn(table)
+	a.server.Limit.SetClients(clients)
+	a.server.Unknown.SetClients(clients)
+	a.upstreams.among(clients)
+}
+
+// clientsIn is how many clients may come: those of table that declare something, or all of
+// them where a listener waits for whoever dials it, and addresses.
+func (a *agent) clientsIn(table *identity.Table) int {
+	clients := addressesOf(a.tuned().cfg.Listeners)
+	if table == nil {
+		if len(a.modes) > 0 {
+			clients = unknownClients
+		}
+		return max(1, clients)
 	}
+	anybody := clients > 0
 	for _, n := range table.Namespaces() {
 		if anybody || len(n.Bindings()) > 0 {
 			clients++
 		}
 	}
-	a.server.Limit.SetClients(clients)
-	a.server.Unknown.SetClients(clients)
-	a.upstreams.among(clients)
+	return max(1, clients)
 }
