@@ -139,6 +139,17 @@ func (a *Allowance) Spend(ctx context.Context, n int) error {
 	return nil
 }
 
+// Owe counts n bytes that have been read already: who spends next waits for them, too.
+func (a *Allowance) Owe(n int) {
+	owners := a.all()
+	if len(owners) == 0 || n <= 0 {
+		return
+	}
+	if soonest := mayRead(owners, n); soonest != nil {
+		soonest.reading.ReserveN(time.Now(), min(n, soonest.reading.Burst()))
+	}
+}
+
 // spend takes n bytes of whoever may have them read at once, and else of the one that may
 // soonest: what the others have read meanwhile is no reason for a watch of theirs all to wait.
 func spend(ctx context.Context, owners []*account, n int) error {

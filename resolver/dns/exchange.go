@@ -2,6 +2,7 @@ package dns
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -259,35 +260,52 @@ func (c *Client) exchange(ctx context.Context, network string, a attempt, m *mdn
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	reply, err := converse(conn, network, m)
+	reply, size, err := converse(conn, network, m)
+	resolver.AllowanceOf(ctx).Owe(size)
 	if err != nil {
 		return nil, a.cause(network, err)
 	}
 	return reply, nil
 }
 
-// converse sends m over conn and returns the reply to it.
-func converse(conn net.Conn, network string, m *mdns.Msg) (*mdns.Msg, error) {
+// mostRecords is how many records of an answer are read: more than there may be endpoints
+// in one, and aliases before them. A message has room for four thousand.
+const mostRecords = 1100
+
+// cut leaves out what is beyond mostRecords (RFC 1035, section 4.1.1: the counts of records
+// in the answer, authority and additional sections are at 6, 8 and 10).
+func cut(packet []byte) {
+	const answers, authorities, header = 6, 8, 12
+	if len(packet) >= header && binary.BigEndian.Uint16(packet[answers:]) > mostRecords {
+		binary.BigEndian.PutUint16(packet[answers:], mostRecords)
+		clear(packet[authorities:header]) // they stand behind the answers
+	}
+}
+
+// converse sends m over conn and returns the reply to it, and how many bytes were read.
+func converse(conn net.Conn, network string, m *mdns.Msg) (reply *mdns.Msg, size int, err error) {
 	wire := &mdns.Conn{Conn: conn, UDPSize: udpBuffer}
 	if err := wire.WriteMsg(m); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for {
 		packet, err := wire.ReadMsgHeader(nil)
 		if err != nil && !errors.Is(err, mdns.ErrShortRead) {
-			return nil, err
+			return nil, size, err
 		}
+		size += len(packet)
 		reply := new(mdns.Msg)
 		if err == nil {
+			cut(packet)
 			err = reply.Unpack(packet)
 		}
 		switch ours := isReply(reply, m); {
 		case ours && (err == nil || reply.Truncated):
-			return reply, nil
+			return reply, size, nil
 		case ours:
-			return nil, fmt.Errorf("malformed answer: %w", err)
+			return nil, size, fmt.Errorf("malformed answer: %w", err)
 		case network == "tcp":
-			return nil, errors.New("the answer is to another question")
+			return nil, size, errors.New("the answer is to another question")
 		}
 		// Over UDP anybody can send anything: wait on for the real reply.
 	}

@@ -113,7 +113,7 @@ func FuzzConverse(f *testing.F) {
 			_, _ = theirs.Write(append(binary.BigEndian.AppendUint16(nil, length), packet...))
 		}()
 		m := question.Copy()
-		reply, err := converse(ours, "tcp", m)
+		reply, _, err := converse(ours, "tcp", m)
 		_ = ours.Close()
 		<-done
 		if err == nil && !isReply(reply, m) {
