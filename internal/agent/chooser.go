@@ -25,6 +25,10 @@ type chooser struct {
 	choice     balance.Choice
 }
 
+// mostInLoop is how many endpoints a target may have for its connections to be begun in a
+// loop: to look through more of them takes milliseconds, in which all others would wait.
+const mostInLoop = 256
+
 // TryRefresh takes what is known of who serves the target.
 func (c *chooser) TryRefresh() bool {
 	last := c.up.last.Load()
@@ -32,7 +36,7 @@ func (c *chooser) TryRefresh() bool {
 		last = &answer{}
 	}
 	resolution, known := c.agent.resolver.Known(c.up.target, last.resolution)
-	if !known {
+	if !known || len(resolution.Endpoints) > mostInLoop {
 		return false
 	}
 	c.resolution.Store(resolution)
