@@ -97,21 +97,24 @@ func (f *forwarder) descriptorsOf(pid int) map[string]int {
 	return kinds
 }
 
-// keeper is the process that outlives the daemon.
-func (f *forwarder) keeper() int {
+// keeper is the process that outlives the daemon. It is started when the first connection is
+// a second old, which thousands of them may be made in.
+func (f *forwarder) keeper() (process int) {
 	f.t.Helper()
-	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", f.cmd.Process.Pid))
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	for _, list := range lists {
-		text, _ := os.ReadFile(list) // the thread may have ended
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
-			return pid
+	poll(f.t, 20*time.Second, "the daemon has a keeper", func() error {
+		lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", f.cmd.Process.Pid))
+		if err != nil {
+			return err
 		}
-	}
-	f.t.Fatal("the daemon has no keeper")
-	return 0
+		for _, list := range lists {
+			text, _ := os.ReadFile(list) // the thread may have ended
+			if process, err = strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+				return nil
+			}
+		}
+		return errors.New("it has no child")
+	})
+	return process
 }
 
 // kernelBefore reports whether the kernel is older than that version.
