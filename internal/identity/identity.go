@@ -17,7 +17,6 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
-	"github.com/ambassadord/ambassadord/resolver"
 )
 
 // Client is a running container and what it declared. It never changes; while nothing of
@@ -109,19 +108,6 @@ func (t *Table) Clients() []*Client {
 		out = append(out, t.clients[id])
 	}
 	return out
-}
-
-// Targets lists what is declared by anybody, quarantined ports left out.
-func (t *Table) Targets() []resolver.Target {
-	var targets []resolver.Target
-	for _, c := range t.Clients() {
-		for _, b := range c.Bindings.All() {
-			if b.Problem == nil {
-				targets = append(targets, b.Target)
-			}
-		}
-	}
-	return targets
 }
 
 // Sandbox returns the namespace that the engine mounts under that name, the last

@@ -45,9 +45,6 @@ func TestLookup(t *testing.T) {
 			t.Errorf("At(%s) = %s; want nobody: stopped, ourselves, or never seen", addr, n.Owner.Name)
 		}
 	}
-	if targets := table.Targets(); len(targets) != 1 {
-		t.Errorf("targets %v; want web's alone", targets)
-	}
 }
 
 func TestSharedNamespace(t *testing.T) {
