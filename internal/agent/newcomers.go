@@ -79,6 +79,9 @@ func (ns *newcomers) appeared(ctx context.Context, where string) {
 	if _, known := table.Sandbox(name); known || ns.there[name] != nil {
 		return
 	}
+	if engine := ns.agent.docker; engine != nil {
+		engine.CatchUp() // its declarations may be on their way to us
+	}
 	ports := startersPorts(table.Starters(sandbox.Mounted))
 	if len(ports) == 0 {
 		ns.idle[where] = time.Now()

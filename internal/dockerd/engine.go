@@ -215,6 +215,23 @@ func (e *engine) events(ctx context.Context) (io.ReadCloser, error) {
 	return &stream{ReadCloser: body, cancel: func() { cancel(nil) }}, nil
 }
 
+// justMade opens what the engine has noted of containers that were made a moment ago, and
+// that ends with what there is by now.
+func (e *engine) justMade(ctx context.Context) (io.ReadCloser, error) {
+	query := url.Values{
+		"filters": {`{"type":["container"],"event":["create"]}`},
+		"since":   {strconv.FormatInt(time.Now().Add(-eventOverlap).Unix(), 10)},
+		"stream":  {"false"},
+	}
+	ctx, cancel := withTimeout(ctx, e.inspectTimeout)
+	body, err := e.get(ctx, "/events?"+query.Encode())
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return &stream{ReadCloser: body, cancel: cancel}, nil
+}
+
 type stream struct {
 	io.ReadCloser
 	cancel func()

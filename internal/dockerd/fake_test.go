@@ -49,6 +49,9 @@ type fakeEngine struct {
 	onInspect   func(w http.ResponseWriter, id string) (ok bool) // ok: answer as usual
 	onList      func(w http.ResponseWriter) (ok bool)
 	root        string        // the engine's folder
+	version     string        // the answer to /version; none if empty
+	noted       []string      // events that no stream tells of yet
+	catchUps    int           // times these were asked for
 	hang        chan struct{} // non-nil: every request waits for its closing
 }
 
@@ -93,6 +96,15 @@ func (f *fakeEngine) start() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		fmt.Fprintf(w, `{"DockerRootDir":%q}`, f.root)
+	})
+	mux.HandleFunc("GET /version", func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.version == "" {
+			http.NotFound(w, r)
+			return
+		}
+		fmt.Fprint(w, f.version)
 	})
 	f.done = make(chan struct{})
 	server := &http.Server{Handler: mux}
@@ -228,6 +240,15 @@ func (f *fakeEngine) inspect(w http.ResponseWriter, r *http.Request) {
 
 func (f *fakeEngine) events(w http.ResponseWriter, r *http.Request) {
 	f.waitHang(r)
+	if r.URL.Query().Get("stream") == "false" {
+		f.update(func() {
+			f.catchUps++
+			for _, event := range f.noted {
+				_, _ = fmt.Fprintln(w, event)
+			}
+		})
+		return
+	}
 	stream := make(chan string, 100)
 	drop := false
 	var asked map[string][]string

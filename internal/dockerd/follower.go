@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	docker "github.com/fsouza/go-dockerclient"
 )
 
 const (
@@ -38,6 +40,7 @@ type follower struct {
 	ended   chan error // why the stream ended
 	pinged  chan error
 	listed  chan listing
+	asked   chan []news
 	results chan result
 
 	containers map[string]*Container
@@ -54,6 +57,8 @@ type follower struct {
 	connected bool // the list came through
 	listing   bool
 	pinging   bool
+	asking    bool // for containers that were made a moment ago
+	askAgain  bool
 	complete  bool // a snapshot may be published
 	changed   bool
 }
@@ -92,6 +97,7 @@ func newFollower(w *Watcher, onConnect func()) *follower {
 		ended:      make(chan error, 1),
 		pinged:     make(chan error, 1),
 		listed:     make(chan listing, 1),
+		asked:      make(chan []news, 1),
 		results:    make(chan result, urgentLimit),
 		containers: make(map[string]*Container),
 		queue:      newQueue(),
@@ -124,6 +130,7 @@ func (f *follower) run(ctx context.Context) error {
 	}
 	f.wg.Go(func() { f.read(ctx, body) })
 	f.wg.Go(func() { f.w.findRecords(ctx) })
+	f.wg.Go(func() { f.w.findPodman(ctx) })
 	f.list(ctx)
 
 	resync := time.NewTicker(f.w.resync)
@@ -144,6 +151,10 @@ func (f *follower) run(ctx context.Context) error {
 			f.announce(n)
 			f.stopping(n)
 			f.touch(n.id)
+		case <-f.w.catchUp:
+			f.ask(ctx)
+		case made := <-f.asked:
+			f.learn(ctx, made)
 		case r := <-f.results:
 			f.apply(ctx, r)
 		case l := <-f.listed:
@@ -179,17 +190,23 @@ func (f *follower) read(ctx context.Context, body io.ReadCloser) {
 		if id == "" {
 			continue
 		}
-		created := announced(event)
-		if created != nil {
-			created.Env = f.w.recordedEnv(id)
-			created.keepDeclared()
-		}
 		select {
-		case f.events <- news{id: id, created: created, killed: killedBy(event)}:
+		case f.events <- news{id: id, created: f.w.announcement(event), killed: killedBy(event)}:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// announcement is what is known of a container from the event of its creation; nil for any
+// other event.
+func (w *Watcher) announcement(event *docker.APIEvents) *Container {
+	created := announced(event)
+	if created != nil {
+		created.Env = w.recordedEnv(created.ID)
+		created.keepDeclared()
+	}
+	return created
 }
 
 // announce makes a new container known before it is inspected. The engine answers

@@ -27,12 +27,8 @@ type Info struct {
 // Info asks the engine about itself now. The error carries a hint.
 func (w *Watcher) Info(ctx context.Context) (Info, error) {
 	defer w.engine.transport.CloseIdleConnections()
-	var version struct {
-		Version    string
-		APIVersion string `json:"ApiVersion"`
-		Components []struct{ Name string }
-	}
-	if err := w.engine.ask(ctx, "asking for its version", "/version", &version); err != nil {
+	var v version
+	if err := w.engine.ask(ctx, "asking for its version", "/version", &v); err != nil {
 		return Info{}, err
 	}
 	var info struct {
@@ -44,13 +40,24 @@ func (w *Watcher) Info(ctx context.Context) (Info, error) {
 		return Info{}, err
 	}
 	return Info{
-		Podman:          slices.ContainsFunc(version.Components, func(c struct{ Name string }) bool { return c.Name == "Podman Engine" }),
-		Version:         version.Version,
-		APIVersion:      version.APIVersion,
+		Podman:          v.isPodman(),
+		Version:         v.Version,
+		APIVersion:      v.APIVersion,
 		FirewallBackend: cmp.Or(info.FirewallBackend.Driver, "iptables"),
 		LiveRestore:     info.LiveRestoreEnabled,
 		Running:         info.ContainersRunning,
 	}, nil
+}
+
+// version is the answer to /version.
+type version struct {
+	Version    string
+	APIVersion string `json:"ApiVersion"`
+	Components []struct{ Name string }
+}
+
+func (v *version) isPodman() bool {
+	return slices.ContainsFunc(v.Components, func(c struct{ Name string }) bool { return c.Name == "Podman Engine" })
 }
 
 // ask decodes the answer to a GET of path into value.

@@ -2,8 +2,10 @@ package dockerd
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"testing"
+	"time"
 )
 
 // emitPodman sends an event as Podman 4 does: to those who asked for the name that
@@ -41,4 +43,52 @@ func TestPodmanEvents(t *testing.T) {
 	f.update(func() { delete(f.containers, "a") })
 	f.emitPodman("container", "remove", "remove", "a")
 	await(t, w, "a is gone", func(s *Snapshot) bool { return s.Get("a") == nil })
+}
+
+// Podman's stream looks for news four times a second; a container that is about to start is
+// asked for at once. Nobody else's stream is late.
+func TestCatchUp(t *testing.T) {
+	note := func(f *fakeEngine, id string) {
+		f.update(func() {
+			f.noted = append(f.noted, fmt.Sprintf(`{"Type":"container","Action":"create","Actor":{"ID":%q,"Attributes":{"name":%q,"connect.80":"x:80"}}}`, id, id))
+		})
+	}
+	t.Run("Podman", func(t *testing.T) {
+		f := newFakeEngine(t)
+		f.version = `{"Components":[{"Name":"Podman Engine"}]}`
+		f.onInspect = func(http.ResponseWriter, string) bool { <-f.done; return false } // it is starting them
+		f.start()
+		w := f.watch(Config{})
+		await(t, w, "the first", func(*Snapshot) bool { return true })
+		for end := time.Now().Add(patience); !w.late.Load(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("it was not found out that it is Podman")
+			}
+		}
+		for _, id := range []string{"a", "b"} {
+			note(f, id)
+			w.CatchUp()
+			c := await(t, w, id+" is announced", func(s *Snapshot) bool { return s.Get(id) != nil }).Get(id)
+			if !c.Announced || c.Labels["connect.80"] != "x:80" {
+				t.Errorf("%+v", c)
+			}
+		}
+	})
+	t.Run("Docker", func(t *testing.T) {
+		f := newFakeEngine(t)
+		f.version = `{"Components":[{"Name":"Engine"}]}`
+		f.start()
+		w := f.watch(Config{})
+		await(t, w, "the first", func(*Snapshot) bool { return true })
+		note(f, "a")
+		w.CatchUp()
+		f.set("b", fakeContainer{Name: "b"})
+		f.emit("start", "b")
+		await(t, w, "b is there", func(s *Snapshot) bool { return s.Get("b") != nil })
+		f.update(func() {
+			if f.catchUps > 0 {
+				t.Error("it was asked for what its stream tells at once")
+			}
+		})
+	})
 }

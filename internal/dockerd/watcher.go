@@ -48,6 +48,8 @@ type Watcher struct {
 	current atomic.Pointer[Snapshot]
 	failure atomic.Pointer[error]  // nil while connected
 	records atomic.Pointer[string] // the folder of the engine's records, nil while not known
+	late    atomic.Bool            // the engine's stream tells of what has happened some time later
+	catchUp chan struct{}          // to ask for it at once
 	images  images
 
 	mu   sync.Mutex
@@ -66,6 +68,8 @@ func New(cfg Config) (*Watcher, error) {
 		log:    cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
 		resync: cmp.Or(max(0, cfg.ResyncInterval), defaultResyncInterval),
 		wake:   make(chan struct{}),
+
+		catchUp: make(chan struct{}, 1),
 
 		minBackoff: minBackoff,
 		minRetry:   minRetry,
