@@ -15,18 +15,20 @@ import (
 // (Server.strangers) until its client is known.
 func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.Time, listener *Listener, leaveStranger func(), router Router) {
 	source := addrOf(client.RemoteAddr())
-	h := new(hop)
-	s.arrived(h, listener, source, func() (netip.AddrPort, error) { return OriginalDst(client) })
+	h := s.arrived(listener, source, func() (netip.AddrPort, error) { return OriginalDst(client) })
+	h.awaitParent(ctx, s)
 	if err := h.cameBack(s); err != nil {
 		leaveStranger()
 		route := Route{Client: Client{Name: source.Addr().String()}, Port: uint16(listener.addr.Port)}
-		s.unserved(&search{server: s, route: &route, client: client, accepted: accepted, hop: h}, Record{Route: route, Source: source}, err, func() {})
+		s.unserved(&search{server: s, route: &route, client: client, accepted: accepted, by: listener, hop: h}, Record{Route: route, Source: source}, err, func() {})
 		return
 	}
 	route, err := router.Route(ctx, client)
 	leaveStranger()
-	h.route = &route
-	search := &search{server: s, route: &route, client: client, accepted: accepted, hop: h}
+	if h != nil {
+		h.route = &route
+	}
+	search := &search{server: s, route: &route, client: client, accepted: accepted, by: listener, hop: h}
 	if err != nil {
 		s.unserved(search, Record{Route: route, Source: source}, err, func() {})
 		return
@@ -64,7 +66,7 @@ func (s *Server) goOn(search *search, leave func()) {
 	if err := search.sendEarly(s.ctx); err != nil {
 		search.hop.left()
 		reset(search.conn)
-		err = search.hop.reason(err)
+		err = search.reason(err)
 		search.found.closed(false, true)
 		s.unserved(search, record, err, leave)
 		return
@@ -102,7 +104,7 @@ func (s *Server) splice(search *search, record Record, leave func()) {
 	record.Up, record.Down, record.Err = splice(ctx, search.client, search.conn, search.over, route.Options.limits(search.accepted))
 	record.Up += int64(search.sent)
 	search.found.closed(record.Down > 0, ReasonOf(record.Err) == EndpointGone)
-	record.Err = search.hop.reason(record.Err)
+	record.Err = search.reason(record.Err)
 }
 
 // handOver has a loop carry a connection to its end. It reports false when no descriptor
@@ -114,10 +116,10 @@ func (s *Server) handOver(search *search, record *Record, leave func()) bool {
 		return false
 	}
 	r := &relay{
-		loop: l, route: search.route, hop: search.hop, verdict: search.found.verdict(), source: record.Source,
+		loop: l, route: search.route, verdict: search.found.verdict(), source: record.Source,
 		held: int64(record.Held), attempts: int32(record.Attempts), waitingAt: -1,
 		client: side{fd: int32(client)}, upstream: side{fd: int32(upstream)},
-		more: &more{leave: leave, sent: int64(search.sent)},
+		more: &more{hop: search.hop, leave: leave, sent: int64(search.sent)},
 	}
 	r.up.finished, r.down.finished = search.over.up, search.over.down
 	r.accepted = int64(search.accepted.Sub(l.began))

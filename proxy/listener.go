@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +17,8 @@ type Listener struct {
 	addr   *net.TCPAddr
 	closed chan struct{}
 
-	elsewhere bool  // it is in another network namespace than ours
-	flows     flows // of that namespace
+	elsewhere bool                  // it is in another network namespace than ours
+	flows     atomic.Pointer[flows] // of that namespace; nil until something was dialled there
 
 	mu  sync.Mutex
 	tcp *net.TCPListener // nil once detached or closed

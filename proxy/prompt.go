@@ -17,6 +17,7 @@ import (
 // all is known that is needed for it. Whatever does not go that smoothly is carry's and
 // search's, in a goroutine of its own.
 type prompt struct {
+	by       *Listener // that accepted the connection
 	chooser  Chooser
 	attempt  Attempt
 	early    []byte             // the client's, taken from its socket and not sent yet
@@ -38,14 +39,12 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *door) {
 		l.hand(fd, source, d)
 		return
 	}
-	r := l.newRelay()
-	if r.hop != nil {
-		r.hop.route = route
-		s.arrived(r.hop, d.listener, source, func() (netip.AddrPort, error) { return OriginalDstOf(fd, source.Addr()) })
-		if err := r.hop.cameBack(s); err != nil {
-			r.hop.unserved(s, err)
-			resetFD(fd)
-			s.gone(&Record{Route: *route, Source: source, Err: err}, l.at(l.now))
+	h := s.arrived(d.listener, source, func() (netip.AddrPort, error) { return OriginalDstOf(fd, source.Addr()) })
+	if h != nil {
+		h.route = route
+		if err := h.cameBack(s); err != nil {
+			h.unserved(s, err)
+			l.refuseOf(fd, source, route, err)
 			return
 		}
 	}
@@ -57,12 +56,15 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *door) {
 		}
 	}
 	if !all {
-		s.goOnBy(fd, &search{server: s, route: route.with(chooser), accepted: l.at(l.now), entered: entered, hop: r.hop}, source, s.serve)
+		s.goOnBy(fd, &search{server: s, route: route.with(chooser), accepted: l.at(l.now), entered: entered, by: d.listener, hop: h}, source, s.serve)
 		return
 	}
-	r.route, r.source, r.accepted = route, source, l.now
+	r := &relay{loop: l, waitingAt: -1, route: route, source: source, accepted: l.now}
+	if h != nil {
+		r.extra().hop = h
+	}
 	r.client, r.upstream, r.prompt = side{fd: int32(fd)}, side{fd: -1}, l.newPrompt()
-	r.prompt.chooser = chooser
+	r.prompt.by, r.prompt.chooser = d.listener, chooser
 	l.add(r)
 	early := r.takeEarly()
 	if err := l.await(r, &r.client); err != nil { // out of memory or watches (epoll_ctl(2))
@@ -70,19 +72,6 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *door) {
 		return
 	}
 	r.dial(early)
-}
-
-// newRelay makes a relay, with a hop if it may come back.
-func (l *loop) newRelay() *relay {
-	if !l.server.watchesLoops() {
-		return &relay{loop: l, waitingAt: -1}
-	}
-	both := &struct {
-		relay
-		hop
-	}{relay: relay{loop: l, waitingAt: -1}}
-	both.relay.hop = &both.hop
-	return &both.relay
 }
 
 // takeEarly takes what the client has sent by now, in the loop's buffer. What cannot be
@@ -192,7 +181,7 @@ func (r *relay) dial(early []byte) {
 		r.handBack(nil)
 		return
 	}
-	if err := r.hop.leadsBack(r.loop.server, attempt.Addr); err != nil {
+	if err := r.loop.server.leadsBack(p.by, r.hop(), r.route, attempt.Addr); err != nil {
 		attempt.cancelled()
 		p.early = bytes.Clone(early)
 		r.handBack(err)
@@ -246,10 +235,18 @@ func (r *relay) connect(addr netip.AddrPort, early []byte) (isUp bool, err error
 	if t := r.route.Options.UserTimeout; t > 0 {
 		setRaw(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(milliseconds(t)))
 	}
+	s := r.loop.server
+	departure := s.departs(r.prompt.by, r.hop(), r.route, addr)
 	if err := connectRaw(fd, addr); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // an errno
 		return false, dialError(addr, "connect", err)
 	}
-	r.hop.dialledFD(r.loop.server, fd, addr)
+	if departure.note || departure.learn {
+		if local, err := localAddr(fd); err == nil {
+			if h := s.departed(&departure, r.prompt.by, r.hop(), r.route, local); h != nil {
+				r.extra().hop = h
+			}
+		}
+	}
 	if len(early) > 0 {
 		n, err := sendRaw(fd, early, 0)
 		switch err {
@@ -371,14 +368,15 @@ func (r *relay) attemptFailed(err error) {
 func (r *relay) handBack(failure error) {
 	l, s := r.loop, r.loop.server
 	if r.upstream.fd >= 0 {
-		r.hop.left()
+		r.hop().left()
 		closeRaw(int(r.upstream.fd))
 		r.upstream.fd = -1
 	}
 	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
 	search := &search{
 		server: s, route: r.route.with(r.prompt.chooser), accepted: l.at(r.accepted), since: l.at(r.prompt.began),
-		attempts: int(r.attempts), entered: s.limits(r.route), early: r.prompt.early, hop: r.hop,
+		attempts: int(r.attempts), entered: s.limits(r.route), early: r.prompt.early,
+		by: r.prompt.by, hop: r.hop(),
 	}
 	if failure != nil {
 		search.inRound, search.failures = true, []error{failure}

@@ -15,7 +15,6 @@ import (
 type relay struct {
 	loop       *loop
 	route      *Route
-	hop        *hop // nil if it cannot come back
 	verdict    Verdict
 	more       *more   // what few connections have; nil for the others
 	prompt     *prompt // while it is connecting
@@ -86,6 +85,7 @@ type store struct {
 
 // more is what a connection has that few have.
 type more struct {
+	hop                        *hop        // nil unless it may be part of a loop
 	bounds                     limits      // of its life
 	idle, halfClose, wholeLife *time.Timer // nil until they run
 	closed                     func()      // what Route.Opened has returned
@@ -96,6 +96,14 @@ type more struct {
 	stallBy int64 // until when it may take nothing, as loop.now
 	taken   int64 // bytes that it had acknowledged when it last did
 	stalled bool
+}
+
+// hop is nil unless the connection may be part of a loop.
+func (r *relay) hop() *hop {
+	if r.more == nil {
+		return nil
+	}
+	return r.more.hop
 }
 
 // pumpShare is how many bytes of one stream are moved before others have their turn.
@@ -346,14 +354,26 @@ func (r *relay) end() {
 	l.waitNoMore(r)
 	r.empty(&r.up)
 	r.empty(&r.down)
+	reason := r.reason()
 	r.closeBoth()
 	l.remove(r)
-	r.report()
+	r.report(reason)
+}
+
+// reason is Server.reason of a connection that is about to be closed.
+func (r *relay) reason() error {
+	if r.verdict == nil {
+		return r.cause
+	}
+	return r.loop.server.reason(r.hop(), r.cause, func() (local, remote netip.AddrPort) {
+		local, _ = localAddr(int(r.upstream.fd)) // it is open
+		return local, r.verdict.Endpoint().Addr
+	})
 }
 
 // closeBoth closes both sockets, with a reset unless the end is a clean one.
 func (r *relay) closeBoth() {
-	r.hop.left()
+	r.hop().left()
 	if r.kept != 0 {
 		r.ignore()
 		r.loop.closing.Lock()
@@ -374,17 +394,16 @@ func (r *relay) closeBoth() {
 	}
 }
 
-// report tells everybody of the end.
-func (r *relay) report() {
+// report tells everybody of the end, which has a reason.
+func (r *relay) report(reason error) {
 	s := r.loop.server
 	record := Record{
 		Route: *r.route, Source: r.source, Attempts: int(r.attempts), Held: time.Duration(r.held),
-		Up: r.up.bytes, Down: r.down.bytes, Err: r.cause,
+		Up: r.up.bytes, Down: r.down.bytes, Err: reason,
 	}
 	if r.verdict != nil { // an endpoint has answered
 		record.Endpoint = r.verdict.Endpoint()
-		r.verdict.Closed(record.Down > 0, ReasonOf(record.Err) == EndpointGone)
-		record.Err = r.hop.reason(record.Err)
+		r.verdict.Closed(record.Down > 0, ReasonOf(r.cause) == EndpointGone)
 	}
 	leave := func() { s.leave(r.route) }
 	if m := r.more; m != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -28,7 +29,8 @@ type search struct {
 	route    *Route
 	client   *net.TCPConn
 	accepted time.Time
-	hop      *hop      // nil while it cannot come back
+	by       *Listener // that accepted it
+	hop      *hop      // nil unless it may be part of a loop
 	since    time.Time // when the search began; zero means now
 
 	leaveStranger func() // gives up the place of one whose client is not known; nil if it has none
@@ -208,8 +210,7 @@ func (s *search) round(ctx context.Context) error {
 			continue
 		}
 		s.attempts++
-		conn, err := s.dial(ctx, attempt)
-		if s.settle(ctx, attempt, conn, err) {
+		if s.settle(ctx, s.dial(ctx, attempt)) {
 			return nil
 		}
 	}
@@ -236,12 +237,14 @@ func (s *search) denied() error {
 }
 
 // settle takes the outcome of an attempt, and reports whether it is the one.
-func (s *search) settle(ctx context.Context, a Attempt, conn *net.TCPConn, err error) bool {
+func (s *search) settle(ctx context.Context, o outcome) bool {
+	defer o.departure.over()
+	a, err := o.attempt, o.err
 	switch {
 	case err == nil:
 		a.opened()
-		s.hop.dialledBy(s.server, conn)
-		s.found, s.conn = a, conn
+		s.hop = s.server.departed(&o.departure, s.by, s.hop, s.route, addrOf(o.conn.LocalAddr()))
+		s.found, s.conn = a, o.conn
 		return true
 	case errors.Is(context.Cause(ctx), errClientLeft), errors.Is(context.Cause(ctx), errDrained), errors.Is(err, errOvertaken), isLoop(err):
 		a.cancelled() // it was not the endpoint that failed
@@ -252,11 +255,17 @@ func (s *search) settle(ctx context.Context, a Attempt, conn *net.TCPConn, err e
 	return false
 }
 
-// outcome is what became of one of two attempts that run side by side.
+// outcome is what became of an attempt.
 type outcome struct {
-	attempt Attempt
-	conn    *net.TCPConn
-	err     error
+	attempt   Attempt
+	departure departure
+	conn      *net.TCPConn
+	err       error
+}
+
+// reason is Server.reason of the connection.
+func (s *search) reason(err error) error {
+	return s.server.reason(s.hop, err, func() (local, remote netip.AddrPort) { return addrOf(s.conn.LocalAddr()), s.found.Addr })
 }
 
 // race dials an endpoint, and after Options.Hedge another one beside it; the first to
@@ -271,10 +280,7 @@ func (s *search) race(ctx context.Context, first Attempt) bool {
 	start := func(a Attempt) {
 		running++
 		s.attempts++
-		s.server.connections.Go(func() {
-			conn, err := s.dial(ctx, a)
-			outcomes <- outcome{a, conn, err}
-		})
+		s.server.connections.Go(func() { outcomes <- s.dial(ctx, a) })
 	}
 	leave := func() {
 		if extra && share != nil {
@@ -296,7 +302,7 @@ func (s *search) race(ctx context.Context, first Attempt) bool {
 			}
 		case o := <-outcomes:
 			running--
-			if !s.settle(ctx, o.attempt, o.conn, o.err) {
+			if !s.settle(ctx, o) {
 				continue
 			}
 			if running > 0 { // the other one has lost, whatever becomes of it
@@ -316,20 +322,32 @@ func discard(o outcome) {
 	if o.conn != nil {
 		reset(o.conn)
 	}
+	o.departure.over()
 	o.attempt.cancelled()
 }
 
 var errOvertaken = errors.New("another endpoint answered first")
 
-// dial gives an endpoint its fair share of the time that is left, and no more than
-// AttemptTimeout, so that one that swallows packets leaves enough for those behind it.
-// The last one gets all that is left, unless somebody else appears.
-func (s *search) dial(ctx context.Context, a Attempt) (*net.TCPConn, error) {
+// dial dials an endpoint, unless that leads back to us.
+func (s *search) dial(ctx context.Context, a Attempt) outcome {
+	o := outcome{attempt: a}
 	if s.route.Dial == nil {
-		if err := s.hop.leadsBack(s.server, a.Addr); err != nil {
-			return nil, err
+		if o.err = s.server.leadsBack(s.by, s.hop, s.route, a.Addr); o.err != nil {
+			return o
 		}
 	}
+	o.departure = s.server.departs(s.by, s.hop, s.route, a.Addr)
+	if d := &o.departure; d.note {
+		d.done = d.flows.begin(d.remote)
+	}
+	o.conn, o.err = s.dialWithin(ctx, a)
+	return o
+}
+
+// dialWithin gives an endpoint its fair share of the time that is left, and no more than
+// AttemptTimeout, so that one that swallows packets leaves enough for those behind it.
+// The last one gets all that is left, unless somebody else appears.
+func (s *search) dialWithin(ctx context.Context, a Attempt) (*net.TCPConn, error) {
 	patience := firstPositive(s.route.Options.AttemptTimeout, defaultAttemptTimeout)
 	attempt, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"hash/maphash"
@@ -15,40 +16,64 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
-// hop is a connection that we carry, as it is recognised when what we have dialled for it
-// comes back to one of our own listeners: then the connection that is accepted there has
-// both addresses of the one that we have dialled, and there is but one such connection in
-// a network namespace. What comes by one listener for the second time would go on for
-// ever. A nil hop is of a connection that cannot come back.
+// hop is a connection that we carry and that may be part of a loop: what we dial for it has
+// come back to a listener of ours, or it is itself a connection that we have dialled. Such a
+// one has both addresses of what was dialled, and there is but one such connection in a
+// network namespace. What comes by one listener for the second time would go on for ever.
+// Most connections have no hop.
 type hop struct {
 	by        *Listener             // that accepted it
+	route     *Route                // nil until it is known
 	source    uint64                // keys of its addresses; 0 where it cannot be ours
 	dialledAt uint64                // before any rule led it elsewhere
 	before    atomic.Pointer[hop]   // the connection of ours that it is, once that is known
-	route     *Route                // nil until it is known
 	looped    atomic.Pointer[cause] // why what came back was reset
 
 	// What follows is of the connection to an endpoint.
-	flows         *flows // where it is found; nil while there is none
+	flows         *flows // where it is found; nil while it is not noted
 	local, remote uint64 // keys
 	next          *hop   // another one from the same address
 }
 
-// flows are the connections to endpoints that are open in one network namespace, by their
-// local addresses. The zero value has none.
+// flows are what we dial in one network namespace. Where that leads is known only when it
+// arrives: the first connection to an endpoint that leads back is not noted, those that are
+// dialled after one has come back are. The zero value has none.
 type flows struct {
+	dialled addressSet // what was ever dialled there
+	led     addressSet // of that, what has come back to a listener of ours
+
 	shards [16]struct {
 		sync.Mutex
 
-		hops map[uint64]*hop
-		_    [48]byte // shards do not share a cache line
+		hops map[uint64]*hop // connections that are open, by their local addresses
+		_    [48]byte        // shards do not share a cache line
 	}
 
-	// early are connections that were reset as loops before whoever had dialled them, if
-	// that was us, had noted that.
+	// early are connections that were reset as loops and that are not noted.
 	waiting atomic.Int32
 	mu      sync.Mutex
 	early   map[[2]uint64]error // by both addresses
+	pending map[uint64][]chan struct{}
+}
+
+// addressSet is a set of addresses, by their keys, that may have more than were added:
+// then a connection is noted in vain. Its size does not depend on who adds what.
+type addressSet [1 << 10]atomic.Uint64
+
+func (a *addressSet) bit(key uint64) (word *atomic.Uint64, bit uint64) {
+	n := key * 0x9e3779b97f4a7c15 >> (64 - 16) // 2⁶⁴ over the golden ratio
+	return &a[n/64], 1 << (n % 64)
+}
+
+func (a *addressSet) has(key uint64) bool {
+	word, bit := a.bit(key)
+	return word.Load()&bit != 0
+}
+
+// add reports whether it was not there.
+func (a *addressSet) add(key uint64) bool {
+	word, bit := a.bit(key)
+	return word.Load()&bit == 0 && word.Or(bit)&bit == 0
 }
 
 // mostEarly bounds early: most were dialled by somebody else.
@@ -77,6 +102,49 @@ func (f *flows) wasReset(local, remote uint64) error {
 	delete(f.early, key)
 	f.waiting.Store(int32(len(f.early)))
 	return err
+}
+
+// begin says that a goroutine is about to dial remote and to note that; done that it has.
+func (f *flows) begin(remote uint64) (done func()) {
+	noted := make(chan struct{})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.pending == nil {
+		f.pending = map[uint64][]chan struct{}{}
+	}
+	f.pending[remote] = append(f.pending[remote], noted)
+	return func() {
+		close(noted)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		left := slices.DeleteFunc(f.pending[remote], func(c chan struct{}) bool { return c == noted })
+		if f.pending[remote] = left; len(left) == 0 {
+			delete(f.pending, remote)
+		}
+	}
+}
+
+// patienceForNotes is how long somebody waits at most for others to note what they have
+// dialled: what has been accepted they have connected, and the rest is a goroutine's turn.
+const patienceForNotes = 100 * time.Millisecond
+
+// await waits for those who were about to note that they have dialled remote.
+func (f *flows) await(ctx context.Context, remote uint64) {
+	f.mu.Lock()
+	pending := slices.Clone(f.pending[remote])
+	f.mu.Unlock()
+	if len(pending) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, patienceForNotes)
+	defer cancel()
+	for _, noted := range pending {
+		select {
+		case <-noted:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // keySeed makes it impossible to choose addresses that have one key.
@@ -137,10 +205,6 @@ func (f *flows) find(local, remote uint64) *hop {
 	return h
 }
 
-// watchesLoops reports whether what we dial may come back to one of our listeners: while
-// all of them are in other network namespaces, only what is dialled in there may.
-func (s *Server) watchesLoops() bool { return s.here.Load() > 0 }
-
 // enteredHere counts a listener of our own network namespace for as long as it is served.
 func (s *Server) enteredHere(l *Listener) (leave func()) {
 	if l.elsewhere {
@@ -150,12 +214,20 @@ func (s *Server) enteredHere(l *Listener) (leave func()) {
 	return func() { s.here.Add(-1) }
 }
 
-// flowsOf are those of the namespace that l listens in.
+// flowsOf are those of the namespace that l listens in; nil where nothing was dialled.
 func (s *Server) flowsOf(l *Listener) *flows {
 	if l.elsewhere {
-		return &l.flows
+		return l.flows.Load()
 	}
 	return &s.flows
+}
+
+// dialsInside are those of the namespace that l listens in, where something is to be dialled.
+func (l *Listener) dialsInside() *flows {
+	if l.flows.Load() == nil {
+		l.flows.CompareAndSwap(nil, new(flows))
+	}
+	return l.flows.Load()
 }
 
 // dialsFrom reports whether a connection from source may be one that we have dialled.
@@ -189,15 +261,29 @@ func (s *Server) noteSource(addr netip.Addr) {
 	}
 }
 
-// arrived notes that l has accepted the connection, from source; where it was dialled is
-// asked only if it may be ours.
-func (s *Server) arrived(h *hop, l *Listener, source netip.AddrPort, dialledAt func() (netip.AddrPort, error)) {
-	h.by = l
-	if !s.dialsFrom(source.Addr().Unmap()) {
-		return
+// arrived returns the hop of a connection from source that l has accepted; nil if we have
+// not dialled it. Where it was dialled is asked only if it may be ours.
+func (s *Server) arrived(l *Listener, source netip.AddrPort, dialledAt func() (netip.AddrPort, error)) *hop {
+	f := s.flowsOf(l)
+	if f == nil || !s.dialsFrom(source.Addr().Unmap()) {
+		return nil
 	}
-	if at, err := dialledAt(); err == nil {
-		h.source, h.dialledAt = keyOf(source), keyOf(at)
+	at, err := dialledAt()
+	if err != nil {
+		return nil
+	}
+	key := keyOf(at)
+	if !f.dialled.has(key) {
+		return nil
+	}
+	f.led.add(key)
+	return &hop{by: l, source: keyOf(source), dialledAt: key}
+}
+
+// awaitParent gives whoever has dialled it the time to note that.
+func (h *hop) awaitParent(ctx context.Context, s *Server) {
+	if h != nil && h.parent(s) == nil {
+		s.flowsOf(h.by).await(ctx, h.dialledAt)
 	}
 }
 
@@ -267,11 +353,12 @@ func (h *hop) loop(s *Server) error {
 		strings.Join(steps, " → "), h.by.addr))
 }
 
+func (h *hop) step() string { return step(h.by, h.route) }
+
 // step says what came by a listener, and where to.
-func (h *hop) step() string {
-	r := h.route
+func step(by *Listener, r *Route) string {
 	if r == nil {
-		return h.by.addr.String()
+		return by.addr.String()
 	}
 	if r.Target == "" { // nobody declares the port: it was dialled where it was meant for
 		return fmt.Sprintf("%s, port %d, which is not declared", shortened(r.Client.Name), r.Port)
@@ -290,19 +377,29 @@ func shortened(text string) string {
 	return fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(text[:most], ""), len(text))
 }
 
-// leadsBack says why addr is not to be dialled: it is that of the listener that the
-// connection came by, or that another one came by of which it is a part. Nothing leads
-// back to a nil hop.
-func (h *hop) leadsBack(s *Server, addr netip.AddrPort) error {
+// leadsBack says why addr is not to be dialled for a connection that came by a listener: it
+// is that one's address, or that of another one by which a connection came of which it is a
+// part.
+func (s *Server) leadsBack(by *Listener, h *hop, route *Route, addr netip.AddrPort) error {
+	if s.here.Load() == 0 {
+		return nil
+	}
+	if by.accepts(addr, s.isLocal) {
+		return errLeadsBack(addr, by, route)
+	}
 	if h == nil {
 		return nil
 	}
-	for b := h; b != nil; b = b.parent(s) {
+	for b := h.parent(s); b != nil; b = b.parent(s) {
 		if b.by.accepts(addr, s.isLocal) {
-			return Fail(Loop, hint.Errorf(loopFix, "%s is our own socket at %s, by which the connection came (%s)", addr, b.by.addr, b.step()))
+			return errLeadsBack(addr, b.by, b.route)
 		}
 	}
 	return h.cameBack(s) // whoever dialled it may have noted that by now
+}
+
+func errLeadsBack(addr netip.AddrPort, by *Listener, route *Route) error {
+	return Fail(Loop, hint.Errorf(loopFix, "%s is our own socket at %s, by which the connection came (%s)", addr, by.addr, step(by, route)))
 }
 
 // accepts reports whether whoever dials addr from our own network namespace reaches l;
@@ -346,35 +443,60 @@ func (s *Server) isLocal(ip netip.Addr) bool {
 	return slices.Contains(known.addrs, ip)
 }
 
-// dialled notes that the connection has one to its endpoint, of these addresses.
-func (h *hop) dialled(s *Server, local, remote netip.AddrPort) {
-	s.noteSource(local.Addr().Unmap())
-	h.flows = &s.flows
-	if h.route.Dial != nil { // where it was accepted
-		h.flows = s.flowsOf(h.by)
+// departure is an endpoint that is about to be dialled. The zero value is of one that cannot
+// lead back to us.
+type departure struct {
+	flows  *flows
+	remote uint64 // key
+	note   bool   // it has led back, so the connection is to be found when it comes back
+	learn  bool   // the address that it is dialled from may be news
+	done   func() // nil, or to be called when that is noted or has failed
+}
+
+// lookAgain is how many connections are dialled until it is looked again from where: one
+// endpoint is nearly always dialled from one address.
+const lookAgain = 64
+
+// departs says what is to be noted of addr, which is about to be dialled for a connection
+// that came by a listener.
+func (s *Server) departs(by *Listener, h *hop, route *Route, addr netip.AddrPort) departure {
+	d := departure{remote: keyOf(addr)}
+	switch {
+	case route.Dial != nil: // where it was accepted, and whoever is in there may lead it anywhere
+		d.flows, d.note = by.dialsInside(), true
+		d.flows.dialled.add(d.remote)
+	case s.here.Load() > 0:
+		d.flows = &s.flows
+		d.learn = d.flows.dialled.add(d.remote) || s.dials.Add(1)%lookAgain == 0
+		d.note = h != nil || d.flows.led.has(d.remote)
 	}
-	h.local, h.remote = keyOf(local), keyOf(remote)
+	return d
+}
+
+// departed notes that the connection has been dialled from local, and returns its hop.
+func (s *Server) departed(d *departure, by *Listener, h *hop, route *Route, local netip.AddrPort) *hop {
+	if d.note || d.learn {
+		s.noteSource(local.Addr().Unmap())
+	}
+	if !d.note {
+		return h
+	}
+	if h == nil {
+		h = &hop{by: by, route: route}
+	}
+	h.flows, h.local, h.remote = d.flows, keyOf(local), d.remote
 	h.flows.put(h)
 	if err := h.flows.wasReset(h.local, h.remote); err != nil {
 		h.looped.CompareAndSwap(nil, &cause{err})
 		h.tell(s, err)
 	}
+	return h
 }
 
-// dialledBy is dialled of a connection of package net; nothing of a nil hop.
-func (h *hop) dialledBy(s *Server, conn *net.TCPConn) {
-	if h != nil && h.flows == nil {
-		h.dialled(s, addrOf(conn.LocalAddr()), addrOf(conn.RemoteAddr()))
-	}
-}
-
-// dialledFD is dialled of a socket; nothing of a nil hop.
-func (h *hop) dialledFD(s *Server, fd int, remote netip.AddrPort) {
-	if h == nil {
-		return
-	}
-	if local, err := localAddr(fd); err == nil {
-		h.dialled(s, local, remote)
+// over says that the dial has ended, one way or the other.
+func (d *departure) over() {
+	if d.done != nil {
+		d.done()
 	}
 }
 
@@ -389,16 +511,30 @@ func (h *hop) left() {
 // cause is why a connection has ended.
 type cause struct{ err error }
 
-// reason is why a connection has ended by err: that it came back, if that is why its
-// endpoint has reset it.
-func (h *hop) reason(err error) error {
-	if h == nil || ReasonOf(err) != EndpointGone {
+// reason is why a connection to an endpoint has ended by err: that it came back, if that is
+// why its endpoint has reset it. addrs are its two addresses, which are asked for only if a
+// connection was reset that is not noted.
+func (s *Server) reason(h *hop, err error, addrs func() (local, remote netip.AddrPort)) error {
+	if ReasonOf(err) != EndpointGone {
 		return err
 	}
-	if looped := h.looped.Load(); looped != nil {
-		return looped.err
+	if h != nil {
+		if looped := h.looped.Load(); looped != nil {
+			return looped.err
+		}
 	}
-	return err
+	if s.flows.waiting.Load() == 0 || h != nil && h.flows != nil {
+		return err
+	}
+	local, remote := addrs()
+	looped := s.flows.wasReset(keyOf(local), keyOf(remote))
+	if looped == nil {
+		return err
+	}
+	if h != nil {
+		h.tell(s, looped)
+	}
+	return looped
 }
 
 // isLoop reports whether err says that an endpoint leads back to us.

@@ -85,7 +85,7 @@ func (c *Choice) Again() { c.tried = tried{} }
 func (c *Choice) use(m *member) Use {
 	c.tried.add(m.health)
 	m.health.load.Add(1)
-	return Use{Endpoint: m.shared, pool: c.pool, health: m.health, mark: m.health.mark.Load(), reporter: c.reporter}
+	return Use{shared: m.shared, mark: m.health.mark.Load(), reporter: c.reporter}
 }
 
 // probe makes this connection the probe of one of g's, if one needs one.

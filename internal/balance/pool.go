@@ -48,18 +48,12 @@ func newPool(r *Registry, target string, o Options) *Pool {
 // member is an endpoint of a pool.
 type member struct {
 	Endpoint
-	shared *Endpoint // a copy for those who use it, which outlives the roster
+	shared *shared
 	health *health
 	check  *checker // nil when the pool has none
 	hash   uint64
 	joined int64 // when it joined others; 0 when it was among the first
 	place  int   // in the roster
-}
-
-// share makes a copy of the endpoint.
-func (m *member) share() *Endpoint {
-	e := m.Endpoint
-	return &e
 }
 
 // roster is what a pool was last told of its endpoints. It does not change.
@@ -140,18 +134,18 @@ func (p *Pool) enlist(e Endpoint, before map[netip.AddrPort]*member, joins bool,
 	if was := before[e.Addr]; was != nil {
 		delete(before, e.Addr)
 		m.health, m.check, m.hash, m.joined = was.health, was.check, was.hash, was.joined
-		if m.shared = was.shared; *m.shared != e {
-			m.shared = m.share()
+		if m.shared = was.shared; m.shared.Endpoint != e {
+			m.shared = &shared{Endpoint: e, pool: p, health: m.health}
 		}
 		return m
 	}
-	m.shared = m.share()
 	m.hash = hashAddr(e.Addr)
 	if p.closed {
 		m.health = &health{addr: e.Addr} // its own: nobody would ever let go of it
 	} else {
 		m.health = p.registry.acquire(e.Addr, p)
 	}
+	m.shared = &shared{Endpoint: e, pool: p, health: m.health}
 	if p.options.Check.Kind != NoCheck {
 		m.check = m.health.checker(p.options.Check)
 	}

@@ -17,12 +17,18 @@ type Reporter struct {
 // endpoint's connections from then on. Exactly one of Failed, Cancelled and Opened
 // follows, and Closed after Opened.
 type Use struct {
-	*Endpoint // shared, and not to be changed
-	pool      *Pool
-	health    *health
-	mark      uint64    // the health's when it was chosen
-	probe     *ejection // set when it is the probe of that ejection
-	reporter  *Reporter // nil when it is not known
+	*shared
+	mark     uint64    // the health's when it was chosen
+	probe    *ejection // set when it is the probe of that ejection
+	reporter *Reporter // nil when it is not known
+}
+
+// shared is what all connections to a member have in common, which outlives the roster.
+// It is not to be changed. Each connection holds a Use for as long as it lasts.
+type shared struct {
+	Endpoint
+	pool   *Pool
+	health *health
 }
 
 // End says how a connection that was opened ended, as far as the endpoint's health
