@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // circle is a Server with several listeners, each of which may lead to another.
@@ -237,6 +239,106 @@ func TestKeysOfFlows(t *testing.T) {
 	}
 	if keyOf(netip.MustParseAddrPort("[::ffff:127.0.0.1]:1")) != keyOf(netip.MustParseAddrPort("127.0.0.1:1")) {
 		t.Error("an IPv4 address that is written as IPv6 is another one")
+	}
+}
+
+// The connections that nothing leads back are not noted, although what they dial is.
+func TestConnectionThatDoesNotComeBack(t *testing.T) {
+	stay := make(chan struct{})
+	good := backend(t, func(conn *net.TCPConn) {
+		defer conn.Close()
+		_, _ = conn.Write([]byte("good"))
+		<-stay
+	}).Addr
+	c := newCircle(t, 1, unchanged, func([]netip.AddrPort) [][]netip.AddrPort { return [][]netip.AddrPort{leadsTo(good)} })
+	c.addr = c.at[0]
+	conn := c.dial()
+	if _, err := conn.Read(make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
+	f := &c.server.flows
+	for i := range f.shards {
+		if len(f.shards[i].hops) > 0 {
+			t.Error("it was noted")
+		}
+	}
+	if !f.dialled.has(keyOf(good)) || f.led.has(keyOf(good)) || f.dialled.has(keyOf(c.at[0])) {
+		t.Error("its endpoint is not what was dialled, or has led back")
+	}
+	close(stay)
+	conn.Close()
+}
+
+// From where an endpoint is dialled is looked at once for each, and every now and then.
+func TestSourcesAreLearned(t *testing.T) {
+	server := new(Server)
+	server.here.Store(1)
+	endpoint, source := netip.MustParseAddrPort("192.0.2.1:80"), netip.MustParseAddrPort("192.0.2.7:40000")
+	d := server.departs(nil, nil, &Route{}, endpoint)
+	if !d.learn || d.note {
+		t.Errorf("the first dial: %+v", d)
+	}
+	server.departed(&d, nil, nil, &Route{}, source)
+	if !server.dialsFrom(source.Addr()) {
+		t.Error("where it was dialled from was not learned")
+	}
+	learned := 0
+	for range 10 * lookAgain {
+		if d := server.departs(nil, nil, &Route{}, endpoint); d.learn {
+			learned++
+		}
+	}
+	if learned != 10 {
+		t.Errorf("of %d dials more %d looked from where; want 10", 10*lookAgain, learned)
+	}
+}
+
+// Who accepts a connection waits for those who may have dialled it, and not for ever.
+func TestAwaitNotes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f flows
+		for name, test := range map[string]struct {
+			remote uint64
+			after  time.Duration
+			want   time.Duration
+		}{
+			"it is noted soon":       {1, time.Millisecond, time.Millisecond},
+			"it is noted too late":   {1, time.Hour, patienceForNotes},
+			"another one is dialled": {2, time.Hour, 0},
+		} {
+			done := f.begin(1)
+			timer := time.AfterFunc(test.after, done)
+			began := time.Now()
+			f.await(t.Context(), test.remote)
+			if took := time.Since(began); took != test.want {
+				t.Errorf("%s: waited %v; want %v", name, took, test.want)
+			}
+			if timer.Stop() {
+				done()
+			}
+			synctest.Wait()
+		}
+		if len(f.pending) > 0 {
+			t.Errorf("%d are awaited still", len(f.pending))
+		}
+	})
+}
+
+func TestAddressSet(t *testing.T) {
+	var set addressSet
+	wrong := 0
+	for port := range uint16(1000) {
+		a, b := keyOf(netip.AddrPortFrom(netip.MustParseAddr("10.1.2.3"), port)), keyOf(netip.AddrPortFrom(netip.MustParseAddr("10.1.2.4"), port))
+		fresh := !set.has(a)
+		if set.add(a) != fresh || set.add(a) || !set.has(a) {
+			t.Fatalf("port %d was added wrongly", port)
+		}
+		if set.has(b) {
+			wrong++
+		}
+	}
+	if wrong > 50 {
+		t.Errorf("%d of 1,000 others are taken for members", wrong)
 	}
 }
 
