@@ -1,0 +1,182 @@
+package proxy
+
+import (
+	"context"
+	"encoding/binary"
+	"hash/maphash"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// flows are what we dial in one network namespace. Where that leads is known only when it
+// arrives: the first connection to an endpoint that leads back is not noted, those that are
+// dialled after one has come back are. The zero value has none.
+type flows struct {
+	dialled addressSet // what was ever dialled there
+	led     addressSet // of that, what has come back to a listener of ours
+
+	shards [16]struct {
+		sync.Mutex
+
+		hops map[uint64]*hop // connections that are open, by their local addresses
+		_    [48]byte        // shards do not share a cache line
+	}
+
+	// early are connections that were reset as loops and that are not noted.
+	waiting atomic.Int32
+	mu      sync.Mutex
+	early   map[[2]uint64]error // by both addresses
+	pending map[uint64][]chan struct{}
+}
+
+// addressSet is a set of addresses, by their keys, that may have more than were added:
+// then a connection is noted in vain. Its size does not depend on who adds what.
+type addressSet [1 << 10]atomic.Uint64
+
+func (a *addressSet) bit(key uint64) (word *atomic.Uint64, bit uint64) {
+	n := key * 0x9e3779b97f4a7c15 >> (64 - 16) // 2⁶⁴ over the golden ratio
+	return &a[n/64], 1 << (n % 64)
+}
+
+func (a *addressSet) has(key uint64) bool {
+	word, bit := a.bit(key)
+	return word.Load()&bit != 0
+}
+
+// add reports whether it was not there.
+func (a *addressSet) add(key uint64) bool {
+	word, bit := a.bit(key)
+	return word.Load()&bit == 0 && word.Or(bit)&bit == 0
+}
+
+// mostEarly bounds early: most were dialled by somebody else.
+const mostEarly = 64
+
+// resetEarly keeps why what came from source was reset.
+func (f *flows) resetEarly(source, dialledAt uint64, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.early == nil || len(f.early) >= mostEarly {
+		f.early = map[[2]uint64]error{}
+	}
+	f.early[[2]uint64{source, dialledAt}] = err
+	f.waiting.Store(int32(len(f.early)))
+}
+
+// wasReset takes why what was dialled from local to remote was reset; nil if it was not.
+func (f *flows) wasReset(local, remote uint64) error {
+	if f.waiting.Load() == 0 {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	key := [2]uint64{local, remote}
+	err := f.early[key]
+	delete(f.early, key)
+	f.waiting.Store(int32(len(f.early)))
+	return err
+}
+
+// begin says that a goroutine is about to dial remote and to note that; done that it has.
+func (f *flows) begin(remote uint64) (done func()) {
+	noted := make(chan struct{})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.pending == nil {
+		f.pending = map[uint64][]chan struct{}{}
+	}
+	f.pending[remote] = append(f.pending[remote], noted)
+	return func() {
+		close(noted)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		left := slices.DeleteFunc(f.pending[remote], func(c chan struct{}) bool { return c == noted })
+		if f.pending[remote] = left; len(left) == 0 {
+			delete(f.pending, remote)
+		}
+	}
+}
+
+// patienceForNotes is how long somebody waits at most for others to note what they have
+// dialled: what has been accepted they have connected, and the rest is a goroutine's turn.
+const patienceForNotes = 100 * time.Millisecond
+
+// await waits for those who were about to note that they have dialled remote.
+func (f *flows) await(ctx context.Context, remote uint64) {
+	f.mu.Lock()
+	pending := slices.Clone(f.pending[remote])
+	f.mu.Unlock()
+	if len(pending) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, patienceForNotes)
+	defer cancel()
+	for _, noted := range pending {
+		select {
+		case <-noted:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// keySeed makes it impossible to choose addresses that have one key.
+var keySeed = maphash.MakeSeed()
+
+// keyOf is a number for an address, and never 0: of IPv4 the very address, of IPv6 a hash
+// that nobody can choose a second address for.
+func keyOf(a netip.AddrPort) uint64 {
+	ip := a.Addr().Unmap()
+	if ip.Is4() {
+		four := ip.As4()
+		return 1<<62 | uint64(binary.BigEndian.Uint32(four[:]))<<16 | uint64(a.Port())
+	}
+	var b [18]byte
+	six := ip.As16()
+	copy(b[:], six[:])
+	binary.BigEndian.PutUint16(b[16:], a.Port())
+	return 1<<63 | maphash.Bytes(keySeed, b[:])
+}
+
+func (f *flows) put(h *hop) {
+	shard := &f.shards[h.local%uint64(len(f.shards))]
+	shard.Lock()
+	defer shard.Unlock()
+	if shard.hops == nil {
+		shard.hops = map[uint64]*hop{}
+	}
+	h.next = shard.hops[h.local]
+	shard.hops[h.local] = h
+}
+
+func (f *flows) remove(h *hop) {
+	shard := &f.shards[h.local%uint64(len(f.shards))]
+	shard.Lock()
+	defer shard.Unlock()
+	first := shard.hops[h.local]
+	switch {
+	case first != h:
+		for ; first.next != h; first = first.next {
+		}
+		first.next = h.next
+	case h.next != nil:
+		shard.hops[h.local] = h.next
+	default:
+		delete(shard.hops, h.local)
+	}
+	h.next = nil
+}
+
+func (f *flows) find(local, remote uint64) *hop {
+	shard := &f.shards[local%uint64(len(f.shards))]
+	shard.Lock()
+	defer shard.Unlock()
+	h := shard.hops[local]
+	for h != nil && h.remote != remote {
+		h = h.next
+	}
+	return h
+}
