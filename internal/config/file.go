@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"path"
 	"slices"
 	"strings"
 
@@ -227,8 +226,8 @@ func (r *fileReader) client(node *yaml.Node) {
 			}
 		case "container":
 			s.Container, _ = r.scalar(value, key.Value)
-			if _, err := path.Match(s.Container, ""); err != nil {
-				r.wrong(value, hint.Errorf(`write a name, or a pattern of *, ? and [a-z]`, "%q is no pattern", s.Container))
+			if _, err := policy.ParseContainer(s.Container); err != nil && s.Container != "" {
+				r.wrong(value, err)
 			}
 		case "label":
 			s.Label, _ = r.scalar(value, key.Value)

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"strings"
-
 	"go.yaml.in/yaml/v4"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -38,13 +36,17 @@ func (r *fileReader) policy(node *yaml.Node) {
 			return
 		}
 		rule := policy.Rule{Origin: r.at(item), Number: i + 1}
-		before, acts := len(r.found), false
+		before, acts, values := len(r.found), false, map[string]*yaml.Node{}
 		for key, value := range r.mapping(item, "a rule of policy", ruleKeys) {
 			acts = acts || key.Value == "action"
+			values[key.Value] = value
 			r.ruleKey(&rule, key.Value, value)
 		}
 		if !acts && len(r.found) == before {
 			r.wrong(item, hint.Errorf("write action: allow, action: deny or action: audit", "a rule without an action"))
+		}
+		if key, err := rule.Impossible(); err != nil {
+			r.wrong(values[key], err)
 		}
 		r.file.Policy = append(r.file.Policy, rule)
 	}
@@ -63,15 +65,15 @@ func (r *fileReader) ruleKey(rule *policy.Rule, key string, node *yaml.Node) {
 			}
 		}
 	case "container":
-		rule.Containers = each(r, node, key, policy.ParsePattern)
+		rule.Containers = each(r, node, key, policy.ParseContainer)
 	case "label":
 		rule.Labels = each(r, node, key, policy.ParseLabel)
 	case "project":
-		rule.Projects = each(r, node, key, word)
+		rule.Projects = each(r, node, key, policy.ParseWord)
 	case "image":
-		rule.Images = each(r, node, key, policy.ParsePattern)
+		rule.Images = each(r, node, key, policy.ParseImage)
 	case "network":
-		rule.Networks = each(r, node, key, word)
+		rule.Networks = each(r, node, key, policy.ParseNetwork)
 	case "declared":
 		rule.Declared = each(r, node, key, policy.ParseDeclarer)
 	case "to":
@@ -81,18 +83,10 @@ func (r *fileReader) ruleKey(rule *policy.Rule, key string, node *yaml.Node) {
 	case "kind":
 		rule.Kinds = each(r, node, key, policy.ParseKind)
 	case "target":
-		rule.Targets = each(r, node, key, policy.ParsePattern)
+		rule.Targets = each(r, node, key, policy.ParseTarget)
 	case "registry":
-		rule.Registries = each(r, node, key, policy.ParsePattern)
+		rule.Registries = each(r, node, key, policy.ParseRegistry)
 	}
-}
-
-// word reads a name that is no pattern.
-func word(text string) (string, error) {
-	if text == "" || strings.ContainsAny(text, "*?") {
-		return "", hint.Errorf("write the name out", "%q is no name", text)
-	}
-	return text, nil
 }
 
 // each reads one value or a list of them. A list of nothing would match everything, which

@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"net/netip"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,12 +25,15 @@ func ParsePlace(text string) (Place, error) {
 	if c, ok := places[text]; ok {
 		return Place{text: text, class: c}, nil
 	}
-	if addr, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil && addr.Zone() == "" {
+	if addr, err := netip.ParseAddr(unbracketed(text)); err == nil && addr.Zone() == "" {
 		addr = addr.Unmap()
 		return Place{text: text, prefix: netip.PrefixFrom(addr, addr.BitLen())}, nil
 	}
 	prefix, err := netip.ParsePrefix(text)
-	if err == nil && prefix.Addr().Is4In6() && prefix.Bits() >= 96 {
+	switch mapped := err == nil && prefix.Addr().Is4In6(); {
+	case mapped && prefix.Bits() < 96:
+		return Place{}, hint.Errorf("write the IPv4 network, such as 10.0.0.0/8", "%q: IPv4 addresses that are mapped into IPv6 are IPv4 addresses here", text)
+	case mapped:
 		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
 	}
 	if err == nil {
@@ -40,6 +42,8 @@ func ParsePlace(text string) (Place, error) {
 	fix := "write a network such as 10.0.0.0/8, an address, or one of " + strings.Join(Places(), ", ")
 	if s := suggest.Closest(text, Places()); s != "" {
 		fix = "did you mean " + s + "?"
+	} else if isHost(strings.TrimSuffix(text, ".")) && fits(text, containerRune) {
+		fix += "; a name is matched as it is written in targets, by target: or registry:"
 	}
 	return Place{}, hint.Errorf(fix, "%q is neither a network nor a word for one", text)
 }
@@ -117,14 +121,6 @@ func ParseDeclarer(text string) (Declarer, error) {
 		words = append(words, string(d))
 	}
 	return "", choice(text, "declarer", words)
-}
-
-// ParsePattern reads a pattern of names.
-func ParsePattern(text string) (string, error) {
-	if _, err := path.Match(strings.ReplaceAll(text, "/", "\x00"), ""); err != nil || text == "" {
-		return "", hint.Errorf(`write a name, or a pattern of *, ? and [a-z]`, "%q is no pattern", text)
-	}
-	return text, nil
 }
 
 // ParseLabel reads K=V, or K for any value.

@@ -136,17 +136,19 @@ func (r *Rule) isFor(t *Target) bool {
 
 func (r *Rule) isForPart(p *Part) bool {
 	return (len(r.Kinds) == 0 || slices.ContainsFunc(r.Kinds, func(k string) bool { return p.Kind == k || k == "consul" && strings.HasPrefix(p.Kind, "consul-") })) &&
-		(len(r.Targets) == 0 || p.Name != "" && slices.ContainsFunc(r.Targets, func(t string) bool { return matchesAll(t, strings.TrimSuffix(p.Name, ".")) })) &&
+		(len(r.Targets) == 0 || p.Name != "" && slices.ContainsFunc(r.Targets, func(t string) bool { return matchesAll(t, canonicalHost(p.Name)) })) &&
 		(len(r.Registries) == 0 || p.Registry != "" && slices.ContainsFunc(r.Registries, func(s string) bool { return serverMatches(s, p.Registry) }))
 }
 
 // serverMatches reports whether pattern, of a HOST or a HOST:PORT, is of server.
 func serverMatches(pattern, server string) bool {
-	if matchesAll(pattern, server) {
-		return true
+	colon := max(0, strings.LastIndexByte(server, ':'))
+	host := canonicalHost(strings.Trim(server[:colon], "[]"))
+	written := host
+	if strings.Contains(host, ":") {
+		written = "[" + host + "]"
 	}
-	host := server[:max(0, strings.LastIndexByte(server, ':'))]
-	return matchesAll(pattern, strings.Trim(host, "[]"))
+	return matchesAll(pattern, host) || matchesAll(pattern, written) || matchesAll(pattern, written+server[colon:])
 }
 
 func anyMatches(patterns []string, name string) bool {
