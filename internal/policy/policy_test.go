@@ -184,6 +184,19 @@ func TestRules(t *testing.T) {
 		"the engine by its port":         {rule: Rule{Action: Allow, To: place(t, "loopback"), Ports: []PortRange{{2375, 2375}}}, target: static, addr: "127.0.0.1:2375", want: true},
 		"the engine by a word":           {rule: Rule{Action: Allow, To: place(t, "own")}, target: static, addr: "127.0.0.1:2375", want: true},
 		"the engine by its network":      {rule: Rule{Action: Allow, To: place(t, "10.0.0.0/8")}, target: static, addr: "10.0.0.1:2375"},
+		"a port alone, and loopback":     {rule: Rule{Action: Allow, Ports: []PortRange{{80, 80}}}, target: static, addr: "127.0.0.1:80"},
+		"a port alone, and metadata":     {rule: Rule{Action: Audit, Ports: []PortRange{{80, 80}}}, target: static, addr: "169.254.169.254:80"},
+		"a port alone, and link-local":   {rule: Rule{Action: Allow, Ports: []PortRange{{80, 80}}}, target: static, addr: "169.254.1.1:80"},
+		"a port alone, and the engine":   {rule: Rule{Action: Allow, Ports: []PortRange{{2375, 2375}}}, target: static, addr: "10.0.0.1:2375"},
+		"a port alone, and others":       {rule: Rule{Action: Allow, Ports: []PortRange{{80, 80}}}, target: static, want: true},
+		"a port alone, by the operator":  {rule: Rule{Action: Allow, Ports: []PortRange{{80, 80}}}, client: func(c *Client) { c.ByOperator = true }, target: static, addr: "127.0.0.1:80", want: true},
+		"a port alone, to deny":          {rule: Rule{Action: Deny, Ports: []PortRange{{80, 80}}}, target: static, addr: "127.0.0.1:80", want: true},
+		"the engine by address and port": {rule: Rule{Action: Allow, To: place(t, "10.0.0.1"), Ports: []PortRange{{2375, 2376}}}, target: static, addr: "10.0.0.1:2375", want: true},
+		"the engine by host and port":    {rule: Rule{Action: Allow, To: place(t, "host"), Ports: []PortRange{{2375, 2375}}}, target: static, addr: "10.0.0.1:2375", want: true},
+		"the engine by any address":      {rule: Rule{Action: Allow, To: place(t, "0.0.0.0/0"), Ports: []PortRange{{1, 65535}}}, target: static, addr: "10.0.0.1:2375"},
+		"our link-local address":         {rule: Rule{Action: Allow, To: place(t, "link-local"), Ports: []PortRange{{80, 80}}}, target: static, addr: "169.254.77.1:80"},
+		"our address and its port":       {rule: Rule{Action: Allow, To: place(t, "169.254.77.1"), Ports: []PortRange{{80, 80}}}, target: static, addr: "169.254.77.1:80", want: true},
+		"loopback's network and port":    {rule: Rule{Action: Allow, To: place(t, "127.0.0.0/8"), Ports: []PortRange{{2375, 2375}}}, target: static, addr: "127.0.0.1:2375", want: true},
 		"own to deny":                    {rule: Rule{Action: Deny, To: place(t, "own")}, target: static, addr: "10.0.0.1:2375", want: true},
 		"all, to audit":                  {rule: Rule{Action: Audit}, target: static, want: true},
 		"all, to audit, and loopback":    {rule: Rule{Action: Audit}, target: static, addr: "127.0.0.1:80"},
@@ -199,7 +212,7 @@ func TestRules(t *testing.T) {
 		if test.addr == "" {
 			test.addr = "192.0.2.1:80"
 		}
-		p := New(Config{Rules: []Rule{test.rule}, Host: addrs{"10.0.0.1"}})
+		p := New(Config{Rules: []Rule{test.rule}, Host: addrs{"10.0.0.1"}, OwnAddrs: []netip.Addr{netip.MustParseAddr("169.254.77.1")}})
 		v := p.Scope(c, test.target).Check(netip.MustParseAddrPort(test.addr), false)
 		if (v.Rule != nil) != test.want {
 			t.Errorf("%s: %s is decided by %s; want the rule: %t", name, test.addr, v, test.want)

@@ -195,31 +195,33 @@ func (r *Rule) matches(e *endpoint) bool {
 }
 
 // saysWhere reports whether a rule that allows may be meant for what the default keeps from
-// containers: one that says neither where to nor which port never is. Who writes one to see
-// what is dialled, or to leave a client out of a later rule, would open loopback else.
-func (r *Rule) saysWhere() bool { return r.Action == Deny || !r.everywhere() }
+// containers: one without a place never is. Its author wants to see what is dialled, to let
+// everybody reach a service's port, or to leave a client out of a later rule; it would open
+// the loopback of this host at that port, too.
+func (r *Rule) saysWhere() bool { return r.Action == Deny || len(r.To) > 0 }
 
 // opens reports whether a rule that allows is meant for addr, of the classes c. What the
 // default keeps from containers has to be meant: a network opens loopback, for instance,
 // if it begins there, and the sockets of the engine and the daemon are to be named by the
-// word own, or by their ports.
+// word own, or by their ports and a place that is this host or one address.
 func (r *Rule) opens(addr netip.Addr, c class) bool {
 	var words, named class
-	matches := false
+	matches, one := false, false
 	for _, p := range r.To {
 		switch {
 		case p.class&c != 0:
-			matches, words = true, words|p.class
+			matches, words, one = true, words|p.class, one || p.class&(host|loopback) != 0
 		case p.prefix.IsValid() && p.prefix.Contains(addr):
 			matches = true
 			first := classify(p.prefix.Addr())
 			if !p.prefix.IsSingleIP() {
 				first &^= metadata
 			}
+			one = one || p.prefix.IsSingleIP() || first&loopback != 0
 			named |= first
 		}
 	}
-	if len(r.Ports) > 0 {
+	if len(r.Ports) > 0 && one {
 		named |= own
 	}
 	if words&metadata != 0 {

@@ -81,7 +81,7 @@ var (
 	toLoopback  = Verdict{Action: Deny, what: "it is the loopback of this host", fix: "start the daemon with --allow-loopback, or allow it by a rule under policy: in the configuration file (docs/policy.md)"}
 	toLinkLocal = Verdict{Action: Deny, what: "it is a link-local address", fix: "allow it by a rule under policy: in the configuration file, with to: link-local (docs/policy.md)"}
 	toMetadata  = Verdict{Action: Deny, what: "it is where clouds tell a machine about itself", fix: "allow it by a rule under policy: in the configuration file, with to: metadata (docs/policy.md)"}
-	toOwn       = Verdict{Action: Deny, what: "it is a socket of the engine's or the daemon's", fix: "allow it by a rule under policy: in the configuration file that names the port (docs/policy.md)"}
+	toOwn       = Verdict{Action: Deny, what: "it is a socket of the engine's or the daemon's", fix: "allow it by a rule under policy: in the configuration file, with to: own, or with the address and the port (docs/policy.md)"}
 	toMany      = Verdict{Action: Deny, what: "it is no address of one machine", fix: "name the address of the machine that serves it"}
 	toFile      = Verdict{Action: Deny, what: "it is in no folder whose files containers may name", fix: "move the file to a folder of --file-folder (without one " + DefaultFileFolder + "), or name its folder there"}
 )
