@@ -37,11 +37,12 @@ func Metadata() []netip.Addr { return slices.Clone(metadataAddrs) }
 var (
 	thisNetwork = netip.MustParsePrefix("0.0.0.0/8") // RFC 1122, section 3.2.1.3
 	broadcast   = netip.AddrFrom4([4]byte{255, 255, 255, 255})
-	nat64       = netip.MustParsePrefix("64:ff9b::/96")   // RFC 6052
-	nat64Local  = netip.MustParsePrefix("64:ff9b:1::/48") // RFC 8215
-	sixToFour   = netip.MustParsePrefix("2002::/16")      // RFC 3056
-	teredo      = netip.MustParsePrefix("2001::/32")      // RFC 4380
-	compatible  = netip.MustParsePrefix("::/96")          // RFC 4291, section 2.5.5.1
+	nat64       = netip.MustParsePrefix("64:ff9b::/96")    // RFC 6052
+	nat64Local  = netip.MustParsePrefix("64:ff9b:1::/48")  // RFC 8215
+	sixToFour   = netip.MustParsePrefix("2002::/16")       // RFC 3056
+	teredo      = netip.MustParsePrefix("2001::/32")       // RFC 4380
+	translated  = netip.MustParsePrefix("::ffff:0:0:0/96") // RFC 2765
+	compatible  = netip.MustParsePrefix("::/96")           // RFC 4291, section 2.5.5.1
 )
 
 // classify is what is special about addr, without knowing the host.
@@ -77,34 +78,85 @@ func isMetadata(addr netip.Addr) bool {
 	return slices.Contains(metadataAddrs, addr)
 }
 
-// embedded is the IPv4 address that an IPv6 one stands for, beyond the mapped ones, which
-// are IPv4 (RFC 4291, section 2.5.5.2): a translator or tunnel would go there.
-func embedded(addr netip.Addr) netip.Addr {
+// embedded are the IPv4 addresses that an IPv6 one may stand for, beyond the mapped ones,
+// which are IPv4 (RFC 4291, section 2.5.5.2): a translator or tunnel would go there. The
+// zero value has none.
+type embedded struct {
+	addrs [5]netip.Addr
+	count int
+	// ambiguous says that the address has several layouts, of which one is the host's.
+	ambiguous bool
+}
+
+func (e *embedded) all() []netip.Addr { return e.addrs[:e.count] }
+
+func (e *embedded) add(a, b, c, d byte) {
+	e.addrs[e.count] = netip.AddrFrom4([4]byte{a, b, c, d})
+	e.count++
+}
+
+// embeddedIn reads what addr stands for.
+func embeddedIn(addr netip.Addr) (e embedded) {
 	if !addr.Is6() {
-		return netip.Addr{}
+		return e
 	}
 	b := addr.As16()
-	last := netip.AddrFrom4([4]byte(b[12:]))
 	switch {
-	case nat64.Contains(addr), nat64Local.Contains(addr):
-		return last
+	case nat64Local.Contains(addr):
+		// Within this prefix an operator has one of his own, of a length that nobody else
+		// knows: all layouts of RFC 6052, section 2.2, that fit. Byte 8 is none of the
+		// address, and translators pass over what follows it.
+		e.ambiguous = true
+		e.add(b[6], b[7], b[9], b[10])
+		e.add(b[7], b[9], b[10], b[11])
+		e.add(b[9], b[10], b[11], b[12])
+		e.add(b[12], b[13], b[14], b[15])
 	case sixToFour.Contains(addr):
-		return netip.AddrFrom4([4]byte(b[2:6]))
+		e.add(b[2], b[3], b[4], b[5])
 	case teredo.Contains(addr):
-		return netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]})
-	case compatible.Contains(addr) && !addr.IsUnspecified() && !addr.IsLoopback():
-		return last
-	case b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe: // ISATAP, RFC 5214
-		return last
+		e.add(^b[12], ^b[13], ^b[14], ^b[15])
+	case nat64.Contains(addr), translated.Contains(addr),
+		compatible.Contains(addr) && !addr.IsUnspecified() && !addr.IsLoopback():
+		e.add(b[12], b[13], b[14], b[15])
 	}
-	return netip.Addr{}
+	if b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe { // ISATAP, RFC 5214
+		e.add(b[12], b[13], b[14], b[15])
+	}
+	return e
+}
+
+// classes is what is special about them.
+func (e *embedded) classes() class {
+	var c class
+	for _, addr := range e.all() {
+		c |= classify(addr)
+	}
+	if e.ambiguous { // a layout that is not the host's reads zeros and anything
+		c &^= unspecified | multicast
+	}
+	return c
+}
+
+// layouts are the lengths of prefixes whose layouts an ambiguous address is read in, in
+// their order there.
+var layouts = [...]int{48, 56, 64, 96}
+
+// named is what is special about an address that prefix contains, and that who writes
+// prefix means. A translator's prefix says which layout is its own: what the others read is
+// not there.
+func (e *embedded) named(prefix netip.Prefix) class {
+	if i := slices.Index(layouts[:], prefix.Bits()); i >= 0 && e.ambiguous {
+		return e.classes() &^ classify(e.addrs[i])
+	}
+	first := embeddedIn(prefix.Addr())
+	return first.classes()
 }
 
 // endpoint is an address that is looked at.
 type endpoint struct {
 	policy   *Policy
 	addr     netip.Addr // without zone, and IPv4 if it is a mapped one
-	embedded netip.Addr // not valid if there is none
+	embedded embedded
 	port     uint16
 	fixed    class // what is known without the host
 	looked   bool  // whether the host has been looked at
@@ -114,8 +166,9 @@ type endpoint struct {
 func (p *Policy) endpoint(addr netip.AddrPort) endpoint {
 	e := endpoint{policy: p, addr: addr.Addr().Unmap().WithZone(""), port: addr.Port()}
 	e.fixed = classify(e.addr)
-	if e.embedded = embedded(e.addr); e.embedded.IsValid() {
-		e.fixed |= classify(e.embedded)
+	if e.addr.Is6() {
+		e.embedded = embeddedIn(e.addr)
+		e.fixed |= e.embedded.classes()
 	}
 	return e
 }
@@ -144,7 +197,7 @@ func (e *endpoint) isOurs() class {
 
 func (e *endpoint) has() bool {
 	h := e.policy.host
-	return h != nil && (h.Has(e.addr) || e.embedded.IsValid() && h.Has(e.embedded))
+	return h != nil && (h.Has(e.addr) || slices.ContainsFunc(e.embedded.all(), h.Has))
 }
 
 // mayBeOwn reports whether the endpoint could be a socket of ours, without a look at the

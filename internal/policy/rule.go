@@ -188,10 +188,10 @@ func (r *Rule) matches(e *endpoint) bool {
 	c := e.classes()
 	if r.Action == Deny {
 		return slices.ContainsFunc(r.To, func(p Place) bool {
-			return p.class&c != 0 || p.prefix.IsValid() && (p.prefix.Contains(e.addr) || p.prefix.Contains(e.embedded))
+			return p.class&c != 0 || p.prefix.IsValid() && (p.prefix.Contains(e.addr) || slices.ContainsFunc(e.embedded.all(), p.prefix.Contains))
 		})
 	}
-	return r.opens(e.addr, c)
+	return r.opens(e, c)
 }
 
 // saysWhere reports whether a rule that allows may be meant for what the default keeps from
@@ -200,20 +200,23 @@ func (r *Rule) matches(e *endpoint) bool {
 // the loopback of this host at that port, too.
 func (r *Rule) saysWhere() bool { return r.Action == Deny || len(r.To) > 0 }
 
-// opens reports whether a rule that allows is meant for addr, of the classes c. What the
+// opens reports whether a rule that allows is meant for e, of the classes c. What the
 // default keeps from containers has to be meant: a network opens loopback, for instance,
 // if it begins there, and the sockets of the engine and the daemon are to be named by the
 // word own, or by their ports and a place that is this host or one address.
-func (r *Rule) opens(addr netip.Addr, c class) bool {
+func (r *Rule) opens(e *endpoint, c class) bool {
 	var words, named class
 	matches, one := false, false
 	for _, p := range r.To {
 		switch {
 		case p.class&c != 0:
 			matches, words, one = true, words|p.class, one || p.class&(host|loopback) != 0
-		case p.prefix.IsValid() && p.prefix.Contains(addr):
+		case p.prefix.IsValid() && p.prefix.Contains(e.addr):
 			matches = true
 			first := classify(p.prefix.Addr())
+			if e.embedded.count > 0 {
+				first |= e.embedded.named(p.prefix)
+			}
 			if !p.prefix.IsSingleIP() {
 				first &^= metadata
 			}
