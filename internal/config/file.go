@@ -55,6 +55,13 @@ const (
 	keyLimits   = "limits"
 )
 
+// Where the keys are described.
+const (
+	configDoc  = "docs/config.md"
+	optionsDoc = "docs/options.md"
+	policyDoc  = "docs/policy.md"
+)
+
 // ReadFile reads the configuration file at name. flags are the names of the flags
 // that may be keys. An error lists every mistake, each with line and column.
 func ReadFile(name string, flags []string) (*File, error) {
@@ -83,7 +90,7 @@ func ParseFile(name string, content []byte, flags []string) (*File, error) {
 	if root == nil {
 		return r.file, nil
 	}
-	r.top(root, flags)
+	r.whole(root, flags)
 	if err := r.mistakes(); err != nil {
 		return nil, err
 	}
@@ -113,17 +120,17 @@ func (r *fileReader) parse(content []byte) (*yaml.Node, error) {
 	return nil, hint.Wrap(fmt.Errorf("%s: %w", r.name, err), fix)
 }
 
-// top reads the file's own keys.
-func (r *fileReader) top(root *yaml.Node, flags []string) {
+// whole reads the file's own keys.
+func (r *fileReader) whole(root *yaml.Node, flags []string) {
 	own := []string{keyDefaults, keyTargets, keyListen, keyClients, keyPolicy, keyLimits}
-	known := slices.Concat(own, flags)
-	slices.Sort(known)
-	for key, value := range r.mapping(root, "the file", known) {
+	r.top = slices.Concat(own, flags)
+	slices.Sort(r.top)
+	for key, value := range r.mapping(root, "the file", keys{words: r.top, doc: configDoc}) {
 		switch key.Value {
 		case keyDefaults:
 			r.file.Defaults = r.options(value, keyDefaults)
 		case keyTargets:
-			for target, options := range r.mapping(value, keyTargets, nil) {
+			for target, options := range r.mapping(value, keyTargets, keys{}) {
 				t := TargetOptions{Target: target.Value, Origin: r.at(target)}
 				t.Options = r.options(options, t.Target)
 				r.file.Targets = append(r.file.Targets, t)
@@ -156,7 +163,7 @@ func (r *fileReader) options(node *yaml.Node, where string) option.Layer {
 
 func (r *fileReader) optionsAnd(node *yaml.Node, where string, others []string, also func(key, value *yaml.Node)) option.Layer {
 	var layer option.Layer
-	for key, value := range r.mapping(node, where, slices.Concat(others, option.Names())) {
+	for key, value := range r.mapping(node, where, keys{words: slices.Concat(others, option.Names()), doc: optionsDoc}) {
 		if slices.Contains(others, key.Value) {
 			also(key, value)
 			continue
@@ -218,10 +225,10 @@ func orEmpty(prefixes []netip.Prefix) []netip.Prefix {
 func (r *fileReader) client(node *yaml.Node) {
 	s := binding.Static{Ports: map[uint16]binding.StaticPort{}}
 	before := len(r.found)
-	for key, value := range r.mapping(node, "an item of clients", []string{"container", "label", "ports"}) {
+	for key, value := range r.mapping(node, "an item of clients", keys{words: []string{"container", "label", "ports"}, doc: configDoc}) {
 		switch key.Value {
 		case "ports":
-			for number, port := range r.mapping(value, "ports", nil) {
+			for number, port := range r.mapping(value, "ports", keys{}) {
 				r.port(s.Ports, number, port)
 			}
 		case "container":

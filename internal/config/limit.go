@@ -45,9 +45,15 @@ func optionsNamed(name string) ([]option.Option, error) {
 	return matched, nil
 }
 
+// boundKeys are the keys of a limit that has bounds.
+var boundKeys = keys{
+	words: []string{"min", "max"}, doc: optionsDoc,
+	meant: map[string]string{"least": "min:", "minimum": "min:", "from": "min:", "floor": "min:", "most": "max:", "maximum": "max:", "to": "max:", "ceiling": "max:"},
+}
+
 // limits reads the mapping of options to what containers may choose.
 func (r *fileReader) limits(node *yaml.Node) {
-	for key, value := range r.mapping(node, keyLimits, nil) {
+	for key, value := range r.mapping(node, keyLimits, keys{}) {
 		if err := r.limit(key, value); err != nil {
 			r.wrong(value, err)
 		}
@@ -57,6 +63,9 @@ func (r *fileReader) limits(node *yaml.Node) {
 // limit reads one of them: a text as --limit takes it, a list of words, or least and most.
 func (r *fileReader) limit(key, value *yaml.Node) error {
 	if _, err := optionsNamed(key.Value); err != nil {
+		if slices.Contains(r.top, key.Value) { // a limit of the daemon's
+			err = hint.Wrap(err, ofTheFile(key.Value))
+		}
 		r.wrong(key, err)
 		return nil
 	}
@@ -69,7 +78,7 @@ func (r *fileReader) limit(key, value *yaml.Node) error {
 		return AddLimit(r.file.Limits, key.Value, strings.Join(r.values(value, key.Value), ","), origin)
 	case yaml.MappingNode:
 		var least, most string
-		for bound, text := range r.mapping(value, key.Value, []string{"min", "max"}) {
+		for bound, text := range r.mapping(value, key.Value, boundKeys) {
 			said, _ := r.scalar(text, bound.Value)
 			if bound.Value == "min" {
 				least = said

@@ -17,7 +17,15 @@ import (
 type fileReader struct {
 	name  string
 	file  *File
+	top   []string // the keys of the file itself
 	found []mistake
+}
+
+// keys are those that a mapping may have.
+type keys struct {
+	words []string          // none means that any may be there
+	meant map[string]string // what to write instead of other words for them
+	doc   string            // where they are described
 }
 
 // mistake is an error and where it is.
@@ -66,9 +74,9 @@ func resolved(node *yaml.Node) *yaml.Node {
 	return node
 }
 
-// mapping goes through the keys of node. Keys that are not in known, if that is not
-// nil, and those that are there twice, are mistakes and left out.
-func (r *fileReader) mapping(node *yaml.Node, what string, known []string) iter.Seq2[*yaml.Node, *yaml.Node] {
+// mapping goes through the keys of node. Keys that are not known, and those that are there
+// twice, are mistakes and left out.
+func (r *fileReader) mapping(node *yaml.Node, what string, known keys) iter.Seq2[*yaml.Node, *yaml.Node] {
 	return func(yield func(key, value *yaml.Node) bool) {
 		m := resolved(node)
 		if m.Kind != yaml.MappingNode {
@@ -80,7 +88,7 @@ func (r *fileReader) mapping(node *yaml.Node, what string, known []string) iter.
 		seen := map[string]int{}
 		for i := 0; i+1 < len(m.Content); i += 2 {
 			key, value := m.Content[i], resolved(m.Content[i+1])
-			if err := badKey(key, seen, known); err != nil {
+			if err := r.badKey(key, seen, known); err != nil {
 				r.wrong(key, err)
 				continue
 			}
@@ -92,25 +100,39 @@ func (r *fileReader) mapping(node *yaml.Node, what string, known []string) iter.
 	}
 }
 
-func badKey(key *yaml.Node, seen map[string]int, known []string) error {
+func (r *fileReader) badKey(key *yaml.Node, seen map[string]int, known keys) error {
 	switch line, twice := seen[key.Value]; {
 	case key.Kind != yaml.ScalarNode:
 		return hint.Errorf("write a word before the colon", "a key that is no word")
 	case twice:
 		return hint.Errorf("keep one of the two", "%q is there already, in line %d", key.Value, line)
-	case known == nil || slices.Contains(known, key.Value):
+	case known.words == nil || slices.Contains(known.words, key.Value):
 		return nil
 	case key.Value == "<<":
 		return hint.Errorf("write the keys out; an alias as a value will do", "merge keys are not read")
 	}
-	fix := "see docs/config.md"
-	if len(known) <= 4 {
-		fix = "the keys here are " + strings.Join(known, ", ")
+	return hint.Errorf(r.keyMeant(key.Value, known), "unknown key %q", key.Value)
+}
+
+// keyMeant is the hint about a key that is not known.
+func (r *fileReader) keyMeant(key string, known keys) string {
+	if meant := known.meant[strings.ToLower(key)]; meant != "" {
+		return "write " + meant + " instead"
 	}
-	if s := suggest.Closest(key.Value, known); s != "" {
-		fix = "did you mean " + s + "?"
+	if s := suggest.Closest(key, known.words); s != "" {
+		return "did you mean " + s + "?"
 	}
-	return hint.Errorf(fix, "unknown key %q", key.Value)
+	if slices.Contains(r.top, key) {
+		return ofTheFile(key)
+	}
+	if len(known.words) <= 4 {
+		return "the keys here are " + strings.Join(known.words, ", ")
+	}
+	return "see " + known.doc
+}
+
+func ofTheFile(key string) string {
+	return key + " is a key of the file itself: write it at the beginning of a line"
 }
 
 func isNull(node *yaml.Node) bool {

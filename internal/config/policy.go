@@ -22,10 +22,22 @@ type Policy struct {
 const maxRules = 1000
 
 // ruleKeys are the keys of a rule.
-var ruleKeys = []string{
-	"name", "action",
-	"container", "label", "project", "image", "network", "declared",
-	"to", "port", "kind", "target", "registry",
+var ruleKeys = keys{
+	words: []string{
+		"name", "action",
+		"container", "label", "project", "image", "network", "declared",
+		"to", "port", "kind", "target", "registry",
+	},
+	doc: policyDoc,
+	meant: map[string]string{ // as other tools call them
+		"rule": "name:", "id": "name:", "description": "name:",
+		"do": "action:", "verdict": "action:", "effect": "action:", "allow": "action: allow", "deny": "action: deny", "audit": "action: audit",
+		"from": "container:", "client": "container:", "clients": "container:", "who": "container:", "source": "container:",
+		"stack": "project:", "compose": "project:", "by": "declared:", "declared-by": "declared:", "declarer": "declared:",
+		"address": "to:", "addresses": "to:", "addr": "to:", "ip": "to:", "cidr": "to:", "host": "to:", "hosts": "to:", "destination": "to:", "dest": "to:", "dst": "to:", "endpoint": "to:",
+		"dport": "port:", "scheme": "kind:", "type": "kind:", "protocol": "kind:",
+		"domain": "target:", "hostname": "target:", "dns": "target:", "service": "target:", "path": "target:", "file": "target:", "server": "registry:", "consul": "registry:", "etcd": "registry:",
+	},
 }
 
 // policy reads the list of rules.
