@@ -128,10 +128,7 @@ func (w *watch) logFailure(old, next *state) {
 	if old.err != nil && old.err.Error() == next.err.Error() {
 		level = slog.LevelDebug
 	}
-	message, attrs := "source failed", []any{"error", next.err}
-	if h := hint.Of(next.err); h != "" {
-		attrs = append(attrs, "hint", h)
-	}
+	message, attrs := "source failed", []any{"error", next.err, hint.Attr(next.err)}
 	if next.answer != nil {
 		message = "source failed; the last answer stays"
 		attrs = append(attrs, "endpoints", len(next.answer.Endpoints), "last_answer_age", next.failed.Sub(next.answered).Round(time.Millisecond).String())

@@ -170,7 +170,7 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 			return nil, nil, err
 		}
 		if mixed := a.rules.Choice().Mixed(); mixed != nil {
-			log.Warn("this host uses both packet filters", "error", mixed, "hint", hint.Of(mixed))
+			log.Warn("this host uses both packet filters", "error", mixed, hint.Attr(mixed))
 		}
 	}
 	if err := a.mustBeAllowed(); err != nil {

@@ -173,7 +173,7 @@ func (at *attachment) logFailure(err error, failures int) {
 	at.logged = err.Error()
 	owner := at.desired.Load().Owner
 	at.agent.log.Error("cannot attach to a container; trying again", "client", owner.Name, "id", owner.ShortID(),
-		"error", err, "hint", hint.Of(err))
+		"error", err, hint.Attr(err))
 }
 
 // apply brings the namespace to what is desired. It may be called again and

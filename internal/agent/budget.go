@@ -27,7 +27,7 @@ func (a *agent) newServer(wanted, rate int) (*proxy.Server, error) {
 	b, short := budget.Of(descriptors).Within(wanted)
 	a.bounds = proxy.Bounds{Open: b.Open, Rate: rate, Queue: b.Queue, Reserve: reserveOf(b.Open)}
 	if short != nil {
-		a.log.Warn("fewer connections than were asked for", "error", short, "hint", hint.Of(short))
+		a.log.Warn("fewer connections than were asked for", "error", short, hint.Attr(short))
 	}
 	limit := proxy.NewLimit("the daemon", "raise --max-connections or --accept-rate, and the limit of open files, or look who opens so many",
 		a.bounds)

@@ -36,7 +36,7 @@ func (a *agent) serveControl(ctx context.Context) (closed, stop func()) {
 	for _, address := range a.controlAddresses() {
 		listener, err := control.Listen(a.dir, a.dir.Socket(address), func(name string) *rundir.Lock { return a.inherited.TakeLock(a.dir, name) })
 		if err != nil {
-			a.log.Warn("this daemon can be neither reloaded nor taken over by a command", "error", err, "hint", hint.Of(err))
+			a.log.Warn("this daemon can be neither reloaded nor taken over by a command", "error", err, hint.Attr(err))
 			continue
 		}
 		remove := a.registry.Add(handover.Socket{Role: handover.LockFile}, listener.Lock().File())
@@ -118,7 +118,7 @@ func (a *agent) handOver(ctx context.Context, c *control.Conn, r control.Request
 		}
 	})
 	if err != nil {
-		a.log.Warn("the other daemon has not taken over; going on", "error", err, "hint", hint.Of(err))
+		a.log.Warn("the other daemon has not taken over; going on", "error", err, hint.Attr(err))
 		return
 	}
 	close(d.told)

@@ -27,7 +27,7 @@ func (a *agent) leave(d *successor) {
 	if a.dir != nil {
 		end, err := handover.AnnounceDraining(a.dir)
 		if err != nil {
-			a.log.Warn("live connections may break when the new daemon stops", "error", err, "hint", hint.Of(err))
+			a.log.Warn("live connections may break when the new daemon stops", "error", err, hint.Attr(err))
 		} else {
 			a.drained = end
 		}

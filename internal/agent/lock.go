@@ -42,7 +42,7 @@ func (a *agent) openRunDir() error {
 	if a.needsLock() {
 		return err
 	}
-	a.log.Warn("this daemon can be neither reloaded nor taken over by a command", "error", err, "hint", hint.Of(err))
+	a.log.Warn("this daemon can be neither reloaded nor taken over by a command", "error", err, hint.Attr(err))
 	return nil
 }
 

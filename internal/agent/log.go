@@ -102,6 +102,6 @@ func (a *agent) tell(c *identity.Client, problems []*binding.Problem, all int) {
 			return
 		}
 		a.log.Warn("declaration", "client", c.Container.Name, "id", c.Container.ShortID(),
-			"origin", p.Origin, "error", p.Err, "hint", hint.Of(p.Err))
+			"origin", p.Origin, "error", p.Err, hint.Attr(p.Err))
 	}
 }

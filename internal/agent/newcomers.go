@@ -61,7 +61,7 @@ func (ns *newcomers) watch(ctx context.Context, table *identity.Table) {
 		err := sandbox.Watch(watching, folders, func(path string) { ns.appeared(ctx, path) })
 		if err != nil {
 			ns.agent.log.Warn("cannot watch the engine's network namespaces; a container that dials at once may be too early",
-				"error", err, "hint", hint.Of(err))
+				"error", err, hint.Attr(err))
 		}
 	})
 }

@@ -56,7 +56,7 @@ func (a *agent) reload(context.Context) error {
 	defer a.reloads.mu.Unlock()
 	err := a.readAgain()
 	if err != nil {
-		a.log.Error("cannot read the configuration again; it stays as it was", "error", err, "hint", hint.Of(err))
+		a.log.Error("cannot read the configuration again; it stays as it was", "error", err, hint.Attr(err))
 	}
 	return err
 }

@@ -174,7 +174,7 @@ func (s *sentry) run(ctx context.Context) {
 		complete, err := s.sync(ctx)
 		if err != nil && err.Error() != logged {
 			logged = err.Error()
-			s.agent.log.Error("cannot guard source addresses; trying again", "error", err, "hint", hint.Of(err))
+			s.agent.log.Error("cannot guard source addresses; trying again", "error", err, hint.Attr(err))
 		}
 		var retry <-chan time.Time
 		if err != nil || !complete {
@@ -296,7 +296,7 @@ func (s *sentry) find(ctx context.Context, wiring *netns.Wiring, n *identity.Nam
 	case was.logged != err.Error():
 		c.logged = err.Error()
 		s.agent.log.Warn("cannot bind a container's address to its bridge port", "client", n.Owner.Name, "id", n.Owner.ShortID(),
-			"error", err, "hint", hint.Of(err))
+			"error", err, hint.Attr(err))
 	default:
 		c.logged = was.logged
 	}

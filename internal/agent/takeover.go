@@ -128,7 +128,7 @@ func (a *agent) adopt(ctx context.Context, session *handover.Session) error {
 		return fmt.Errorf("take over: %w", err)
 	}
 	if err := session.Finish(); err != nil {
-		a.log.Warn("took over, but not all", "error", err, "hint", hint.Of(err))
+		a.log.Warn("took over, but not all", "error", err, hint.Attr(err))
 	}
 	close(a.gate)
 	a.log.Info("took over", "sockets", a.adoptedSockets.Load(), "took", time.Since(began).Round(time.Millisecond).String())

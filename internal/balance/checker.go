@@ -153,7 +153,7 @@ func (c *checks) follow(ctx context.Context) {
 	})
 	for k, err := range refusals {
 		if _, ok := wanted[k]; !ok && !k.refused.Swap(true) {
-			c.registry.log.Warn("an endpoint is not checked", "endpoint", k.health.addr.String(), "check", string(k.check.Kind), "error", err, "hint", hint.Of(err))
+			c.registry.log.Warn("an endpoint is not checked", "endpoint", k.health.addr.String(), "check", string(k.check.Kind), "error", err, hint.Attr(err))
 		}
 	}
 	for k, stop := range c.running {

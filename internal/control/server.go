@@ -64,10 +64,7 @@ func (f *failures) warn(log *slog.Logger, text string, err error) {
 		f.left++
 		return
 	}
-	args := []any{"error", err}
-	if fix := hint.Of(err); fix != "" {
-		args = append(args, "hint", fix)
-	}
+	args := []any{"error", err, hint.Attr(err)}
 	if f.left > 0 {
 		args = append(args, "left_out", f.left)
 		f.left = 0

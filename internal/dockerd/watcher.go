@@ -183,7 +183,7 @@ type outage struct {
 func (o *outage) begin(err error) {
 	if o.since.IsZero() {
 		o.since = time.Now()
-		o.log.Warn("docker engine lost; its last known containers stay", "endpoint", o.endpoint, "error", err, "hint", hint.Of(err))
+		o.log.Warn("docker engine lost; its last known containers stay", "endpoint", o.endpoint, "error", err, hint.Attr(err))
 	}
 }
 

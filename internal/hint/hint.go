@@ -8,6 +8,7 @@ package hint
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 )
 
@@ -47,6 +48,16 @@ func Join(errs ...error) error {
 		}
 	}
 	return Wrap(errors.Join(errs...), fmt.Sprintf("mend each of these %d", len(errs)))
+}
+
+// Attr is the attribute of a log's line that has the hint of err. Without one it is a group
+// of nothing, which every line leaves out.
+func Attr(err error) slog.Attr {
+	h := Of(err)
+	if h == "" {
+		return slog.Attr{Value: slog.GroupValue()}
+	}
+	return slog.String("hint", h)
 }
 
 // Of returns the outermost hint in err's chain, or "" if it carries none.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"strings"
 	"testing"
 )
 
@@ -27,6 +29,30 @@ func TestHint(t *testing.T) {
 	}
 	if Of(io.EOF) != "" || Of(nil) != "" {
 		t.Error("Of must be empty where there is no hint")
+	}
+}
+
+// TestAttr: a line has the hint if there is one, and else nothing of it.
+func TestAttr(t *testing.T) {
+	for err, want := range map[error]string{
+		io.EOF:                        "level=INFO msg=m error=EOF after=1\n",
+		Wrap(io.EOF, "start the lot"): "level=INFO msg=m error=EOF hint=\"start the lot\" after=1\n",
+	} {
+		var text, json strings.Builder
+		options := &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}}
+		slog.New(slog.NewTextHandler(&text, options)).Info("m", "error", err, Attr(err), "after", 1)
+		if text.String() != want {
+			t.Errorf("%q; want %q", text.String(), want)
+		}
+		slog.New(slog.NewJSONHandler(&json, options)).With(Attr(err)).Info("m")
+		if strings.Contains(json.String(), `"hint"`) != (Of(err) != "") || strings.Contains(json.String(), `""`) {
+			t.Errorf("%s", json.String())
+		}
 	}
 }
 

@@ -2,11 +2,14 @@ package structure
 
 import (
 	"bytes"
+	"go/ast"
 	"go/parser"
 	"go/token"
+	"go/types"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -82,4 +85,41 @@ func TestFilesAreShort(t *testing.T) {
 	if checked == 0 {
 		t.Fatalf("no Go file under %s", top)
 	}
+}
+
+const hintReason = `an error may have no hint, and a line then says hint="": write hint.Attr(err)`
+
+// TestNoLineHasAnEmptyHint: what may be empty is given to a log by hint.Attr, which leaves it out.
+func TestNoLineHasAnEmptyHint(t *testing.T) {
+	for _, p := range own(t) {
+		for _, name := range p.GoFiles {
+			files := token.NewFileSet()
+			file, err := parser.ParseFile(files, filepath.Join(p.Dir, name), nil, 0)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if call, ok := n.(*ast.CallExpr); ok && logsBareHint(call) {
+					t.Errorf("%s: %s", files.Position(call.Pos()), hintReason)
+				}
+				return true
+			})
+		}
+	}
+}
+
+// logsBareHint reports whether the arguments of a call of a logger are a key hint and the
+// hint of an error.
+func logsBareHint(call *ast.CallExpr) bool {
+	method, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || !slices.Contains([]string{"Debug", "Info", "Warn", "Error", "Log", "With", "String"}, method.Sel.Name) {
+		return false
+	}
+	for i, arg := range call.Args[:max(0, len(call.Args)-1)] {
+		if types.ExprString(arg) == `"hint"` && strings.HasPrefix(types.ExprString(call.Args[i+1]), "hint.Of(") {
+			return true
+		}
+	}
+	return false
 }
