@@ -286,3 +286,46 @@ func diagnoseIn(t *testing.T, ns *netns.Namespace, resolvConf string, args ...st
 	}
 	return d
 }
+
+// TestDoctorTellsOfListeners: a daemon with nothing but listeners is told of, and that it
+// redirects nothing.
+func TestDoctorTellsOfListeners(t *testing.T) {
+	address := freeAddrs(t, 1)[0]
+	file := filepath.Join(t.TempDir(), "config.yml")
+	if err := os.WriteFile(file, []byte("mode: []\nlisten: [{address: "+address+", target: 192.0.2.1:80}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := start(t, "run", "--config", file)
+	diagnose(t, []string{binary}).want("daemon", "ok",
+		fmt.Sprintf("none is running that redirects what containers dial; for those who dial its own address there is process %d (", d.cmd.Process.Pid), "")
+	host := start(t, "run", "--mode", "redirect")
+	seen := diagnose(t, []string{binary})
+	seen.want("daemon", "ok", fmt.Sprintf("one is running: process %d (", host.cmd.Process.Pid), "")
+	seen.want("daemon", "ok", ") at "+address, "")
+}
+
+// TestDaemonOutOfSight looks for the host's daemon from another PID namespace, as that of a
+// container without --pid host: what is known of it is told, and where to see the rest.
+func TestDaemonOutOfSight(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	start(t, "run", "--mode", "redirect", "--run-dir", dir)
+	container := []string{"unshare", "--pid", "--fork", "--mount-proc", binary}
+	const process = "a process of user 0 out of our sight"
+
+	diagnose(t, container, "--run-dir", dir).want("daemon", "ok", "one is running: "+process+", which shares "+dir, "")
+	diagnose(t, container, "--run-dir", dir+"-own").want("daemon", "warn",
+		"whether one is running cannot be told from here: @ambassadord/redirect is held by "+process, "run this on the host, or in a container with --pid host")
+	for where, want := range map[string][]string{
+		dir:          {"another ambassadord serves this host already: " + process},
+		dir + "-own": {"@ambassadord/redirect is held by " + process, "run ambassadord doctor on the host, or give this container --pid host"},
+	} {
+		cmd := exec.Command(container[0], append(slices.Clone(container[1:]), "rules", "remove", "--run-dir", where)...)
+		cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=50")
+		out, err := cmd.CombinedOutput()
+		for _, text := range want {
+			if !strings.Contains(string(out), text) {
+				t.Errorf("with the folder %s it says %q, %v; want %q", where, out, err, text)
+			}
+		}
+	}
+}

@@ -61,10 +61,15 @@ type Squatter struct {
 	Name string
 	Who  string // the process and its container
 	Why  string // it is not believed
+	// Unseen says that the process is out of our sight: it may as well be a daemon.
+	Unseen bool
 }
 
 // Error names the squatter.
 func (s *Squatter) Error() string {
+	if s.Unseen {
+		return fmt.Sprintf("%s is held by %s: a daemon on the host or in another container, or anybody's process", s.Name, s.Who)
+	}
 	return fmt.Sprintf("%s is held by %s, which is not believed to be an ambassadord: %s", s.Name, s.Who, s.Why)
 }
 
@@ -82,7 +87,7 @@ func Daemon(ctx context.Context, name string) error {
 	}
 	defer peer.Close()
 	if err := peer.SameSystem(); err != nil {
-		return &Squatter{Name: name, Who: peer.String(), Why: err.Error()}
+		return &Squatter{Name: name, Who: peer.String(), Why: err.Error(), Unseen: errors.Is(err, control.ErrUnseen)}
 	}
 	return nil
 }

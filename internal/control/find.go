@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -24,15 +25,12 @@ func Find(folder string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	all, err := dir.Sockets()
+	live, err := Live(dir)
 	if err != nil {
-		return "", fmt.Errorf("look for control sockets: %w", err)
+		return "", err
 	}
-	var live []string
-	for _, name := range all {
-		if dir.Held(lockOf(name), name) {
-			live = append(live, dir.Path(name))
-		}
+	for i, name := range live {
+		live[i] = dir.Path(name)
 	}
 	switch {
 	case len(live) == 0:
@@ -41,4 +39,33 @@ func Find(folder string) (string, error) {
 		return "", hint.Errorf("say which with --control", "there are several control sockets: %s", strings.Join(live, ", "))
 	}
 	return live[0], nil
+}
+
+// Live are the names of the control sockets in dir, of our network namespace, that a daemon
+// has; that of the host's daemon is the first.
+func Live(dir *rundir.Dir) ([]string, error) {
+	all, err := dir.Sockets()
+	if err != nil {
+		return nil, fmt.Errorf("look for control sockets: %w", err)
+	}
+	return slices.DeleteFunc(all, func(name string) bool { return !dir.Held(lockOf(name), name) }), nil
+}
+
+// Holder names the process that listens at the control socket name of dir. It reports
+// whether that is in our sight.
+func Holder(dir *rundir.Dir, name string) (who string, seen bool) {
+	conn, err := Dial(dir.Path(name))
+	if err != nil {
+		return "one with the lock in " + dir.String(), true
+	}
+	defer conn.Close()
+	peer, err := conn.Peer()
+	if err != nil {
+		return "one with the lock in " + dir.String(), true
+	}
+	defer peer.Close()
+	if peer.PID == 0 {
+		return peer.String() + ", which shares " + dir.String() + " with us", false
+	}
+	return peer.String(), true
 }

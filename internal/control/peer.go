@@ -15,6 +15,10 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
+// ErrUnseen says that a process is in a PID namespace out of our sight: the host's, or
+// another container's, seen from a container without --pid host.
+var ErrUnseen = errors.New("the peer's process is out of our sight, in another container or on the host")
+
 // Peer is the process at the other end of a Unix socket: the one that has connected, or
 // that has called listen(2). Its user ID alone says little, for that of a container's
 // root is root's.
@@ -82,7 +86,7 @@ func (p *Peer) SameSystem() error {
 		return err
 	}
 	if p.PID == 0 {
-		return hint.Errorf("run it where the daemon runs: in its container, with docker exec", "the peer's process is out of our sight, in another container, say")
+		return hint.Wrap(ErrUnseen, "run it where the daemon runs: in its container, with docker exec")
 	}
 	for _, kind := range []string{"mnt", "user"} {
 		own, err := os.Readlink("/proc/self/ns/" + kind)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/abstract"
+	"github.com/ambassadord/ambassadord/internal/control"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 )
@@ -40,7 +41,8 @@ func TakeHostLock(ctx context.Context, dir *rundir.Dir, inherited *Set, log *slo
 		if err != nil {
 			l.closeGuard()
 			if errors.Is(err, rundir.ErrHeld) {
-				return nil, served
+				who, _ := control.Holder(dir, dir.Socket(""))
+				return nil, hint.Wrap(fmt.Errorf("%w: %s", ErrServed, who), hint.Of(served))
 			}
 			return nil, err
 		}
@@ -65,11 +67,14 @@ func TakeHostLock(ctx context.Context, dir *rundir.Dir, inherited *Set, log *slo
 		return nil, hint.Errorf("stop that one first; to take over from a daemon with a /run of its own, start both with one --run-dir and --run-dir-shared",
 			"%w: %s, which has a folder of its own for locks", ErrServed, who)
 	}
+	fix := "see who has it: ambassadord doctor; if it is a daemon, stop one of the two, else it changes nothing"
 	if squatter := abstract.Daemon(context.WithoutCancel(ctx), abstract.Guard); !errors.Is(squatter, abstract.ErrNobody) {
 		err = squatter
+		if s := (*abstract.Squatter)(nil); errors.As(err, &s) && s.Unseen {
+			fix = "see who has it: run ambassadord doctor on the host, or give this container --pid host; if it is a daemon, stop one of the two, for both would repair the same rules"
+		}
 	}
-	log.Warn("the name that older versions have as their lock is not ours; another daemon, of an older version or one in a container, may serve beside this one", "error", fmt.Sprint(err),
-		"hint", "see who has it: ambassadord doctor; if it is a daemon, stop one of the two, else it changes nothing")
+	log.Warn("the name that older versions have as their lock is not ours; another daemon, of an older version or one in a container, may serve beside this one", "error", fmt.Sprint(err), "hint", fix)
 	return l, nil
 }
 

@@ -92,6 +92,12 @@ func (d *Dir) Path(name string) string { return filepath.Join(d.path, name) }
 // or with an address, HOST:PORT, that of a daemon which listens there.
 func (d *Dir) Socket(address string) string { return d.name("control", address) + ".sock" }
 
+// Address is that of which Socket has made a name, "" for the host's.
+func (d *Dir) Address(socket string) string {
+	middle, _ := cut(socket, d.name("control", ""), ".sock")
+	return strings.TrimPrefix(middle, "-")
+}
+
 // Sockets are the names of all control sockets of our network namespace, whoever may be
 // behind them, that of the host's daemon first.
 func (d *Dir) Sockets() ([]string, error) {
