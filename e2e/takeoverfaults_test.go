@@ -4,9 +4,13 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -110,6 +114,7 @@ func TestTakeoverThatFails(t *testing.T) {
 				goesOn("after a daemon that got " + signal.String() + " half-way")
 			}
 
+			diagnose(t, []string{binary}).want("daemon", "ok", fmt.Sprintf("one is running: process %d (", old.cmd.Process.Pid), "") // it has its lock still
 			next := startPlain(t, "run", "--mode", mode, "--takeover")
 			goesOn("after a daemon that did take over")
 			live.Close()
@@ -120,6 +125,103 @@ func TestTakeoverThatFails(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOldDaemonEndsAmidTakeover ends the old daemon when the new one has its sockets and
+// does not accept yet, for its engine is slow: the new one serves all the same.
+func TestOldDaemonEndsAmidTakeover(t *testing.T) {
+	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
+	for name, test := range map[string]struct {
+		signal syscall.Signal
+		drain  string // what the old daemon waits at most
+		gapped bool   // whether nobody serves for a while
+	}{
+		"told to stop":                      {syscall.SIGTERM, "20s", false},
+		"told to stop, and out of patience": {syscall.SIGTERM, "100ms", true},
+		"killed":                            {syscall.SIGKILL, "20s", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			engine, release := slowEngine(t)
+			old := launchPlain(t, "run", "--mode", "redirect", "--drain-timeout", test.drain)
+			old.wait("ready", 20*time.Second, func(l line) bool { return l.str("msg") == "ready" })
+			c := declaring(t, map[int]string{6379: backend})
+			serves := func() error {
+				conn, err := tryDialIn(c.ns, "127.0.0.1:6379")
+				if err != nil {
+					return err
+				}
+				defer conn.Close()
+				return pingPong(conn)
+			}
+			poll(t, 10*time.Second, "a first connection", serves)
+			next := launchPlain(t, "run", "--mode", "redirect", "--takeover", "--docker-host", engine)
+			old.wait("the takeover", 10*time.Second, func(l line) bool { return l.str("msg") == "another daemon is taking over" })
+			if err := old.cmd.Process.Signal(test.signal); err != nil {
+				t.Fatal(err)
+			}
+			if test.gapped {
+				<-old.done
+			} else {
+				old.wait("that it goes on", 10*time.Second, func(l line) bool {
+					return strings.Contains(l.str("msg"), "stopping as soon as the daemon that takes over accepts")
+				})
+				for range 20 {
+					if err := serves(); err != nil {
+						t.Errorf("while the new daemon is not there yet: %v", err)
+					}
+				}
+			}
+			release()
+			next.wait("ready", 30*time.Second, func(l line) bool { return l.str("msg") == "ready" })
+			poll(t, 10*time.Second, "a connection by the new daemon", serves)
+			if !test.gapped {
+				old.ended(20 * time.Second)
+			}
+			next.stop()
+			if err := wantChains(c, 0, 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// slowEngine is the engine behind a socket that answers nobody before release is called.
+func slowEngine(t *testing.T) (host string, release func()) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "slow") // a socket's path is at most 108 bytes long
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "engine.sock")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	released := make(chan struct{})
+	release = sync.OnceFunc(func() { close(released) })
+	t.Cleanup(release)
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer client.Close()
+				<-released
+				engine, err := net.Dial("unix", "/var/run/docker.sock")
+				if err != nil {
+					return
+				}
+				defer engine.Close()
+				go func() { _, _ = io.Copy(engine, client); engine.Close() }()
+				_, _ = io.Copy(client, engine)
+			}()
+		}
+	}()
+	return "unix://" + path, release
 }
 
 // said are the lines with that message.

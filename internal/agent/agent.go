@@ -12,6 +12,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -19,6 +21,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/config"
@@ -74,10 +77,12 @@ type agent struct {
 	adoptedSockets atomic.Int64      // how many of them we serve
 	gate           chan struct{}     // closed when that daemon has let go; nil if there is none
 	followedOnce   sync.Once
-	followed       chan struct{}   // closed when the first table has been followed
-	giving         sync.Mutex      // held while another daemon takes over
-	departed       atomic.Bool     // another daemon has taken over
-	given          atomic.Bool     // another daemon has our locks, and serves
+	followed       chan struct{} // closed when the first table has been followed
+	giving         chan struct{} // full while another daemon takes over, or none may any more
+	stopping       atomic.Bool   // we have been told to end
+	departed       atomic.Bool   // another daemon has taken over
+	given          atomic.Bool   // another daemon has our locks, and serves
+	hostLock       *handover.HostLock
 	dir            *rundir.Dir     // of locks and sockets; nil where there can be none
 	drained        func()          // says that we carry no connection any more, after leave
 	handing        chan *successor // a new daemon accepts
@@ -116,20 +121,37 @@ type Hooks struct {
 // Run runs the daemon until ctx ends, then drains and cleans up; or until another daemon
 // has taken over and the last connection has ended.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger, hooks Hooks) error {
+	for began := time.Now(); ; {
+		err := runOnce(ctx, cfg, log, hooks)
+		if !errors.Is(err, handover.ErrGone) || ctx.Err() != nil {
+			return err
+		}
+		if time.Since(began) > successionPatience {
+			return hint.Wrap(err, "see what became of it: ambassadord doctor; when none is running, run: ambassadord run")
+		}
+		log.Warn("the old daemon has ended amid the takeover; serving in its place", "error", err)
+	}
+}
+
+func runOnce(ctx context.Context, cfg config.Config, log *slog.Logger, hooks Hooks) error {
 	a, stop, err := start(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	defer stop()
 	a.reloads.hooks = hooks
-	return a.serve(ctx, hooks)
+	err = a.serve(ctx, hooks)
+	if errors.Is(err, handover.ErrGone) {
+		a.awaitGone(ctx)
+	}
+	return err
 }
 
 // start builds the parts and runs those that others need, until stop is called.
 func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, func(), error) {
 	a := &agent{
 		cfg: cfg, log: log, fixedOpen: map[string]*fixedListener{},
-		followed: make(chan struct{}), handing: make(chan *successor),
+		followed: make(chan struct{}), handing: make(chan *successor), giving: make(chan struct{}, 1),
 	}
 	a.self, _ = dockerd.Self(ctx)
 	var err error
@@ -217,9 +239,14 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 		return err
 	}
 	signalled := ctx
-	// A context of its own, so that an error below ends what was started above.
-	ctx, cancel := context.WithCancel(ctx)
+	// A context of its own, so that an error below ends what was started above, and that who
+	// is taking over has time for that.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(signalled))
 	defer cancel()
+	defer context.AfterFunc(signalled, func() {
+		a.awaitSuccessor(ctx, hooks.Hurry)
+		cancel()
+	})()
 	unlock, err := a.takeLock(ctx)
 	if err == nil {
 		defer unlock()
@@ -240,6 +267,9 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 		close(following)
 	}
 	if err != nil {
+		if session.Gone() {
+			err = fmt.Errorf("%w: %w", handover.ErrGone, err)
+		}
 		session.GiveUp(err)
 		cancel()
 		<-following

@@ -100,13 +100,18 @@ type successor struct {
 
 var errBusy = errors.New("another daemon is just taking over")
 
-// handOver hands everything to the peer, unless ctx ends before that accepts.
+// handOver hands everything to the peer, unless ctx ends before that accepts. Once we are to
+// end, a peer that comes anew gets no answer: it serves in our place when we have ended.
 func (a *agent) handOver(ctx context.Context, c *control.Conn, r control.Request) {
-	if !a.giving.TryLock() {
-		_ = c.Send(control.AnswerOf(errBusy))
+	select {
+	case a.giving <- struct{}{}:
+	default:
+		if !a.stopping.Load() {
+			_ = c.Send(control.AnswerOf(errBusy))
+		}
 		return
 	}
-	defer a.giving.Unlock()
+	defer func() { <-a.giving }()
 	a.log.Info("another daemon is taking over", "version", r.Program, "process", r.Process)
 	d := &successor{quiet: make(chan struct{}), told: make(chan struct{})}
 	err := handover.Give(ctx, c, &a.registry, func() {
@@ -117,9 +122,35 @@ func (a *agent) handOver(ctx context.Context, c *control.Conn, r control.Request
 		case <-ctx.Done(): // stopping has come first; the new daemon mends the rules
 		}
 	})
-	if err != nil {
+	switch {
+	case err == nil:
+		close(d.told)
+	case ctx.Err() != nil:
+		a.log.Warn("the other daemon has not taken over in time; stopping all the same", "error", err,
+			"hint", "it serves when this one has ended; see: ambassadord doctor")
+	default:
 		a.log.Warn("the other daemon has not taken over; going on", "error", err, hint.Attr(err))
-		return
 	}
-	close(d.told)
+}
+
+// awaitSuccessor returns when no daemon is taking over, and none will any more. We have been
+// told to end: if we did while one takes over, it would give up, and nobody would serve. It
+// has as long as connections have to end, unless ctx ends before, or hurry is closed.
+func (a *agent) awaitSuccessor(ctx context.Context, hurry <-chan struct{}) {
+	a.stopping.Store(true)
+	select {
+	case a.giving <- struct{}{}:
+		return
+	default:
+	}
+	patience := a.tuned().cfg.DrainTimeout
+	a.log.Info("stopping as soon as the daemon that takes over accepts", "drain_timeout", patience.String())
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case a.giving <- struct{}{}:
+	case <-timer.C:
+	case <-hurry:
+	case <-ctx.Done():
+	}
 }

@@ -47,7 +47,8 @@ func (a *agent) openRunDir() error {
 }
 
 // takeLock takes the host's lock, which the daemon before us may have handed over. unlock
-// gives it up, or lets go of our own hold alone if another daemon has it from us.
+// gives it up, or lets go of our own hold alone if another daemon has it from us, or the
+// one before us has not let go and has it still.
 func (a *agent) takeLock(ctx context.Context) (unlock func(), err error) {
 	if !a.needsLock() {
 		return func() {}, nil
@@ -56,10 +57,13 @@ func (a *agent) takeLock(ctx context.Context) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.hostLock = l; a.owns() {
+		l.Claim(a.log)
+	}
 	remove := l.Register(&a.registry)
 	return func() {
 		remove()
-		if a.given.Load() {
+		if a.given.Load() || !a.owns() {
 			l.Leave()
 		} else {
 			l.Release()

@@ -22,6 +22,13 @@ const (
 	// leftoverPatience is how long sockets are kept for containers that are just
 	// starting, before those that nobody has taken are closed.
 	leftoverPatience = ownerPatience
+	// successionPatience is for how long we try to take the place of a daemon that has ended
+	// the conversation: it may carry its connections to their end, or have ended already.
+	successionPatience = 10 * time.Minute
+	// goneEvery is how often we look whether the old daemon is there.
+	goneEvery = 100 * time.Millisecond
+	// goneFor bounds one wait for its end, after which we ask it again.
+	goneFor = 5 * time.Second
 )
 
 // takeOver receives the sockets of the daemon that runs, if one does. From then on, and
@@ -76,6 +83,29 @@ func (a *agent) predecessor(ctx context.Context) (*control.Conn, error) {
 	return nil, nil
 }
 
+// awaitGone returns when no daemon has our addresses, or in a while.
+func (a *agent) awaitGone(ctx context.Context) {
+	if a.dir == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, goneFor)
+	defer cancel()
+	for {
+		held := a.needsLock() && a.dir.Held(a.dir.HostLock())
+		for _, address := range a.controlAddresses() {
+			held = held || control.Held(a.dir, a.dir.Socket(address))
+		}
+		if !held {
+			return
+		}
+		select {
+		case <-time.After(goneEvery):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // owns reports whether the rules are ours to change: there is no other daemon, or it
 // has let go.
 func (a *agent) owns() bool {
@@ -110,14 +140,8 @@ func (a *agent) adopt(ctx context.Context, session *handover.Session) error {
 	began := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, adoptionPatience, fmt.Errorf("it took more than %s", adoptionPatience))
 	defer cancel()
-	select {
-	case <-a.followed:
-	case <-ctx.Done():
-		err := context.Cause(ctx)
-		if a.docker != nil && a.docker.Err() != nil {
-			err = errors.Join(err, a.docker.Err())
-		}
-		return fmt.Errorf("take over: learn who is there: %w", err)
+	if err := a.learnWhoIsThere(ctx, session); err != nil {
+		return err
 	}
 	for _, m := range a.running {
 		if err := m.adopted(ctx); err != nil {
@@ -131,8 +155,31 @@ func (a *agent) adopt(ctx context.Context, session *handover.Session) error {
 		a.log.Warn("took over, but not all", "error", err, hint.Attr(err))
 	}
 	close(a.gate)
+	a.hostLock.Claim(a.log)
 	a.log.Info("took over", "sockets", a.adoptedSockets.Load(), "took", time.Since(began).Round(time.Millisecond).String())
 	return nil
+}
+
+// learnWhoIsThere returns when the containers that are there have been followed.
+func (a *agent) learnWhoIsThere(ctx context.Context, session *handover.Session) error {
+	look := time.NewTicker(goneEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-a.followed:
+			return nil
+		case <-look.C:
+			if session.Gone() {
+				return errors.New("take over: learn who is there: there was no time for it")
+			}
+		case <-ctx.Done():
+			err := context.Cause(ctx)
+			if a.docker != nil && a.docker.Err() != nil {
+				err = errors.Join(err, a.docker.Err())
+			}
+			return fmt.Errorf("take over: learn who is there: %w", err)
+		}
+	}
 }
 
 // inherit takes a socket of the daemon before us; nil if there is none that fits.

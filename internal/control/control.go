@@ -187,6 +187,21 @@ func (c *Conn) Receive(packet any, within time.Duration) (fds []int, err error) 
 	return fds, nil
 }
 
+// Ended reports whether the peer has ended the conversation, and nothing of it is left to
+// be received. It does not wait.
+func (c *Conn) Ended() bool {
+	raw, err := c.unix.SyscallConn()
+	if err != nil {
+		return true
+	}
+	ended := false
+	err = raw.Control(func(fd uintptr) {
+		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		ended = n <= 0 && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+	})
+	return ended || err != nil
+}
+
 // Close ends the conversation.
 func (c *Conn) Close() { c.unix.Close() }
 

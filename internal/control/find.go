@@ -48,8 +48,11 @@ func Live(dir *rundir.Dir) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for control sockets: %w", err)
 	}
-	return slices.DeleteFunc(all, func(name string) bool { return !dir.Held(lockOf(name), name) }), nil
+	return slices.DeleteFunc(all, func(name string) bool { return !Held(dir, name) }), nil
 }
+
+// Held reports whether a daemon has the control socket name of dir.
+func Held(dir *rundir.Dir, name string) bool { return dir.Held(lockOf(name), name) }
 
 // Holder names the process that listens at the control socket name of dir. It reports
 // whether that is in our sight.

@@ -49,9 +49,6 @@ func TakeHostLock(ctx context.Context, dir *rundir.Dir, inherited *Set, log *slo
 		l.file = file
 	}
 	if l.guard != nil {
-		if err := listenAgain(l.guard); err != nil {
-			log.Warn("whoever asks who has the lock of older versions is told of the daemon before us", "error", err)
-		}
 		return l, nil
 	}
 	var err error
@@ -76,6 +73,17 @@ func TakeHostLock(ctx context.Context, dir *rundir.Dir, inherited *Set, log *slo
 	}
 	log.Warn("the name that older versions have as their lock is not ours; another daemon, of an older version or one in a container, may serve beside this one", "error", fmt.Sprint(err), "hint", fix)
 	return l, nil
+}
+
+// Claim makes the lock of older versions tell of our process. It is called once the daemon
+// before us has let go: until then it is that one's.
+func (l *HostLock) Claim(log *slog.Logger) {
+	if l == nil || l.guard == nil {
+		return
+	}
+	if err := listenAgain(l.guard); err != nil {
+		log.Warn("whoever asks who has the lock of older versions is told of the daemon before us", "error", err)
+	}
 }
 
 // listenAgain makes a socket that another process has listened at ours: whoever dials it

@@ -11,6 +11,10 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
+// ErrGone says that the old daemon has ended the conversation without a word: it stops, or
+// has died. Nobody serves then unless we do.
+var ErrGone = errors.New("the old daemon has ended")
+
 const (
 	// receivePatience is how long all the old daemon's packets of a phase may take.
 	receivePatience = time.Minute
@@ -36,7 +40,7 @@ func Begin(ctx context.Context, c *control.Conn, program string, set *Set) (*Ses
 	}
 	if err != nil {
 		if errors.Is(err, io.EOF) {
-			err = errors.New("it ended the conversation")
+			err = fmt.Errorf("it ended the conversation: %w", ErrGone)
 		}
 		s.Set.Close()
 		c.Close()
@@ -105,6 +109,9 @@ func (s *Session) Finish() error {
 	}
 	return nil
 }
+
+// Gone reports whether the old daemon has ended the conversation, and will not serve on.
+func (s *Session) Gone() bool { return s != nil && s.conn.Ended() }
 
 // GiveUp tells the old daemon to serve on, because of err, and closes what is left.
 func (s *Session) GiveUp(err error) {
