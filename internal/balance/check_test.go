@@ -220,6 +220,31 @@ func TestChecksAreBounded(t *testing.T) {
 	})
 }
 
+// TestChecksInAllArePaced: however many addresses there are and however often they ask, so
+// many checks begin in a second, and each address has its turn.
+func TestChecksInAllArePaced(t *testing.T) {
+	const addresses, seconds = 1000, 20
+	w := newWorld()
+	running(t, w, nil, func(t *testing.T, r *Registry) {
+		p := r.Pool("web", Options{Check: Check{Kind: TCPCheck, Interval: 100 * time.Millisecond}})
+		p.Update(new(int), alike(addresses))
+		sleep(seconds * time.Second)
+		synctest.Wait()
+		n := len(w.begun)
+		if most := seconds*checksInAll + checksInAll/10; n > most || n < most*9/10 {
+			t.Errorf("%d checks in %d s; want at most %d, and not many fewer", n, seconds, most)
+		}
+		for i := range w.begun {
+			if last := i + checksInAll + checksInAll/10; last < n && w.begun[last].Sub(w.begun[i]) < time.Second {
+				t.Fatalf("more than %d checks begin in the second after %s", last-i, w.begun[i])
+			}
+		}
+		if len(w.dials) != addresses {
+			t.Errorf("%d addresses were checked; want all %d", len(w.dials), addresses)
+		}
+	})
+}
+
 func TestCheckJitter(t *testing.T) {
 	w := newWorld()
 	running(t, w, nil, func(t *testing.T, r *Registry) {

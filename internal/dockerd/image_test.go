@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"path"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -66,12 +67,45 @@ func TestImage(t *testing.T) {
 	if _, err := w.Image(t.Context(), "sha256:2"); err != nil {
 		t.Errorf("after a while: %v", err)
 	}
+}
+
+// TestImagesAreBounded: so many are remembered, and those that were forgotten are asked for
+// again; one that says more of itself than that is not believed by half.
+func TestImagesAreBounded(t *testing.T) {
+	clearEnv(t)
+	var asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		long := map[string]int{"fits": maxImage - 4096, "long": maxImage}[path.Base(path.Dir(r.URL.Path))]
+		fmt.Fprintf(w, `{"Config": {"Labels": {"connect.80": "a:1", "x": %q}}}`, strings.Repeat("x", long))
+	}))
+	defer server.Close()
+	w, err := New(Config{Endpoint: strings.Replace(server.URL, "http", "tcp", 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.engine.transport.CloseIdleConnections()
+	id := func(i int) string { return fmt.Sprintf("sha256:%d", i) }
 	for i := range 2 * mostImages {
-		if _, err := w.Image(t.Context(), fmt.Sprintf("sha256:x%d", i)); err != nil {
+		if _, err := w.Image(t.Context(), id(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := len(w.images.all); n > mostImages {
-		t.Errorf("%d images are remembered", n)
+	if n := len(w.images.all); n != mostImages {
+		t.Errorf("%d images are remembered; want %d", n, mostImages)
+	}
+	for i := range 2 * mostImages {
+		if image, err := w.Image(t.Context(), id(i)); err != nil || image.Labels["connect.80"] != "a:1" {
+			t.Fatalf("an image that may be forgotten: %+v, %v", image, err)
+		}
+	}
+	if n := asked.Load(); n < 3*mostImages || n > 4*mostImages {
+		t.Errorf("asked %d times for %d images", n, 2*mostImages)
+	}
+	if image, err := w.Image(t.Context(), "fits"); err != nil || len(image.Labels["x"]) != maxImage-4096 {
+		t.Errorf("an image that says as much as may be: %v", err)
+	}
+	if _, err := w.Image(t.Context(), "long"); err == nil {
+		t.Error("an image that says more is believed")
 	}
 }

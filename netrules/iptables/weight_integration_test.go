@@ -3,11 +3,16 @@
 package iptables
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/netlab"
+	"github.com/ambassadord/ambassadord/netrules"
 )
 
 // foreignRules is input for iptables-restore: so many rules, or chains.
@@ -64,5 +69,50 @@ func TestOutputIsBounded(t *testing.T) {
 	}
 	if out, err := run(t.Context(), "", "echo", "few"); out != "few\n" || err != nil {
 		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// TestProgramsAreEnded: one that does not come to an end is ended in its time; what it has
+// started, and holds its output open, is not waited for.
+func TestProgramsAreEnded(t *testing.T) {
+	began := time.Now()
+	_, err := run(t.Context(), "", "sh", "-c", "sleep 20; echo never")
+	if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took < execTimeout || took > execTimeout+3*time.Second {
+		t.Errorf("%v after %s; want it to be ended after %s", err, took, execTimeout)
+	}
+}
+
+// TestLockWait: the legacy variant's programs are told to wait for the lock, and for less
+// than they have in all.
+func TestLockWait(t *testing.T) {
+	r, err := New(t.Context(), Prefer(Legacy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.v4.wait != "5" || defaultLockWait >= execTimeout {
+		t.Errorf("it waits %s s, of %s; want 5 s", r.v4.wait, execTimeout)
+	}
+}
+
+// TestLegacyTableIsBounded: a table that is too large for us is not read, and the error
+// says what to do; one that is as large as may be, is.
+func TestLegacyTableIsBounded(t *testing.T) {
+	r, err := New(t.Context(), Prefer(Legacy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const bytesOfOne = 440 // of a rule with a comment, as the kernel holds it
+	for rules, fits := range map[int]bool{maxOutput/bytesOfOne - 100: true, maxOutput/bytesOfOne + 100: false} {
+		lab := netlab.New(t)
+		var b strings.Builder
+		b.WriteString("*nat\n:MINE - [0:0]\n")
+		for range rules {
+			b.WriteString("-A MINE -m comment --comment x -j RETURN\n")
+		}
+		lab.Run(t, b.String()+"COMMIT\n", program(r, netrules.IPv4)+"-restore", "--noflush")
+		_, err := r.Fingerprint(t.Context(), lab.NS(), netrules.IPv4)
+		if (err == nil) != fits || !fits && (!strings.Contains(err.Error(), "bytes") || !strings.Contains(hint.Of(err), "who has put so many rules")) {
+			t.Errorf("%d rules: %v, hint %q; want that they are read: %v", rules, err, hint.Of(err), fits)
+		}
 	}
 }
