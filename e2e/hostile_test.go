@@ -12,9 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,174 +19,6 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/dockertest"
 )
-
-// honest are containers that do what they are there for, beside one that does not. Each
-// makes a new connection at a steady rate and has it echo something.
-type honest struct {
-	t       *testing.T
-	d       *daemon
-	clients []client
-	target  string // of everybody, beyond the daemon
-}
-
-const (
-	honestClients = 8
-	honestPace    = 50 * time.Millisecond // between two connections of one
-	// quietPhase and attackPhase are how long the honest are watched: 8 clients make 320
-	// connections in 2 s, so that the 99th percentile is the fourth from the slowest.
-	quietPhase, attackPhase = 2 * time.Second, 2 * time.Second
-	// noise is what a machine that is busy with other things adds by itself for each that
-	// wants a processor: the daemon, the engine, the attacker and this test share them.
-	noise = 20 * time.Millisecond
-)
-
-// crowded is how many want each processor, at least 1 (proc_loadavg(5)): whoever is woken
-// waits for so many turns.
-func crowded(t *testing.T) float64 {
-	t.Helper()
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		t.Fatal(err)
-	}
-	load, err := strconv.ParseFloat(strings.Fields(string(text))[0], 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return max(1, load/float64(runtime.NumCPU()))
-}
-
-// startHonest starts them, and waits until the daemon serves them.
-func startHonest(t *testing.T, d *daemon) *honest {
-	t.Helper()
-	h := &honest{t: t, d: d, target: serveIn(t, hostNamespace(t), dockerHost(t)+":0", echo)}
-	for range honestClients {
-		h.clients = append(h.clients, declaring(t, map[int]string{6379: h.target}))
-	}
-	for _, c := range h.clients {
-		d.attached(c.name)
-	}
-	return h
-}
-
-// observed is how long connections took in a phase: those of the honest, by the daemon, and
-// as many that the same containers made to the same server without it, which is what the
-// machine itself made of them at that time.
-type observed struct {
-	served, direct []time.Duration // sorted
-	errs           []error
-}
-
-func p99(took []time.Duration) time.Duration { return took[len(took)*99/100] }
-
-// until has the honest work until ctx ends.
-func (h *honest) until(ctx context.Context) observed {
-	var (
-		mu  sync.Mutex
-		all observed
-		wg  sync.WaitGroup
-	)
-	one := func(c client, address string, took *[]time.Duration) {
-		began := time.Now()
-		_, err := echoed(c.ns, address)
-		passed := time.Since(began)
-		mu.Lock()
-		defer mu.Unlock()
-		*took = append(*took, passed)
-		if err != nil {
-			all.errs = append(all.errs, fmt.Errorf("%s after %s: %w", c.name, passed, err))
-		}
-	}
-	for i, c := range h.clients {
-		wg.Go(func() {
-			first := time.After(honestPace * time.Duration(i) / honestClients) // not all at the same moment
-			select {
-			case <-first:
-			case <-ctx.Done():
-			}
-			pace := time.NewTicker(honestPace)
-			defer pace.Stop()
-			for ctx.Err() == nil {
-				one(c, h.target, &all.direct)
-				one(c, loopback(6379), &all.served)
-				select {
-				case <-pace.C:
-				case <-ctx.Done():
-				}
-			}
-		})
-	}
-	wg.Wait()
-	slices.Sort(all.served)
-	slices.Sort(all.direct)
-	return all
-}
-
-// beside demands that the honest are served during an attack as they are without it, and
-// that one who starts meanwhile is served from its first instruction on. prepare makes what
-// the attack needs; the attack that it returns is called once, and is to go on until its
-// context ends.
-func (h *honest) beside(t *testing.T, prepare func(*testing.T, *honest) func(context.Context)) {
-	t.Helper()
-	quietly, cancel := context.WithTimeout(t.Context(), quietPhase)
-	defer cancel()
-	quiet := h.until(quietly)
-	t.Cleanup(func() { h.comesToRest(t) }) // when the attacker's containers are gone
-	attack := prepare(t, h)
-	ctx, cancel := context.WithTimeout(t.Context(), attackPhase)
-	defer cancel()
-	var attacking sync.WaitGroup
-	attacking.Go(func() { attack(ctx) })
-	attacking.Go(func() {
-		if out, err := h.newcomer(); err != nil {
-			t.Errorf("the first instruction of a container that starts meanwhile: %v: %s", err, out)
-		}
-	})
-	meanwhile := h.until(ctx)
-	attacking.Wait()
-
-	t.Logf("p99 of the honest: %s before, %s meanwhile; without the daemon %s and %s; of %d connections",
-		p99(quiet.served), p99(meanwhile.served), p99(quiet.direct), p99(meanwhile.direct), len(meanwhile.served))
-	if err := errors.Join(append(quiet.errs, meanwhile.errs...)...); err != nil {
-		t.Errorf("of the honest ones' connections failed:\n%v", err)
-	}
-	busy := time.Duration(crowded(t) * float64(noise))
-	if least := max(p99(quiet.served), p99(meanwhile.direct), busy); p99(meanwhile.served) >= 2*least {
-		t.Errorf("the 99th percentile of the honest is %s; want less than twice the %s that it is without the attack, or without the daemon",
-			p99(meanwhile.served), least)
-	}
-	if !h.d.running() {
-		t.Fatalf("the daemon has ended: %v", h.d.err)
-	}
-}
-
-// comesToRest demands that the daemon spends nothing any more on who has left.
-func (h *honest) comesToRest(t *testing.T) {
-	t.Helper()
-	const window, most = 500 * time.Millisecond, 0.1
-	poll(t, 10*time.Second, "the daemon comes to rest after the attack", func() error {
-		busy := h.busy()
-		time.Sleep(window) // what is measured is what it does in that time
-		if spent := h.busy() - busy; spent.Seconds() > most*window.Seconds() {
-			return fmt.Errorf("it spends %s in %s, and nobody dials", spent, window)
-		}
-		return nil
-	})
-}
-
-// newcomer starts a container whose first instruction dials once.
-func (h *honest) newcomer() (string, error) {
-	path, err := buildClient()
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.Command("docker", "run", "--rm", "--label", "ambassadord.test=1", "-l", "connect.6379="+h.target,
-		"-v", path+":/client:ro", dockertest.Image(h.t), "/client", "-within", "0", "127.0.0.1:6379").CombinedOutput()
-	return string(out), err
-}
-
-// busy is the daemon's processor time so far, and resident its memory in KiB.
-func (h *honest) busy() time.Duration { return (&forwarder{daemon: h.d, t: h.t}).busy() }
-func (h *honest) resident() int       { return (&forwarder{daemon: h.d, t: h.t}).residentKiB() }
 
 // buildHostile builds the program of e2e/internal/hostile, once.
 var buildHostile = sync.OnceValues(func() (string, error) {
@@ -249,7 +78,7 @@ func waitFor(ctx context.Context) { <-ctx.Done() }
 // that nobody else notices.
 func TestHostileTenants(t *testing.T) {
 	d := startPlain(t, "run")
-	h := startHonest(t, d)
+	h := startHonest(t, d, honestClients)
 	for _, attack := range []struct {
 		name string
 		// prepare makes what the attack needs and returns it.
@@ -263,6 +92,7 @@ func TestHostileTenants(t *testing.T) {
 		{"restarted", restarted},
 		{"squatted", squatted},
 		{"our socket", ourSocket},
+		{"leads back", leadsBack},
 		{"flushes rules", flushes},
 		{"changes addresses", readdressed},
 		{"no loopback", noLoopback},
@@ -399,6 +229,56 @@ func ourSocket(t *testing.T, h *honest) func(context.Context) {
 			t.Error(err)
 		}
 	}
+}
+
+// leadsBack: a container with NET_ADMIN sends to our socket what the daemon dials for it.
+func leadsBack(t *testing.T, h *honest) func(context.Context) {
+	name := dockertest.Name(t)
+	c, _ := hostile(t, []string{"--name", name, "--sysctl", "net.ipv4.conf.all.route_localnet=1", label("connect.7777=docker://%s:7777", name)})
+	h.d.attached(name)
+	err := c.ns.Do(func() error {
+		out, err := exec.Command("iptables", "-w", "10", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "7777", "-j", "DNAT", "--to-destination", "127.0.0.1:61000").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("iptables: %w: %s", err, out)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(ctx context.Context) {
+		from, dialled := h.d.soFar(), 0
+		sleepless(ctx, func() {
+			dialled++
+			if conn, err := dialWithin(c.ns, loopback(7777), impatient); err == nil {
+				_ = conn.SetDeadline(time.Now().Add(impatient))
+				_ = pingPong(conn)
+				conn.Close()
+			}
+		})
+		all := h.d.ofClient(from, name)
+		t.Logf("%d connections became %d", dialled, all)
+		if all > dialled*mostOfALoop {
+			t.Errorf("%d connections became %d", dialled, all)
+		}
+	}
+}
+
+// ofClient counts the connections of a container that the daemon has logged since the line
+// number from, or has counted instead.
+func (d *daemon) ofClient(from int, name string) (all int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range d.lines[from:] {
+		switch {
+		case l.str("client") != name:
+		case l.str("msg") == "connection":
+			all++
+		case l.str("of") == "connection":
+			all += int(l.num("lines"))
+		}
+	}
+	return all
 }
 
 // inLoop runs a shell script in a namespace again and again, with little of the processor.
