@@ -70,7 +70,7 @@ func intrude(t *testing.T, options []string, args ...string) intruder {
 func TestTenantOnTheHostsNetwork(t *testing.T) {
 	d := startPlain(t, "run", "--mode", "redirect")
 	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
-	honest := startLoad(t, backend, "127.0.0.1:6379", 100, 20)
+	load, honest := startLoad(t, backend, "127.0.0.1:6379", 100, 20), besideHonest(t, d)
 	for name, options := range map[string][]string{
 		"alone":           nil,
 		"with the folder": {"-v=/run/ambassadord:/run/ambassadord"},
@@ -85,10 +85,8 @@ func TestTenantOnTheHostsNetwork(t *testing.T) {
 			t.Errorf("%s: %+v; want an answer only where the folder can be reached", name, got)
 		}
 	}
-	honest.finish()
-	if !d.running() {
-		t.Error("the daemon has ended")
-	}
+	honest.want()
+	load.finish()
 	refused := d.said("refused at the control socket")
 	if len(refused) == 0 || len(refused) > 40 {
 		t.Errorf("the log has %d lines of refused peers; want some, and at most 40 in about ten seconds", len(refused))
@@ -161,6 +159,7 @@ func TestSquattedNames(t *testing.T) {
 			}
 			first := startPlain(t, "run", "--config", file)
 			served("at first")
+			honest := besideHonest(t, first)
 			if status, stdout, stderr := ambassadord(t, "reload"); status != 0 {
 				t.Errorf("reload: exit %d, %q, %q", status, stdout, stderr)
 			}
@@ -170,12 +169,12 @@ func TestSquattedNames(t *testing.T) {
 			next := startPlain(t, "run", "--config", file, "--takeover")
 			first.ended(20 * time.Second)
 			served("after a takeover")
+			honest.d = next
+			honest.want()
 			for _, d := range []*daemon{first, next} {
-				d.mu.Lock()
-				if n := len(d.lines); n > 60 {
+				if n := honest.othersLines(d); n > 60 {
 					t.Errorf("a daemon wrote %d lines; want a few", n)
 				}
-				d.mu.Unlock()
 			}
 			next.stop()
 			if err := wantChains(c, 0, 0); err != nil {
@@ -205,12 +204,13 @@ func TestLogReaderThatEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	theirs.Close()
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	d := &daemon{t: t, cmd: cmd, done: make(chan struct{})}
+	go func() { defer close(d.done); d.err = cmd.Wait() }()
+	t.Cleanup(d.kill)
 	for lines := bufio.NewScanner(log); lines.Scan() && !strings.Contains(lines.Text(), "msg=attached"); {
 	}
 	log.Close() // its reader has ended
+	honest := besideHonest(t, d)
 	for range 20 {
 		conn := dialIn(t, c.ns, "127.0.0.1:6379")
 		if err := pingPong(conn); err != nil {
@@ -219,22 +219,8 @@ func TestLogReaderThatEnds(t *testing.T) {
 		conn.Close()
 		time.Sleep(20 * time.Millisecond) // several writes of the log, which gathers lines for 50 ms
 	}
-	select {
-	case err := <-ended:
-		t.Fatalf("the daemon ended: %v", err)
-	default:
-	}
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("after SIGTERM it ended with %v; want 0", err)
-		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("it did not end")
-	}
+	honest.served()
+	d.stop()
 	if err := wantChains(c, 0, 0); err != nil {
 		t.Error(err)
 	}
@@ -288,7 +274,14 @@ func TestRulesOfOthersStay(t *testing.T) {
 	if err := pingPong(live); err != nil {
 		t.Fatal(err)
 	}
+	honest := besideHonest(t, old)
+	if status, stdout, _ := ambassadord(t, "rules", "remove"); status == 0 && !strings.Contains(stdout, "left alone, for it is served by process") {
+		t.Errorf("rules remove beside a daemon: %q", stdout)
+	}
+	stays("rules remove beside a daemon")
 	next := startPlain(t, "run", "--mode", "redirect", "--takeover")
+	honest.d = next
+	honest.served()
 	next.stop()
 	live.Close()
 	old.ended(20 * time.Second)

@@ -82,9 +82,9 @@ func TestContainersDoNotReachWhatIsTheHosts(t *testing.T) {
 		81: open,
 	})
 	checking := labelled(t, "connect.80="+open, "connect.80.check=tcp", "connect.80.check-port=2375", "connect.80.check-interval=100ms")
-	honest := declaring(t, map[int]string{6379: open})
 	d := startStrictIn(t, hostNamespace(t), map[string]string{"/etc/hosts": string(hosts) + "\n127.0.0.1 inside.test\n"}, nil, "run", "--limit", "check*=allow")
-	attachedTo(d, []client{tenant, checking, honest})
+	attachedTo(d, []client{tenant, checking})
+	honest := besideHonest(t, d)
 
 	d.denied(tenant, 1, private, "loopback")
 	d.denied(tenant, 2, "0.0.0.0:"+port)
@@ -102,7 +102,7 @@ func TestContainersDoNotReachWhatIsTheHosts(t *testing.T) {
 		for _, c := range []struct {
 			client
 			port int
-		}{{tenant, 80}, {tenant, 81}, {checking, 80}, {honest, 6379}} {
+		}{{tenant, 80}, {tenant, 81}, {checking, 80}} {
 			if _, err := echoed(c.ns, loopback(c.port)); err != nil {
 				t.Errorf("%s, port %d: %v", c.name, c.port, err)
 			}
@@ -111,6 +111,7 @@ func TestContainersDoNotReachWhatIsTheHosts(t *testing.T) {
 	d.wait("that the check is not made", 10*time.Second, func(l line) bool {
 		return l.str("msg") == "an endpoint is not checked" && strings.Contains(l.str("error"), engine)
 	})
+	honest.want()
 	if n := reached.Load() + asEngine.Load(); n > 0 {
 		t.Errorf("what is the host's own was reached %d times", n)
 	}

@@ -18,12 +18,13 @@ import (
 // mostOfALoop is how many connections one may become before it is seen to be a loop.
 const mostOfALoop = 12
 
-// endedSince counts the connections that have ended since the line number from.
-func (d *daemon) endedSince(from int) (all, loops int) {
+// endedSince counts the connections that have ended since the line number from, without
+// those of the honest.
+func (d *daemon) endedSince(from int, honest *patient) (all, loops int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, l := range d.lines[from:] {
-		if l.str("msg") == "connection" {
+		if l.str("msg") == "connection" && !honest.made(l) {
 			all++
 			if l.str("reason") == "loop" {
 				loops++
@@ -59,19 +60,19 @@ func TestListenerThatLeadsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := start(t, "run", "--config", file, "--mode", "redirect", "--default", "wait=0s")
-	host := hostNamespace(t)
+	host, honest := hostNamespace(t), besideHonest(t, d)
 	for _, address := range []string{itself, one} {
 		from := d.soFar()
 		if _, err := refused(host, address); err != nil {
 			t.Error(err)
 		}
 		poll(t, 10*time.Second, "a line says that "+address+" is a loop", func() error {
-			if all, loops := d.endedSince(from); loops == 0 {
+			if all, loops := d.endedSince(from, honest); loops == 0 {
 				return fmt.Errorf("%d connections, and none was a loop", all)
 			}
 			return nil
 		})
-		if all, _ := d.endedSince(from); all > mostOfALoop {
+		if all, _ := d.endedSince(from, honest); all > mostOfALoop {
 			t.Errorf("%s: one connection became %d", address, all)
 		}
 	}
@@ -87,6 +88,7 @@ func TestListenerThatLeadsBack(t *testing.T) {
 			conn.Close()
 		}
 	}
+	honest.want()
 }
 
 // TestContainerAtOurPort: the ports of our sockets in a container are not sacred. One may
