@@ -36,12 +36,13 @@ func TestOneClientDeniesNobody(t *testing.T) {
 	)
 	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
 	greedy := labelled(t, "connect.6379="+backend, "connect.6379.client-limit=0", "connect.6379.queue=65535", "connect.6379.wait=5m")
-	honest := make([]client, clients)
-	for i := range honest {
-		honest[i] = labelled(t, "connect.6379="+backend)
+	others := make([]client, clients)
+	for i := range others {
+		others[i] = labelled(t, "connect.6379="+backend)
 	}
 	d := startLimited(t, descriptors)
-	attachedTo(d, append([]client{greedy}, honest...))
+	attachedTo(d, append([]client{greedy}, others...))
+	honest := besideHonest(t, d)
 
 	ctx := t.Context()
 	stopped := make(chan struct{})
@@ -74,12 +75,13 @@ func TestOneClientDeniesNobody(t *testing.T) {
 			}
 		})
 	}
-	d.wait("that the greedy one is turned away", 3*time.Minute, func(l line) bool {
-		return l.str("msg") == "connection" && l.str("client") == greedy.name && l.str("reason") == "over_limit"
+	// Whoever it is: a daemon that does not share turns away others, which is seen below.
+	d.wait("that there is not room for all", 3*time.Minute, func(l line) bool {
+		return l.str("msg") == "connection" && l.str("reason") == "over_limit"
 	})
 	var failures, served atomic.Int64
 	var asking sync.WaitGroup
-	for _, c := range honest {
+	for _, c := range others {
 		asking.Go(func() {
 			ticker := time.NewTicker(time.Second / rate)
 			defer ticker.Stop()
@@ -96,6 +98,7 @@ func TestOneClientDeniesNobody(t *testing.T) {
 		})
 	}
 	asking.Wait()
+	honest.want()
 	stop()
 	t.Logf("the greedy one has tried %d times, %d of the others' were served, %d failed", min(tried.Load(), attempts), served.Load(), failures.Load())
 	d.mu.Lock()
@@ -181,9 +184,6 @@ func TestOperatorsLimits(t *testing.T) {
 	silent := labelled(t, "connect.6379="+backend, "connect.6379.wait=100ms")
 	d := start(t, "run", "--limit", "client-limit=1")
 	attachedTo(d, []client{c, silent})
-	for _, what := range []string{"0 (no limit) is more than 1, to which --limit client-limit limits client-limit; 1 is used", "mark cannot be set by a container"} {
-		d.wait(what, 5*time.Second, func(l line) bool { return l.str("client") == c.name && strings.Contains(l.str("error"), what) })
-	}
 	for _, c := range []client{c, silent} {
 		if err := pingPong(dialIn(t, c.ns, "127.0.0.1:6379")); err != nil {
 			t.Fatal(err)
@@ -192,19 +192,30 @@ func TestOperatorsLimits(t *testing.T) {
 			t.Errorf("%s: the second: %v; want it to be refused", c.name, err)
 		}
 	}
+	for _, what := range []string{"0 (no limit) is more than 1, to which --limit client-limit limits client-limit; 1 is used", "mark cannot be set by a container"} {
+		d.wait(what, 5*time.Second, func(l line) bool { return l.str("client") == c.name && strings.Contains(l.str("error"), what) })
+	}
 }
 
 // TestATenantEjectsNothing: neither by the options of ejection, nor by a dial of its own
 // that can only fail, nor by what it sends.
 func TestATenantEjectsNothing(t *testing.T) {
 	gateway := bridgeAddress(t) + ":0"
-	for name, labels := range map[string][]string{
-		"by options and a source address": {"eject-after=1", "eject-for=24h", "eject-for-max=24h", "source-address=127.0.0.1"}, // EINVAL
-		"by a short attempt":              {"eject-after=1", "attempt-timeout=1ms", "timeout=1ms"},
-		"by what it sends":                {"eject-after=1", "eject-for=24h", "eject-for-max=24h"},
-	} {
-		for _, args := range [][]string{{}, {"--limit", "source-address=allow"}} {
-			t.Run(name+strings.Join(args, " "), func(t *testing.T) {
+	for _, args := range [][]string{{}, {"--limit", "source-address=allow"}} {
+		t.Run(strings.Join(append([]string{"run"}, args...), " "), func(t *testing.T) {
+			spare := serveIn(t, hostNamespace(t), gateway, func(conn *net.TCPConn) { _, _ = conn.Write([]byte("spare")) })
+			type attack struct {
+				name          string
+				tenant, other client
+				word          string // that the tenant says
+			}
+			var attacks []attack
+			var all []client
+			for name, labels := range map[string][]string{
+				"by options and a source address": {"eject-after=1", "eject-for=24h", "eject-for-max=24h", "source-address=127.0.0.1"}, // EINVAL
+				"by a short attempt":              {"eject-after=1", "attempt-timeout=1ms", "timeout=1ms"},
+				"by what it sends":                {"eject-after=1", "eject-for=24h", "eject-for-max=24h"},
+			} {
 				backend := serveIn(t, hostNamespace(t), gateway, func(conn *net.TCPConn) {
 					b := make([]byte, 5)
 					if n, _ := conn.Read(b); string(b[:n]) == "break" {
@@ -213,42 +224,44 @@ func TestATenantEjectsNothing(t *testing.T) {
 					}
 					_, _ = conn.Write([]byte("well"))
 				})
-				spare := serveIn(t, hostNamespace(t), gateway, func(conn *net.TCPConn) { _, _ = conn.Write([]byte("spare")) })
-				target := backend + "," + spare
 				own := []string{"connect.6379=" + backend} // alone: it says of this one that it fails
 				for _, l := range labels {
 					own = append(own, "connect.6379."+l)
 				}
-				tenant, other := labelled(t, own...), labelled(t, "connect.6379="+target, "connect.6379.policy=first")
-				d := start(t, append([]string{"run"}, args...)...)
-				attachedTo(d, []client{tenant, other})
-				ask := func(c client, word string) string {
-					conn, err := tryDialIn(c.ns, "127.0.0.1:6379")
-					if err != nil {
-						return err.Error()
-					}
-					defer conn.Close()
-					if _, err := conn.Write([]byte(word)); err != nil {
-						return err.Error()
-					}
-					b := make([]byte, 5)
-					n, err := conn.Read(b)
-					if err != nil {
-						return err.Error()
-					}
-					return string(b[:n])
-				}
-				word := "hello"
+				a := attack{name, labelled(t, own...), labelled(t, "connect.6379="+backend+","+spare, "connect.6379.policy=first"), "hello"}
 				if name == "by what it sends" {
-					word = "break"
+					a.word = "break"
 				}
+				attacks, all = append(attacks, a), append(all, a.tenant, a.other)
+			}
+			d := start(t, append([]string{"run"}, args...)...)
+			attachedTo(d, all)
+			honest := besideHonest(t, d)
+			ask := func(c client, word string) string {
+				conn, err := tryDialIn(c.ns, "127.0.0.1:6379")
+				if err != nil {
+					return err.Error()
+				}
+				defer conn.Close()
+				if _, err := conn.Write([]byte(word)); err != nil {
+					return err.Error()
+				}
+				b := make([]byte, 5)
+				n, err := conn.Read(b)
+				if err != nil {
+					return err.Error()
+				}
+				return string(b[:n])
+			}
+			for _, a := range attacks {
 				for range 10 {
-					ask(tenant, word)
+					ask(a.tenant, a.word)
 				}
-				if got := ask(other, "hello"); got != "well" {
-					t.Errorf("another container is served by %q; want the first endpoint, which is well", got)
+				if got := ask(a.other, "hello"); got != "well" {
+					t.Errorf("%s: another container is served by %q; want the first endpoint, which is well", a.name, got)
 				}
-			})
-		}
+			}
+			honest.want()
+		})
 	}
 }
