@@ -28,6 +28,7 @@ const (
 func TestHeavyNamespaces(t *testing.T) {
 	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
 	d := start(t, "run", "--mode", "redirect")
+	honest := besideHonest(t, d)
 	alone := attachTimes(t, d, backend)
 	for range 4 {
 		c := declaring(t, map[int]string{6379: backend})
@@ -36,11 +37,12 @@ func TestHeavyNamespaces(t *testing.T) {
 		keepChanging(t, c.ns)
 	}
 	beside := attachTimes(t, d, backend)
+	honest.want()
 	t.Logf("attached after %v alone, and %v beside heavy namespaces", alone, beside)
-	// The slowest of twenty, and no difference that a busy machine makes by itself.
-	const unnoticed = 250 * time.Millisecond
-	if slowest, usual := beside[honestStarts-1], alone[honestStarts-1]; slowest > 2*max(usual, unnoticed) {
-		t.Errorf("beside heavy namespaces a container was attached %s after its start, and %s without them", slowest, usual)
+	// One that the machine holds up is not the daemon's; of whatever all wait for, most tell.
+	unnoticed := time.Duration(crowded(t) * float64(250*time.Millisecond))
+	if most, usual := beside[honestStarts/2], alone[honestStarts/2]; most > 2*max(usual, unnoticed) {
+		t.Errorf("beside heavy namespaces half of the containers were attached %s or more after their start, and %s without them", most, usual)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
