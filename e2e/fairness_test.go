@@ -15,10 +15,15 @@ import (
 	"time"
 )
 
-// startLimited starts the daemon with so many descriptors at most, and waits until it serves.
+// startLimited starts the daemon as it is shipped, with so many descriptors at most, and waits
+// until it serves.
 func startLimited(t *testing.T, descriptors int, args ...string) *daemon {
 	t.Helper()
-	words := append([]string{fmt.Sprintf("--nofile=%d", descriptors), binary}, lenient(append([]string{"run", "--log-format", "json"}, args...))...)
+	path, err := plainBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := append([]string{fmt.Sprintf("--nofile=%d", descriptors), path}, lenient(append([]string{"run", "--log-format", "json"}, args...))...)
 	d := launch(t, exec.Command("prlimit", words...), nil)
 	d.wait("ready", 20*time.Second, func(l line) bool { return l.str("msg") == "ready" })
 	return d

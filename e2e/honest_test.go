@@ -245,8 +245,8 @@ func (p *patient) othersLines(d *daemon) int {
 	return n
 }
 
-// tries is in how many of as many attempts an attack must slow down the honest to be at
-// fault: what the machine does at that moment is not there each time.
+// tries is in how many of as many attempts an attack must slow down the honest, or the
+// daemon, to be at fault: what the machine does at that moment is not there each time.
 const tries = 3
 
 // beside demands that the honest are served during an attack as they are without it, and
@@ -269,7 +269,8 @@ func (h *honest) beside(t *testing.T, prepare func(*testing.T, *honest) func(con
 	}
 }
 
-// attacked is one attempt of beside; it reports whether the honest were slower.
+// attacked is one attempt of beside; it reports whether the honest were slower, or the
+// daemon was not there in time for the first instruction of who starts meanwhile.
 func (h *honest) attacked(t *testing.T, prepare func(*testing.T, *honest) func(context.Context)) (slow error) {
 	t.Helper()
 	quietly, cancel := context.WithTimeout(t.Context(), quietPhase)
@@ -279,16 +280,17 @@ func (h *honest) attacked(t *testing.T, prepare func(*testing.T, *honest) func(c
 	attack := prepare(t, h)
 	ctx, cancel := context.WithTimeout(t.Context(), attackPhase)
 	defer cancel()
+	var late error
 	var attacking sync.WaitGroup
 	attacking.Go(func() { attack(ctx) })
 	attacking.Go(func() {
 		if out, err := h.newcomer(); err != nil {
-			t.Errorf("the first instruction of a container that starts meanwhile: %v: %s", err, out)
+			late = fmt.Errorf("the first instruction of a container that starts meanwhile: %w: %s", err, out)
 		}
 	})
 	meanwhile := h.until(ctx, new(atomic.Int64))
 	attacking.Wait()
-	slow = slowed(t, quiet, meanwhile)
+	slow = errors.Join(late, slowed(t, quiet, meanwhile))
 	h.wantServed(t, quiet, meanwhile)
 	return slow
 }
