@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"hash/maphash"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -15,8 +16,10 @@ import (
 // arrives: the first connection to an endpoint that leads back is not noted, those that are
 // dialled after one has come back are. The zero value has none.
 type flows struct {
-	dialled addressSet // what was ever dialled there
-	led     addressSet // of that, what has come back to a listener of ours
+	dialled addressSet                   // what was ever dialled there
+	sourced addressSet                   // of that, what is known from where
+	led     addressSet                   // of that, what has come back to a listener of ours
+	sources atomic.Pointer[[]netip.Addr] // from where, but for loopback addresses
 
 	shards [16]struct {
 		sync.Mutex
@@ -28,7 +31,7 @@ type flows struct {
 	// early are connections that were reset as loops and that are not noted.
 	waiting atomic.Int32
 	mu      sync.Mutex
-	early   map[[2]uint64]error // by both addresses
+	early   map[[2]uint64]earlyReset // by both addresses
 	pending map[uint64][]chan struct{}
 }
 
@@ -52,18 +55,75 @@ func (a *addressSet) add(key uint64) bool {
 	return word.Load()&bit == 0 && word.Or(bit)&bit == 0
 }
 
-// mostEarly bounds early: most were dialled by somebody else.
-const mostEarly = 64
+// mostSources is how many addresses of a namespace are remembered; beyond that, loops by way
+// of others end by the limits of connections alone.
+const mostSources = 64
+
+// dialsFrom reports whether a connection from source may be one that we have dialled.
+func (f *flows) dialsFrom(source netip.Addr) bool {
+	if source.IsLoopback() {
+		return true
+	}
+	known := f.sources.Load()
+	return known != nil && slices.Contains(*known, source)
+}
+
+// noteSource remembers that we dial from addr.
+func (f *flows) noteSource(addr netip.Addr) {
+	for !f.dialsFrom(addr) {
+		known := f.sources.Load()
+		var all []netip.Addr
+		if known != nil {
+			all = *known
+		}
+		if len(all) >= mostSources {
+			return
+		}
+		all = append(slices.Clone(all), addr)
+		if f.sources.CompareAndSwap(known, &all) {
+			return
+		}
+	}
+}
+
+// earlyReset is why a connection was reset, and when.
+type earlyReset struct {
+	err error
+	at  time.Time
+}
+
+const (
+	// mostEarly bounds early: most were dialled by somebody else, who asks nobody.
+	mostEarly = 64
+	// earlyFor is how long one is kept: who has dialled it learns of the reset in no time.
+	earlyFor = 10 * time.Second
+)
 
 // resetEarly keeps why what came from source was reset.
 func (f *flows) resetEarly(source, dialledAt uint64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.early == nil || len(f.early) >= mostEarly {
-		f.early = map[[2]uint64]error{}
+	now := time.Now()
+	if f.early == nil {
+		f.early = map[[2]uint64]earlyReset{}
 	}
-	f.early[[2]uint64{source, dialledAt}] = err
+	f.dropEarly(now)
+	if len(f.early) >= mostEarly {
+		oldest, since := [2]uint64{}, now
+		for key, e := range f.early {
+			if !e.at.After(since) {
+				oldest, since = key, e.at
+			}
+		}
+		delete(f.early, oldest)
+	}
+	f.early[[2]uint64{source, dialledAt}] = earlyReset{err, now}
 	f.waiting.Store(int32(len(f.early)))
+}
+
+// dropEarly drops those that nobody has asked for. f.mu is held.
+func (f *flows) dropEarly(now time.Time) {
+	maps.DeleteFunc(f.early, func(_ [2]uint64, e earlyReset) bool { return now.Sub(e.at) > earlyFor })
 }
 
 // wasReset takes why what was dialled from local to remote was reset; nil if it was not.
@@ -74,7 +134,8 @@ func (f *flows) wasReset(local, remote uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	key := [2]uint64{local, remote}
-	err := f.early[key]
+	f.dropEarly(time.Now()) // by now it might be another one of the same addresses
+	err := f.early[key].err
 	delete(f.early, key)
 	f.waiting.Store(int32(len(f.early)))
 	return err

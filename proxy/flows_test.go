@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -34,6 +35,25 @@ func TestAwaitNotes(t *testing.T) {
 		}
 		if len(f.pending) > 0 {
 			t.Errorf("%d are awaited still", len(f.pending))
+		}
+	})
+}
+
+// Of connections that were reset and that nobody asks for, the latest are kept for a while.
+func TestEarlyResets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f flows
+		why := errors.New("a loop")
+		for i := range uint64(mostEarly + 1) {
+			f.resetEarly(i, 0, why)
+			time.Sleep(time.Millisecond)
+		}
+		if f.wasReset(0, 0) != nil || !errors.Is(f.wasReset(1, 0), why) || f.wasReset(1, 0) != nil {
+			t.Error("the oldest is there still, or the next is not, or not once")
+		}
+		time.Sleep(earlyFor + time.Second)
+		if f.wasReset(mostEarly, 0) != nil || f.waiting.Load() != 0 {
+			t.Errorf("%d are kept for good", f.waiting.Load())
 		}
 	})
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -57,42 +58,11 @@ func (l *Listener) dialsInside() *flows {
 	return l.flows.Load()
 }
 
-// dialsFrom reports whether a connection from source may be one that we have dialled.
-func (s *Server) dialsFrom(source netip.Addr) bool {
-	if source.IsLoopback() {
-		return true
-	}
-	known := s.dialledFrom.Load()
-	return known != nil && slices.Contains(*known, source)
-}
-
-// mostSources is how many addresses of our own are remembered; beyond that, loops by way
-// of others end by the limits of connections alone.
-const mostSources = 64
-
-// noteSource remembers that we dial from addr.
-func (s *Server) noteSource(addr netip.Addr) {
-	for !s.dialsFrom(addr) {
-		known := s.dialledFrom.Load()
-		var all []netip.Addr
-		if known != nil {
-			all = *known
-		}
-		if len(all) >= mostSources {
-			return
-		}
-		all = append(slices.Clone(all), addr)
-		if s.dialledFrom.CompareAndSwap(known, &all) {
-			return
-		}
-	}
-}
-
 // arrived returns the hop of a connection from source that l has accepted; nil if we have
 // not dialled it. Where it was dialled is asked only if it may be ours.
 func (s *Server) arrived(l *Listener, source netip.AddrPort, dialledAt func() (netip.AddrPort, error)) *hop {
 	f := s.flowsOf(l)
-	if f == nil || !s.dialsFrom(source.Addr().Unmap()) {
+	if f == nil || !f.dialsFrom(source.Addr().Unmap()) {
 		return nil
 	}
 	at, err := dialledAt()
@@ -280,8 +250,8 @@ type departure struct {
 	done   func() // nil, or to be called when that is noted or has failed
 }
 
-// lookAgain is how many connections are dialled until it is looked again from where: one
-// endpoint is nearly always dialled from one address.
+// lookAgain is of how many connections to an endpoint one is looked at again: it is nearly
+// always dialled from one address.
 const lookAgain = 64
 
 // departs says what is to be noted of addr, which is about to be dialled for a connection
@@ -294,7 +264,8 @@ func (s *Server) departs(by *Listener, h *hop, route *Route, addr netip.AddrPort
 		d.flows.dialled.add(d.remote)
 	case s.here.Load() > 0:
 		d.flows = &s.flows
-		d.learn = d.flows.dialled.add(d.remote) || s.dials.Add(1)%lookAgain == 0
+		d.flows.dialled.add(d.remote)
+		d.learn = !route.Options.Transparent && (!d.flows.sourced.has(d.remote) || rand.Uint32N(lookAgain) == 0) // or it is the client's
 		d.note = h != nil || d.flows.led.has(d.remote)
 	}
 	return d
@@ -302,8 +273,9 @@ func (s *Server) departs(by *Listener, h *hop, route *Route, addr netip.AddrPort
 
 // departed notes that the connection has been dialled from local, and returns its hop.
 func (s *Server) departed(d *departure, by *Listener, h *hop, route *Route, local netip.AddrPort) *hop {
-	if d.note || d.learn {
-		s.noteSource(local.Addr().Unmap())
+	if d.learn || d.note && !route.Options.Transparent {
+		d.flows.noteSource(local.Addr().Unmap())
+		d.flows.sourced.add(d.remote)
 	}
 	if !d.note {
 		return h
@@ -311,6 +283,7 @@ func (s *Server) departed(d *departure, by *Listener, h *hop, route *Route, loca
 	if h == nil {
 		h = &hop{by: by, route: route}
 	}
+	h.looped.Store(nil) // by another endpoint
 	h.flows, h.local, h.remote = d.flows, keyOf(local), d.remote
 	h.flows.put(h)
 	if err := h.flows.wasReset(h.local, h.remote); err != nil {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
@@ -253,26 +254,54 @@ func TestConnectionThatDoesNotComeBack(t *testing.T) {
 	conn.Close()
 }
 
-// From where an endpoint is dialled is looked at once for each, and every now and then.
+// From where an endpoint is dialled is looked at until it is known, and every now and then.
+// What is dialled in one namespace says nothing of another.
 func TestSourcesAreLearned(t *testing.T) {
 	server := new(Server)
 	server.here.Store(1)
+	route := new(Route)
 	endpoint, source := netip.MustParseAddrPort("192.0.2.1:80"), netip.MustParseAddrPort("192.0.2.7:40000")
-	d := server.departs(nil, nil, &Route{}, endpoint)
-	if !d.learn || d.note {
-		t.Errorf("the first dial: %+v", d)
+	for range 2 { // the first dial fails
+		if d := server.departs(nil, nil, route, endpoint); !d.learn || d.note {
+			t.Errorf("before it is known: %+v", d)
+		}
 	}
-	server.departed(&d, nil, nil, &Route{}, source)
-	if !server.dialsFrom(source.Addr()) {
+	d := server.departs(nil, nil, &Route{Options: Options{Transparent: true}}, endpoint)
+	server.departed(&d, nil, nil, &Route{Options: Options{Transparent: true}}, netip.MustParseAddrPort("192.0.2.9:40000"))
+	inside := new(Listener).Elsewhere()
+	there := &Route{Dial: func(context.Context, netip.AddrPort) (*net.TCPConn, error) { return nil, nil }}
+	d = server.departs(inside, nil, there, endpoint)
+	server.departed(&d, inside, nil, there, netip.MustParseAddrPort("192.0.2.8:40000"))
+	if f := &server.flows; f.dialsFrom(netip.MustParseAddr("192.0.2.8")) || f.dialsFrom(netip.MustParseAddr("192.0.2.9")) {
+		t.Error("the address of a client, or of another namespace, is taken for ours")
+	}
+	d = server.departs(nil, nil, route, endpoint)
+	server.departed(&d, nil, nil, route, source)
+	if !server.flows.dialsFrom(source.Addr()) {
 		t.Error("where it was dialled from was not learned")
 	}
 	learned := 0
-	for range 10 * lookAgain {
-		if d := server.departs(nil, nil, &Route{}, endpoint); d.learn {
+	for range 100 * lookAgain {
+		if d := server.departs(nil, nil, route, endpoint); d.learn {
 			learned++
 		}
 	}
-	if learned != 10 {
-		t.Errorf("of %d dials more %d looked from where; want 10", 10*lookAgain, learned)
+	if learned < 50 || learned > 200 {
+		t.Errorf("of %d dials more %d looked from where; want about 100", 100*lookAgain, learned)
 	}
+}
+
+// What one endpoint has led to is not held against the next.
+func TestLoopBeforeAnotherEndpoint(t *testing.T) {
+	server := new(Server)
+	server.here.Store(1)
+	h, route := new(hop), new(Route)
+	h.looped.Store(&cause{Fail(Loop, errors.New("it came back"))})
+	d := server.departs(nil, h, route, netip.MustParseAddrPort("192.0.2.1:80"))
+	h = server.departed(&d, nil, h, route, netip.MustParseAddrPort("192.0.2.7:40000"))
+	gone := Fail(EndpointGone, errors.New("reset"))
+	if err := server.reason(h, gone, nil); ReasonOf(err) != EndpointGone {
+		t.Errorf("it ended by %v; want that it was reset", err)
+	}
+	h.left()
 }

@@ -43,8 +43,6 @@ type Server struct {
 	accepted    atomic.Int64 // that have not ended
 	flows       flows        // of our own network namespace
 	here        atomic.Int32 // listeners there that are served
-	dials       atomic.Uint32
-	dialledFrom atomic.Pointer[[]netip.Addr]
 	locals      atomic.Pointer[locals]
 	loops       []*loop
 	nextLoop    atomic.Uint32
