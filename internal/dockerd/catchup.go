@@ -47,7 +47,7 @@ func (f *follower) ask(ctx context.Context) {
 	})
 }
 
-// readMade reads what was announced until the answer ends.
+// readMade reads what was announced, and is there still, until the answer ends.
 func (f *follower) readMade(body io.Reader) []news {
 	var made []news
 	for events := newEventReader(body); ; {
@@ -55,8 +55,11 @@ func (f *follower) readMade(body io.Reader) []news {
 		if err != nil {
 			return made
 		}
-		if created := f.w.announcement(event); created != nil {
+		switch created := f.w.announcement(event); {
+		case created != nil:
 			made = append(made, news{id: created.ID, created: created})
+		case event.Action == "remove", event.Action == "destroy":
+			made = slices.DeleteFunc(made, func(n news) bool { return n.id == event.Actor.ID })
 		}
 	}
 }

@@ -215,11 +215,11 @@ func (e *engine) events(ctx context.Context) (io.ReadCloser, error) {
 	return &stream{ReadCloser: body, cancel: func() { cancel(nil) }}, nil
 }
 
-// justMade opens what the engine has noted of containers that were made a moment ago, and
-// that ends with what there is by now.
+// justMade opens what the engine has noted of containers that were made a moment ago, some
+// of which are gone again. It ends with what there is by now.
 func (e *engine) justMade(ctx context.Context) (io.ReadCloser, error) {
 	query := url.Values{
-		"filters": {`{"type":["container"],"event":["create"]}`},
+		"filters": {`{"type":["container"],"event":["create","remove","destroy"]}`},
 		"since":   {strconv.FormatInt(time.Now().Add(-eventOverlap).Unix(), 10)},
 		"stream":  {"false"},
 	}

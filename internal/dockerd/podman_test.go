@@ -65,6 +65,10 @@ func TestCatchUp(t *testing.T) {
 				t.Fatal("it was not found out that it is Podman")
 			}
 		}
+		note(f, "gone")
+		f.update(func() {
+			f.noted = append(f.noted, `{"Type":"container","Action":"remove","Actor":{"ID":"gone","Attributes":{}}}`)
+		})
 		for _, id := range []string{"a", "b"} {
 			note(f, id)
 			w.CatchUp()
@@ -72,6 +76,9 @@ func TestCatchUp(t *testing.T) {
 			if !c.Announced || c.Labels["connect.80"] != "x:80" {
 				t.Errorf("%+v", c)
 			}
+		}
+		if w.Snapshot().Get("gone") != nil {
+			t.Error("a container that is gone was made known")
 		}
 	})
 	t.Run("Docker", func(t *testing.T) {
