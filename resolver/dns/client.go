@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -68,6 +69,7 @@ type Client struct {
 	lookups atomic.Uint64  // counted for rotation
 	named   memo[[]string] // servers given by name → their addresses
 	silent  memo[struct{}] // servers that did not answer a while ago
+	reading chan struct{}  // has room for as many long answers as are read at once
 }
 
 // New makes a Client.
@@ -77,6 +79,7 @@ func New(config Config) *Client {
 		config:     config,
 		resolvConf: watchedFile[*resolvConf]{path: config.ResolvConf, parse: parseResolvConf},
 		hosts:      watchedFile[hosts]{path: config.HostsFile, parse: parseHosts},
+		reading:    make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
 }
 

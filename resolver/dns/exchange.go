@@ -260,7 +260,7 @@ func (c *Client) exchange(ctx context.Context, network string, a attempt, m *mdn
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	reply, size, err := converse(conn, network, m)
+	reply, size, err := converse(conn, network, m, func(packet []byte, into *mdns.Msg) error { return c.unpack(ctx, packet, into) })
 	resolver.AllowanceOf(ctx).Owe(size)
 	if err != nil {
 		return nil, a.cause(network, err)
@@ -282,8 +282,30 @@ func cut(packet []byte) {
 	}
 }
 
-// converse sends m over conn and returns the reply to it, and how many bytes were read.
-func converse(conn net.Conn, network string, m *mdns.Msg) (reply *mdns.Msg, size int, err error) {
+// longAnswer is of how many bytes an answer takes long to read: a millisecond or more.
+const longAnswer = 4 << 10
+
+// unpack reads a packet, no further than mostRecords. Long ones are read by half of the
+// processors at most: hundreds may come at once, of servers that containers have named, and
+// connections are not to wait until all are read.
+func (c *Client) unpack(ctx context.Context, packet []byte, into *mdns.Msg) error {
+	if len(packet) > longAnswer {
+		select {
+		case c.reading <- struct{}{}:
+			defer func() { <-c.reading }()
+		case <-ctx.Done():
+			return errNotRead
+		}
+	}
+	cut(packet)
+	return into.Unpack(packet)
+}
+
+var errNotRead = errors.New("a long answer came, and was not read in time: too many others are")
+
+// converse sends m over conn and returns the reply to it, which unpack reads, and how many
+// bytes came.
+func converse(conn net.Conn, network string, m *mdns.Msg, unpack func([]byte, *mdns.Msg) error) (reply *mdns.Msg, size int, err error) {
 	wire := &mdns.Conn{Conn: conn, UDPSize: udpBuffer}
 	if err := wire.WriteMsg(m); err != nil {
 		return nil, 0, err
@@ -296,10 +318,11 @@ func converse(conn net.Conn, network string, m *mdns.Msg) (reply *mdns.Msg, size
 		size += len(packet)
 		reply := new(mdns.Msg)
 		if err == nil {
-			cut(packet)
-			err = reply.Unpack(packet)
+			err = unpack(packet, reply)
 		}
 		switch ours := isReply(reply, m); {
+		case errors.Is(err, errNotRead):
+			return nil, size, err
 		case ours && (err == nil || reply.Truncated):
 			return reply, size, nil
 		case ours:

@@ -90,6 +90,7 @@ func FuzzConverse(f *testing.F) {
 	f.Add(packet[:20], uint16(len(packet)))
 	f.Add(packet[:20], uint16(20))
 	f.Add([]byte{}, uint16(0))
+	client := New(Config{})
 	f.Fuzz(func(t *testing.T, packet []byte, length uint16) {
 		ours, theirs := net.Pipe()
 		deadline := time.Now().Add(10 * time.Second)
@@ -113,7 +114,8 @@ func FuzzConverse(f *testing.F) {
 			_, _ = theirs.Write(append(binary.BigEndian.AppendUint16(nil, length), packet...))
 		}()
 		m := question.Copy()
-		reply, _, err := converse(ours, "tcp", m)
+		unpack := func(packet []byte, into *mdns.Msg) error { return client.unpack(t.Context(), packet, into) }
+		reply, _, err := converse(ours, "tcp", m, unpack)
 		_ = ours.Close()
 		<-done
 		if err == nil && !isReply(reply, m) {

@@ -1,8 +1,13 @@
 package dns
 
 import (
+	"context"
+	"errors"
 	"net"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	mdns "github.com/miekg/dns"
 )
@@ -36,4 +41,46 @@ func TestLongAnswersAreCut(t *testing.T) {
 		}
 	}
 	cut(nil) // a message without a header is an error of its own
+}
+
+// TestLongAnswersTakeTurns: while as many long answers are read as may be, another one waits
+// for its turn, and no longer than the question has time; a short one does not.
+func TestLongAnswersTakeTurns(t *testing.T) {
+	short, long := new(mdns.Msg), new(mdns.Msg)
+	short.SetQuestion("few.example.", mdns.TypeA)
+	long.SetQuestion("many.example.", mdns.TypeTXT)
+	for range longAnswer / 200 {
+		long.Answer = append(long.Answer, &mdns.TXT{
+			Hdr: mdns.RR_Header{Name: "many.example.", Rrtype: mdns.TypeTXT, Class: mdns.ClassINET},
+			Txt: []string{strings.Repeat("x", 200)},
+		})
+	}
+	pack := func(m *mdns.Msg) []byte {
+		packet, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return packet
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Config{})
+		c.reading = make(chan struct{}, 1)
+		c.reading <- struct{}{} // somebody reads one
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := c.unpack(ctx, pack(short), new(mdns.Msg)); err != nil {
+			t.Errorf("a short one: %v", err)
+		}
+		if err := c.unpack(ctx, pack(long), new(mdns.Msg)); !errors.Is(err, errNotRead) {
+			t.Errorf("a long one, which has no turn: %v", err)
+		}
+		time.AfterFunc(time.Minute, func() { <-c.reading })
+		began := time.Now()
+		if err := c.unpack(t.Context(), pack(long), new(mdns.Msg)); err != nil || time.Since(began) != time.Minute {
+			t.Errorf("it was read after %v: %v", time.Since(began), err)
+		}
+		if len(c.reading) > 0 {
+			t.Error("it has kept its turn")
+		}
+	})
 }
