@@ -137,19 +137,42 @@ func (e *embedded) classes() class {
 	return c
 }
 
-// layouts are the lengths of prefixes whose layouts an ambiguous address is read in, in
-// their order there.
-var layouts = [...]int{48, 56, 64, 96}
+// layouts are those that an ambiguous address is read in, in their order there: the length
+// of the prefix, and the byte at which the suffix begins, which RFC 6052 has DNS64 fill
+// with zeros.
+var layouts = [...]struct{ bits, suffix int }{{48, 11}, {56, 12}, {64, 13}, {96, 16}}
 
-// named is what is special about an address that prefix contains, and that who writes
-// prefix means. A translator's prefix says which layout is its own: what the others read is
-// not there.
-func (e *embedded) named(prefix netip.Prefix) class {
-	if i := slices.Index(layouts[:], prefix.Bits()); i >= 0 && e.ambiguous {
-		return e.classes() &^ classify(e.addrs[i])
+// layoutOf is which layout addr has if prefix, which contains it, is a translator's; -1 is
+// unknown. The length of prefix alone proves nothing: an operator may have a translator of a
+// longer prefix within it, whose addresses have no zeros where the suffix would be.
+func layoutOf(prefix netip.Prefix, addr netip.Addr) int {
+	b := addr.As16()
+	for i, l := range layouts {
+		if prefix.Bits() == l.bits && b[8] == 0 && !slices.ContainsFunc(b[l.suffix:], func(b byte) bool { return b != 0 }) {
+			return i
+		}
+	}
+	return -1
+}
+
+// named is what is special about addr, which e was read from, and which the author of
+// prefix, which contains addr, means: each reading of addr that is special has to be so for
+// the first address of prefix, too, in the same layout. If prefix is a translator's and says
+// which layout is its own, what the other layouts read is not there.
+func (e *embedded) named(prefix netip.Prefix, addr netip.Addr) class {
+	layout := -1
+	if e.ambiguous {
+		layout = layoutOf(prefix, addr)
 	}
 	first := embeddedIn(prefix.Addr())
-	return first.classes()
+	var others class
+	for i, read := range e.all() {
+		if layout >= 0 && i < len(layouts) && i != layout {
+			continue
+		}
+		others |= classify(read) &^ classify(first.addrs[i])
+	}
+	return e.classes() &^ others
 }
 
 // endpoint is an address that is looked at.

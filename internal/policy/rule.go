@@ -215,12 +215,14 @@ func (r *Rule) opens(e *endpoint, c class) bool {
 			matches = true
 			first := classify(p.prefix.Addr())
 			if e.embedded.count > 0 {
-				first |= e.embedded.named(p.prefix)
+				first |= e.embedded.named(p.prefix, e.addr)
 			}
 			if !p.prefix.IsSingleIP() {
 				first &^= metadata
 			}
-			one = one || p.prefix.IsSingleIP() || first&loopback != 0
+			// That a layout reads loopback does not make the prefix this host: the socket
+			// may be where another layout leads.
+			one = one || p.prefix.IsSingleIP() || first&loopback != 0 && !e.embedded.ambiguous
 			named |= first
 		}
 	}
