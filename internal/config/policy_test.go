@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -17,8 +18,8 @@ import (
 // soon and costs little; and no rule that only denies opens what the default denies.
 func FuzzPolicy(f *testing.F) {
 	paths, _ := filepath.Glob("testdata/*policy*.yml")
-	for _, path := range paths {
-		content, err := os.ReadFile(path)
+	for _, name := range paths {
+		content, err := os.ReadFile(name)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -54,6 +55,9 @@ func FuzzPolicy(f *testing.F) {
 		}
 		if cost := after.TotalAlloc - before.TotalAlloc; cost > 64<<20 {
 			t.Errorf("it took %d bytes", cost)
+		}
+		if name := "/" + target; path.Clean(name) != name && !whole.Denied() {
+			t.Errorf("the file %q is allowed: %s", name, whole)
 		}
 		opens := slices.ContainsFunc(file.Policy, func(r policy.Rule) bool { return r.Action != policy.Deny })
 		if addr.Unmap().IsLoopback() && !opens && !v.Denied() {

@@ -69,7 +69,19 @@ func ParseTarget(text string) (string, error) {
 	if addr, err := netip.ParseAddr(unbracketed(text)); err == nil {
 		return canonicalHost(addr.String()), nil
 	}
-	return ParsePattern(strings.TrimSuffix(text, ".")) // the dot at the end of a DNS name is no part of what it is matched with
+	if _, err := ParsePattern(withoutDot(text)); err != nil {
+		return "", err
+	}
+	return ParsePattern(text)
+}
+
+// withoutDot is a pattern of hosts without the dot at its end, which is no part of what a
+// DNS name is matched as.
+func withoutDot(pattern string) string {
+	if host, ok := strings.CutSuffix(pattern, `\.`); ok {
+		return host
+	}
+	return strings.TrimSuffix(pattern, ".")
 }
 
 // ParseRegistry reads a pattern of servers: HOST, or HOST:PORT.
@@ -94,9 +106,18 @@ func ParseRegistry(text string) (string, error) {
 		return "", err
 	}
 	none := hint.Errorf(fix, "no server is named like %q", text)
-	if strings.Count(text, ":") > 1 { // it is about IPv6 addresses
+	if address, port, ok := bracketed(text); ok {
+		if port != "" && (!fits(port, portRune) || isPlain(port) && !isPort(port)) {
+			return "", notAPort(fix, port)
+		}
+		return addressPattern(address, port, none)
+	}
+	if isOfIPv6(text) {
 		if isPlain(text) || text[0] == '[' || !fits(text, bracketRune) {
 			return "", none
+		}
+		if err := impossibleAddress(text); err != nil {
+			return "", err
 		}
 		return text, nil
 	}
@@ -116,6 +137,77 @@ func ParseRegistry(text string) (string, error) {
 	}
 	return name, nil
 }
+
+// bracketed takes apart a pattern of an IPv6 address in brackets, which path.Match would take
+// for a class, and of a port after it; "" is none.
+func bracketed(text string) (address, port string, ok bool) {
+	inner, ok := strings.CutPrefix(text, "[")
+	if !ok {
+		return "", "", false
+	}
+	is := func(address string) bool { // the address may have classes of its own
+		_, err := ParsePattern(address)
+		return err == nil && isOfIPv6(address)
+	}
+	if end := strings.LastIndex(inner, "]:"); end >= 0 && end+2 < len(inner) && is(inner[:end]) {
+		return inner[:end], inner[end+2:], true
+	}
+	address, ok = strings.CutSuffix(inner, "]")
+	return address, "", ok && is(address)
+}
+
+// addressPattern is the pattern of a server at an IPv6 address, itself a pattern, and at a
+// port; "" is any. none is the error of one that is no address.
+func addressPattern(address, port string, none error) (string, error) {
+	if isPlain(address) {
+		addr, err := netip.ParseAddr(address)
+		if err != nil {
+			return "", none
+		}
+		address = escaped(canonicalHost(addr.String()))
+	} else {
+		if !fits(address, addressRune) {
+			return "", none
+		}
+		if err := impossibleAddress(address); err != nil {
+			return "", err
+		}
+		address = escaped(address)
+	}
+	if port != "" {
+		address += ":" + port
+	}
+	return address, nil
+}
+
+// isOfIPv6 reports whether a pattern of hosts is of IPv6 addresses: it has two colons.
+func isOfIPv6(pattern string) bool {
+	colons := 0
+	for _, e := range elements(pattern) {
+		if e.r == ':' {
+			colons++
+		}
+	}
+	return colons > 1
+}
+
+// impossibleAddress says why no IPv6 address, as netip writes it, is like pattern.
+func impossibleAddress(pattern string) error {
+	all := elements(pattern)
+	for i, e := range all {
+		switch {
+		case e.r == '.':
+			return hint.Errorf("write its groups of hexadecimal digits, such as 64:ff9b::a09:*; an address that is mapped into IPv6 is matched as IPv4: 10.9.*",
+				"no IPv6 address is matched with a dot: %q", pattern)
+		case e.r == '0' && (i == 0 || strings.ContainsRune(":[", all[i-1].r)) && i+1 < len(all) && isHex(all[i+1].r):
+			return hint.Errorf("write no 0 at the beginning of a group, as in 2001:db8::*, and :: for the groups of nothing but 0",
+				"no IPv6 address is matched with a group that begins with 0: %q", pattern)
+		}
+	}
+	return nil
+}
+
+func isHex(r rune) bool { return r >= 0 && addressRune(r) && r != ':' && r != '.' }
 
 func notAPort(fix, port string) error {
 	return hint.Errorf(fix+"; a port is a number from 1 to 65535", "%q is no port", port)
@@ -283,13 +375,20 @@ func (r *Rule) impossible(pattern string) error {
 	}
 	first, rooted := elements(pattern)[0].r, strings.HasPrefix(pattern, "/")
 	_, err := netip.ParseAddrPort(pattern)
+	hosts := len(r.Kinds) > 0 && !named("consul", "etcd", "file") // what is named is hosts, services and containers
 	switch host, port, ok := strings.Cut(pattern, ":"); {
-	case (err == nil || ok && host != "" && isPort(port) && fits(host, containerRune)) && !named("consul", "etcd", "file"):
+	// Keys of Consul and etcd may end like a port. In brackets before a port nobody means a
+	// class of one character, unless he says that it is a key's.
+	case hosts && (err == nil || ok && host != "" && isPort(port) && fits(host, containerRune)), len(r.Kinds) == 0 && err == nil && pattern[0] == '[':
 		return hint.Errorf("leave out the port here, and write it after port:", "the name in a target has no port: %q", pattern)
 	case rooted && len(r.Kinds) > 0 && !named("file"):
 		return hint.Errorf("leave out the / at the beginning, or write kind: file", "only files have a name like %q", pattern)
 	case !rooted && first >= 0 && among("file"):
 		return hint.Errorf("write the whole path, from / on", "no file has a name like %q", pattern)
+	case rooted && path.Clean(pattern) != pattern:
+		return hint.Errorf("write it without ., .., // and a / at its end; a * at the end is what is in a folder, such as /srv/lists/*", "no rule is about a path like %q", pattern)
+	case hosts && isOfIPv6(pattern):
+		return impossibleAddress(pattern)
 	case among("static") && !fits(pattern, addressRune):
 		return hint.Errorf("leave out kind: static, which is about addresses", "no address is like %q", pattern)
 	}

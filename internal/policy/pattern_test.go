@@ -21,6 +21,13 @@ func TestRegistryPatterns(t *testing.T) {
 		"[2001:db8::7]":           {[]string{"[2001:db8::7]:8500", "[2001:DB8:0::7]:1"}, []string{"[2001:db8::8]:8500"}},
 		"2001:DB8:0::7":           {[]string{"[2001:db8::7]:8500", "[2001:db8::7%eth0]:8500"}, []string{"[2001:db8::8]:8500"}},
 		"2001:db8::*":             {[]string{"[2001:db8::7]:8500"}, []string{"[2001:db9::7]:8500"}},
+		"[2001:db8::7]:*":         {[]string{"[2001:db8::7]:8500", "[2001:DB8:0::7]:1"}, []string{"[2001:db8::8]:8500"}},
+		"[2001:DB8:0::7]:85??":    {[]string{"[2001:db8::7]:8500"}, []string{"[2001:db8::7]:9500"}},
+		"[2001:db8::*]:8500":      {[]string{"[2001:db8::7]:8500"}, []string{"[2001:db8::7]:8501", "[2001:db9::7]:8500"}},
+		"[2001:db8::[1-3]:7]":     {[]string{"[2001:db8::2:7]:8500"}, []string{"[2001:db8::4:7]:8500"}},
+		"[2001:db8::[1-3]]:8[01]": {[]string{"[2001:db8::2]:80"}, []string{"[2001:db8::2]:82", "[2001:db8::4]:80"}},
+		"[::ffff:10.9.9.9]:*":     {[]string{"10.9.9.9:1"}, []string{"10.9.9.8:1"}},
+		"2001:db8:0:*":            {[]string{"[2001:db8:0:1::7]:1"}, []string{"[2001:db8:1:1::7]:1"}},
 		"Consul.Example.:8500":    {[]string{"consul.example:8500", "CONSUL.example.:8500"}, []string{"consul.example:8501"}},
 		"consul-[a-c].example":    {[]string{"consul-b.example.:1"}, []string{"consul-d.example:1"}},
 		"consul-[1-3].example:8*": {[]string{"consul-2.example:8500"}, []string{"consul-2.example:9500"}},
@@ -48,6 +55,7 @@ func TestRegistryPatterns(t *testing.T) {
 	}
 	for _, text := range []string{
 		"", ":", ":8500", "10.9.9.9:", "10.9.9.9:8500x", "10.9.9.9:0", "10.9.9.9:65536", "10.9.*:x*", "10.0.0.0/8", "bogus://a:1", "[::1", "[::1]:x", "[::1]:0",
+		"2001:0db8::*", "[2001:0db8::*]:80", "0064:ff9b::*", "2001:db8::00*", "::ffff:10.9.*", "[::1]:", "[2001:db8::7]:8500x", "[2001:db8::g*]:80",
 		"2001:db8::7:8500:x", "fd00::*:g", "a b", "a..b", "10.9.9.999", `a\`, "[z-a].example", strings.Repeat("a", 64),
 	} {
 		if got, err := ParseRegistry(text); err == nil || hint.Of(err) == "" {
@@ -84,6 +92,10 @@ func TestImpossible(t *testing.T) {
 		"addresses":                 {Kinds: []string{"static"}, Targets: []string{"10.1.*", "2001:db8::*"}},
 		"a container or an address": {Kinds: []string{"static", "docker"}, Targets: []string{"web"}},
 		"a server":                  {Kinds: []string{"docker", "dns"}, Registries: []string{"10.9.9.9"}},
+		"a key like a host's port":  {Targets: []string{"svc:80", "10.9.9.9:80"}},
+		"a key or a host":           {Kinds: []string{"dns", "consul"}, Targets: []string{"svc:80"}},
+		"a key like an address":     {Kinds: []string{"etcd"}, Targets: []string{"2001:0db8::*"}},
+		"a folder of links":         {Kinds: []string{"file"}, Targets: []string{"/srv/..data/*"}},
 		"a range":                   {Targets: []string{"web-[1-3]", "[^a]*"}},
 	} {
 		if key, err := r.Impossible(); err != nil {

@@ -290,6 +290,9 @@ func TestRules(t *testing.T) {
 func TestTarget(t *testing.T) {
 	plain := New(Config{Registries: []string{"http://localhost:8500", "10.1.1.1:2379"}})
 	folder := New(Config{FileFolders: []string{"/srv/lists/"}})
+	lists := New(Config{Rules: []Rule{{Action: Allow, Kinds: []string{"file"}, Targets: []string{"/srv/lists/*"}}}})
+	etc := New(Config{Rules: []Rule{{Action: Deny, Targets: []string{"/etc/*"}}}})
+	keys := New(Config{Rules: []Rule{{Action: Deny, Targets: []string{"services/*", "lists/redis"}}}})
 	registry := func(server string) Target {
 		return Target{Text: "t", Parts: []Part{{Kind: "consul", Name: "p", Registry: server}}}
 	}
@@ -331,6 +334,23 @@ func TestTarget(t *testing.T) {
 		"nil policy":               {nil, nil, of("file", "/etc/shadow"), "/etc/shadow"},
 		"file by an audit of all":  {New(Config{Rules: []Rule{{Action: Audit}}}), nil, of("file", "/etc/shadow"), "/etc/shadow"},
 		"file by a rule":           {New(Config{Rules: []Rule{{Action: Allow, Kinds: []string{"file"}, Targets: []string{"/data/*"}}}}), nil, of("file", "/data/x/y"), ""},
+		"file by a rule and ..":    {lists, nil, of("file", "/srv/lists/../../etc/shadow"), "/srv/lists/../../etc/shadow"},
+		"file by a rule and //":    {lists, nil, of("file", "//srv/lists/a"), "//srv/lists/a"},
+		"file by a rule, audit":    {New(Config{Rules: []Rule{{Action: Audit, Targets: []string{"/srv/lists/*"}}}}), nil, of("file", "/srv/lists/../../etc/shadow"), "/srv/lists/../../etc/shadow"},
+		"file by a rule, in case":  {lists, nil, of("file", "/SRV/lists/a"), "/SRV/lists/a"},
+		"file, a rule's case":      {New(Config{Rules: []Rule{{Action: Allow, Targets: []string{"/srv/Lists/*"}}}}), nil, of("file", "/srv/Lists/a"), ""},
+		"file without its dot":     {New(Config{Rules: []Rule{{Action: Allow, Targets: []string{"/srv/a"}}}}), nil, of("file", "/srv/a."), "/srv/a."},
+		"file of all, and ..":      {New(Config{Rules: []Rule{{Action: Allow, Kinds: []string{"file"}}}}), nil, of("file", "/a/../b"), "/a/../b"},
+		"file unclean, not known":  {New(Config{Rules: []Rule{{Action: Allow, Networks: []string{"x"}}}}), func(c *Client) { c.Partial, c.NetworksKnown = true, false }, of("file", "/a/../b"), "/a/../b"},
+		"operator's file and ..":   {lists, func(c *Client) { c.ByOperator = true }, of("file", "/srv/../b"), ""},
+		"operator's, denied by ..": {etc, func(c *Client) { c.ByOperator = true }, of("file", "/srv/../etc/shadow"), "-"},
+		"operator's, and cleaned":  {etc, func(c *Client) { c.ByOperator = true }, of("file", "/etc/../srv/a"), "-"},
+		"operator's, allowlist":    {New(Config{Rules: []Rule{{Action: Allow, Targets: []string{"/srv/*"}}, {Action: Deny}}}), func(c *Client) { c.ByOperator = true }, of("file", "/srv/../etc/shadow"), "-"},
+		"a key with /":             {keys, nil, of("consul", "/services/redis"), "-"},
+		"a key with / at its end":  {keys, nil, of("etcd", "lists/redis/"), "-"},
+		"a key by ..":              {keys, nil, of("consul", "x/../services/redis"), "-"},
+		"a key out by ..":          {New(Config{Rules: []Rule{{Action: Allow, Targets: []string{"lists/*"}}, {Action: Deny}}}), nil, of("consul", "lists/../services/redis"), "-"},
+		"a key in another case":    {keys, nil, of("etcd", "Lists/redis"), ""},
 		"registry":                 {plain, nil, registry("10.9.9.9:8500"), ""},
 		"registry on loopback":     {plain, nil, registry("127.0.0.1:9999"), "127.0.0.1:9999"},
 		"registry at localhost":    {plain, nil, registry("LocalHost.:9999"), "LocalHost.:9999"},

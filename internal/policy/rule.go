@@ -136,8 +136,29 @@ func (r *Rule) isFor(t *Target) bool {
 
 func (r *Rule) isForPart(p *Part) bool {
 	return (len(r.Kinds) == 0 || slices.ContainsFunc(r.Kinds, func(k string) bool { return p.Kind == k || k == "consul" && strings.HasPrefix(p.Kind, "consul-") })) &&
-		(len(r.Targets) == 0 || p.Name != "" && slices.ContainsFunc(r.Targets, func(t string) bool { return matchesAll(t, canonicalHost(p.Name)) })) &&
+		(len(r.Targets) == 0 || p.Name != "" && slices.ContainsFunc(r.Targets, func(t string) bool { return r.names(t, p) })) &&
 		(len(r.Registries) == 0 || p.Registry != "" && slices.ContainsFunc(r.Registries, func(s string) bool { return serverMatches(s, p.Registry) }))
+}
+
+// names reports whether pattern, of the rule's Targets, is of what p names. Hosts are matched
+// in any case and without the dot at their end, files and keys as they are. A path that has
+// a .. may lead to what is written or to what path.Clean makes of it, which links, and for
+// Consul what stands before it, decide: a rule that allows has to be about both, another
+// about one of them.
+func (r *Rule) names(pattern string, p *Part) bool {
+	name := p.Name
+	switch p.Kind {
+	case "file":
+	case "consul", "etcd": // the sources ask for the key without the / at its ends
+		pattern, name = strings.TrimSuffix(pattern, "/"), strings.Trim(name, "/")
+	default:
+		return matchesAll(withoutDot(pattern), canonicalHost(name))
+	}
+	written, cleaned := matchesExactly(pattern, name), matchesExactly(pattern, path.Clean(name))
+	if r.Action == Allow {
+		return written && cleaned
+	}
+	return written || cleaned
 }
 
 // serverMatches reports whether pattern, of a HOST or a HOST:PORT, is of server.
@@ -160,8 +181,13 @@ func anyMatches(patterns []string, name string) bool {
 
 // matchesAll is path.Match where * matches a / too, whatever the case.
 func matchesAll(pattern, name string) bool {
+	return matchesExactly(strings.ToLower(pattern), strings.ToLower(name))
+}
+
+// matchesExactly is path.Match where * matches a / too.
+func matchesExactly(pattern, name string) bool {
 	const other = "\x00" // no name has one
-	ok, err := path.Match(strings.ToLower(strings.ReplaceAll(pattern, "/", other)), strings.ToLower(strings.ReplaceAll(name, "/", other)))
+	ok, err := path.Match(strings.ReplaceAll(pattern, "/", other), strings.ReplaceAll(name, "/", other))
 	return err == nil && ok
 }
 

@@ -83,6 +83,7 @@ var (
 	toMetadata  = Verdict{Action: Deny, what: "it is where clouds tell a machine about itself", fix: "allow it by a rule under policy: in the configuration file, with to: metadata (docs/policy.md)"}
 	toOwn       = Verdict{Action: Deny, what: "it is a socket of the engine's or the daemon's", fix: "allow it by a rule under policy: in the configuration file, with to: own, or with the address and the port (docs/policy.md)"}
 	toMany      = Verdict{Action: Deny, what: "it is no address of one machine", fix: "name the address of the machine that serves it"}
+	toUnclean   = Verdict{Action: Deny, what: "its path has ., .., // or a / at its end", fix: "write the path without these in the target"}
 	toFile      = Verdict{Action: Deny, what: "it is in no folder whose files containers may name", fix: "move the file to a folder of --file-folder (without one " + DefaultFileFolder + "), or name its folder there"}
 )
 
@@ -188,6 +189,11 @@ func (s *Scope) Registry(server string, addr netip.AddrPort) Verdict {
 
 // file says whether a file may be named as a target.
 func (s *Scope) file(name string) Verdict {
+	// What has a .. in it goes where links lead, which nobody can tell here: neither the
+	// rules nor the folders are asked about it.
+	if !s.client.ByOperator && path.Clean(name) != name {
+		return toUnclean
+	}
 	for _, r := range s.rules {
 		// One that allows is to say that it is about files, or which.
 		if r.everywhere() && (r.Action == Deny || len(r.Kinds)+len(r.Targets) > 0) {
@@ -198,8 +204,7 @@ func (s *Scope) file(name string) Verdict {
 		return allowed
 	}
 	for _, folder := range s.policy.folders {
-		// What has a .. in it goes where links lead, which nobody can tell here.
-		if path.Clean(name) == name && strings.HasPrefix(name, strings.TrimSuffix(folder, "/")+"/") {
+		if strings.HasPrefix(name, strings.TrimSuffix(folder, "/")+"/") {
 			return allowed
 		}
 	}
