@@ -154,11 +154,11 @@ func (r *Rule) names(pattern string, p *Part) bool {
 	default:
 		return matchesAll(withoutDot(pattern), canonicalHost(name))
 	}
-	written, cleaned := matchesExactly(pattern, name), matchesExactly(pattern, path.Clean(name))
-	if r.Action == Allow {
-		return written && cleaned
+	written := matchesExactly(pattern, name)
+	if clean := path.Clean(name); clean != name && written == (r.Action == Allow) {
+		return matchesExactly(pattern, clean)
 	}
-	return written || cleaned
+	return written
 }
 
 // serverMatches reports whether pattern, of a HOST or a HOST:PORT, is of server.
