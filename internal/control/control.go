@@ -188,18 +188,18 @@ func (c *Conn) Receive(packet any, within time.Duration) (fds []int, err error) 
 }
 
 // Ended reports whether the peer has ended the conversation, and nothing of it is left to
-// be received. It does not wait.
+// be received. It does not wait. After Close it says no: that was our end.
 func (c *Conn) Ended() bool {
 	raw, err := c.unix.SyscallConn()
 	if err != nil {
-		return true
+		return false
 	}
 	ended := false
 	err = raw.Control(func(fd uintptr) {
 		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		ended = n <= 0 && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
 	})
-	return ended || err != nil
+	return ended && err == nil
 }
 
 // Close ends the conversation.

@@ -290,6 +290,35 @@ func TestPeerThatLeaves(t *testing.T) {
 	}
 }
 
+// TestEnded: only the peer's end counts, not our own, and only when all it said was received.
+func TestEnded(t *testing.T) {
+	name, _ := startServer(t, nil)
+	c, err := Dial(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if c.Ended() {
+		t.Error("a conversation that has just begun has ended")
+	}
+	if err := c.Ask(Reload, "test"); err != nil {
+		t.Fatal(err)
+	}
+	var a Answer
+	if _, err := c.Receive(&a, 0); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); !c.Ended(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the peer has closed, and the conversation has not ended")
+		}
+	}
+	c.Close()
+	if c.Ended() {
+		t.Error("we have closed, and it is the peer that counts as gone")
+	}
+}
+
 // TestListen replaces what a killed process has left, and nothing else.
 func TestListen(t *testing.T) {
 	dir := openDir(t)

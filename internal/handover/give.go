@@ -47,42 +47,54 @@ type message struct {
 // Give hands over what r knows to the peer, a new daemon. Once that accepts, leave is
 // called: it has to see to it that no more sockets are opened, and returns when that is
 // so. After that Give returns nil, whatever else goes wrong: there is a new daemon.
-// On an error there is none, and leave has not been called.
+// On an error there is none, and leave has not been called. The peer is told of the error,
+// for we serve on; unless ctx has ended: to hear nothing tells it that we end.
 func Give(ctx context.Context, c *control.Conn, r *Registry, leave func()) error {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	slow := time.AfterFunc(offerPatience, c.Close) // one who takes each packet late
-	mark, err := send(c, r, 0)
+	mark, err := offer(c, r)
+	if err != nil {
+		if ctx.Err() == nil {
+			_ = c.Send(control.AnswerOf(err)) // who has left asks for nothing
+		}
+		return err
+	}
+	leave()
+	if _, err := send(c, r, mark, leavingPatience); err == nil {
+		_ = c.Send(message{Phase: phaseDone}) // if it is gone, so is who would care
+	}
+	return nil
+}
+
+// offer sends the sockets there are, and returns when the peer accepts on them and knows that
+// we leave; mark says which sockets those were.
+func offer(c *control.Conn, r *Registry) (mark uint64, err error) {
+	mark, err = send(c, r, 0, offerPatience)
 	if err == nil {
 		err = c.Send(message{Phase: phaseOffered})
 	}
-	slow.Stop()
 	if err != nil {
-		return fmt.Errorf("hand the sockets over: %w", err)
+		return 0, fmt.Errorf("hand the sockets over: %w", err)
 	}
 	var m message
 	fds, err := c.Receive(&m, adoptionPatience)
 	control.CloseAll(fds)
 	switch {
 	case errors.Is(err, io.EOF):
-		return errors.New("the new daemon ended before it accepted")
+		return 0, errors.New("the new daemon ended before it accepted")
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("the new daemon did not accept within %s", adoptionPatience)
+		return 0, fmt.Errorf("the new daemon did not accept within %s", adoptionPatience)
 	case err != nil:
-		return fmt.Errorf("wait for the new daemon: %w", err)
+		return 0, fmt.Errorf("wait for the new daemon: %w", err)
 	case m.Phase == phaseGivenUp:
-		return fmt.Errorf("the new daemon gave up: %w", cmpErr(m.Err()))
+		return 0, fmt.Errorf("the new daemon gave up: %w", cmpErr(m.Err()))
 	case m.Phase != phaseAccepting:
-		return fmt.Errorf("the new daemon said %q, not that it accepts", m.Phase)
+		return 0, fmt.Errorf("the new daemon said %q, not that it accepts", m.Phase)
 	}
 	if err := c.Send(message{Phase: phaseLeaving}); err != nil {
-		return fmt.Errorf("the new daemon is gone: %w", err)
+		return 0, fmt.Errorf("the new daemon is gone: %w", err)
 	}
-	leave()
-	if _, err := send(c, r, mark); err == nil {
-		_ = c.Send(message{Phase: phaseDone}) // if it is gone, so is who would care
-	}
-	return nil
+	return mark, nil
 }
 
 func cmpErr(err error) error {
@@ -92,10 +104,15 @@ func cmpErr(err error) error {
 	return err
 }
 
-// send sends the sockets since mark. One that was closed meanwhile is passed over.
-func send(c *control.Conn, r *Registry, mark uint64) (uint64, error) {
+// send sends the sockets since mark. One that was closed meanwhile is passed over. A peer that
+// takes each packet late, so that all take longer than within, is given up.
+func send(c *control.Conn, r *Registry, mark uint64, within time.Duration) (uint64, error) {
 	entries, mark := r.since(mark)
+	began := time.Now()
 	for batch := range slices.Chunk(entries, control.MaxDescriptors) {
+		if time.Since(began) > within {
+			return mark, fmt.Errorf("the new daemon did not take them within %s", within)
+		}
 		if err := sendBatch(c, batch); err != nil {
 			return mark, err
 		}

@@ -30,23 +30,25 @@ type giver struct {
 	registry Registry
 	left     chan struct{} // closed by leave
 	late     func()        // called by leave; may be nil
+	stop     func()        // tells it to end
 	result   chan error    // Give's
 }
 
 func startGiver(t *testing.T) *giver {
 	t.Helper()
 	dir := openDir(t)
+	stopping, stop := context.WithCancel(t.Context())
 	g := &giver{
 		t: t, name: dir.Path(dir.Socket("")), dir: dir,
-		left: make(chan struct{}), result: make(chan error, 10),
+		stop: stop, left: make(chan struct{}), result: make(chan error, 10),
 	}
 	listener, err := control.Listen(dir, dir.Socket(""), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &control.Server{Log: slog.New(slog.DiscardHandler), Handlers: map[string]control.Handler{
-		Request: func(ctx context.Context, c *control.Conn, _ control.Request) {
-			g.result <- Give(ctx, c, &g.registry, func() {
+		Request: func(_ context.Context, c *control.Conn, _ control.Request) {
+			g.result <- Give(stopping, c, &g.registry, func() {
 				close(g.left)
 				if g.late != nil {
 					g.late()
@@ -285,6 +287,70 @@ func receiveAll(t *testing.T, c *control.Conn) {
 		if m.Phase == phaseOffered {
 			return
 		}
+	}
+}
+
+// TestPeerLearnsWhyItIsGivenUp: an old daemon that serves on says so, and is not taken for one
+// that has ended.
+func TestPeerLearnsWhyItIsGivenUp(t *testing.T) {
+	g := startGiver(t)
+	s := g.begin()
+	if err := s.conn.Send(message{Phase: "dancing"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-g.result; err == nil {
+		t.Fatal("Give has handed over to one that does not accept")
+	}
+	if s.Gone() {
+		t.Error("the old daemon counts as gone, before its answer is read")
+	}
+	if err := s.Accepting(); err == nil || !strings.Contains(err.Error(), `said "dancing"`) {
+		t.Errorf("Accepting: %v; want why the old daemon has given up on us", err)
+	}
+	if s.Gone() {
+		t.Error("the old daemon counts as gone, after its answer")
+	}
+	s.GiveUp(errors.New("over"))
+	if s.Gone() {
+		t.Error("the old daemon counts as gone, after we have ended the conversation")
+	}
+}
+
+// TestOldDaemonStops: one that ends amid the handover says nothing, so it is gone.
+func TestOldDaemonStops(t *testing.T) {
+	g := startGiver(t)
+	s := g.begin()
+	if s.Gone() {
+		t.Error("the old daemon counts as gone while it waits for us")
+	}
+	g.stop()
+	<-g.result
+	if !s.Gone() {
+		t.Error("the old daemon has ended, and does not count as gone")
+	}
+	s.GiveUp(errors.New("over"))
+}
+
+// TestOldDaemonEndsBeforeItIsAsked closes the conversation before the request comes.
+func TestOldDaemonEndsBeforeItIsAsked(t *testing.T) {
+	dir := openDir(t)
+	path := dir.Path(dir.Socket(""))
+	listener, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	c, err := control.Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.Close()
+	if _, err := Begin(t.Context(), c, "test", NewSet()); !errors.Is(err, ErrGone) {
+		t.Errorf("Begin: %v; want ErrGone", err)
 	}
 }
 

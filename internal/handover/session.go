@@ -7,6 +7,8 @@ import (
 	"io"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ambassadord/ambassadord/internal/control"
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
@@ -27,6 +29,7 @@ const (
 type Session struct {
 	conn *control.Conn
 	Set  *Set
+	told bool // the old daemon has said why it does not hand over, so it serves on
 }
 
 // Begin asks the daemon at c for its sockets and adds them to set. It closes c on an error.
@@ -39,7 +42,7 @@ func Begin(ctx context.Context, c *control.Conn, program string, set *Set) (*Ses
 		err = s.receiveUntil(phaseOffered, 0)
 	}
 	if err != nil {
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.EPIPE) { // EPIPE: before it read what we ask
 			err = fmt.Errorf("it ended the conversation: %w", ErrGone)
 		}
 		s.Set.Close()
@@ -71,6 +74,7 @@ func (s *Session) receiveUntil(phase string, within time.Duration) error {
 
 func (s *Session) take(m message, fds []int) error {
 	if err := m.Err(); err != nil {
+		s.told = true
 		control.CloseAll(fds)
 		return err
 	}
@@ -91,7 +95,7 @@ func (s *Session) take(m message, fds []int) error {
 // On an error it serves on as before, and it must be left alone.
 func (s *Session) Accepting() error {
 	err := s.conn.Send(message{Phase: phaseAccepting})
-	if err == nil {
+	if err == nil || errors.Is(err, unix.EPIPE) { // before it closed it may have said why
 		err = s.receiveUntil(phaseLeaving, 0)
 	}
 	if err != nil {
@@ -110,8 +114,9 @@ func (s *Session) Finish() error {
 	return nil
 }
 
-// Gone reports whether the old daemon has ended the conversation, and will not serve on.
-func (s *Session) Gone() bool { return s != nil && s.conn.Ended() }
+// Gone reports whether the old daemon has ended the conversation without a word, and will not
+// serve on. Versions before this one said nothing either when they gave up on us.
+func (s *Session) Gone() bool { return s != nil && !s.told && s.conn.Ended() }
 
 // GiveUp tells the old daemon to serve on, because of err, and closes what is left.
 func (s *Session) GiveUp(err error) {
