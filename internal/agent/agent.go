@@ -80,8 +80,11 @@ type agent struct {
 	followed       chan struct{} // closed when the first table has been followed
 	giving         chan struct{} // full while another daemon takes over, or none may any more
 	stopping       atomic.Bool   // we have been told to end
-	departed       atomic.Bool   // another daemon has taken over
-	given          atomic.Bool   // another daemon has our locks, and serves
+	deadlineOnce   sync.Once
+	deadlineAt     time.Time   // see deadline
+	succeeding     bool        // a daemon before us broke a takeover off, and we are to serve in its place
+	departed       atomic.Bool // another daemon has taken over
+	given          atomic.Bool // another daemon has our locks, and serves
 	hostLock       *handover.HostLock
 	dir            *rundir.Dir     // of locks and sockets; nil where there can be none
 	drained        func()          // says that we carry no connection any more, after leave
@@ -121,30 +124,42 @@ type Hooks struct {
 // Run runs the daemon until ctx ends, then drains and cleans up; or until another daemon
 // has taken over and the last connection has ended.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger, hooks Hooks) error {
-	for began := time.Now(); ; {
-		err := runOnce(ctx, cfg, log, hooks)
-		if !errors.Is(err, handover.ErrGone) || ctx.Err() != nil {
+	began, succeeding := time.Now(), false
+	for {
+		a, err := runOnce(ctx, cfg, log, hooks, succeeding)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil: // we were told to stop, so to have broken off is no failure
+			log.Info("stopped before it served", "error", err)
+			return nil
+		case !errors.Is(err, handover.ErrGone):
 			return err
-		}
-		if time.Since(began) > successionPatience {
+		case time.Since(began) > successionPatience:
 			return hint.Wrap(err, "see what became of it: ambassadord doctor; when none is running, run: ambassadord run")
+		case !succeeding:
+			log.Warn("the old daemon has broken off the takeover, as one that ends does; serving in its place as soon as it has ended", "error", err)
+			succeeding = true
 		}
-		log.Warn("the old daemon has ended amid the takeover; serving in its place", "error", err)
+		if a.awaitGone(ctx); ctx.Err() != nil {
+			log.Info("stopped before it served")
+			return nil
+		}
 	}
 }
 
-func runOnce(ctx context.Context, cfg config.Config, log *slog.Logger, hooks Hooks) error {
+// runOnce is Run, but for what it does when the daemon before us ends amid the takeover.
+// succeeding says that one has.
+func runOnce(ctx context.Context, cfg config.Config, log *slog.Logger, hooks Hooks, succeeding bool) (*agent, error) {
 	a, stop, err := start(ctx, cfg, log)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer stop()
 	a.reloads.hooks = hooks
+	a.succeeding = succeeding
 	err = a.serve(ctx, hooks)
-	if errors.Is(err, handover.ErrGone) {
-		a.awaitGone(ctx)
-	}
-	return err
+	return a, err
 }
 
 // start builds the parts and runs those that others need, until stop is called.
@@ -283,6 +298,9 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 	reloading := a.startReloads(ctx)
 	defer reloading.Wait()
 	d := a.serveOn(ctx, func() {
+		if a.succeeding && session == nil {
+			a.log.Info("the old daemon has ended; serving in its place")
+		}
 		a.log.Info("ready", "modes", a.modes, "listeners", len(a.cfg.Listeners))
 		a.shelf.ready(session != nil)
 		if hooks.Ready != nil {
@@ -306,7 +324,7 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 	a.log.Info("stopping", "drain_timeout", a.tuned().cfg.DrainTimeout.String())
 	<-following
 	a.takeDown(func() {
-		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.tuned().cfg.DrainTimeout)
+		drain, cancel := context.WithDeadline(context.WithoutCancel(ctx), a.deadline())
 		defer cancel()
 		defer closing(hooks.Hurry, cancel)()
 		a.server.Drain(drain)

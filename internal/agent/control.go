@@ -135,17 +135,17 @@ func (a *agent) handOver(ctx context.Context, c *control.Conn, r control.Request
 
 // awaitSuccessor returns when no daemon is taking over, and none will any more. We have been
 // told to end: if we did while one takes over, it would give up, and nobody would serve. It
-// has as long as connections have to end, unless ctx ends before, or hurry is closed.
+// has until deadline, unless ctx ends before, or hurry is closed.
 func (a *agent) awaitSuccessor(ctx context.Context, hurry <-chan struct{}) {
 	a.stopping.Store(true)
+	deadline := a.deadline()
 	select {
 	case a.giving <- struct{}{}:
 		return
 	default:
 	}
-	patience := a.tuned().cfg.DrainTimeout
-	a.log.Info("stopping as soon as the daemon that takes over accepts", "drain_timeout", patience.String())
-	timer := time.NewTimer(patience)
+	a.log.Info("stopping as soon as the daemon that takes over accepts", "drain_timeout", a.tuned().cfg.DrainTimeout.String())
+	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	select {
 	case a.giving <- struct{}{}:
@@ -153,4 +153,13 @@ func (a *agent) awaitSuccessor(ctx context.Context, hurry <-chan struct{}) {
 	case <-hurry:
 	case <-ctx.Done():
 	}
+}
+
+// deadline is when all that we wait for before we end has had its time: Config.DrainTimeout
+// from the first call on. It is called when we have been told to end. A daemon that takes over
+// and connections that end share it, so that a service manager, which kills who takes longer
+// than it allows, has to allow no more than that, and the time to remove rules.
+func (a *agent) deadline() time.Time {
+	a.deadlineOnce.Do(func() { a.deadlineAt = time.Now().Add(a.tuned().cfg.DrainTimeout) })
+	return a.deadlineAt
 }

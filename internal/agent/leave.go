@@ -49,7 +49,7 @@ func (a *agent) finish(ctx context.Context, hurry <-chan struct{}) {
 		defer timer.Stop()
 	}
 	stop := context.AfterFunc(ctx, func() {
-		timer := time.AfterFunc(a.tuned().cfg.DrainTimeout, expire)
+		timer := time.AfterFunc(time.Until(a.deadline()), expire)
 		context.AfterFunc(drain, func() { timer.Stop() })
 	})
 	defer stop()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/abstract"
@@ -27,8 +28,10 @@ const (
 	successionPatience = 10 * time.Minute
 	// goneEvery is how often we look whether the old daemon is there.
 	goneEvery = 100 * time.Millisecond
-	// goneFor bounds one wait for its end, after which we ask it again.
-	goneFor = 5 * time.Second
+	// goneFor bounds one wait for its end, after which we build everything anew and ask it
+	// again: it is of an older version, and broke off for another reason, or yet another
+	// daemon has taken over from it.
+	goneFor = time.Minute
 )
 
 // takeOver receives the sockets of the daemon that runs, if one does. From then on, and
@@ -42,6 +45,9 @@ func (a *agent) takeOver(ctx context.Context) (*handover.Session, error) {
 		return nil, fmt.Errorf("take over: %w", err)
 	}
 	if c == nil {
+		if a.succeeding { // said when we serve
+			return nil, nil
+		}
 		a.log.Info("no other daemon is there to take over from")
 		return nil, nil
 	}
@@ -83,27 +89,39 @@ func (a *agent) predecessor(ctx context.Context) (*control.Conn, error) {
 	return nil, nil
 }
 
-// awaitGone returns when no daemon has our addresses, or in a while.
+// awaitGone returns when no daemon has our addresses, or in a while. It is called after serve.
 func (a *agent) awaitGone(ctx context.Context) {
-	if a.dir == nil {
-		return
-	}
 	ctx, cancel := context.WithTimeout(ctx, goneFor)
 	defer cancel()
-	for {
-		held := a.needsLock() && a.dir.Held(a.dir.HostLock())
-		for _, address := range a.controlAddresses() {
-			held = held || control.Held(a.dir, a.dir.Socket(address))
-		}
-		if !held {
-			return
-		}
+	for a.held(ctx) {
 		select {
 		case <-time.After(goneEvery):
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// held reports whether a daemon has one of our addresses, in the folder or, if it is older
+// than that, at an abstract name.
+func (a *agent) held(ctx context.Context) bool {
+	addresses := a.controlAddresses()
+	if a.dir != nil {
+		if a.needsLock() && a.dir.Held(a.dir.HostLock()) {
+			return true
+		}
+		for _, address := range addresses {
+			if control.Held(a.dir, a.dir.Socket(address)) {
+				return true
+			}
+		}
+	}
+	if a.needsLock() && abstract.Runs(ctx) {
+		return true
+	}
+	return slices.ContainsFunc(addresses, func(address string) bool {
+		return abstract.Daemon(ctx, abstract.Control(address)) == nil
+	})
 }
 
 // owns reports whether the rules are ours to change: there is no other daemon, or it
