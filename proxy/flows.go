@@ -32,27 +32,43 @@ type flows struct {
 	waiting atomic.Int32
 	mu      sync.Mutex
 	early   map[[2]uint64]earlyReset // by both addresses
-	pending map[uint64][]chan struct{}
+	pending map[uint64]*notes        // by what is dialled
+}
+
+// notes are those that are about to note that they have dialled an address.
+type notes struct {
+	left int
+	none chan struct{} // closed once none is left
 }
 
 // addressSet is a set of addresses, by their keys, that may have more than were added:
-// then a connection is noted in vain. Its size does not depend on who adds what.
-type addressSet [1 << 10]atomic.Uint64
+// then a connection is noted in vain. Its size does not depend on who adds what: nothing
+// while it is empty, and then 8 KiB.
+type addressSet struct {
+	words atomic.Pointer[[1 << 10]atomic.Uint64]
+}
 
-func (a *addressSet) bit(key uint64) (word *atomic.Uint64, bit uint64) {
+// bitOf is where key is, of 64 times as many bits as there are words.
+func bitOf(key uint64) (word, bit uint64) {
 	n := key * 0x9e3779b97f4a7c15 >> (64 - 16) // 2⁶⁴ over the golden ratio
-	return &a[n/64], 1 << (n % 64)
+	return n / 64, 1 << (n % 64)
 }
 
 func (a *addressSet) has(key uint64) bool {
-	word, bit := a.bit(key)
-	return word.Load()&bit != 0
+	words := a.words.Load()
+	word, bit := bitOf(key)
+	return words != nil && words[word].Load()&bit != 0
 }
 
-// add reports whether it was not there.
-func (a *addressSet) add(key uint64) bool {
-	word, bit := a.bit(key)
-	return word.Load()&bit == 0 && word.Or(bit)&bit == 0
+func (a *addressSet) add(key uint64) {
+	if a.has(key) { // nearly always
+		return
+	}
+	if a.words.Load() == nil {
+		a.words.CompareAndSwap(nil, new([1 << 10]atomic.Uint64))
+	}
+	word, bit := bitOf(key)
+	a.words.Load()[word].Or(bit)
 }
 
 // mostSources is how many addresses of a namespace are remembered; beyond that, loops by way
@@ -143,20 +159,23 @@ func (f *flows) wasReset(local, remote uint64) error {
 
 // begin says that a goroutine is about to dial remote and to note that; done that it has.
 func (f *flows) begin(remote uint64) (done func()) {
-	noted := make(chan struct{})
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.pending == nil {
-		f.pending = map[uint64][]chan struct{}{}
+		f.pending = map[uint64]*notes{}
 	}
-	f.pending[remote] = append(f.pending[remote], noted)
+	n := f.pending[remote]
+	if n == nil {
+		n = &notes{none: make(chan struct{})}
+		f.pending[remote] = n
+	}
+	n.left++
 	return func() {
-		close(noted)
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		left := slices.DeleteFunc(f.pending[remote], func(c chan struct{}) bool { return c == noted })
-		if f.pending[remote] = left; len(left) == 0 {
+		if n.left--; n.left == 0 {
 			delete(f.pending, remote)
+			close(n.none)
 		}
 	}
 }
@@ -165,22 +184,20 @@ func (f *flows) begin(remote uint64) (done func()) {
 // dialled: what has been accepted they have connected, and the rest is a goroutine's turn.
 const patienceForNotes = 100 * time.Millisecond
 
-// await waits for those who were about to note that they have dialled remote.
+// await waits until nobody is about to note that they have dialled remote.
 func (f *flows) await(ctx context.Context, remote uint64) {
 	f.mu.Lock()
-	pending := slices.Clone(f.pending[remote])
+	n := f.pending[remote]
 	f.mu.Unlock()
-	if len(pending) == 0 {
+	if n == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, patienceForNotes)
-	defer cancel()
-	for _, noted := range pending {
-		select {
-		case <-noted:
-		case <-ctx.Done():
-			return
-		}
+	timer := time.NewTimer(patienceForNotes)
+	defer timer.Stop()
+	select {
+	case <-n.none:
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 

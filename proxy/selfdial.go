@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 )
 
 // hop is a connection that we carry and that may be part of a loop: what we dial for it has
@@ -73,7 +74,9 @@ func (s *Server) arrived(l *Listener, source netip.AddrPort, dialledAt func() (n
 	if !f.dialled.has(key) {
 		return nil
 	}
-	f.led.add(key)
+	if !l.elsewhere { // where all is noted
+		f.led.add(key)
+	}
 	return &hop{by: l, source: keyOf(source), dialledAt: key}
 }
 
@@ -166,13 +169,7 @@ func step(by *Listener, r *Route) string {
 const loopFix = "name another target: this one leads back to ourselves"
 
 // shortened keeps what a container may choose from filling the log.
-func shortened(text string) string {
-	const most = 128
-	if len(text) <= most {
-		return text
-	}
-	return fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(text[:most], ""), len(text))
-}
+func shortened(text string) string { return shorten.Text(text, 128) }
 
 // leadsBack says why addr is not to be dialled for a connection that came by a listener: it
 // is that one's address, or that of another one by which a connection came of which it is a
@@ -275,6 +272,8 @@ func (s *Server) departs(by *Listener, h *hop, route *Route, addr netip.AddrPort
 func (s *Server) departed(d *departure, by *Listener, h *hop, route *Route, local netip.AddrPort) *hop {
 	if d.learn || d.note && !route.Options.Transparent {
 		d.flows.noteSource(local.Addr().Unmap())
+	}
+	if d.learn {
 		d.flows.sourced.add(d.remote)
 	}
 	if !d.note {
