@@ -226,7 +226,7 @@ func TestTheUnknownDoNotStandInTheWay(t *testing.T) {
 		Unknown: NewLimit("unknown", "", Bounds{Open: 8, Reserve: 4}),
 	}
 	here := netip.MustParseAddrPort("127.0.0.1:1")
-	one, two := &Listener{addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}, &Listener{addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}
+	one, two := listenerAt(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}), listenerAt(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	var leaves []func()
 	for {
 		leave, err := s.strangers.enter(s, one, here)
@@ -336,7 +336,7 @@ func TestAHedgeTakesAPlace(t *testing.T) {
 		limit := NewLimit("the daemon", "", Bounds{Open: places, Queue: 1})
 		share := limit.Share("web")
 		var dialled atomic.Int32
-		endpoint := greeter(t)
+		endpoint := serving(t, func(c *net.TCPConn) { _, _ = c.Write([]byte("hello")) }) // whichever of the two it gets first
 		l := newLab(t, &Server{Limit: limit, Dial: func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
 			dialled.Add(1)
 			select { // the first one to be dialled takes its time
