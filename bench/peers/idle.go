@@ -196,7 +196,7 @@ func (b *bench) crowd(ctx context.Context, p participant, n int) (i report.Idle,
 		return i, err
 	}
 	each := float64(max(opened, 1))
-	i.RSS = float64(after.RSS-before.RSS) / each
+	i.Memory = float64(after.Unbacked-before.Unbacked) / each
 	i.Sockets = float64(grown-memory) / each
 	i.Descriptors = float64(after.Descriptors-before.Descriptors) / each
 	i.Pipes = float64(after.Pipes-before.Pipes) / each

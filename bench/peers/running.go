@@ -182,7 +182,8 @@ func (r *running) usage() (sum procstat.Usage, err error) {
 		if err != nil {
 			return sum, fmt.Errorf("%s: %w", r.name, err)
 		}
-		sum.RSS, sum.Descriptors, sum.Pipes = sum.RSS+u.RSS, sum.Descriptors+u.Descriptors, sum.Pipes+u.Pipes
+		sum.RSS, sum.Unbacked = sum.RSS+u.RSS, sum.Unbacked+u.Unbacked
+		sum.Descriptors, sum.Pipes = sum.Descriptors+u.Descriptors, sum.Pipes+u.Pipes
 	}
 	return sum, nil
 }

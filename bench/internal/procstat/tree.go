@@ -111,6 +111,7 @@ func gone(err error) bool {
 // Usage is what a process tree occupies.
 type Usage struct {
 	RSS         int64 // bytes; pages that processes share count once for each
+	Unbacked    int64 // bytes of that which no file has: anonymous and shared memory
 	Descriptors int
 	Pipes       int // ends of pipes among them
 }
@@ -123,6 +124,10 @@ func TreeUsage(root int) (u Usage, err error) {
 	}
 	for _, pid := range pids {
 		kib, err := Status(pid, "VmRSS")
+		var backed int
+		if err == nil {
+			backed, err = Status(pid, "RssFile")
+		}
 		if err != nil {
 			if pid != root {
 				continue // a zombie, or gone
@@ -130,6 +135,7 @@ func TreeUsage(root int) (u Usage, err error) {
 			return u, err
 		}
 		u.RSS += int64(kib) << 10
+		u.Unbacked += int64(kib-backed) << 10
 		folder := fmt.Sprintf("/proc/%d/fd", pid)
 		entries, err := os.ReadDir(folder)
 		if err != nil {

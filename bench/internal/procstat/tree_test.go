@@ -65,7 +65,7 @@ func TestTree(t *testing.T) {
 		t.Errorf("CPU time %s, %v: the loop of the child that has ended is missing", cpu, err)
 	}
 	u, err := TreeUsage(cmd.Process.Pid)
-	if err != nil || u.RSS == 0 || u.Descriptors < 6 || u.Pipes < 4 {
+	if err != nil || u.RSS == 0 || u.Unbacked <= 0 || u.Unbacked >= u.RSS || u.Descriptors < 6 || u.Pipes < 4 {
 		t.Errorf("usage %+v, %v", u, err)
 	}
 }

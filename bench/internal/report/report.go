@@ -77,10 +77,12 @@ type Sample struct {
 
 // Idle is what idle connections of a fresh process cost, for each connection.
 type Idle struct {
-	Contestant  string
-	Conns       int     // asked for
-	Held        int     // that carried another exchange at the end
-	RSS         float64 // bytes of the process tree
+	Contestant string
+	Conns      int // asked for
+	Held       int // that carried another exchange at the end
+	// Memory is bytes of the process tree, without what it has in memory of files: pages of
+	// the program that were not needed before are no connection's.
+	Memory      float64
 	Sockets     float64 // bytes in buffers of all sockets, the client's and the backend's too
 	Descriptors float64
 	Pipes       float64 // ends of pipes

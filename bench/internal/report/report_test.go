@@ -83,8 +83,8 @@ func TestVerdicts(t *testing.T) {
 	const quarter = "1 bulk: CPU per GB ≤ 0.25 × nginx's"
 	r := result()
 	r.Idle = []Idle{
-		{Contestant: Ours, Conns: Crowd, Held: Crowd, RSS: 200, Descriptors: 2, Overrun: &Overrun{Survived: true}},
-		{Contestant: HAProxy, Conns: Crowd, Held: Crowd, RSS: 4000},
+		{Contestant: Ours, Conns: Crowd, Held: Crowd, Memory: 200, Descriptors: 2, Overrun: &Overrun{Survived: true}},
+		{Contestant: HAProxy, Conns: Crowd, Held: Crowd, Memory: 4000},
 	}
 	state := map[string]string{}
 	for _, v := range r.Verdicts() {

@@ -186,7 +186,7 @@ func (r *Result) idleTable() table {
 			continue
 		}
 		t.rows = append(t.rows, []string{
-			i.Contestant, fmt.Sprint(i.Conns), fmt.Sprint(i.Held), fmt.Sprintf("%.2f", i.RSS/1024),
+			i.Contestant, fmt.Sprint(i.Conns), fmt.Sprint(i.Held), fmt.Sprintf("%.2f", i.Memory/1024),
 			fmt.Sprintf("%.2f", i.Sockets/1024), fmt.Sprintf("%.2f", i.Descriptors), fmt.Sprintf("%.2f", i.Pipes), overrun,
 		})
 	}

@@ -104,8 +104,8 @@ func (r *Result) judgeIdle() []Verdict {
 	theirs, okToo := r.idle(HAProxy, Crowd)
 	memory := Verdict{Claim: "5 idle at 9,000: user memory ≤ 0.2 × HAProxy's", Known: ok && okToo, Figure: "–"}
 	if memory.Known {
-		memory.Met = ours.RSS <= 0.2*theirs.RSS
-		memory.Figure = fmt.Sprintf("%.2f KiB, HAProxy's %.2f KiB", ours.RSS/1024, theirs.RSS/1024)
+		memory.Met = ours.Memory <= 0.2*theirs.Memory
+		memory.Figure = fmt.Sprintf("%.2f KiB, HAProxy's %.2f KiB", ours.Memory/1024, theirs.Memory/1024)
 	}
 	rest := []Verdict{
 		{Claim: "5 idle at 9,000: two descriptors, no pipe", Known: ok, Met: ours.Descriptors < 2.05 && ours.Pipes < 0.05,
