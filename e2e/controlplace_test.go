@@ -219,7 +219,7 @@ func TestLogReaderThatEnds(t *testing.T) {
 		conn.Close()
 		time.Sleep(20 * time.Millisecond) // several writes of the log, which gathers lines for 50 ms
 	}
-	honest.served()
+	honest.want()
 	d.stop()
 	if err := wantChains(c, 0, 0); err != nil {
 		t.Error(err)
@@ -281,7 +281,7 @@ func TestRulesOfOthersStay(t *testing.T) {
 	stays("rules remove beside a daemon")
 	next := startPlain(t, "run", "--mode", "redirect", "--takeover")
 	honest.d = next
-	honest.served()
+	honest.want()
 	next.stop()
 	live.Close()
 	old.ended(20 * time.Second)

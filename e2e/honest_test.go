@@ -205,8 +205,9 @@ func besideHonest(t *testing.T, d *daemon) *patient {
 	return p
 }
 
-// served has the honest end, and demands that all their connections were served.
-func (p *patient) served() observed {
+// want has the honest end, and demands that all their connections were served, and that
+// they were not slower than without the attack.
+func (p *patient) want() {
 	p.t.Helper()
 	poll(p.t, time.Minute, "the honest have made some connections", func() error {
 		if n := p.now.Load(); n < patientLeast {
@@ -216,13 +217,7 @@ func (p *patient) served() observed {
 	})
 	meanwhile := p.stop()
 	p.wantServed(p.t, p.quiet, meanwhile)
-	return meanwhile
-}
-
-// want is served, and demands as well that they were not slower than without the attack.
-func (p *patient) want() {
-	p.t.Helper()
-	if err := slowed(p.t, p.quiet, p.served()); err != nil {
+	if err := slowed(p.t, p.quiet, meanwhile); err != nil {
 		p.t.Error(err)
 	}
 }

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -175,5 +176,23 @@ func TestSharedNamespaceDeclaredTwice(t *testing.T) {
 		}
 		d.connection(by, port, func(l line) bool { return l.str("reason") == "" })
 	}
-	honest.served()
+	honest.want()
+}
+
+// TestMistypedCommandsServeNothing: what is no command of ours is no target either, and
+// nobody listens for it.
+func TestMistypedCommandsServeNothing(t *testing.T) {
+	honest := besideHonest(t, start(t, "run"))
+	for _, args := range [][]string{{"stauts"}, {"status"}, {"stauts", "--listen", "127.0.0.1:0"}, {"check", "stauts"}} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		cmd := exec.CommandContext(ctx, binary, args...)
+		var said strings.Builder
+		cmd.Stdout, cmd.Stderr = &said, &said
+		err := cmd.Run()
+		cancel()
+		if cmd.ProcessState.ExitCode() <= 0 || !strings.Contains(said.String(), "hint") || strings.Contains(said.String(), "listening") {
+			t.Errorf("%q: %v, %q; want that it ends and says what may have been meant", args, err, said.String())
+		}
+	}
+	honest.want()
 }
