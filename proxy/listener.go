@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 // network poller of package net has a socket, each connection would wake it, too.
 type Listener struct {
 	addr   *net.TCPAddr
+	local  netip.AddrPort // of each connection that it accepts; the zero value if it listens on all addresses
 	closed chan struct{}
 
 	elsewhere bool                  // it is in another network namespace than ours
@@ -28,7 +30,18 @@ type Listener struct {
 // NewListener takes tcp over. With loops its Close ends nothing once a Serve has begun:
 // only the Listener's does.
 func NewListener(tcp *net.TCPListener) *Listener {
-	return &Listener{addr: tcp.Addr().(*net.TCPAddr), closed: make(chan struct{}), tcp: tcp, fd: -1}
+	l := listenerAt(tcp.Addr().(*net.TCPAddr))
+	l.closed, l.tcp, l.fd = make(chan struct{}), tcp, -1
+	return l
+}
+
+// listenerAt returns a Listener without a socket.
+func listenerAt(addr *net.TCPAddr) *Listener {
+	l := &Listener{addr: addr}
+	if at := addr.AddrPort(); at.Addr().IsValid() && !at.Addr().IsUnspecified() {
+		l.local = netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port())
+	}
+	return l
 }
 
 // Elsewhere says that it listens in another network namespace than the process's own. It

@@ -46,6 +46,12 @@ func OriginalDst(conn *net.TCPConn) (netip.AddrPort, error) {
 // OriginalDstOf is OriginalDst of the socket fd, whose peer is source. It allocates
 // nothing, for a loop that asks it of every connection.
 func OriginalDstOf(fd int, source netip.Addr) (netip.AddrPort, error) {
+	return originalDstAt(fd, source, netip.AddrPort{})
+}
+
+// originalDstAt is OriginalDstOf of a socket that was accepted at local, which need not be
+// asked for; the zero value of local if that is not known.
+func originalDstAt(fd int, source netip.Addr, local netip.AddrPort) (netip.AddrPort, error) {
 	var dst netip.AddrPort
 	var err error
 	if source.Unmap().Is4() {
@@ -54,7 +60,10 @@ func OriginalDstOf(fd int, source netip.Addr) (netip.AddrPort, error) {
 		dst, err = originalDst6(fd)
 	}
 	if err == unix.ENOENT || err == unix.ENOPROTOOPT { //nolint:errorlint // they come bare
-		dst, err = localAddr(fd) // no NAT here has seen the connection
+		dst, err = local, nil // no NAT here has seen the connection
+		if !local.IsValid() {
+			dst, err = localAddr(fd)
+		}
 	}
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("original destination: %w", err)

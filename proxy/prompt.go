@@ -39,7 +39,7 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *door) {
 		l.hand(fd, source, d)
 		return
 	}
-	h := s.arrived(d.listener, source, func() (netip.AddrPort, error) { return OriginalDstOf(fd, source.Addr()) })
+	h := s.arrived(d.listener, source, func() (netip.AddrPort, error) { return originalDstAt(fd, source.Addr(), d.listener.local) })
 	if h != nil {
 		h.route = route
 		if err := h.cameBack(s); err != nil {

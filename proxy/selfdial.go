@@ -202,9 +202,9 @@ func (l *Listener) accepts(addr netip.AddrPort, isLocal func(netip.Addr) bool) b
 	if l.elsewhere || l.addr.Port != int(addr.Port()) {
 		return false
 	}
-	at, ip := l.addr.AddrPort().Addr().Unmap(), addr.Addr().Unmap().WithZone("")
-	if at.IsValid() && !at.IsUnspecified() {
-		return at.WithZone("") == ip
+	ip := addr.Addr().Unmap().WithZone("")
+	if l.local.IsValid() {
+		return l.local.Addr() == ip
 	}
 	return ip.IsLoopback() || ip.IsUnspecified() || isLocal(ip)
 }

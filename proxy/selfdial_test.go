@@ -198,9 +198,9 @@ func TestListenersInARow(t *testing.T) {
 
 // A wildcard listener is reached by every address of ours, and no other.
 func TestListenerAccepts(t *testing.T) {
-	all := &Listener{addr: &net.TCPAddr{Port: 7100}}
-	one := &Listener{addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7100}}
-	six := &Listener{addr: &net.TCPAddr{IP: net.IPv6loopback, Port: 7100}}
+	all := listenerAt(&net.TCPAddr{Port: 7100})
+	one := listenerAt(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7100})
+	six := listenerAt(&net.TCPAddr{IP: net.IPv6loopback, Port: 7100})
 	for _, test := range []struct {
 		listener *Listener
 		addr     string
@@ -219,7 +219,7 @@ func TestListenerAccepts(t *testing.T) {
 		{one, "[::1]:7100", false},
 		{six, "[::1]:7100", true},
 		{six, "127.0.0.1:7100", false},
-		{(&Listener{addr: one.addr}).Elsewhere(), "127.0.0.1:7100", false},
+		{listenerAt(one.addr).Elsewhere(), "127.0.0.1:7100", false},
 	} {
 		if got := test.listener.accepts(netip.MustParseAddrPort(test.addr), new(Server).isLocal); got != test.want {
 			t.Errorf("%s by %s: %v", test.addr, test.listener.addr, got)
