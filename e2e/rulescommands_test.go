@@ -195,7 +195,7 @@ func TestRulesApplyLink(t *testing.T) {
 		}
 		return out
 	}
-	const rule = "-A AMBASSADORD ! -i lo -p tcp -m addrtype --dst-type LOCAL -m tcp ! --dport 15001"
+	const rule = "-A AMBASSADORD ! -i lo -p tcp -m addrtype --dst-type LOCAL -m tcp ! --dport 15001 --tcp-flags FIN,SYN,RST,ACK SYN"
 	if out := command("rules", "plan", "--mode", "link", "--listen-port", "15001"); !strings.Contains(out, "\n+ "+rule) {
 		t.Errorf("the plan:\n%s", out)
 	}

@@ -30,7 +30,8 @@ type Port struct {
 //
 // Docker's embedded DNS server at 127.0.0.11 is a loopback address too, so it is
 // let go first, whatever ports are declared. Of ports declared twice the first
-// counts. Without any port there is no REDIRECT rule left to keep the kernel
+// counts. A connection to a port that is older than the rule goes on (see opening).
+// Without any port there is no REDIRECT rule left to keep the kernel
 // translating connections that are still open; to drain them, unhook instead.
 func Redirect(f Family, listen uint16, ports []Port) Chain {
 	c := Chain{Family: f, Table: "nat", Name: ChainPrefix, Hook: "OUTPUT"}
@@ -48,10 +49,9 @@ func Redirect(f Family, listen uint16, ports []Port) Chain {
 	ports = slices.CompactFunc(ports, func(a, b Port) bool { return a.Number == b.Number })
 	for _, p := range ports {
 		c.Rules = append(c.Rules, Rule{
-			Spec: []string{
-				"-d", loopback, "-p", "tcp", "-m", "tcp", "--dport", port(p.Number),
-				"-j", "REDIRECT", "--to-ports", port(listen),
-			},
+			Spec: slices.Concat(
+				[]string{"-d", loopback, "-p", "tcp", "-m", "tcp", "--dport", port(p.Number)}, opening(),
+				[]string{"-j", "REDIRECT", "--to-ports", port(listen)}),
 			Comment: ownerPrefix + p.Comment,
 		})
 	}
@@ -66,11 +66,12 @@ func Link(f Family, listen uint16) Chain {
 	return Chain{
 		Family: f, Table: "nat", Name: ChainPrefix, Hook: "PREROUTING",
 		Rules: []Rule{{
-			Spec: []string{
-				"!", "-i", "lo", "-p", "tcp", "-m", "addrtype", "--dst-type", "LOCAL",
-				"-m", "tcp", "!", "--dport", port(listen),
-				"-j", "REDIRECT", "--to-ports", port(listen),
-			},
+			Spec: slices.Concat(
+				[]string{
+					"!", "-i", "lo", "-p", "tcp", "-m", "addrtype", "--dst-type", "LOCAL",
+					"-m", "tcp", "!", "--dport", port(listen),
+				}, opening(),
+				[]string{"-j", "REDIRECT", "--to-ports", port(listen)}),
 			Comment: ownerPrefix + "any port of ours to the link listener",
 		}},
 	}
@@ -87,14 +88,19 @@ func Host(f Family, addr netip.Addr, listen uint16) Chain {
 	return Chain{
 		Family: f, Table: "nat", Name: HostChain, Hook: "PREROUTING",
 		Rules: []Rule{{
-			Spec: []string{
-				"-d", netip.PrefixFrom(addr, addr.BitLen()).String(), "-p", "tcp",
-				"-j", "DNAT", "--to-destination", netip.AddrPortFrom(addr, listen).String(),
-			},
+			Spec: slices.Concat(
+				[]string{"-d", netip.PrefixFrom(addr, addr.BitLen()).String(), "-p", "tcp", "-m", "tcp"}, opening(),
+				[]string{"-j", "DNAT", "--to-destination", netip.AddrPortFrom(addr, listen).String()}),
 			Comment: ownerPrefix + "any port of the host address to its listener",
 		}},
 	}
 }
+
+// opening matches the segment that opens a TCP connection, as iptables' --syn does, and
+// no other, whatever ECN, PSH or URG say. The nat table is asked once a connection, at the
+// first packet that the kernel tracks; of a connection that is older than the rule, or than
+// any tracking, that is one from its midst, and translating that would reset it.
+func opening() []string { return []string{"--tcp-flags", "FIN,SYN,RST,ACK", "SYN"} }
 
 // Jump returns the rule that leads from the chain's hook into the chain.
 func (c Chain) Jump() Rule {

@@ -51,6 +51,19 @@ func Explain(chain string, args []string) Explanation {
 	if slices.Equal(args, marker().Args()) {
 		return Explanation{Kind: KindMarker, Why: "there was no nat table before us; whoever removes this chain removes the table too if it is empty"}
 	}
+	if e := explainTranslation(args); e.Kind != KindUnknown {
+		return e
+	}
+	if e := explainTranslation(withOpening(args)); e.Kind != KindUnknown && e.Kind != KindDNS {
+		e.Why += "; an older version wrote this rule, which resets connections that are older than it, and the next repair replaces it"
+		return e
+	}
+	return unknown(args)
+}
+
+// explainTranslation is Explain for the rules of our chains that lead somewhere, and for
+// those that except something from that.
+func explainTranslation(args []string) Explanation {
 	e := Explanation{Listen: number(args, "--to-ports"), Port: number(args, "--dport")}
 	comment := strings.TrimPrefix(value(args, "--comment"), strings.TrimSpace(ownerPrefix))
 	e.Owner = strings.TrimPrefix(comment, " ")
@@ -79,6 +92,21 @@ func Explain(chain string, args []string) Explanation {
 		}
 	}
 	return unknown(args)
+}
+
+// withOpening is a rule as versions wrote it that matched every packet, not those alone that
+// open a connection, as this version writes it. What it leads to is a living daemon's just
+// the same.
+func withOpening(args []string) []string {
+	at := slices.Index(args, "comment") - 1 // -m comment stands behind all matches
+	if at < 0 || args[at] != "-m" {
+		return args
+	}
+	match := opening()
+	if value(args, "--dport") == "" {
+		match = append([]string{"-m", "tcp"}, match...)
+	}
+	return slices.Insert(slices.Clone(args), at, match...)
 }
 
 func unknown(args []string) Explanation {

@@ -66,3 +66,34 @@ func TestExplain(t *testing.T) {
 		}
 	}
 }
+
+// TestExplainOlderRules: a rule of an older version, which did not ask for SYN, is told from
+// others', and where it leads is known: a living daemon's must not be taken for nobody's.
+func TestExplainOlderRules(t *testing.T) {
+	for _, tt := range []struct {
+		rule string
+		want Explanation
+	}{
+		{`-d 127.0.0.0/8 -p tcp -m tcp --dport 6379 -m comment --comment "ambassadord: web (3f2a) label connect.6379" -j REDIRECT --to-ports 61000`,
+			Explanation{Kind: KindRedirect, Port: 6379, Listen: 61000, Owner: "web (3f2a) label connect.6379"}},
+		{`-d ::1/128 -p tcp -m tcp --dport 80 -m comment --comment "ambassadord: comment" -j REDIRECT --to-ports 61001`,
+			Explanation{Kind: KindRedirect, Port: 80, Listen: 61001, Owner: "comment"}},
+		{`! -i lo -p tcp -m addrtype --dst-type LOCAL -m tcp ! --dport 10000 -m comment --comment "ambassadord: any port of ours to the link listener" -j REDIRECT --to-ports 10000`,
+			Explanation{Kind: KindLink, Listen: 10000}},
+		{`-d 169.254.7.7/32 -p tcp -m comment --comment "ambassadord: any port of the host address to its listener" -j DNAT --to-destination 169.254.7.7:10000`,
+			Explanation{Kind: KindHost, Listen: 10000}},
+		{`-d fd00:7::7/128 -p tcp -m comment --comment "ambassadord: any port of the host address to its listener" -j DNAT --to-destination [fd00:7::7]:10000`,
+			Explanation{Kind: KindHost, Listen: 10000}},
+		{`-d 10.0.0.0/8 -p tcp -m tcp --dport 80 -m comment --comment "ambassadord: web" -j REDIRECT --to-ports 61001`,
+			Explanation{Kind: KindUnknown, Listen: 61001}},
+	} {
+		got := Explain("AMBASSADORD", splitArgs(tt.rule))
+		if older := strings.Contains(got.Why, "an older version"); older != (tt.want.Kind != KindUnknown) {
+			t.Errorf("%s: %q", tt.rule, got.Why)
+		}
+		got.Why = ""
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", tt.rule, diff)
+		}
+	}
+}

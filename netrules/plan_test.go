@@ -27,7 +27,7 @@ const dockerRules = builtin + `-N DOCKER_OUTPUT
 const (
 	ourJump  = "-A OUTPUT -m comment --comment ambassadord -j AMBASSADORD\n"
 	ourDNS   = "-A AMBASSADORD -d 127.0.0.11/32 -m comment --comment \"ambassadord: leave the DNS of Docker alone\" -j RETURN\n"
-	ourRedis = "-A AMBASSADORD -d 127.0.0.0/8 -p tcp -m tcp --dport 6379 -m comment --comment \"ambassadord: web\" -j REDIRECT --to-ports 15001\n"
+	ourRedis = "-A AMBASSADORD -d 127.0.0.0/8 -p tcp -m tcp --dport 6379 --tcp-flags FIN,SYN,RST,ACK SYN -m comment --comment \"ambassadord: web\" -j REDIRECT --to-ports 15001\n"
 	ourMark  = "-A AMBASSADORD -m comment --comment \"ambassadord: this nat table was made by us\"\n"
 )
 

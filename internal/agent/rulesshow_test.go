@@ -45,7 +45,7 @@ func TestExplainRules(t *testing.T) {
 :MINE - [0:0]
 [9:540] -A OUTPUT -m comment --comment ambassadord -j AMBASSADORD
 [4:4] -A OUTPUT -j MINE
-[2:120] -A AMBASSADORD -d 127.0.0.0/8 -p tcp -m tcp --dport 6379 -m comment --comment "ambassadord: web (3f2a) label connect.6379" -j REDIRECT --to-ports 61000
+[2:120] -A AMBASSADORD -d 127.0.0.0/8 -p tcp -m tcp --dport 6379 --tcp-flags FIN,SYN,RST,ACK SYN -m comment --comment "ambassadord: web (3f2a) label connect.6379" -j REDIRECT --to-ports 61000
 [1:1] -A AMBASSADORD -j DROP
 [0:0] -A AMBASSADORD_OLD -d 127.0.0.0/8 -p tcp -m tcp --dport 80 -m comment --comment "ambassadord: old" -j REDIRECT --to-ports 9
 COMMIT

@@ -29,6 +29,14 @@ const Table = "ambassadord-advance"
 // register is what every rule works with.
 const register = unix.NFT_REG_1
 
+// The flags of a TCP header that say whether it opens a connection, and where they stand
+// (RFC 9293).
+const (
+	tcpFlags = 13
+
+	fin, syn, rst, ack = 0x01, 0x02, 0x04, 0x10
+)
+
 // Redirect redirects what is dialled inside ns at a loopback address of families
 // and at one of ports to listen, until the table is closed. A kernel without
 // nftables, or before 5.12, has no means for it.
@@ -71,6 +79,11 @@ func fill(t *owned.Table, families []netrules.Family, listen uint16, ports []net
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{unix.IPPROTO_TCP}},
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Lookup{SourceRegister: register, SetName: declared.Name, SetID: declared.ID},
+		// A segment that opens a connection, and no other: the rule is younger than what is
+		// under way in there (see netrules.Redirect).
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlags, Len: 1},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{fin | syn | rst | ack}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{syn}},
 		&expr.Immediate{Register: register, Data: binaryutil.BigEndian.PutUint16(listen)},
 		&expr.Redir{RegisterProtoMin: register},
 	}

@@ -29,6 +29,11 @@ fails when the page and the program differ.
   iptables-restore each: whenever either is interrupted, all of it is there or none.
 - What is there already is left alone; what differs is set right again. A jump that
   our hook has to a chain of an earlier daemon goes.
+- A rule that leads to us matches the segment that opens a connection, SYN without FIN, RST
+  and ACK, and no other: a connection that is older than the rule goes on as it was. Rules
+  of an older version, which matched any, are replaced by the next apply or repair. What came
+  by such a rule is translated for as long as the kernel tracks it; whoever deletes its entry
+  (` + "`conntrack -F`" + `) breaks it.
 - No chain that is not ours is ever flushed, and no rule of others changed or moved.
 - The packet filter is the one that Docker uses on this host, nf_tables or legacy.
   What an earlier daemon left of ours in the other one is removed.

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -121,8 +122,11 @@ func (p *property) read(t *testing.T) netrules.State {
 }
 
 func (p *property) desired() netrules.Chain {
-	if p.rand.IntN(4) == 0 {
+	switch p.rand.IntN(6) {
+	case 0:
 		return netrules.Link(p.f, listenPort)
+	case 1:
+		return netrules.Host(p.f, netip.MustParseAddr(hostAddrs[p.f]), listenPort)
 	}
 	var ports []uint16
 	for range p.rand.IntN(5) {
@@ -261,8 +265,9 @@ func (p *property) start() string {
 				`-m comment --comment "ambassadord: this nat table was made by us"`,
 				"-d " + prefix + ` -m comment --comment "ambassadord: leave the DNS of Docker alone" -j RETURN`,
 				"-p tcp -m tcp --dport 6379 -m comment --comment \"ambassadord: web's\" -j REDIRECT --to-ports 15001",
+				"-p tcp -m tcp --dport 6379 --tcp-flags FIN,SYN,RST,ACK SYN -m comment --comment \"ambassadord: web's\" -j REDIRECT --to-ports 15001",
 				"-j ACCEPT",
-			}[p.rand.IntN(4)])
+			}[p.rand.IntN(5)])
 		}
 	}
 	if p.rand.IntN(8) == 0 && len(chains) == 0 && len(rules) == 0 {
