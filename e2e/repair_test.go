@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/dockertest"
+	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 )
@@ -75,6 +76,45 @@ func TestRepair(t *testing.T) {
 				t.Errorf("the rules after the repair:\n%s\nwant one jump", text)
 			}
 		})
+	}
+}
+
+// TestTwoFlushes has somebody flush the whole ruleset of a container, and later its nat table:
+// what keeps connections tracked over the second comes back after the first.
+func TestTwoFlushes(t *testing.T) {
+	rules, err := iptables.New(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	interval := repairInterval.String()
+	if rules.Told() {
+		interval = "1h"
+	}
+	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
+	d := start(t, "run", "--mode", "redirect", "--repair-interval", interval)
+	c := declaring(t, map[int]string{6379: backend})
+	d.attached(c.name)
+	for range 2 {
+		poll(t, 10*time.Second, "a new connection", func() error { return connects(c) })
+		netlab.RunIn(t, c.ns, "nft", "flush", "ruleset")
+		poll(t, 10*time.Second, "rules and anchor", func() error {
+			if text := netlab.RunIn(t, c.ns, "nft", "--debug=netlink", "list", "ruleset"); strings.Count(text, "jump AMBASSADORD") != 1 || strings.Count(text, "ct load state") != 1 {
+				return fmt.Errorf("there are:\n%s", text)
+			}
+			return connects(c)
+		})
+		live := dialIn(t, c.ns, "127.0.0.1:6379")
+		if err := pingPong(live); err != nil {
+			t.Fatal(err)
+		}
+		netlab.RunIn(t, c.ns, "iptables", "-t", "nat", "-F")
+		if err := pingPong(live); err != nil {
+			t.Errorf("a live connection right after a flush of nat: %v", err)
+		}
+	}
+	d.stop()
+	if text := netlab.RunIn(t, c.ns, "nft", "list", "ruleset"); strings.Contains(strings.ToLower(text), "ambassadord") {
+		t.Errorf("left behind:\n%s", text)
 	}
 }
 

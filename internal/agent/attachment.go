@@ -48,7 +48,7 @@ type attachment struct {
 	presence
 	verified map[netrules.Family]verified
 	direct   map[netip.AddrPort]context.CancelFunc // the sockets of mode listen
-	anchored bool
+	anchored anchored
 	logged   string // the last failure that was logged
 	attached bool
 	borrowed []context.CancelFunc // sockets of the daemon before us in another mode
@@ -241,21 +241,8 @@ func (at *attachment) redirect(ctx context.Context, families []netrules.Family, 
 			return fmt.Errorf("rules for %s: %w", f, err)
 		}
 	}
-	return at.anchor()
-}
-
-// anchor sees to it, once, that connections survive when somebody else takes our
-// rules away. A kernel that has no means for it does without.
-func (at *attachment) anchor() error {
-	if at.anchored {
-		return nil
-	}
-	err := anchor.Set(at.ns)
-	at.anchored = err == nil || errors.Is(err, anchor.ErrUnsupported)
-	if at.anchored {
-		return nil
-	}
-	return err
+	at.anchor()
+	return nil
 }
 
 // redirectPorts are the ports that n's clients declared, each with whose it is.

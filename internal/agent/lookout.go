@@ -82,7 +82,7 @@ func (at *attachment) untouched(ctx context.Context) bool {
 	defer at.turn()()
 	// Who is told has the nft variant, which has one fingerprint for all families.
 	mark, err := at.agent.rules.Fingerprint(ctx, at.ns, netrules.IPv4)
-	if err != nil {
+	if err != nil || at.anchored.adrift(mark) {
 		return false
 	}
 	for _, was := range at.verified {

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/ambassadord/ambassadord/internal/config"
@@ -49,6 +50,20 @@ func TestUntouched(t *testing.T) {
 		look(at)
 		if !at.untouched(h.ctx) {
 			t.Error("rules that were repaired count as touched")
+		}
+	}
+
+	for _, harm := range []string{"delete table inet ambassadord", "flush ruleset"} {
+		h.lab.Run(t, "", "nft", harm)
+		if at.untouched(h.ctx) {
+			t.Errorf("after %q the rules count as untouched", harm)
+		}
+		look(at)
+		if text := h.lab.Run(t, "", "nft", "--debug=netlink", "list", "ruleset"); strings.Count(text, "ct load state") != 1 || strings.Count(text, "jump AMBASSADORD") != 2 {
+			t.Errorf("after %q and a look there is:\n%s", harm, text)
+		}
+		if !at.untouched(h.ctx) {
+			t.Errorf("after %q and a look the rules count as touched", harm)
 		}
 	}
 

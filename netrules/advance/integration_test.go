@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -69,6 +71,14 @@ func TestHandOverToIptables(t *testing.T) {
 	}
 	if _, err := Redirect(lab.NS(), families, listen, ports); err == nil {
 		t.Error("there are two of them")
+	}
+
+	// Nobody else can take it away before iptables has caught up.
+	for _, harm := range []string{"flush ruleset", "delete table inet " + Table, "flush table inet " + Table} {
+		_ = lab.NS().Do(func() error { return exec.Command("nft", harm).Run() }) // which it may refuse
+		if text := lab.Run(t, "", "nft", "list", "ruleset"); strings.Count(text, "redirect to") != 2 {
+			t.Errorf("after %q there is:\n%s", harm, text)
+		}
 	}
 
 	live := map[netrules.Family][2]net.Conn{}

@@ -25,18 +25,27 @@ import (
 // Table is the name of our table, of the family inet.
 const Table = "ambassadord"
 
+// chainName is the one chain of the table.
+const chainName = "keep-tracking"
+
 // ErrUnsupported says that this kernel has no nftables, or none that we may use.
 var ErrUnsupported = errors.New("no nftables here")
 
-// Set puts the anchor into ns. It may be called again and again.
-func Set(ns *netns.Namespace) error {
-	err := ns.Do(func() error {
+// Set puts the anchor into ns, unless it is there, and reports whether it had to. It may be
+// called again and again: whoever flushes a namespace's whole ruleset takes the anchor along.
+func Set(ns *netns.Namespace) (changed bool, err error) {
+	err = ns.Do(func() error {
+		there, err := stands()
+		if there || err != nil {
+			return err
+		}
+		changed = true
 		conn, err := nftables.New()
 		if err != nil {
 			return err
 		}
 		table := conn.AddTable(&nftables.Table{Name: Table, Family: nftables.TableFamilyINet})
-		chain := conn.AddChain(&nftables.Chain{Name: "keep-tracking", Table: table})
+		chain := conn.AddChain(&nftables.Chain{Name: chainName, Table: table})
 		conn.FlushChain(chain)
 		// Loading the state of a connection is all it takes: the expression holds
 		// connection tracking as long as the rule exists.
@@ -45,7 +54,7 @@ func Set(ns *netns.Namespace) error {
 		}})
 		return conn.Flush()
 	})
-	return explain("set", ns, err)
+	return changed && err == nil, explain("set", ns, err)
 }
 
 // Drop takes the anchor out of ns. That there is none is no error.

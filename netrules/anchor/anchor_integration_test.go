@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 
@@ -44,9 +46,9 @@ func TestConnectionsSurviveAFlush(t *testing.T) {
 				}
 			}()
 			before := netlab.Save(t, lab.NS(), f)
-			for range 3 { // again and again is the same as once
-				if err := Set(lab.NS()); err != nil {
-					t.Fatal(err)
+			for i := range 3 { // again and again is the same as once
+				if changed, err := Set(lab.NS()); err != nil || changed != (i == 0) {
+					t.Fatalf("set for the time %d: changed %v, %v", i+1, changed, err)
 				}
 			}
 			if after := netlab.Save(t, lab.NS(), f); after != before {
@@ -77,6 +79,61 @@ func TestConnectionsSurviveAFlush(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSetAgain: the anchor is put back whatever somebody has done to it, and what is as it
+// should be is let be: each transaction is one that others are told of.
+func TestSetAgain(t *testing.T) {
+	lab := netlab.New(t)
+	for _, tt := range []struct {
+		harm    string
+		changed bool
+	}{
+		{"", true},
+		{"", false},
+		{"flush ruleset", true},
+		{"delete table inet ambassadord", true},
+		{"flush table inet ambassadord", true},
+		{"flush chain inet ambassadord keep-tracking", true},
+		{"flush chain inet ambassadord keep-tracking; add rule inet ambassadord keep-tracking accept", true},
+		{"add rule inet ambassadord keep-tracking counter", false},
+		{"add chain inet ambassadord more; add rule inet ambassadord more jump keep-tracking", false},
+		{"delete table inet ambassadord; add table inet ambassadord; add chain inet ambassadord keep-tracking { type filter hook input priority 0; }", true},
+		{"add table ip others; add chain ip others forward", false},
+	} {
+		if tt.harm != "" {
+			lab.Run(t, "", "nft", tt.harm)
+		}
+		before := generation(t, lab)
+		if changed, err := Set(lab.NS()); err != nil || changed != tt.changed {
+			t.Errorf("after %q: changed %v, %v; want %v", tt.harm, changed, err, tt.changed)
+		}
+		if after := generation(t, lab); (after != before) != tt.changed {
+			t.Errorf("after %q: generation %d, and then %d", tt.harm, before, after)
+		}
+		if text := lab.Run(t, "", "nft", "--debug=netlink", "list", "ruleset"); !strings.Contains(text, "ct load state") {
+			t.Errorf("after %q no rule asks for connection tracking:\n%s", tt.harm, text)
+		}
+	}
+	// Many rules in our chain are not read.
+	var many strings.Builder
+	for range 20_000 {
+		many.WriteString("add rule inet ambassadord keep-tracking accept\n")
+	}
+	lab.Run(t, many.String(), "nft", "-f", "-")
+	began := time.Now()
+	if _, err := Set(lab.NS()); err != nil || time.Since(began) > time.Second/2 {
+		t.Errorf("with many rules in our chain: %v after %s", err, time.Since(began))
+	}
+}
+
+func generation(t *testing.T, lab *netlab.Lab) uint64 {
+	t.Helper()
+	mark, err := iptables.Generation(lab.NS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mark
 }
 
 func echo(t *testing.T, conn net.Conn, when string) {

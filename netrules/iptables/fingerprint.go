@@ -47,6 +47,17 @@ func (r *Rules) Fingerprint(ctx context.Context, ns *netns.Namespace, f netrules
 	return value, nil
 }
 
+// Generation returns a number that is another one whenever any nftables rule of a namespace
+// may have changed, whatever made it; a nil namespace is the process's own. A kernel without
+// nftables has none.
+func Generation(ns *netns.Namespace) (uint64, error) {
+	value, err := within(ns, nftGeneration)
+	if err != nil {
+		return 0, fmt.Errorf("generation of the rules in %s: %w", where(ns), err)
+	}
+	return value, nil
+}
+
 // nftGeneration returns the ID of the ruleset's generation in the calling thread's
 // namespace: the kernel sets another one with each transaction.
 func nftGeneration() (uint64, error) {
