@@ -25,6 +25,9 @@ type Change struct {
 	Op     Op
 	Chain  string
 	Args   []string // the rule, for Append, Insert and Delete
+	// Handle is how nftables numbers the rule to Delete, where that is not told by Args: a
+	// rule that iptables cannot print. 0 for all others.
+	Handle uint64
 }
 
 // String returns the change as the command that would make it.
@@ -70,26 +73,32 @@ func Plan(desired Chain, current State) []Change {
 		}
 	}
 
+	unhook := func(j JumpState) Change {
+		c := change(Delete, j.Chain, j.Args)
+		c.Handle = j.Handle
+		return c
+	}
 	jump := desired.Jump().Args()
+	jumps := current.jumpsToOurs()
 	hooked := false
 	var extra []Change
-	for _, j := range current.Jumps(desired.Name) {
+	for _, j := range jumps[desired.Name] {
 		switch {
 		case j.Chain == desired.Name:
 			// A jump of our chain to itself went with the refill above.
 		case !hooked && j.Chain == desired.Hook && slices.Equal(j.Args, jump):
 			hooked = true
 		default:
-			extra = append(extra, change(Delete, j.Chain, j.Args))
+			extra = append(extra, unhook(j))
 		}
 	}
 	for _, name := range current.Ours() {
 		if name == desired.Name {
 			continue
 		}
-		for _, j := range current.Jumps(name) {
+		for _, j := range jumps[name] {
 			if j.Chain == desired.Hook {
-				extra = append(extra, change(Delete, j.Chain, j.Args))
+				extra = append(extra, unhook(j))
 			}
 		}
 	}
@@ -107,11 +116,17 @@ func Plan(desired Chain, current State) []Change {
 // already translated go on. It is the first part of [PlanRemove].
 func PlanUnhook(current State) []Change {
 	var changes []Change
-	ours := current.Ours()
+	ours, jumps := current.Ours(), current.jumpsToOurs()
+	is := map[string]bool{}
 	for _, name := range ours {
-		for _, j := range current.Jumps(name) {
-			if !slices.Contains(ours, j.Chain) { // the others go with their chain's rules
-				changes = append(changes, removal(current, Delete, j.Chain, j.Args))
+		is[name] = true
+	}
+	for _, name := range ours {
+		for _, j := range jumps[name] {
+			if !is[j.Chain] { // the others go with their chain's rules
+				c := removal(current, Delete, j.Chain, j.Args)
+				c.Handle = j.Handle
+				changes = append(changes, c)
 			}
 		}
 	}
@@ -135,11 +150,14 @@ func removal(current State, op Op, chain string, args []string) Change {
 
 // RestoreScript returns changes to one table as input for
 // `iptables-restore --noflush`, which makes them in one transaction: nobody sees
-// a chain half filled.
+// a chain half filled. What goes by its Handle it knows no words for, and leaves out.
 func RestoreScript(table string, changes []Change) string {
 	var b strings.Builder
 	b.WriteString("*" + table + "\n")
 	for _, c := range changes {
+		if c.Handle != 0 {
+			continue
+		}
 		switch c.Op {
 		case NewChain, Flush:
 			// With --noflush this line makes the chain, or empties it if it is there.

@@ -152,9 +152,6 @@ func TestParseState(t *testing.T) {
 			t.Errorf("Exists = %v for\n%s", s.Exists, text)
 		}
 	}
-	if !parse(t, builtin).Bare() || parse(t, dockerRules).Bare() || parse(t, "-P OUTPUT DROP\n").Bare() {
-		t.Error("Bare is wrong")
-	}
 	for _, bad := range []string{
 		"*mangle", ":OUTPUT", ": ACCEPT", ":A - [0:0]\n:A - [0:0]", "[1:1]", "[1:x] -A A -j B", ":A - [0:0]\n-A A -j B\n[1:1] -A A -j B",
 		"-N", "-A NOWHERE -j RETURN", "-N A\n-N A", "what is this", "-N A\n-A A --comment \"open"} {
@@ -183,5 +180,32 @@ func TestPlanLeavesItsArgumentsAlone(t *testing.T) {
 		return a.Name == b.Name && len(a.Rules) == len(b.Rules)
 	}) {
 		t.Error("Plan changed what it was given")
+	}
+}
+
+// TestNumberedJumps: a rule that is known by its number alone is deleted by that, and no
+// script of iptables has it.
+func TestNumberedJumps(t *testing.T) {
+	state := State{Family: IPv4, Table: "nat", Exists: true, Chains: []ChainState{
+		{Name: "OUTPUT", Policy: "ACCEPT", Rules: [][]string{{"-j", "AMBASSADORD"}, {"-j", "AMBASSADORD"}}, Handles: []uint64{7, 9}},
+		{Name: "AMBASSADORD"},
+	}}
+	for name, changes := range map[string][]Change{
+		"plan":   Plan(Redirect(IPv4, 15001, []Port{{6379, "web"}}), state),
+		"unhook": PlanUnhook(state),
+		"remove": PlanRemove(state),
+	} {
+		var handles []uint64
+		for _, c := range changes {
+			if c.Handle != 0 {
+				handles = append(handles, c.Handle)
+			}
+		}
+		if diff := cmp.Diff([]uint64{7, 9}, handles); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", name, diff)
+		}
+		if script := RestoreScript("nat", changes); strings.Contains(script, "-D ") {
+			t.Errorf("%s:\n%s", name, script)
+		}
 	}
 }

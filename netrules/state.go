@@ -15,6 +15,9 @@ type State struct {
 	// alone can prove that a table exists but never that it does not.
 	Exists bool
 	Chains []ChainState
+	// Unlisted says why the table could not be listed as a whole, nil if it could. Then
+	// Chains are those of ours, and of others' those that lead there, with no rule besides.
+	Unlisted error
 }
 
 // ChainState is one chain of a State.
@@ -23,6 +26,7 @@ type ChainState struct {
 	Policy   string     // "ACCEPT" and so on for a built-in chain, "" for any other
 	Rules    [][]string // the arguments of each rule, unquoted, without "-A NAME"
 	Counters []Counters // of each rule; empty if the text had none
+	Handles  []uint64   // how nftables numbers each rule; empty if a rule is told by its arguments
 }
 
 // Counters is how much a rule has matched since it was made.
@@ -32,8 +36,9 @@ type Counters struct {
 
 // JumpState is a rule that leads to another chain.
 type JumpState struct {
-	Chain string   // where the rule stands
-	Args  []string // the rule
+	Chain  string   // where the rule stands
+	Args   []string // the rule
+	Handle uint64   // its number, 0 if it is told by its arguments
 }
 
 // ParseState reads the output of `iptables -t TABLE -S` or, with counters, of
@@ -134,29 +139,38 @@ func (s State) Ours() []string {
 
 // Jumps returns the rules, of any chain, that jump or go to the named chain.
 func (s State) Jumps(name string) []JumpState {
-	var jumps []JumpState
+	return s.jumpsTo(func(target string) bool { return target == name })[name]
+}
+
+// jumpsTo returns the rules that lead to chains which want names, by their names. Whoever has
+// NET_ADMIN in there may have made thousands of either, so it looks through them once.
+func (s State) jumpsTo(want func(name string) bool) map[string][]JumpState {
+	jumps := map[string][]JumpState{}
 	for _, c := range s.Chains {
-		for _, args := range c.Rules {
-			if Target(args) == name {
-				jumps = append(jumps, JumpState{Chain: c.Name, Args: args})
+		for i, args := range c.Rules {
+			target := Target(args)
+			if !want(target) {
+				continue
 			}
+			j := JumpState{Chain: c.Name, Args: args}
+			if i < len(c.Handles) {
+				j.Handle = c.Handles[i]
+			}
+			jumps[target] = append(jumps[target], j)
 		}
 	}
 	return jumps
+}
+
+// jumpsToOurs are the rules that lead to chains with our prefix, by those.
+func (s State) jumpsToOurs() map[string][]JumpState {
+	return s.jumpsTo(func(name string) bool { return strings.HasPrefix(name, ChainPrefix) })
 }
 
 // MadeTable reports whether one of our chains carries the marker that says the
 // table was made by us.
 func (s State) MadeTable() bool {
 	return slices.ContainsFunc(s.Chains, func(c ChainState) bool { return c.ours() && c.marked() })
-}
-
-// Bare reports whether there is nothing in the table but built-in chains that
-// hold no rule and accept what passes.
-func (s State) Bare() bool {
-	return !slices.ContainsFunc(s.Chains, func(c ChainState) bool {
-		return c.Policy != "ACCEPT" || len(c.Rules) > 0
-	})
 }
 
 func (c ChainState) ours() bool {

@@ -130,6 +130,7 @@ type plannedJSON struct {
 	Chain     string     `json:"chain"`
 	Changes   int        `json:"changes"`
 	Lines     []lineJSON `json:"lines"`
+	Unlisted  string     `json:"unlisted,omitempty"`
 }
 
 type lineJSON struct {
@@ -148,7 +149,7 @@ func (all *planned) add(p agent.Planned) {
 	}
 	j := plannedJSON{
 		Client: p.Client, ID: p.ID, Namespace: p.Namespace, Family: p.Family.String(),
-		Chain: p.Chain.Name, Changes: p.Changes, Lines: []lineJSON{},
+		Chain: p.Chain.Name, Changes: p.Changes, Lines: []lineJSON{}, Unlisted: unlisted(p.Unlisted),
 	}
 	for _, l := range p.Diff {
 		j.Lines = append(j.Lines, lineJSON{Sign: string(l.Sign), Rule: l.Text})
@@ -163,6 +164,9 @@ func (all *planned) print(o *output, w io.Writer, err error) error {
 			who = "this network namespace"
 		}
 		fmt.Fprintf(w, "# %s, %s: %d changes\n", who, p.Family, p.Changes)
+		if p.Unlisted != "" {
+			fmt.Fprintf(w, "# %s\n", p.Unlisted)
+		}
 		for _, l := range p.Lines {
 			fmt.Fprintf(w, "%s %s\n", l.Sign, l.Rule)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
 func rulesShowCommand() *cobra.Command {
@@ -45,6 +46,7 @@ type shownJSON struct {
 	Variant   string       `json:"variant"`
 	Rules     []ruleJSON   `json:"rules"`
 	Orphans   []orphanJSON `json:"orphans"`
+	Unlisted  string       `json:"unlisted,omitempty"`
 }
 
 type ruleJSON struct {
@@ -80,14 +82,30 @@ func shown(s agent.Shown) shownJSON {
 	for _, o := range s.Orphans {
 		j.Orphans = append(j.Orphans, orphanJSON(o))
 	}
+	j.Unlisted = unlisted(s.Unlisted)
 	return j
+}
+
+// unlisted is why a table could not be listed, and what to do about it, in one line.
+func unlisted(err error) string {
+	if err == nil {
+		return ""
+	}
+	return fmt.Sprintf("%v; %s", err, hint.Of(err))
 }
 
 func printShown(w io.Writer, s shownJSON) {
 	fmt.Fprintf(w, "# %s, %s (%s)\n", s.Namespace, s.Family, s.Variant)
+	if s.Unlisted != "" {
+		fmt.Fprintf(w, "# %s\n", s.Unlisted)
+	}
 	for _, r := range s.Rules {
 		fmt.Fprintf(w, "%s\n", r.Rule)
-		fmt.Fprintf(w, "    %d packets, %d bytes", r.Packets, r.Bytes)
+		if s.Unlisted != "" {
+			fmt.Fprint(w, "    not counted")
+		} else {
+			fmt.Fprintf(w, "    %d packets, %d bytes", r.Packets, r.Bytes)
+		}
 		if r.Client != "" {
 			fmt.Fprintf(w, "; %s (%s)", r.Client, r.ID)
 		}

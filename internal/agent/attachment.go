@@ -47,6 +47,7 @@ type attachment struct {
 	// What follows belongs to run, and after it to release.
 	presence
 	verified map[netrules.Family]verified
+	unlisted unlisted
 	direct   map[netip.AddrPort]context.CancelFunc // the sockets of mode listen
 	anchored anchored
 	logged   string // the last failure that was logged
@@ -280,17 +281,21 @@ func (at *attachment) applyRules(ctx context.Context, f netrules.Family, ports [
 	if at.verified[f] == now {
 		return nil // nobody has touched anything since we looked
 	}
-	changes, err := at.agent.rules.Apply(ctx, at.ns, chain)
+	applied, err := at.agent.rules.Ensure(ctx, at.ns, chain)
+	if err == nil {
+		owner := at.desired.Load().Owner
+		at.unlisted.tell(at.agent.log, f, applied.Unlisted, "cannot list all rules of a container", "client", owner.Name, "id", owner.ShortID())
+	}
 	switch {
 	case err != nil:
 		delete(at.verified, f)
 		return notUnsupported(f, err)
-	case len(changes) == 0:
+	case len(applied.Changes) == 0:
 		at.verified[f] = now
 	case at.verified[f].chain == now.chain:
 		owner := at.desired.Load().Owner
 		at.agent.log.Warn("repaired the rules of a container", "client", owner.Name, "id", owner.ShortID(),
-			"family", f.String(), "changes", len(changes))
+			"family", f.String(), "changes", len(applied.Changes))
 	}
 	return nil
 }

@@ -41,6 +41,7 @@ type door struct {
 	addr     netip.Addr
 	listener *net.TCPListener
 	verified uint64 // the mark of the rules when they were found in order
+	unlisted unlisted
 }
 
 func (d *door) chain() netrules.Chain {
@@ -191,14 +192,15 @@ func (h *host) repair(ctx context.Context, d *door, due bool) error {
 	if err != nil || mark == d.verified {
 		return err
 	}
-	changes, err := h.agent.rules.Apply(ctx, nil, d.chain())
-	switch {
-	case err != nil:
+	applied, err := h.agent.rules.Ensure(ctx, nil, d.chain())
+	if err != nil {
 		return err
-	case len(changes) == 0:
+	}
+	d.unlisted.tell(h.agent.log, d.family, applied.Unlisted, "cannot list all rules of this host")
+	if len(applied.Changes) == 0 {
 		d.verified = mark
-	default:
-		h.agent.log.Warn("repaired the rules of mode host", "address", d.addr.String(), "changes", len(changes))
+	} else {
+		h.agent.log.Warn("repaired the rules of mode host", "address", d.addr.String(), "changes", len(applied.Changes))
 	}
 	return nil
 }

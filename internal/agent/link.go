@@ -30,6 +30,7 @@ type link struct {
 	accept   func() // begins to
 	stop     context.CancelFunc
 	done     chan struct{} // closed when keep has returned
+	unlisted unlisted
 }
 
 // startLink listens on the link port and redirects every port of our addresses
@@ -145,7 +146,11 @@ func (l *link) repair(ctx context.Context, f netrules.Family, verified map[netru
 	if err == nil && verified[f] == mark {
 		return // nobody has touched anything since we looked
 	}
-	changes, err := l.agent.rules.Apply(ctx, nil, netrules.Link(f, l.agent.cfg.Port))
+	applied, err := l.agent.rules.Ensure(ctx, nil, netrules.Link(f, l.agent.cfg.Port))
+	changes := applied.Changes
+	if err == nil {
+		l.unlisted.tell(l.agent.log, f, applied.Unlisted, "cannot list all rules of this network namespace")
+	}
 	switch {
 	case err != nil && ctx.Err() == nil:
 		l.agent.log.Error("cannot repair the rules of mode link; trying again", "family", f.String(), "error", err)

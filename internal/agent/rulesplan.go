@@ -36,6 +36,7 @@ type Planned struct {
 	Changes   int
 	Diff      []netrules.DiffLine
 	Err       error // why it cannot be known, or was not done
+	Unlisted  error // nil, or why no more than ours could be read; it carries a hint
 }
 
 // PlanRules reports what Run, in the wanted mode, would have in each network
@@ -89,7 +90,7 @@ func (w wantedIn) plan(ctx context.Context, rules *iptables.Rules, report func(P
 		if f == netrules.IPv6 && errors.Is(err, iptables.ErrUnsupported) {
 			continue
 		}
-		p.Family, p.Err = f, err
+		p.Family, p.Err, p.Unlisted = f, err, state.Unlisted
 		if err == nil {
 			p.Chain = w.chain(state)
 			changes := netrules.Plan(p.Chain, state)

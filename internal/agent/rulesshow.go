@@ -21,6 +21,9 @@ type Shown struct {
 	Variant   iptables.Variant
 	Rules     []ShownRule
 	Orphans   []Orphan
+	// Unlisted is nil, or says why iptables cannot list the table: then there is no more here
+	// than ours, without counters. It carries a hint.
+	Unlisted error
 }
 
 // ShownRule is a rule in a chain of ours, or one that leads to such a chain. Whose
@@ -84,7 +87,7 @@ func showRulesIn(ctx context.Context, rules *iptables.Rules, ns *netns.Namespace
 	if err != nil {
 		return shown, err
 	}
-	shown.Rules = explainRules(state)
+	shown.Rules, shown.Unlisted = explainRules(state), state.Unlisted
 	shown.Orphans = append(shown.Orphans, orphans(state, listening)...)
 	return shown, nil
 }

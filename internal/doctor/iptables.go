@@ -79,6 +79,9 @@ func countRules(ctx context.Context, v iptables.Variant) (natRules, error) {
 		for _, c := range state.Chains {
 			n.rules += len(c.Rules)
 		}
+		if state.Unlisted != nil {
+			n.rules++ // one at least: that which keeps iptables from listing the others
+		}
 	}
 	return n, nil
 }

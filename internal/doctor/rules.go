@@ -20,6 +20,7 @@ type leftovers struct {
 	looked int      // namespaces that were looked into
 	ours   int      // those of them with chains of ours
 	stale  []string // those whose chains lead to a port where nobody listens
+	blind  []string // those in which iptables cannot list what others have, and whose they are
 	locked bool     // a daemon runs, in whatever namespace
 	err    error    // why not all that could be opened were looked into
 	hidden error    // why some could not be opened
@@ -65,6 +66,9 @@ func judgeLeftovers(l leftovers, ptrace bool) Result {
 	case len(l.stale) > 0 && !l.locked:
 		return warn("remove them: ambassadord rules remove",
 			"a daemon that is gone left rules behind, which break connections, in %s", strings.Join(l.stale, ", "))
+	case len(l.blind) > 0:
+		return warn("ours are kept in order, and removed, all the same; see which rule it is with nft list ruleset in there, and let whoever adds it have a table of its own",
+			"iptables cannot list the nat table, because of a rule that it has no words for, in %s", strings.Join(l.blind, ", "))
 	case unseen != nil:
 		return undone(fmt.Errorf("looked into %d network namespaces, not all: %w", l.looked, unseen))
 	case l.ours == 0:
@@ -93,11 +97,14 @@ func (s *search) all(ctx context.Context) leftovers {
 
 // one adds what it finds in a namespace to l.
 func (s *search) one(ctx context.Context, ns *netns.Namespace, l *leftovers) error {
-	chains, err := s.chains(ctx, ns)
+	chains, blind, err := s.chains(ctx, ns)
 	if err != nil {
 		return err
 	}
 	l.looked++
+	if blind {
+		l.blind = append(l.blind, whose(ns, chains))
+	}
 	if len(chains) == 0 {
 		return nil
 	}
@@ -117,38 +124,50 @@ func (s *search) one(ctx context.Context, ns *netns.Namespace, l *leftovers) err
 	return nil
 }
 
-// chains are those of ours in a namespace, of both families and variants.
-func (s *search) chains(ctx context.Context, ns *netns.Namespace) ([]netrules.ChainState, error) {
-	var chains []netrules.ChainState
-	for _, f := range families() {
-		found, err := ours(ctx, s.rules, ns, f)
-		if err != nil {
-			return nil, err
+// whose names a namespace, by the container that our rules in there are for if they say.
+func whose(ns *netns.Namespace, chains []netrules.ChainState) string {
+	for _, c := range chains {
+		for _, args := range c.Rules {
+			if e := netrules.Explain(c.Name, args); e.Kind == netrules.KindRedirect && e.Owner != "" {
+				return fmt.Sprintf("%s: %s", ns.Path(), e.Owner)
+			}
 		}
-		chains = append(chains, found...)
+	}
+	return ns.Path()
+}
+
+// chains are those of ours in a namespace, of both families and variants; blind is whether
+// iptables cannot list what there is besides.
+func (s *search) chains(ctx context.Context, ns *netns.Namespace) (chains []netrules.ChainState, blind bool, err error) {
+	for _, f := range families() {
+		found, unlisted, err := ours(ctx, s.rules, ns, f)
+		if err != nil {
+			return nil, false, err
+		}
+		chains, blind = append(chains, found...), blind || unlisted
 		elsewhere, err := s.rules.Elsewhere(ns, f)
 		if err != nil && !errors.Is(err, iptables.ErrUnsupported) {
-			return nil, err
+			return nil, false, err
 		}
 		if len(elsewhere) == 0 || s.other == nil {
 			continue
 		}
-		if found, err = ours(ctx, s.other, ns, f); err != nil {
-			return nil, err
+		if found, unlisted, err = ours(ctx, s.other, ns, f); err != nil {
+			return nil, false, err
 		}
-		chains = append(chains, found...)
+		chains, blind = append(chains, found...), blind || unlisted
 	}
-	return chains, nil
+	return chains, blind, nil
 }
 
-// ours are the chains of ours that one variant holds.
-func ours(ctx context.Context, rules *iptables.Rules, ns *netns.Namespace, f netrules.Family) ([]netrules.ChainState, error) {
+// ours are the chains of ours that one variant holds, and whether it cannot list the rest.
+func ours(ctx context.Context, rules *iptables.Rules, ns *netns.Namespace, f netrules.Family) ([]netrules.ChainState, bool, error) {
 	state, err := rules.Read(ctx, ns, f)
 	if errors.Is(err, iptables.ErrUnsupported) {
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var chains []netrules.ChainState
 	for _, name := range state.Ours() {
@@ -156,7 +175,7 @@ func ours(ctx context.Context, rules *iptables.Rules, ns *netns.Namespace, f net
 			chains = append(chains, c)
 		}
 	}
-	return chains, nil
+	return chains, state.Unlisted != nil, nil
 }
 
 // destinations are the ports that a chain's rules send connections to.

@@ -35,6 +35,10 @@ fails when the page and the program differ.
   by such a rule is translated for as long as the kernel tracks it; whoever deletes its entry
   (` + "`conntrack -F`" + `) breaks it.
 - No chain that is not ours is ever flushed, and no rule of others changed or moved.
+- A rule that iptables has no words for, which somebody adds by nft to this table, keeps
+  iptables from listing it. Then nftables is asked which chains of ours there are and what
+  leads to them; they are kept in order and removed all the same, in two transactions. The
+  log, rules show and doctor say where that is so.
 - The packet filter is the one that Docker uses on this host, nf_tables or legacy.
   What an earlier daemon left of ours in the other one is removed.
 - Mode host has its addresses on lo besides, for as long as the daemon renews them,

@@ -257,36 +257,63 @@ func (r *Rules) Plan(ctx context.Context, ns *netns.Namespace, c netrules.Chain)
 // on an error, none. What an earlier daemon left of ours in the variant that is
 // not used is removed before.
 func (r *Rules) Apply(ctx context.Context, ns *netns.Namespace, c netrules.Chain) ([]netrules.Change, error) {
+	applied, err := r.Ensure(ctx, ns, c)
+	return applied.Changes, err
+}
+
+// Applied is what an Ensure found and did.
+type Applied struct {
+	Changes []netrules.Change
+	// Unlisted is nil, or wraps ErrUnlisted: somebody's rule keeps iptables from listing
+	// the table. The chain is as wanted all the same. It carries a hint.
+	Unlisted error
+}
+
+// Ensure is Apply, and says besides what could not be read.
+func (r *Rules) Ensure(ctx context.Context, ns *netns.Namespace, c netrules.Chain) (Applied, error) {
 	t, err := r.tool(c.Family)
 	if err != nil {
-		return nil, err
+		return Applied{}, err
 	}
-	changes, err := within(ns, func() ([]netrules.Change, error) {
+	applied, err := within(ns, func() (Applied, error) {
 		if _, err := r.clearOther(ctx, t); err != nil {
-			return nil, err
+			return Applied{}, err
 		}
 		state, err := t.read(ctx)
 		if err != nil {
-			return nil, err
+			return Applied{}, err
 		}
-		changes := netrules.Plan(c, state)
-		if len(changes) == 0 {
-			return nil, nil
+		applied := Applied{Changes: netrules.Plan(c, state), Unlisted: state.Unlisted}
+		if len(applied.Changes) == 0 {
+			return applied, nil
 		}
-		return changes, t.restoreAll(ctx, changes)
+		return applied, t.restoreAll(ctx, applied.Changes)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("apply chain %s (%s) in %s: %w", c.Name, c.Family, where(ns), err)
+		return Applied{}, fmt.Errorf("apply chain %s (%s) in %s: %w", c.Name, c.Family, where(ns), err)
 	}
-	return changes, nil
+	return applied, nil
 }
 
-// restoreAll makes changes in one transaction, in the calling thread's namespace.
+// restoreAll makes changes in one transaction, in the calling thread's namespace; those that
+// iptables has no words for come before, in one of their own.
 func (t *tool) restoreAll(ctx context.Context, changes []netrules.Change) error {
+	byNumber, others := numbered(changes)
+	if len(byNumber) > 0 {
+		if err := t.step("nftables"); err != nil {
+			return err
+		}
+		if err := t.deleteNumbered(byNumber); err != nil {
+			return err
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
 	if err := t.step(t.restore); err != nil {
 		return err
 	}
-	_, err := run(ctx, netrules.RestoreScript(natTable, changes), t.restore, "--noflush", "-w", t.wait)
+	_, err := run(ctx, netrules.RestoreScript(natTable, others), t.restore, "--noflush", "-w", t.wait)
 	return err
 }
 
@@ -314,12 +341,25 @@ func (t *tool) readBy(ctx context.Context, path string, args ...string) (netrule
 		}
 	}
 	out, err := run(ctx, "", path, args...)
-	if err != nil {
-		return netrules.State{}, err
+	var state netrules.State
+	if err == nil {
+		state, err = netrules.ParseState(t.family, natTable, out)
 	}
-	state, err := netrules.ParseState(t.family, natTable, out)
+	if err == nil {
+		// Some versions leave out what they cannot print, and succeed.
+		var missing []string
+		if missing, err = t.leftOut(state); err == nil && len(missing) > 0 {
+			err = fmt.Errorf("%s left out %s", filepath.Base(path), strings.Join(missing, ", "))
+		}
+	}
 	if err != nil {
-		return netrules.State{}, err
+		if t.variant == Legacy || ctx.Err() != nil {
+			return netrules.State{}, err
+		}
+		if exists, existsErr := nftTable(t.family); existsErr != nil || !exists {
+			return netrules.State{}, err
+		}
+		return t.readAround(ctx, err)
 	}
 	switch {
 	case state.Exists:

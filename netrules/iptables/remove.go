@@ -118,11 +118,20 @@ func (t *tool) hasNone() bool {
 	return len(ours(chains)) == 0
 }
 
-func equalChange(a, b netrules.Change) bool { return a.String() == b.String() }
+func equalChange(a, b netrules.Change) bool { return a.String() == b.String() && a.Handle == b.Handle }
 
 // unhook deletes jumps, one after the other.
 func (t *tool) unhook(ctx context.Context, changes []netrules.Change) error {
-	for _, c := range changes {
+	byNumber, others := numbered(changes)
+	if len(byNumber) > 0 {
+		if err := t.step("nftables"); err != nil {
+			return err
+		}
+		if err := t.deleteNumbered(byNumber); err != nil {
+			return err
+		}
+	}
+	for _, c := range others {
 		// go-iptables takes no context; each of its programs is bounded by the wait
 		// for the lock, and no further one is started.
 		if err := ctx.Err(); err != nil {

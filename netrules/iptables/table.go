@@ -29,7 +29,7 @@ const natTable = "nat"
 //
 // The kernel keeps a legacy table as long as the namespace, so there DropTable
 // does nothing.
-func (r *Rules) DropTable(ctx context.Context, ns *netns.Namespace, f netrules.Family) error {
+func (r *Rules) DropTable(_ context.Context, ns *netns.Namespace, f netrules.Family) error {
 	t, err := r.tool(f)
 	if err != nil {
 		return err
@@ -37,7 +37,7 @@ func (r *Rules) DropTable(ctx context.Context, ns *netns.Namespace, f netrules.F
 	if t.variant == Legacy {
 		return nil
 	}
-	_, err = within(ns, func() (struct{}, error) { return struct{}{}, t.dropTable(ctx) })
+	_, err = within(ns, func() (struct{}, error) { return struct{}{}, t.dropTable() })
 	if err != nil {
 		return fmt.Errorf("drop %s table %s in %s: %w", f, natTable, where(ns), err)
 	}
@@ -80,15 +80,8 @@ func nftFamily(f netrules.Family) nftables.TableFamily {
 	return nftables.TableFamilyIPv4
 }
 
-// dropTable runs in the namespace.
-func (t *tool) dropTable(ctx context.Context) error {
-	state, err := t.read(ctx)
-	if err != nil {
-		return err
-	}
-	if !state.Exists || !state.Bare() {
-		return nil
-	}
+// dropTable runs in the namespace. Whether the chains hold anything the kernel says.
+func (t *tool) dropTable() error {
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)

@@ -108,7 +108,7 @@ func (r *Rules) clearOther(ctx context.Context, t *tool) ([]string, error) {
 	other.before = t.before
 	removed, err := other.remove(ctx)
 	if err == nil && removed.MadeTable && variant == NFT {
-		err = other.dropTable(ctx)
+		err = other.dropTable()
 	}
 	return removed.Chains, err
 }

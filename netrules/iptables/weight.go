@@ -71,7 +71,10 @@ func (t *tool) heavy() (bool, error) {
 }
 
 // budget is how much may still be read before that is enough.
-type budget struct{ messages, bytes int }
+type budget struct {
+	messages, bytes int
+	each            func(syscall.NetlinkMessage) error // called with every message; may be nil
+}
 
 func (b *budget) spent() bool { return b.messages <= 0 || b.bytes <= 0 }
 
@@ -142,6 +145,12 @@ func (b *budget) count(answer []byte) (done bool, err error) {
 			return false, fmt.Errorf("list nftables: %w", errno)
 		}
 		b.messages--
+		if b.each == nil {
+			continue
+		}
+		if err := b.each(m); err != nil {
+			return false, err
+		}
 	}
 	return false, nil
 }

@@ -1,0 +1,299 @@
+package iptables
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/netrules"
+)
+
+// One rule that iptables has no words for, which nft adds to iptables' own table, and the nft
+// variant lists none of that table any more: iptables -S fails, and iptables-save leaves the
+// table out and succeeds (findings/iptables-save-says-nothing-and-succeeds.sh). So what an
+// iptables program has not listed is not taken for gone: nftables says which chains of ours
+// there are, and by which numbers the rules that lead to them go. A single chain iptables
+// lists and fills as before.
+
+// ErrUnlisted says that iptables cannot list the nat table of a namespace because of somebody
+// else's rule. Ours are read, repaired and removed all the same.
+var ErrUnlisted = errors.New("iptables cannot list the nat table")
+
+const (
+	// readOurs is how many chains of ours are read where the table cannot be listed, a
+	// process for each: there is one, or an old one beside it.
+	readOurs = 8
+	// maxRules is how many rules are looked through there.
+	maxRules = 500_000
+)
+
+// unlisted adds what to do about it.
+func unlisted(f netrules.Family, cause error) error {
+	family := "ip"
+	if f == netrules.IPv6 {
+		family = "ip6"
+	}
+	return hint.Wrap(fmt.Errorf("%w: %w", ErrUnlisted, cause),
+		"ours are kept in order, and removed, all the same; see which rule it is with nft list table "+family+" nat in that network namespace, and let whoever adds it have a table of its own")
+}
+
+// leftOut returns the chains of ours that a listing of the table has left out.
+func (t *tool) leftOut(s netrules.State) ([]string, error) {
+	if t.variant == Legacy {
+		return nil, nil
+	}
+	there, err := chainsIn(t.variant, t.family)
+	if err != nil {
+		return nil, err
+	}
+	listed := map[string]bool{}
+	for _, name := range s.Ours() {
+		listed[name] = true
+	}
+	return slices.DeleteFunc(ours(there), func(name string) bool { return listed[name] }), nil
+}
+
+// readAround reads what is ours in a table that iptables does not list, because of cause.
+func (t *tool) readAround(ctx context.Context, cause error) (netrules.State, error) {
+	s := netrules.State{Family: t.family, Table: natTable, Exists: true, Unlisted: unlisted(t.family, cause)}
+	all, err := nftChains(t.family)
+	if err != nil {
+		return s, err
+	}
+	found, err := findLeads(t.family)
+	if err != nil {
+		return s, err
+	}
+	read := 0
+	for _, c := range all {
+		if c.Table.Name != natTable {
+			continue
+		}
+		var state netrules.ChainState
+		switch {
+		case c.Hooknum == nil && strings.HasPrefix(c.Name, netrules.ChainPrefix):
+			state = netrules.ChainState{Name: c.Name}
+			if read++; read <= readOurs {
+				if state, err = t.readChain(ctx, c.Name, found.marked[c.Name]); err != nil {
+					return s, err
+				}
+			}
+		default:
+			if state = t.leading(ctx, c, found.leads[c.Name]); len(state.Rules) == 0 {
+				continue
+			}
+		}
+		s.Chains = append(s.Chains, state)
+	}
+	return s, nil
+}
+
+// readChain reads one chain of ours. What cannot be listed of one differs from whatever is
+// wanted; only the mark is kept, which says whose the table is.
+func (t *tool) readChain(ctx context.Context, name string, marked bool) (netrules.ChainState, error) {
+	out, err := run(ctx, "", t.path, "-t", natTable, "-S", name, "-w", t.wait)
+	if err == nil {
+		var s netrules.State
+		if s, err = netrules.ParseState(t.family, natTable, out); err == nil {
+			if c, ok := s.Chain(name); ok {
+				return c, nil
+			}
+		}
+	}
+	if ctx.Err() != nil {
+		return netrules.ChainState{}, err
+	}
+	c := netrules.ChainState{Name: name, Rules: [][]string{netrules.Rule{Comment: "iptables cannot print what is in here"}.Args()}}
+	if marked {
+		c.Rules = append(c.Rules, netrules.Rule{Comment: netrules.TableMarker}.Args())
+	}
+	return c, nil
+}
+
+// leading is a chain of somebody else's as far as it leads to ours. iptables confirms that a
+// single rule is the one which we write; all others are known by their numbers alone.
+func (t *tool) leading(ctx context.Context, c *nftables.Chain, leads []lead) netrules.ChainState {
+	state := netrules.ChainState{Name: c.Name}
+	if c.Hooknum != nil {
+		state.Policy = "ACCEPT"
+	}
+	times := map[string]int{}
+	for _, l := range leads {
+		times[l.to]++
+	}
+	for _, l := range leads {
+		args := []string{"-j", l.to}
+		if ours := (netrules.Chain{Name: l.to}).Jump().Args(); c.Hooknum != nil && times[l.to] == 1 && len(times) <= readOurs {
+			check := slices.Concat([]string{"-t", natTable, "-C", c.Name}, ours, []string{"-w", t.wait})
+			if _, err := run(ctx, "", t.path, check...); err == nil {
+				args = ours
+			}
+		}
+		state.Rules = append(state.Rules, args)
+		state.Handles = append(state.Handles, l.handle)
+	}
+	return state
+}
+
+// lead is a rule that leads to a chain of ours.
+type lead struct {
+	handle uint64
+	to     string
+}
+
+// found is what nftables tells of the rules of the nat table.
+type found struct {
+	leads  map[string][]lead // by the chain in which they are
+	marked map[string]bool   // chains of ours with the mark of the table
+	count  int
+}
+
+// maxLeads is how many rules that lead to ours are kept: there is one to each.
+const maxLeads = 10_000
+
+// findLeads looks through the nat table of the calling thread's namespace.
+func findLeads(f netrules.Family) (*found, error) {
+	all := &found{leads: map[string][]lead{}, marked: map[string]bool{}}
+	left := budget{messages: maxRules, bytes: maxOutput, each: all.add}
+	if err := left.dump(unix.NFT_MSG_GETRULE, byte(nftFamily(f)), nameAttribute(unix.NFTA_RULE_TABLE, natTable)); err != nil {
+		return nil, err
+	}
+	if left.spent() || all.count > maxLeads {
+		return nil, tooMuch(fmt.Errorf("table %s has more than %d rules, or %d that lead to ours", natTable, maxRules, maxLeads))
+	}
+	return all, nil
+}
+
+// add takes a rule as the kernel describes it (nf_tables_fill_rule_info).
+func (all *found) add(m syscall.NetlinkMessage) error {
+	const header = 4 // struct nfgenmsg
+	if len(m.Data) < header {
+		return nil
+	}
+	attrs, err := netlink.UnmarshalAttributes(m.Data[header:])
+	if err != nil {
+		return fmt.Errorf("a rule of nftables: %w", err)
+	}
+	var chain string
+	var l lead
+	for _, a := range attrs {
+		switch a.Type &^ unix.NLA_F_NESTED {
+		case unix.NFTA_RULE_CHAIN:
+			chain = text(a.Data)
+		case unix.NFTA_RULE_HANDLE:
+			if len(a.Data) == 8 {
+				l.handle = binary.BigEndian.Uint64(a.Data)
+			}
+		case unix.NFTA_RULE_EXPRESSIONS:
+			l.to = target(a.Data)
+		}
+	}
+	if strings.HasPrefix(chain, netrules.ChainPrefix) && bytes.Contains(m.Data, []byte(netrules.TableMarker)) {
+		all.marked[chain] = true
+	}
+	if l.handle != 0 && strings.HasPrefix(l.to, netrules.ChainPrefix) {
+		all.leads[chain] = append(all.leads[chain], l)
+		all.count++
+	}
+	return nil
+}
+
+// target is the chain that a rule's expressions jump or go to, "" if there is none.
+func target(expressions []byte) string {
+	for name, data := range eachExpression(expressions) {
+		if name != "immediate" {
+			continue
+		}
+		verdict := nested(nested(nested(data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT), unix.NFTA_VERDICT_CHAIN)
+		if len(verdict) > 0 {
+			return text(verdict)
+		}
+	}
+	return ""
+}
+
+// eachExpression goes through a list of expressions: the name and the data of each.
+func eachExpression(list []byte) func(func(string, []byte) bool) {
+	return func(yield func(string, []byte) bool) {
+		all, err := netlink.UnmarshalAttributes(list)
+		if err != nil {
+			return
+		}
+		for _, e := range all {
+			if !yield(text(nested(e.Data, unix.NFTA_EXPR_NAME)), nested(e.Data, unix.NFTA_EXPR_DATA)) {
+				return
+			}
+		}
+	}
+}
+
+// nested returns the data of the first attribute of a kind among attributes.
+func nested(attributes []byte, kind uint16) []byte {
+	all, err := netlink.UnmarshalAttributes(attributes)
+	if err != nil {
+		return nil
+	}
+	for _, a := range all {
+		if a.Type&^unix.NLA_F_NESTED == kind {
+			return a.Data
+		}
+	}
+	return nil
+}
+
+// deleteNumbered deletes the rules that changes name by their number, some at a time.
+func (t *tool) deleteNumbered(changes []netrules.Change) error {
+	const some = 50 // the kernel answers each, and twice, before we read
+	for chunk := range slices.Chunk(changes, some) {
+		err := t.deleteTogether(chunk)
+		if errors.Is(err, unix.ENOENT) { // one of them is gone already, and so none was deleted
+			err = nil
+			for _, c := range chunk {
+				if one := t.deleteTogether([]netrules.Change{c}); !errors.Is(one, unix.ENOENT) {
+					err = errors.Join(err, one)
+				}
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("delete rules that lead to ours: %w", err)
+		}
+	}
+	return nil
+}
+
+// deleteTogether deletes rules by their number, all or none.
+func (t *tool) deleteTogether(changes []netrules.Change) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	table := &nftables.Table{Name: natTable, Family: nftFamily(t.family)}
+	for _, c := range changes {
+		if err := conn.DelRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: c.Chain, Table: table}, Handle: c.Handle}); err != nil {
+			return err
+		}
+	}
+	return conn.Flush()
+}
+
+// numbered parts the changes that nftables has to make from those for iptables.
+func numbered(changes []netrules.Change) (byNumber, others []netrules.Change) {
+	for _, c := range changes {
+		if c.Handle != 0 {
+			byNumber = append(byNumber, c)
+		} else {
+			others = append(others, c)
+		}
+	}
+	return byNumber, others
+}
