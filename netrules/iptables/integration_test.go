@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -244,6 +245,9 @@ func TestRemoveRestoresExactly(t *testing.T) {
 	})
 }
 
+// ourEmptyChain is a built-in chain that we have made, as nft lists it.
+var ourEmptyChain = regexp.MustCompile(`\n?\tchain OUTPUT \{\n\t\tcomment "ambassadord: this chain was made by us"\n[^\n]*\n\t\}\n`)
+
 func TestDropTableLeavesWhatIsNotEmpty(t *testing.T) {
 	r, err := New(t.Context(), Prefer(NFT))
 	if err != nil {
@@ -262,6 +266,9 @@ func TestDropTableLeavesWhatIsNotEmpty(t *testing.T) {
 			lab.Run(t, foreign+"\n", "nft", "-f", "-")
 			want := lab.Run(t, "", "nft", "list", "ruleset")
 			mustDrop(t, r, lab, netrules.IPv4)
+			if name == "chain" || name == "set" { // nothing of theirs is in our chain, which goes
+				want = ourEmptyChain.ReplaceAllString(want, "")
+			}
 			if diff := cmp.Diff(want, lab.Run(t, "", "nft", "list", "ruleset")); diff != "" {
 				t.Errorf("-before +after:\n%s", diff)
 			}

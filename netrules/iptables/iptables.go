@@ -313,7 +313,13 @@ func (t *tool) restoreAll(ctx context.Context, changes []netrules.Change) error 
 	if err := t.step(t.restore); err != nil {
 		return err
 	}
-	_, err := run(ctx, netrules.RestoreScript(natTable, others), t.restore, "--noflush", "-w", t.wait)
+	made, err := t.makeMissing(others)
+	if err != nil {
+		return err
+	}
+	if _, err = run(ctx, netrules.RestoreScript(natTable, others), t.restore, "--noflush", "-w", t.wait); err != nil && made {
+		err = errors.Join(err, t.undoMade())
+	}
 	return err
 }
 

@@ -17,8 +17,8 @@ type Removed struct {
 	// Chains are the names of our chains that were there.
 	Chains []string
 	// MadeTable says that the nat table was made by us and stays behind; DropTable
-	// takes it away. With the chain goes the only mark of it, so only one Remove
-	// reports it.
+	// takes it away. Where the kernel keeps no comment of a table, with the chain goes the
+	// only mark of it, and only one Remove reports it.
 	MadeTable bool
 }
 
@@ -66,6 +66,9 @@ func (r *Rules) Remove(ctx context.Context, ns *netns.Namespace, f netrules.Fami
 	}
 	removed, err := within(ns, func() (Removed, error) {
 		removed, err := t.remove(ctx)
+		if err == nil && t.variant == NFT {
+			err = t.whatWeMade(&removed)
+		}
 		if err != nil {
 			return Removed{}, err
 		}
@@ -77,6 +80,19 @@ func (r *Rules) Remove(ctx context.Context, ns *netns.Namespace, f netrules.Fami
 		return Removed{}, fmt.Errorf("remove %s rules in %s: %w", f, where(ns), err)
 	}
 	return removed, nil
+}
+
+// whatWeMade says of a table of the nft variant that we have made it, also where no rule of
+// ours is left to tell; of somebody else's it drops the chains that we have made.
+func (t *tool) whatWeMade(removed *Removed) error {
+	made, err := madeTable(t.family)
+	if err != nil {
+		return err
+	}
+	if removed.MadeTable = removed.MadeTable || made; removed.MadeTable {
+		return nil
+	}
+	return t.dropMadeChains()
 }
 
 // remove runs in the namespace.

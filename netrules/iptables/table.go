@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -96,13 +95,16 @@ func (t *tool) dropTable() error {
 			continue
 		}
 		if c.Hooknum == nil || c.Policy != nil && *c.Policy != nftables.ChainPolicyAccept {
-			return nil
+			return t.dropMadeChains() // somebody uses it by now
 		}
 		chains = append(chains, c.Name)
 	}
 	err = t.deleteEmpty(chains)
-	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOENT) {
-		return nil // in use by somebody, or gone, since we looked
+	switch {
+	case errors.Is(err, unix.EBUSY): // in use by somebody
+		return t.dropMadeChains()
+	case errors.Is(err, unix.ENOENT): // gone since we looked
+		return nil
 	}
 	return err
 }
@@ -117,37 +119,9 @@ const nonrec = netlink.HeaderFlags(0x100)
 // somebody, such as Docker, adds after we looked would be lost. It cannot be told
 // otherwise, hence these messages of our own.
 func (t *tool) deleteEmpty(chains []string) error {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
-	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(execTimeout)); err != nil {
-		return fmt.Errorf("bound netlink: %w", err)
-	}
-
-	family := byte(nftFamily(t.family))
-	// Begin and end name their subsystem in the big-endian resource ID (struct nfgenmsg).
-	bracket := func(kind netlink.HeaderType) netlink.Message {
-		return netlink.Message{
-			Header: netlink.Header{Type: kind, Flags: netlink.Request},
-			Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
-		}
-	}
-	remove := func(kind int, attrs ...netlink.Attribute) (netlink.Message, error) {
-		data, err := netlink.MarshalAttributes(attrs)
-		return netlink.Message{
-			Header: netlink.Header{
-				Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
-				Flags: netlink.Request | netlink.Acknowledge | nonrec,
-			},
-			Data: append([]byte{family, unix.NFNETLINK_V0, 0, 0}, data...),
-		}, err
-	}
-
-	batch := []netlink.Message{bracket(unix.NFNL_MSG_BATCH_BEGIN)}
+	var batch []netlink.Message
 	for _, chain := range chains {
-		m, err := remove(unix.NFT_MSG_DELCHAIN,
+		m, err := t.message(unix.NFT_MSG_DELCHAIN, nonrec,
 			netlink.Attribute{Type: unix.NFTA_CHAIN_TABLE, Data: []byte(natTable + "\x00")},
 			netlink.Attribute{Type: unix.NFTA_CHAIN_NAME, Data: []byte(chain + "\x00")})
 		if err != nil {
@@ -155,21 +129,10 @@ func (t *tool) deleteEmpty(chains []string) error {
 		}
 		batch = append(batch, m)
 	}
-	m, err := remove(unix.NFT_MSG_DELTABLE,
+	m, err := t.message(unix.NFT_MSG_DELTABLE, nonrec,
 		netlink.Attribute{Type: unix.NFTA_TABLE_NAME, Data: []byte(natTable + "\x00")})
 	if err != nil {
 		return err
 	}
-	batch = append(batch, m, bracket(unix.NFNL_MSG_BATCH_END))
-
-	if _, err := conn.SendMessages(batch); err != nil {
-		return fmt.Errorf("send to nftables: %w", err)
-	}
-	// One answer for each deletion; the first that failed undoes all.
-	for range len(chains) + 1 {
-		if _, err := conn.Receive(); err != nil {
-			return fmt.Errorf("delete nftables table: %w", err)
-		}
-	}
-	return nil
+	return transact(append(batch, m))
 }

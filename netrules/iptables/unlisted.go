@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -164,7 +163,7 @@ const maxLeads = 10_000
 // findLeads looks through the nat table of the calling thread's namespace.
 func findLeads(f netrules.Family) (*found, error) {
 	all := &found{leads: map[string][]lead{}, marked: map[string]bool{}}
-	left := budget{messages: maxRules, bytes: maxOutput, each: all.add}
+	left := budget{messages: maxRules, bytes: maxOutput, each: eachAttributes(all.add)}
 	if err := left.dump(unix.NFT_MSG_GETRULE, byte(nftFamily(f)), nameAttribute(unix.NFTA_RULE_TABLE, natTable)); err != nil {
 		return nil, err
 	}
@@ -174,18 +173,27 @@ func findLeads(f netrules.Family) (*found, error) {
 	return all, nil
 }
 
-// add takes a rule as the kernel describes it (nf_tables_fill_rule_info).
-func (all *found) add(m syscall.NetlinkMessage) error {
+// eachAttributes has the attributes of every message that nftables answers.
+func eachAttributes(each func([]netlink.Attribute)) func(syscall.NetlinkMessage) error {
 	const header = 4 // struct nfgenmsg
-	if len(m.Data) < header {
+	return func(m syscall.NetlinkMessage) error {
+		if len(m.Data) < header {
+			return nil
+		}
+		attrs, err := netlink.UnmarshalAttributes(m.Data[header:])
+		if err != nil {
+			return fmt.Errorf("what nftables answered: %w", err)
+		}
+		each(attrs)
 		return nil
 	}
-	attrs, err := netlink.UnmarshalAttributes(m.Data[header:])
-	if err != nil {
-		return fmt.Errorf("a rule of nftables: %w", err)
-	}
+}
+
+// add takes a rule as the kernel describes it (nf_tables_fill_rule_info).
+func (all *found) add(attrs []netlink.Attribute) {
 	var chain string
 	var l lead
+	isMark := false
 	for _, a := range attrs {
 		switch a.Type &^ unix.NLA_F_NESTED {
 		case unix.NFTA_RULE_CHAIN:
@@ -195,17 +203,16 @@ func (all *found) add(m syscall.NetlinkMessage) error {
 				l.handle = binary.BigEndian.Uint64(a.Data)
 			}
 		case unix.NFTA_RULE_EXPRESSIONS:
-			l.to = target(a.Data)
+			l.to, isMark = target(a.Data), marked(a.Data)
 		}
 	}
-	if strings.HasPrefix(chain, netrules.ChainPrefix) && bytes.Contains(m.Data, []byte(netrules.TableMarker)) {
+	if strings.HasPrefix(chain, netrules.ChainPrefix) && isMark {
 		all.marked[chain] = true
 	}
 	if l.handle != 0 && strings.HasPrefix(l.to, netrules.ChainPrefix) {
 		all.leads[chain] = append(all.leads[chain], l)
 		all.count++
 	}
-	return nil
 }
 
 // target is the chain that a rule's expressions jump or go to, "" if there is none.
@@ -243,12 +250,7 @@ func nested(attributes []byte, kind uint16) []byte {
 	if err != nil {
 		return nil
 	}
-	for _, a := range all {
-		if a.Type&^unix.NLA_F_NESTED == kind {
-			return a.Data
-		}
-	}
-	return nil
+	return data(all, kind)
 }
 
 // deleteNumbered deletes the rules that changes name by their number, some at a time.

@@ -97,6 +97,9 @@ func (r *Rules) clearOther(ctx context.Context, t *tool) ([]string, error) {
 	variant := t.variant.other()
 	chains := oursIn(variant, t.family)
 	if len(chains) == 0 {
+		if made, err := madeTable(t.family); variant == NFT && err == nil && made {
+			return nil, (&tool{family: t.family, variant: NFT}).dropTable()
+		}
 		return nil, nil
 	}
 	other, err := newTool(ctx, t.family, variant, r.settings)
@@ -107,8 +110,10 @@ func (r *Rules) clearOther(ctx context.Context, t *tool) ([]string, error) {
 	}
 	other.before = t.before
 	removed, err := other.remove(ctx)
-	if err == nil && removed.MadeTable && variant == NFT {
-		err = other.dropTable()
+	if err == nil && variant == NFT {
+		if err = other.whatWeMade(&removed); err == nil && removed.MadeTable {
+			err = other.dropTable()
+		}
 	}
 	return removed.Chains, err
 }

@@ -1,0 +1,233 @@
+package iptables
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/netrules"
+)
+
+// The nft variant makes a table, and a built-in chain in it, when the first rule comes, and
+// takes neither away. That they were made by us stands in a rule of our chain
+// (netrules.TableMarker), which goes when somebody flushes that. So what is not there we make
+// ourselves, with a comment: that is part of the table, and of the chain, and goes with
+// nothing else. A kernel before 5.10 keeps no such comment; there the rule has to do.
+
+// builtinPriority is that of the built-in chains of the nat table that we have jumps in, as
+// iptables makes them (NF_IP_PRI_NAT_DST).
+const builtinPriority = -100
+
+// hooks are the hooks of these chains.
+var hooks = map[string]uint32{"PREROUTING": unix.NF_INET_PRE_ROUTING, "OUTPUT": unix.NF_INET_LOCAL_OUT}
+
+// makeMissing makes what changes will need of the table and of its built-in chains, if that
+// is not there yet, and reports whether it had to.
+func (t *tool) makeMissing(changes []netrules.Change) (made bool, err error) {
+	if t.variant == Legacy {
+		return false, nil
+	}
+	var missing []string
+	for _, c := range changes {
+		if _, builtin := hooks[c.Chain]; builtin && c.Op == netrules.Insert {
+			missing = append(missing, c.Chain)
+		}
+	}
+	if len(missing) == 0 {
+		return false, nil
+	}
+	chains, err := chainsIn(t.variant, t.family)
+	if err != nil {
+		return false, err
+	}
+	there := map[string]bool{}
+	for _, name := range chains {
+		there[name] = true
+	}
+	table, err := nftTable(t.family)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range missing {
+		if there[name] {
+			continue
+		}
+		err := t.makeMarked(name, !table)
+		switch {
+		case errors.Is(err, unix.EEXIST): // somebody else was first
+		case err != nil:
+			return made, fmt.Errorf("make chain %s of table %s: %w", name, natTable, err)
+		default:
+			made, table, there[name] = true, true, true
+		}
+	}
+	return made, nil
+}
+
+// chainMarker is the comment on a built-in chain that we have made.
+const chainMarker = "ambassadord: this chain was made by us"
+
+// comment is a comment on what we have made, as nft writes it.
+func comment(text string) []byte { return userdata.AppendString(nil, userdata.TypeComment, text) }
+
+// marked reports whether the mark of our tables is in the data of a table or of a rule.
+func marked(data []byte) bool { return bytes.Contains(data, []byte(netrules.TableMarker)) }
+
+// makeMarked makes a built-in chain, and its table if that is missing, in one transaction.
+func (t *tool) makeMarked(chain string, table bool) error {
+	var batch []netlink.Message
+	if table {
+		m, err := t.message(unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Excl,
+			netlink.Attribute{Type: unix.NFTA_TABLE_NAME, Data: []byte(natTable + "\x00")},
+			netlink.Attribute{Type: nftaTableUserdata, Data: comment(netrules.TableMarker)})
+		if err != nil {
+			return err
+		}
+		batch = append(batch, m)
+	}
+	priority := int32(builtinPriority)
+	hook, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_HOOK_HOOKNUM, Data: binary.BigEndian.AppendUint32(nil, hooks[chain])},
+		{Type: unix.NFTA_HOOK_PRIORITY, Data: binary.BigEndian.AppendUint32(nil, uint32(priority))},
+	})
+	if err != nil {
+		return err
+	}
+	m, err := t.message(unix.NFT_MSG_NEWCHAIN, netlink.Create|netlink.Excl,
+		netlink.Attribute{Type: unix.NFTA_CHAIN_TABLE, Data: []byte(natTable + "\x00")},
+		netlink.Attribute{Type: unix.NFTA_CHAIN_NAME, Data: []byte(chain + "\x00")},
+		netlink.Attribute{Type: unix.NLA_F_NESTED | unix.NFTA_CHAIN_HOOK, Data: hook},
+		netlink.Attribute{Type: unix.NFTA_CHAIN_POLICY, Data: acceptPolicy()},
+		netlink.Attribute{Type: unix.NFTA_CHAIN_TYPE, Data: []byte("nat\x00")},
+		netlink.Attribute{Type: nftaChainUserdata, Data: comment(chainMarker)})
+	if err != nil {
+		return err
+	}
+	return transact(append(batch, m))
+}
+
+// acceptPolicy is the policy of a built-in chain of the nat table, as netlink has it.
+func acceptPolicy() []byte {
+	return binary.BigEndian.AppendUint32(nil, uint32(nftables.ChainPolicyAccept))
+}
+
+// NFTA_TABLE_USERDATA and NFTA_CHAIN_USERDATA of linux/netfilter/nf_tables.h.
+const (
+	nftaTableUserdata = 6
+	nftaChainUserdata = 12
+)
+
+// madeTable reports whether the table says that we have made it.
+func madeTable(f netrules.Family) (bool, error) {
+	made := false
+	err := ask(f, unix.NFT_MSG_GETTABLE, func(attrs []netlink.Attribute) {
+		if text(data(attrs, unix.NFTA_TABLE_NAME)) == natTable {
+			made = marked(data(attrs, nftaTableUserdata))
+		}
+	})
+	return made, err
+}
+
+// dropMadeChains deletes the built-in chains that say that we have made them, in a table that
+// is somebody else's. Those that hold a rule by now the kernel keeps, and we one that has
+// another policy by now.
+func (t *tool) dropMadeChains() error {
+	var chains []string
+	err := ask(t.family, unix.NFT_MSG_GETCHAIN, func(attrs []netlink.Attribute) {
+		name := text(data(attrs, unix.NFTA_CHAIN_NAME))
+		_, builtin := hooks[name]
+		policy := data(attrs, unix.NFTA_CHAIN_POLICY)
+		if builtin && text(data(attrs, unix.NFTA_CHAIN_TABLE)) == natTable &&
+			bytes.Equal(policy, acceptPolicy()) && bytes.Contains(data(attrs, nftaChainUserdata), []byte(chainMarker)) {
+			chains = append(chains, name)
+		}
+	})
+	for _, name := range chains {
+		m, msgErr := t.message(unix.NFT_MSG_DELCHAIN, nonrec,
+			netlink.Attribute{Type: unix.NFTA_CHAIN_TABLE, Data: []byte(natTable + "\x00")},
+			netlink.Attribute{Type: unix.NFTA_CHAIN_NAME, Data: []byte(name + "\x00")})
+		if msgErr == nil {
+			msgErr = transact([]netlink.Message{m})
+		}
+		if !errors.Is(msgErr, unix.EBUSY) && !errors.Is(msgErr, unix.ENOENT) {
+			err = errors.Join(err, msgErr)
+		}
+	}
+	return err
+}
+
+// undoMade takes away what makeMissing has made, as far as nothing is in there.
+func (t *tool) undoMade() error {
+	made, err := madeTable(t.family)
+	switch {
+	case err != nil:
+		return err
+	case made:
+		return t.dropTable()
+	}
+	return t.dropMadeChains()
+}
+
+// data is the value of an attribute, nil without it.
+func data(attrs []netlink.Attribute, kind uint16) []byte {
+	for _, a := range attrs {
+		if a.Type&^unix.NLA_F_NESTED == kind {
+			return a.Data
+		}
+	}
+	return nil
+}
+
+// message is one of nftables for the family of t, to be answered.
+func (t *tool) message(kind int, flags netlink.HeaderFlags, attrs ...netlink.Attribute) (netlink.Message, error) {
+	data, err := netlink.MarshalAttributes(attrs)
+	return netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
+			Flags: netlink.Request | netlink.Acknowledge | flags,
+		},
+		Data: append([]byte{byte(nftFamily(t.family)), unix.NFNETLINK_V0, 0, 0}, data...),
+	}, err
+}
+
+// ask has nftables list all of a kind in the calling thread's namespace.
+func ask(f netrules.Family, kind uint16, each func([]netlink.Attribute)) error {
+	left := budget{messages: maxRules, bytes: maxOutput, each: eachAttributes(each)}
+	return left.dump(kind, byte(nftFamily(f)), nil)
+}
+
+// transact makes changes in the calling thread's namespace, all or none.
+func transact(changes []netlink.Message) error {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(execTimeout)); err != nil {
+		return fmt.Errorf("bound netlink: %w", err)
+	}
+	bracket := func(kind netlink.HeaderType) netlink.Message { // begin and end name their subsystem in the big-endian resource ID
+		return netlink.Message{
+			Header: netlink.Header{Type: kind, Flags: netlink.Request},
+			Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
+		}
+	}
+	batch := append([]netlink.Message{bracket(unix.NFNL_MSG_BATCH_BEGIN)}, changes...)
+	if _, err := conn.SendMessages(append(batch, bracket(unix.NFNL_MSG_BATCH_END))); err != nil {
+		return fmt.Errorf("send to nftables: %w", err)
+	}
+	// One answer for each; the first that failed undoes all.
+	for range changes {
+		if _, err := conn.Receive(); err != nil {
+			return fmt.Errorf("change nftables: %w", err)
+		}
+	}
+	return nil
+}
