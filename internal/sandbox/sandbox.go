@@ -44,6 +44,11 @@ func isGone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)
 }
 
+func isFolder(path string) bool {
+	var s unix.Stat_t
+	return unix.Stat(path, &s) == nil && s.Mode&unix.S_IFMT == unix.S_IFDIR
+}
+
 // firstFolder opens a watch on the first of folders that exists.
 func firstFolder(folders []string) (*watch, error) {
 	var err error

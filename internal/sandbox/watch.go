@@ -12,12 +12,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/internal/appear"
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
 const (
-	// lookForFolder is how often to look for a folder that is not there: the
-	// engine makes it for its first container.
+	// lookForFolder is how often to look for a folder that is not there, beside being told
+	// when it appears: the engine makes it for its first container.
 	lookForFolder = time.Second
 
 	// The mount comes a moment after the file, and nothing announces it. So it is
@@ -36,6 +37,10 @@ const (
 // removed and made again, is waited for; the error is one of inotify itself, and
 // carries a hint.
 func Watch(ctx context.Context, folders []string, appeared func(path string)) error {
+	return follow(ctx, folders, lookForFolder, appeared)
+}
+
+func follow(ctx context.Context, folders []string, look time.Duration, appeared func(path string)) error {
 	for {
 		w, err := firstFolder(folders)
 		if err == nil {
@@ -44,11 +49,10 @@ func Watch(ctx context.Context, folders []string, appeared func(path string)) er
 		if err != nil && !isGone(err) {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if ctx.Err() != nil {
 			return nil
-		case <-time.After(lookForFolder):
 		}
+		appear.Wait(ctx, look, isFolder, folders...)
 	}
 }
 

@@ -55,9 +55,15 @@ func mount(t *testing.T, path string) {
 // watching runs Watch until the test ends and hands on what appears.
 func watching(t *testing.T, folders ...string) <-chan string {
 	t.Helper()
+	return watchingEvery(t, lookForFolder, folders...)
+}
+
+// watchingEvery is watching, where folders are looked for that seldom.
+func watchingEvery(t *testing.T, look time.Duration, folders ...string) <-chan string {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	found, ended := make(chan string, 100), make(chan error, 1)
-	go func() { ended <- Watch(ctx, folders, func(path string) { found <- path }) }()
+	go func() { ended <- follow(ctx, folders, look, func(path string) { found <- path }) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -143,17 +149,19 @@ func TestMountThatComesLate(t *testing.T) {
 	}
 }
 
+// The engine makes the folder for its first container, which starts a moment later.
 func TestFolderThatComesAndGoes(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "netns")
-	found := watching(t, dir)
+	parent := filepath.Join(t.TempDir(), "docker")
+	dir := filepath.Join(parent, "netns")
+	found := watchingEvery(t, time.Hour, filepath.Join(t.TempDir(), "nowhere", "netns"), dir)
 	path := filepath.Join(dir, "aaaaaaaaaaaa")
 	for range 2 {
-		if err := os.Mkdir(dir, 0o700); err != nil {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		mount(t, path)
 		want(t, found, path)
-		if err := os.RemoveAll(dir); err != nil {
+		if err := os.RemoveAll(parent); err != nil {
 			t.Fatal(err)
 		}
 	}
