@@ -27,7 +27,7 @@ func (at *attachment) adopt(ctx context.Context) {
 	if err != nil {
 		return // as for any other; run tries again
 	}
-	at.ns = ns
+	at.ns, at.inside = ns, ns
 	both := families()
 	if at.mode == config.Listen {
 		for _, f := range both {
@@ -115,7 +115,7 @@ func (as *attachments) gone() {}
 // that.
 func (as *attachments) settle(table *identity.Table) {
 	for _, n := range table.Namespaces() {
-		if len(n.Bindings()) == 0 {
+		if !attaches(as.mode, n) {
 			as.newcomers.decline(n)
 			continue
 		}

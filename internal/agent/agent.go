@@ -63,6 +63,7 @@ type agent struct {
 	addrs      hostAddrs // of this host
 	audits     audits
 	audience   audience
+	inquiries  inquiries
 
 	upstreams upstreams
 	removals  *removals

@@ -17,6 +17,7 @@ import (
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/anchor"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
@@ -55,6 +56,12 @@ type attachment struct {
 	borrowed []context.CancelFunc // sockets of the daemon before us in another mode
 	lookout  lookout
 	took     time.Duration // the last look
+	// redirected are the ports for which there are rules, by what at has made.
+	redirected map[uint16]bool
+
+	conceded concessions
+	// inside is presence.ns, for those who route; it is set before the first connection.
+	inside *netns.Namespace
 }
 
 func newAttachment(as *attachments, n *identity.Namespace) *attachment {
@@ -107,6 +114,7 @@ func (at *attachment) end(alive bool) {
 func (at *attachment) run(ctx context.Context) {
 	if at.newcomer != nil {
 		at.presence = at.newcomer.handOver()
+		at.inside = at.ns
 	}
 	if !at.agent.own(ctx, at.ending) {
 		at.detach()
@@ -138,6 +146,7 @@ func (at *attachment) look(ctx context.Context) error {
 	if err := at.open(ctx); err != nil {
 		return err
 	}
+	defer at.hasten(ctx)()
 	defer at.turn()()
 	began := time.Now()
 	defer func() { at.took = time.Since(began) }()
@@ -161,7 +170,7 @@ func (at *attachment) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	at.ns = ns
+	at.ns, at.inside = ns, ns
 	return nil
 }
 
@@ -189,7 +198,7 @@ func (at *attachment) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ports := redirectPorts(n)
+	ports := at.portsFor(n)
 	if at.mode == config.Listen {
 		err = at.listenDirectly(ctx, n, families)
 	} else {
@@ -198,6 +207,7 @@ func (at *attachment) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	at.arrived(ports)
 	if !at.attached {
 		at.attached = true
 		close(at.settled)
@@ -227,6 +237,20 @@ func familyNames(families []netrules.Family) []string {
 // redirect is mode redirect: a socket for each family, and the rules that lead
 // the declared ports to it.
 func (at *attachment) redirect(ctx context.Context, families []netrules.Family, ports []netrules.Port) error {
+	if err := at.listenAll(ctx, families); err != nil {
+		return err
+	}
+	for _, f := range families {
+		if err := at.applyRules(ctx, f, ports); err != nil {
+			return fmt.Errorf("rules for %s: %w", f, err)
+		}
+	}
+	at.anchor()
+	return nil
+}
+
+// listenAll opens the sockets of families, unless they are open.
+func (at *attachment) listenAll(ctx context.Context, families []netrules.Family) error {
 	for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
 		if at.listening[f] == nil { // also where the engine has turned IPv6 off since
 			at.inherit(ctx, f, at)
@@ -237,12 +261,6 @@ func (at *attachment) redirect(ctx context.Context, families []netrules.Family, 
 			return err
 		}
 	}
-	for _, f := range families {
-		if err := at.applyRules(ctx, f, ports); err != nil {
-			return fmt.Errorf("rules for %s: %w", f, err)
-		}
-	}
-	at.anchor()
 	return nil
 }
 
@@ -310,13 +328,12 @@ func notUnsupported(f netrules.Family, err error) error {
 }
 
 // Route is that of this namespace's connections: whoever reaches its socket is inside.
-func (at *attachment) Route(_ context.Context, conn *net.TCPConn) (proxy.Route, error) {
-	n := at.desired.Load()
+func (at *attachment) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
 	dst, err := proxy.OriginalDst(conn)
 	if err != nil {
-		return proxy.Route{Client: clientOf(n.Clients[0])}, proxy.Fail(proxy.NoBinding, err)
+		return proxy.Route{Client: clientOf(at.desired.Load().Clients[0])}, proxy.Fail(proxy.NoBinding, err)
 	}
-	return at.agent.routeFor(n, way{peerOf(conn), dst})
+	return at.route(ctx, way{peerOf(conn), dst})
 }
 
 // RouteNow is Route for the ports that are declared.

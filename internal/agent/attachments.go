@@ -51,7 +51,7 @@ func (as *attachments) update(ctx context.Context, table *identity.Table) {
 		switch {
 		case at != nil:
 			at.follow(n)
-		case len(n.Bindings()) > 0:
+		case attaches(as.mode, n):
 			at = newAttachment(as, n)
 			if at.newcomer = as.newcomers.claim(at, n); at.newcomer == nil {
 				at.adopt(ctx)

@@ -328,6 +328,9 @@ func (nc *newcomer) routeOwned(ctx context.Context, at *attachment, w way) (prox
 	if declared {
 		return nc.agent.routeFor(n, w)
 	}
+	if len(n.ComingFor(w.to.Port())) > 0 {
+		return at.routeComing(ctx, n, w)
+	}
 	// It was caught by the rule for a declaration of somebody else's. Until the
 	// rules are the owner's own, we would catch ourselves.
 	select {

@@ -25,19 +25,26 @@ type way struct{ from, to netip.AddrPort }
 func (a *agent) routeFor(namespace *identity.Namespace, w way) (proxy.Route, error) {
 	port := w.to.Port()
 	client, b, ok := namespace.Lookup(port)
-	route := proxy.Route{Client: clientOf(client), Port: port, Target: b.Text}
-	switch {
-	case !ok:
+	if !ok {
+		route := proxy.Route{Client: clientOf(client), Port: port}
 		return route, proxy.Fail(proxy.NoBinding, hint.Errorf(
 			fmt.Sprintf("label it connect.%d=TARGET and start it anew", port),
 			"container %s declares nothing for port %d", route.Client.Name, port))
+	}
+	return a.routeAs(namespace, client, &b, w)
+}
+
+// routeAs is routeFor where client, which is in namespace, has b.
+func (a *agent) routeAs(namespace *identity.Namespace, client *identity.Client, b *binding.Binding, w way) (proxy.Route, error) {
+	route := proxy.Route{Client: clientOf(client), Port: w.to.Port(), Target: b.Text}
+	switch {
 	case isDenial(b.Problem):
 		return route, proxy.Fail(proxy.Denied, b.Problem)
 	case b.Problem != nil:
 		return route, proxy.Fail(proxy.NoBinding, fmt.Errorf("container %s: %w", route.Client.Name, b.Problem))
 	}
 	w.from = sourceSeen(namespace, w.from)
-	return a.bound(route, &b, w, namespace.Owner.ShortID(), client.Container)
+	return a.bound(route, b, w, namespace.Owner.ShortID(), client.Container)
 }
 
 // bound completes the route of a binding. who is by which key the client has its places

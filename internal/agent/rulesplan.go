@@ -153,7 +153,7 @@ func eachWanted(ctx context.Context, cfg config.Config, wanted WantedRules, log 
 	return withSnapshot(ctx, parts.docker, func(snapshot *dockerd.Snapshot) error {
 		table := identity.Build(snapshot, nil, "", layers, parts.resolver.Parse)
 		for _, n := range table.Namespaces() {
-			if n.Owner.NetworkMode == "host" || len(n.Bindings()) == 0 {
+			if n.Owner.NetworkMode == "host" || !attaches(config.Redirect, n) {
 				continue
 			}
 			a.wantedOf(ctx, n, wanted.ListenPort, func(w wantedIn) { do(rules, w) })
@@ -170,7 +170,7 @@ func (a *agent) wantedOf(ctx context.Context, n *identity.Namespace, listen uint
 		if port == 0 {
 			port = listenPortIn(s)
 		}
-		return netrules.Redirect(s.Family, port, redirectPorts(n))
+		return netrules.Redirect(s.Family, port, append(redirectPorts(n), comingPorts(n)...))
 	}
 	if w.ns, w.err = a.openNamespace(ctx, n); w.err == nil {
 		defer w.ns.Close()

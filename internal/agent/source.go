@@ -38,7 +38,12 @@ func (a *agent) routeBySource(ctx context.Context, conn *net.TCPConn, dst netip.
 		client, _, _ := n.Lookup(dst.Port())
 		return proxy.Route{Client: clientOf(client), Port: dst.Port()}, proxy.Fail(proxy.Denied, err)
 	}
-	return a.routeFor(n, way{peerOf(conn), dst})
+	w := way{peerOf(conn), dst}
+	if len(n.ComingFor(dst.Port())) > 0 { // one that has just started may have joined
+		_, route, err := a.routeComing(ctx, n, w)
+		return route, err
+	}
+	return a.routeFor(n, w)
 }
 
 // believe says why a connection from source may not be its owner's.

@@ -83,7 +83,7 @@ func TestCreatedContainerHasTheEnvironmentOnRecord(t *testing.T) {
 	for id, want := range map[string][]string{
 		a: {"PATH=/bin", "BACKEND_80=x:80"}, b: nil, strings.Repeat("c", idLen): nil, "../elsewhere": nil, "": nil, ".": nil,
 	} {
-		if got := w.recordedEnv(id); !slices.Equal(got, want) {
+		if got := w.recorded(id).env; !slices.Equal(got, want) {
 			t.Errorf("on record of %q: %v, want %v", id, got, want)
 		}
 	}
@@ -91,5 +91,41 @@ func TestCreatedContainerHasTheEnvironmentOnRecord(t *testing.T) {
 	c := await(t, w, "a is announced", func(s *Snapshot) bool { return s.Get(a) != nil }).Get(a)
 	if want := []string{"PATH=/bin", "BACKEND_80=x:80"}; !c.Announced || !slices.Equal(c.Env, want) {
 		t.Errorf("announced: %+v; want the environment %v", c, want)
+	}
+}
+
+// Whose network namespace a container is going to join the engine has written down as well,
+// or else its list says while it starts the container.
+func TestCreatedContainerIsKnownToJoinAnother(t *testing.T) {
+	const mode = "container:owner"
+	for name, onRecord := range map[string]bool{"on record": true, "by the list": false} {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeEngine(t)
+			f.onInspect = func(http.ResponseWriter, string) bool { <-f.done; return false } // it is starting it
+			id := strings.Repeat("a", idLen)
+			if onRecord {
+				f.root = t.TempDir()
+				dir := filepath.Join(f.root, "containers", id)
+				if err := os.MkdirAll(dir, 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(dir, "hostconfig.json"), []byte(`{"NetworkMode":"`+mode+`"}`), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.start()
+			w := f.watch(Config{})
+			await(t, w, "the first", func(*Snapshot) bool { return true })
+			if onRecord {
+				until(t, "the engine's folder is known", func() bool { return w.records.Load() != nil })
+			} else {
+				f.set(id, fakeContainer{NetworkMode: mode})
+			}
+			f.emitRaw(fmt.Sprintf(`{"Type":"container","Action":"create","Actor":{"ID":%q,"Attributes":{"name":"web"}}}`, id))
+			c := await(t, w, "its mode is known", func(s *Snapshot) bool { c := s.Get(id); return c != nil && c.NetworkMode != "" }).Get(id)
+			if c.NetworkMode != mode || !c.Announced || !c.Joins() {
+				t.Errorf("announced: %+v; want that it joins %s", c, mode)
+			}
+		})
 	}
 }

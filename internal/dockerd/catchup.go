@@ -68,7 +68,7 @@ func (f *follower) readMade(body io.Reader) []news {
 func (f *follower) learn(ctx context.Context, made []news) {
 	made = slices.DeleteFunc(made, func(n news) bool { return f.containers[n.id] != nil })
 	for _, n := range made {
-		f.announce(n)
+		f.announce(ctx, n)
 		f.touch(n.id)
 	}
 	f.asking = false

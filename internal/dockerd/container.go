@@ -32,8 +32,8 @@ type Container struct {
 	// where together they are larger than a megabyte.
 	LeftOut int
 	// Announced says that only its creation's event is known: the ID, the name, the
-	// image and the labels, and the environment if the engine's own record of it is in
-	// sight. It is soon inspected.
+	// image and the labels, the network mode a moment later at most, and the environment if
+	// the engine's own record of it is in sight. It is soon inspected.
 	Announced bool
 	// Running is false between two tries of a restart policy too. A paused
 	// container is running.
@@ -53,6 +53,12 @@ type Container struct {
 	// SandboxKey is the path of the network namespace as the engine names it, ""
 	// unless running and for "container:ID", whose owner has it.
 	SandboxKey string
+	// Seen says that PID was found among the processes of this host when the engine was asked.
+	Seen bool
+	// Netns is the inode of the network namespace that PID is in: with "container:ID" not
+	// the other container's any more once that has been started again. It is 0 where it is
+	// not Seen, or in the host's or our own.
+	Netns uint64
 	// NetworkMode is "bridge", "default" (the same), "none", "host",
 	// "container:ID" or the name of a network.
 	NetworkMode string

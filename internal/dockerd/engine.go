@@ -19,6 +19,7 @@ import (
 
 	docker "github.com/fsouza/go-dockerclient"
 
+	"github.com/ambassadord/ambassadord/internal/appear"
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
@@ -43,6 +44,7 @@ var errNoContainer = errors.New("no such container")
 type engine struct {
 	endpoint       string
 	base           string // of request URLs
+	socket         string // the path of its socket, on this host; "" for TCP
 	client         *docker.Client
 	transport      *http.Transport
 	inspectTimeout time.Duration
@@ -68,6 +70,7 @@ func newEngine(endpoint string) (*engine, error) {
 		if u.Path == "" {
 			return nil, badEndpoint(endpoint)
 		}
+		e.socket = u.Path
 		e.base = "http://docker" // no name is looked up: every dial goes to the socket
 		e.transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", u.Path)
@@ -176,7 +179,11 @@ func (e *engine) inspect(ctx context.Context, id string) (*Container, error) {
 	if err := decodeDescription(body, &in); err != nil {
 		return nil, e.explain(ctx, "inspecting", err)
 	}
-	return in.container(), nil
+	c := in.container()
+	if e.socket != "" {
+		c.seeProcess()
+	}
+	return c, nil
 }
 
 // events opens the stream of what happens to containers and their networks. It
@@ -291,6 +298,30 @@ func (e *engine) explain(ctx context.Context, operation string, err error) error
 	default:
 		return hint.Wrap(err, "is the engine running? Try: docker -H "+e.endpoint+" version")
 	}
+}
+
+// await waits before the engine is tried again. While nobody listens at its socket, that it
+// is made anew ends the wait: what starts with the engine may start before its first answer.
+func (e *engine) await(ctx context.Context, pause time.Duration) {
+	listens := func(path string) bool { return listensAt(ctx, path) }
+	if e.socket != "" && !listens(e.socket) {
+		appear.Wait(ctx, pause, listens, e.socket)
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(pause):
+	}
+}
+
+// listensAt reports whether somebody listens at a socket.
+func listensAt(ctx context.Context, path string) bool {
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
 }
 
 // answered says that the engine replied, if only to refuse.

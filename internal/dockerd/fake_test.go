@@ -60,6 +60,8 @@ type fakeContainer struct {
 	Running bool
 	Health  string
 
+	NetworkMode string
+
 	StartedAt  time.Time
 	StopSignal string
 }
@@ -191,6 +193,10 @@ func (f *fakeEngine) block(r *http.Request, release <-chan struct{}) {
 
 func (f *fakeEngine) list(w http.ResponseWriter, r *http.Request) {
 	f.waitHang(r)
+	if r.URL.Query().Has("filters") { // it is about one container
+		f.listOne(w, r)
+		return
+	}
 	var ids []string
 	var hook func(http.ResponseWriter) bool
 	f.update(func() {
@@ -207,6 +213,21 @@ func (f *fakeEngine) list(w http.ResponseWriter, r *http.Request) {
 	}
 	_ = json.NewEncoder(w).Encode(out)
 	f.update(func() { f.listed++ })
+}
+
+func (f *fakeEngine) listOne(w http.ResponseWriter, r *http.Request) {
+	var filters struct{ ID []string }
+	if err := json.Unmarshal([]byte(r.URL.Query().Get("filters")), &filters); err != nil || len(filters.ID) != 1 {
+		f.t.Errorf("asked for the list of %s", r.URL)
+	}
+	f.mu.Lock()
+	c := f.containers[filters.ID[0]]
+	f.mu.Unlock()
+	if c == nil {
+		fmt.Fprint(w, "[]")
+		return
+	}
+	_ = json.NewEncoder(w).Encode([]map[string]any{{"Id": filters.ID[0], "HostConfig": map[string]any{"NetworkMode": c.NetworkMode}}})
 }
 
 func (f *fakeEngine) inspect(w http.ResponseWriter, r *http.Request) {

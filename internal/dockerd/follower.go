@@ -41,6 +41,7 @@ type follower struct {
 	pinged  chan error
 	listed  chan listing
 	asked   chan []news
+	modes   chan networkMode
 	results chan result
 
 	containers map[string]*Container
@@ -59,6 +60,7 @@ type follower struct {
 	pinging   bool
 	asking    bool // for containers that were made a moment ago
 	askAgain  bool
+	modesBusy int  // questions for the network mode of one that is announced
 	complete  bool // a snapshot may be published
 	changed   bool
 }
@@ -98,6 +100,7 @@ func newFollower(w *Watcher, onConnect func()) *follower {
 		pinged:     make(chan error, 1),
 		listed:     make(chan listing, 1),
 		asked:      make(chan []news, 1),
+		modes:      make(chan networkMode, modesAtOnce),
 		results:    make(chan result, urgentLimit),
 		containers: make(map[string]*Container),
 		queue:      newQueue(),
@@ -148,13 +151,15 @@ func (f *follower) run(ctx context.Context) error {
 			}
 			f.pinging = false
 		case n := <-f.events:
-			f.announce(n)
+			f.announce(ctx, n)
 			f.stopping(n)
 			f.touch(n.id)
 		case <-f.w.catchUp:
 			f.ask(ctx)
 		case made := <-f.asked:
 			f.learn(ctx, made)
+		case m := <-f.modes:
+			f.learnMode(m)
 		case r := <-f.results:
 			f.apply(ctx, r)
 		case l := <-f.listed:
@@ -203,7 +208,8 @@ func (f *follower) read(ctx context.Context, body io.ReadCloser) {
 func (w *Watcher) announcement(event *docker.APIEvents) *Container {
 	created := announced(event)
 	if created != nil {
-		created.Env = w.recordedEnv(created.ID)
+		r := w.recorded(created.ID)
+		created.Env, created.NetworkMode = r.env, r.networkMode
 		created.keepDeclared()
 	}
 	return created
@@ -212,10 +218,14 @@ func (w *Watcher) announcement(event *docker.APIEvents) *Container {
 // announce makes a new container known before it is inspected. The engine answers
 // for no container that it is starting, and on a busy machine that may begin
 // before our question is there.
-func (f *follower) announce(n news) {
-	if n.created != nil && f.containers[n.id] == nil {
-		f.containers[n.id] = n.created
-		f.changed = true
+func (f *follower) announce(ctx context.Context, n news) {
+	if n.created == nil || f.containers[n.id] != nil {
+		return
+	}
+	f.containers[n.id] = n.created
+	f.changed = true
+	if n.created.NetworkMode == "" {
+		f.askMode(ctx, n.id)
 	}
 }
 

@@ -2,6 +2,7 @@ package dockerd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -14,3 +15,6 @@ func (w *Watcher) Inspect(ctx context.Context, id string) (*Container, error) {
 	}
 	return c, nil
 }
+
+// IsGone reports whether err says that the engine has no such container.
+func IsGone(err error) bool { return errors.Is(err, errNoContainer) }

@@ -17,23 +17,38 @@ func (w *Watcher) findRecords(ctx context.Context) {
 	}
 }
 
-// recordedEnv returns the environment of a container that was just made, nil where
-// the engine's record of it is out of our sight. The event does not tell it, and
-// the engine, asked for a container that is being started, answers only when it
-// runs; but it has written it down before the event.
-func (w *Watcher) recordedEnv(id string) []string {
+// record is what the engine has written down of a container before it announces it.
+type record struct {
+	env         []string
+	networkMode string // "" where it is out of our sight
+}
+
+// recorded returns the engine's record of a container that was just made, an empty one
+// where that is out of our sight. The event of its creation tells neither, and the engine,
+// asked for a container that is being started, answers only when it runs.
+func (w *Watcher) recorded(id string) record {
+	var r record
 	folder := w.records.Load()
 	if folder == nil || len(id) != idLen || strings.Trim(id, "0123456789abcdef") != "" { // it becomes part of a path
-		return nil
+		return r
 	}
-	file, err := os.Open(filepath.Join(*folder, id, "config.v2.json"))
+	var config struct{ Config struct{ Env []string } }
+	if readRecord(filepath.Join(*folder, id, "config.v2.json"), &config) {
+		r.env = config.Config.Env
+	}
+	var host struct{ NetworkMode string }
+	if readRecord(filepath.Join(*folder, id, "hostconfig.json"), &host) {
+		r.networkMode = host.NetworkMode
+	}
+	return r
+}
+
+// readRecord reports whether value is what the file at path says.
+func readRecord(path string, value any) bool {
+	file, err := os.Open(path)
 	if err != nil {
-		return nil
+		return false
 	}
 	defer file.Close()
-	var record struct{ Config struct{ Env []string } }
-	if decodeDescription(file, &record) != nil {
-		return nil
-	}
-	return record.Config.Env
+	return decodeDescription(file, value) == nil
 }

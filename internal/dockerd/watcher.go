@@ -164,10 +164,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 		if f.connected && time.Since(began) > maxBackoff {
 			backoff = w.minBackoff
 		}
-		select {
-		case <-ctx.Done():
+		w.engine.await(ctx, backoff+rand.N(backoff/4))
+		if ctx.Err() != nil {
 			return nil
-		case <-time.After(backoff + rand.N(backoff/4)):
 		}
 		backoff = min(2*backoff, maxBackoff*4/5) // with the jitter, at most maxBackoff
 	}

@@ -45,7 +45,9 @@ func Follow(ctx context.Context, patience time.Duration, snapshot *dockerd.Snaps
 	}
 	complete = r.read(ctx, patience)
 
-	owners, joined := []*Client(nil), map[string][]*Client{}
+	var owners []*Client
+	joined, coming := map[string][]*Client{}, map[string][]*Client{} // by the owner's ID
+	behind := map[uint64][]*Client{}                                 // by the namespace's inode
 	for _, c := range snapshot.Containers() {
 		client := r.clients[c.ID]
 		switch {
@@ -56,24 +58,30 @@ func Follow(ctx context.Context, patience time.Duration, snapshot *dockerd.Snaps
 			continue
 		case !c.Running:
 			t.resting[c.ID] = client
+			if owner := snapshot.NetnsOwner(c); owner != nil && owner != c && client.Bindings.Len() > 0 {
+				coming[owner.ID] = append(coming[owner.ID], client)
+			}
 			continue
 		}
 		t.clients[c.ID] = client
 		owner := snapshot.NetnsOwner(c)
 		switch {
-		case owner == nil || owner.ID == self:
-		case owner.ID == c.ID:
+		case owner != nil && owner.ID == self:
+		case owner == c:
 			owners = append(owners, client)
-		default:
+		case c.Shares(owner):
 			joined[owner.ID] = append(joined[owner.ID], client)
+		case c.Netns != 0:
+			behind[c.Netns] = append(behind[c.Netns], client)
 		}
 	}
 	for _, owner := range owners {
-		n := namespaceOf(owner, joined[owner.Container.ID], previous)
-		t.byOwner[n.Owner.ID] = n
-		if n.Owner.SandboxKey != "" {
-			t.bySandbox[path.Base(n.Owner.SandboxKey)] = n
-		}
+		id := owner.Container.ID
+		t.add(namespaceOf(owner, joined[id], coming[id], previous))
+	}
+	for _, left := range behind {
+		slices.SortFunc(left, byStart)
+		t.add(namespaceOf(left[0], left[1:], nil, previous))
 	}
 	t.index()
 	return t, complete
@@ -135,19 +143,31 @@ func (r *reading) read(ctx context.Context, patience time.Duration) (complete bo
 	return complete
 }
 
-// namespaceOf is the namespace of owner, which joined have joined: that of previous if
-// nothing has changed in it.
-func namespaceOf(owner *Client, joined []*Client, previous *Table) *Namespace {
-	slices.SortFunc(joined, func(a, b *Client) int {
-		return cmp.Or(a.Container.StartedAt.Compare(b.Container.StartedAt), cmp.Compare(a.Container.ID, b.Container.ID))
-	})
+// add makes n part of t.
+func (t *Table) add(n *Namespace) {
+	t.byOwner[n.Owner.ID] = n
+	if n.Owner.SandboxKey != "" {
+		t.bySandbox[path.Base(n.Owner.SandboxKey)] = n
+	}
+}
+
+// byStart orders clients by when they were started.
+func byStart(a, b *Client) int {
+	return cmp.Or(a.Container.StartedAt.Compare(b.Container.StartedAt), cmp.Compare(a.Container.ID, b.Container.ID))
+}
+
+// namespaceOf is the namespace of owner, which joined have joined and coming are going to:
+// that of previous if nothing has changed in it. coming are in order of their IDs.
+func namespaceOf(owner *Client, joined, coming []*Client, previous *Table) *Namespace {
+	slices.SortFunc(joined, byStart)
 	clients := append([]*Client{owner}, joined...)
 	if previous != nil {
-		if known := previous.byOwner[owner.Container.ID]; known != nil && slices.Equal(known.Clients, clients) {
+		known := previous.byOwner[owner.Container.ID]
+		if known != nil && slices.Equal(known.Clients, clients) && slices.Equal(known.Coming, coming) {
 			return known
 		}
 	}
-	n := &Namespace{Owner: owner.Container, Clients: clients, ports: map[uint16]*Client{}}
+	n := &Namespace{Owner: owner.Container, Clients: clients, Coming: coming, ports: map[uint16]*Client{}}
 	for _, c := range clients {
 		n.claim(c)
 	}

@@ -3,8 +3,10 @@
 // Identity goes by network namespace: containers that share one (--network
 // container:X) share its address and its loopback, so they share an identity
 // too, and a port belongs to whichever of them declared it: the namespace's
-// owner first, then those that joined it, in the order of their starts. A Table is
-// an immutable picture of all of them, made from one engine snapshot.
+// owner first, then those that joined it, in the order of their starts. One that is
+// started again gets another namespace. Those that had joined the old one stay there, and
+// have that to themselves. A Table is an immutable picture of all of them, made from one
+// engine snapshot.
 package identity
 
 import (
@@ -30,11 +32,14 @@ type Client struct {
 
 // Namespace is one network namespace and the clients in it.
 type Namespace struct {
-	// Owner is the container whose namespace it is.
+	// Owner is the container whose namespace it is; see LeftBehind.
 	Owner *dockerd.Container
 	// Clients are the owner and those that joined it: the owner first, then in the order
 	// in which they were started.
 	Clients []*Client
+	// Coming are those that declare something, do not run, and are in it as soon as they
+	// are started, in order of their IDs. What they declare does not hold before.
+	Coming []*Client
 	// Overruled are the declarations in it that do not hold: a port is that of the first of
 	// Clients who declares it.
 	Overruled []Overruled
@@ -56,10 +61,29 @@ func (n *Namespace) Lookup(port uint16) (*Client, binding.Binding, bool) {
 // the same configuration. A container that has not changed is the same pointer in the
 // next snapshot.
 func (n *Namespace) Equal(other *Namespace) bool {
-	return n.Owner == other.Owner && slices.EqualFunc(n.Clients, other.Clients, func(a, b *Client) bool {
+	same := func(a, b *Client) bool {
 		return a == b || a.Container == b.Container && a.layers == b.layers && a.stale == b.stale
-	})
+	}
+	return n.Owner == other.Owner && slices.EqualFunc(n.Clients, other.Clients, same) && slices.EqualFunc(n.Coming, other.Coming, same)
 }
+
+// ComingFor are those of Coming that declare port, if nobody declares it who runs.
+func (n *Namespace) ComingFor(port uint16) []*Client {
+	if n.ports[port] != nil {
+		return nil
+	}
+	var all []*Client
+	for _, c := range n.Coming {
+		if _, ok := c.Bindings.Lookup(port); ok {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// LeftBehind reports whether n is a namespace that the container whose it was has no
+// more: it has ended or been started again, and Owner, which had joined it, is still there.
+func (n *Namespace) LeftBehind() bool { return n.Owner.Joins() }
 
 // Bindings lists what is declared in the namespace, by port.
 func (n *Namespace) Bindings() []binding.Binding {
@@ -140,7 +164,7 @@ func (t *Table) SandboxFolder() string {
 func (t *Table) Starters(mounted func(path string) bool) []*Client {
 	var starters []*Client
 	for _, c := range t.resting {
-		if mode := c.Container.NetworkMode; mode != "host" && !strings.HasPrefix(mode, "container:") && c.Bindings.Len() > 0 {
+		if c.Container.NetworkMode != "host" && !c.Container.Joins() && c.Bindings.Len() > 0 {
 			starters = append(starters, c)
 		}
 	}

@@ -3,6 +3,7 @@ package identity
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
@@ -68,6 +69,70 @@ func TestSharedNamespace(t *testing.T) {
 	}
 	if got := n.Bindings(); len(got) != 2 || got[0].Port != 1 || got[1].Port != 2 {
 		t.Errorf("bindings %v; want the ports 1 and 2", got)
+	}
+}
+
+// Those who do not run declare nothing that holds, but are known to the namespace that they
+// are going to join.
+func TestComing(t *testing.T) {
+	declaring := func(id, mode string) *dockerd.Container {
+		return &dockerd.Container{ID: id, Name: id, NetworkMode: mode, Labels: map[string]string{"connect.1": id + ":1", "connect.2": id + ":2"}}
+	}
+	owner := running("c1", "app", "172.17.0.2", map[string]string{"connect.1": "owner:1"})
+	first, second := declaring("c2", "container:app"), declaring("c3", "container:c2")
+	quiet := &dockerd.Container{ID: "c4", NetworkMode: "container:c1"}
+	before := build(nil, owner, first, second, quiet, declaring("c5", "container:nobody"), declaring("c6", "container:self"),
+		running("self", "ambassadord", "172.17.0.9", nil))
+	n := before.Owned("c1")
+	if len(n.Coming) != 2 || n.Coming[0].Container != first || n.Coming[1].Container != second {
+		t.Fatalf("coming are %v; want the joiner and its joiner", n.Coming)
+	}
+	if len(n.ComingFor(1)) != 0 || len(n.ComingFor(2)) != 2 || len(n.ComingFor(3)) != 0 {
+		t.Errorf("port 1 is of %v, 2 of %v, 3 of %v; want what nobody who runs declares", n.ComingFor(1), n.ComingFor(2), n.ComingFor(3))
+	}
+	if _, b, ok := n.Lookup(2); ok || len(n.Bindings()) != 1 || len(n.Overruled) != 0 {
+		t.Errorf("what holds is %v and %v, overruled %v; want nothing of those who do not run", b, n.Bindings(), n.Overruled)
+	}
+	if again := build(before, owner, first, second, quiet); again.Owned("c1") != n {
+		t.Error("a namespace in which nothing has changed is another one")
+	}
+	if starters := before.Starters(func(string) bool { return true }); len(starters) != 0 {
+		t.Errorf("%v get no namespace of their own", starters)
+	}
+	started := *first
+	started.Running = true
+	after := build(before, owner, &started, second).Owned("c1")
+	if _, b, ok := after.Lookup(2); !ok || b.Text != "c2:2" || len(after.ComingFor(2)) != 0 || n.Equal(after) {
+		t.Errorf("port 2 is %v and awaited by %v; want that of the one that runs", b, after.ComingFor(2))
+	}
+}
+
+// Who has joined a namespace stays in it when its owner has ended, or got another.
+func TestLeftBehind(t *testing.T) {
+	owner := running("c1", "app", "172.17.0.2", map[string]string{"connect.1": "owner:1"})
+	owner.Netns = 10
+	joiner := func(id string, netns uint64, age time.Duration) *dockerd.Container {
+		return &dockerd.Container{ID: id, Name: id, Running: true, NetworkMode: "container:c1", Netns: netns,
+			StartedAt: time.Unix(1000, 0).Add(-age), Labels: map[string]string{"connect.2": id + ":2"}}
+	}
+	here, older, old, unseen := joiner("c2", 10, 0), joiner("c3", 9, time.Minute), joiner("c4", 9, 0), joiner("c5", 0, 0)
+	table := build(nil, owner, here, old, older, unseen)
+	if n := table.Owned("c1"); len(n.Clients) != 3 || n.LeftBehind() {
+		t.Errorf("with the owner are %v; want those that are in its namespace, or may be", n.Clients)
+	}
+	n := table.Owned("c3")
+	if n == nil || !n.LeftBehind() || len(n.Clients) != 2 || n.Clients[1].Container != old {
+		t.Fatalf("the old namespace is %+v; want the two that are in it", n)
+	}
+	if _, b, _ := n.Lookup(2); b.Text != "c3:2" || len(n.Overruled) != 1 {
+		t.Errorf("port 2 is %v; want that of the first to have joined", b)
+	}
+	if _, b, ok := n.Lookup(1); ok {
+		t.Errorf("port 1 is %v; the owner's declarations are not theirs", b)
+	}
+	gone := build(table, here)
+	if n := gone.Owned("c2"); n == nil || !n.LeftBehind() {
+		t.Error("who is left alone in a namespace is nobody")
 	}
 }
 

@@ -1,0 +1,227 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/advance"
+	"github.com/ambassadord/ambassadord/netrules/owned"
+	"github.com/ambassadord/ambassadord/proxy"
+)
+
+// A container that joins the network namespace of another (--network container:X) gets no
+// namespace whose appearance could be seen, but whose it will be is known from its creation
+// on. So its ports are redirected there while it does not run yet, or any more, and its
+// first instruction may dial. Who dials such a port the engine is asked: the question is
+// answered once the container runs, if it is being started, or else at once. If it does not
+// run, what was dialled is the namespace's own: where somebody in there listens at the port
+// the rule goes, until something changes about those who declare it.
+
+// mostComing bounds the containers of one port of which the engine is asked whether they run.
+const mostComing = 16
+
+// comingPorts are the ports of n that only those declare who are coming.
+func comingPorts(n *identity.Namespace) []netrules.Port {
+	if len(n.Coming) == 0 {
+		return nil
+	}
+	return slices.DeleteFunc(startersPorts(n.Coming), func(p netrules.Port) bool { return len(n.ComingFor(p.Number)) == 0 })
+}
+
+// attaches reports whether mode has anything to serve in n.
+func attaches(mode config.Mode, n *identity.Namespace) bool {
+	return len(n.Bindings()) > 0 || mode == config.Redirect && len(comingPorts(n)) > 0
+}
+
+// joiner returns which of those who are coming to n and declare port runs by now, nil if
+// none does: of several the one that was started first.
+func (a *agent) joiner(ctx context.Context, n *identity.Namespace, port uint16) (*identity.Client, error) {
+	coming := n.ComingFor(port)
+	coming = coming[:min(len(coming), mostComing)]
+	states := make([]*dockerd.Container, len(coming))
+	errs := make([]error, len(coming))
+	var asking sync.WaitGroup
+	for i, c := range coming {
+		asking.Go(func() { states[i], errs[i] = a.inquiries.ask(ctx, c.Container.ID, a.docker.Inspect) })
+	}
+	asking.Wait()
+	first := -1
+	for i, now := range states {
+		if now == nil || !now.Running {
+			continue
+		}
+		if first < 0 || cmp.Or(now.StartedAt.Compare(states[first].StartedAt), cmp.Compare(now.ID, states[first].ID)) < 0 {
+			first = i
+		}
+	}
+	if first >= 0 {
+		return coming[first], nil
+	}
+	return nil, errors.Join(slices.DeleteFunc(errs, dockerd.IsGone)...)
+}
+
+// routeComing is routeFor for a port that only those declare who are coming to n. client is
+// nil if none of them runs; then what was dialled was meant for somebody in n itself.
+func (a *agent) routeComing(ctx context.Context, n *identity.Namespace, w way) (client *identity.Client, route proxy.Route, err error) {
+	port := w.to.Port()
+	route = proxy.Route{Client: clientOf(n.Clients[0]), Port: port}
+	client, err = a.joiner(ctx, n, port)
+	switch {
+	case client != nil:
+		b, _ := client.Bindings.Lookup(port)
+		route, err = a.routeAs(n, client, &b, w)
+		return client, route, err
+	case err != nil:
+		return nil, route, proxy.Fail(proxy.UnknownClient, fmt.Errorf("port %d is declared by container %s, and whether that runs is not known: %w",
+			port, n.ComingFor(port)[0].Container.Name, err))
+	}
+	who := n.ComingFor(port)[0].Container.Name
+	return nil, route, proxy.Fail(proxy.NoBinding, hint.Errorf("start it: docker start "+who,
+		"port %d is declared by container %s, which does not run", port, who))
+}
+
+// route routes a connection that was caught in at's namespace.
+func (at *attachment) route(ctx context.Context, w way) (proxy.Route, error) {
+	n := at.desired.Load()
+	if len(n.ComingFor(w.to.Port())) > 0 {
+		return at.routeComing(ctx, n, w)
+	}
+	return at.agent.routeFor(n, w)
+}
+
+// routeComing is route for a port that only those declare who are coming to n, at's
+// namespace.
+func (at *attachment) routeComing(ctx context.Context, n *identity.Namespace, w way) (proxy.Route, error) {
+	client, route, err := at.agent.routeComing(ctx, n, w)
+	if client != nil || proxy.ReasonOf(err) != proxy.NoBinding {
+		return route, err
+	}
+	select {
+	case <-at.settled: // from now on at.inside is there
+	case <-at.ending:
+		return route, err
+	case <-ctx.Done():
+		return route, err
+	}
+	port := w.to.Port()
+	served, lookErr := at.inside.ListeningPorts()
+	if lookErr != nil || !served[port] {
+		return route, err
+	}
+	if err := at.concede(ctx, n, port); err != nil {
+		return route, proxy.Fail(proxy.NoBinding, err)
+	}
+	// As one whose owner was not known is let through.
+	early := newcomer{path: at.inside.Path(), inside: at.inside, presence: presence{agent: at.agent, listen: at.listen}}
+	return early.through(route.Client, w.to)
+}
+
+// concessions are ports that an attachment does not redirect, because somebody in the
+// namespace serves them while those who declare them do not run.
+type concessions struct {
+	mu  sync.Mutex
+	all map[uint16]*concession
+}
+
+type concession struct {
+	to   []*identity.Client // who declared it then
+	done chan struct{}      // closed when it is not redirected any more
+}
+
+// concede has port redirected no more, and returns when it is not.
+func (at *attachment) concede(ctx context.Context, n *identity.Namespace, port uint16) error {
+	at.conceded.mu.Lock()
+	c := at.conceded.all[port]
+	if coming := n.ComingFor(port); c == nil || !slices.Equal(c.to, coming) {
+		c = &concession{to: coming, done: make(chan struct{})}
+		if at.conceded.all == nil {
+			at.conceded.all = map[uint16]*concession{}
+		}
+		at.conceded.all[port] = c
+	}
+	at.conceded.mu.Unlock()
+	select {
+	case at.changed <- struct{}{}:
+	default:
+	}
+	late := time.NewTimer(ownerPatience)
+	defer late.Stop()
+	select {
+	case <-c.done:
+		return nil
+	case <-at.ending:
+		return errors.New("the container has ended")
+	case <-late.C:
+		return fmt.Errorf("the rule for port %d is not taken back within %s", port, ownerPatience)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// portsFor are the ports to redirect for n: of those who run, and of those who are coming.
+func (at *attachment) portsFor(n *identity.Namespace) []netrules.Port {
+	ports := redirectPorts(n)
+	if at.mode == config.Listen {
+		return ports
+	}
+	at.conceded.mu.Lock()
+	defer at.conceded.mu.Unlock()
+	for _, p := range comingPorts(n) {
+		if c := at.conceded.all[p.Number]; c == nil || !slices.Equal(c.to, n.ComingFor(p.Number)) {
+			ports = append(ports, p)
+		}
+	}
+	return ports
+}
+
+// arrived says that ports are redirected, and no others.
+func (at *attachment) arrived(ports []netrules.Port) {
+	at.conceded.mu.Lock()
+	defer at.conceded.mu.Unlock()
+	redirected := map[uint16]bool{}
+	for _, p := range ports {
+		redirected[p.Number] = true
+	}
+	for port, c := range at.conceded.all {
+		if !redirected[port] {
+			closeOnce(c.done)
+		}
+	}
+	at.redirected = redirected
+}
+
+// hasten redirects by one message what those who are coming declare and is not redirected
+// yet: they may be about to run, and iptables has to wait for its turn. It returns what
+// ends that, once iptables has caught up.
+func (at *attachment) hasten(ctx context.Context) (caughtUp func()) {
+	n, caughtUp := at.desired.Load(), func() {}
+	if at.mode == config.Listen || !slices.ContainsFunc(comingPorts(n), func(p netrules.Port) bool { return !at.redirected[p.Number] }) {
+		return caughtUp
+	}
+	ports := at.portsFor(n)
+	families, err := familiesOf(at.ns)
+	if err == nil {
+		err = at.listenAll(ctx, families)
+	}
+	var ahead *owned.Table
+	if err == nil {
+		ahead, err = advance.Redirect(at.ns, slices.Collect(maps.Keys(at.listening)), at.listen, ports)
+	}
+	if err != nil {
+		at.agent.log.Debug("the ports of containers that are coming have to wait for iptables", "namespace", at.ns.Path(), "error", err)
+		return caughtUp
+	}
+	at.agent.log.Debug("prepared for containers that are coming", "client", n.Owner.Name, "ports", portsOf(ports))
+	return func() { _ = ahead.Close() } // its socket, and the table goes with that
+}
