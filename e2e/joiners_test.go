@@ -196,3 +196,69 @@ func TestFirstInstructionOfAnOverruledJoiner(t *testing.T) {
 	})
 	j.checkForeign()
 }
+
+// A container that is started again gets another network namespace. Who had joined the old
+// one stays there, where nothing but loopback is, and is told of.
+func TestJoinersThatAreLeftBehind(t *testing.T) {
+	j := newJoiners(t)
+	owner := dockertest.Name(t)
+	ownerID := dockertest.Run(t, "--name", owner, "-l", "connect.6379=127.0.0.1:1", dockertest.Image(t))
+	joined := func(port int, restart func(name string)) (name string) {
+		t.Helper()
+		name = dockertest.Name(t)
+		declare, command := j.next(port)
+		dockertest.Run(t, append(append([]string{"--name", name, "--network", "container:" + owner, clientOption(t)}, declare...), dockertest.Image(t))...)
+		serve := func() {
+			t.Helper()
+			poll(t, 20*time.Second, name+" is served", func() error {
+				_, err := dockertest.Exec(t, name, command...)
+				return err
+			})
+		}
+		serve()
+		restart(name)
+		serve()
+		return name
+	}
+	left := func(name, why, fix string) {
+		t.Helper()
+		j.daemon.wait("that "+name+" is left behind", 20*time.Second, func(l line) bool {
+			return l.str("level") == "WARN" && l.str("client") == name && strings.Contains(l.str("error"), why) && strings.Contains(l.str("hint"), fix)
+		})
+	}
+	again := func(name string) {
+		dockertest.Docker(t, "restart", "-t", "0", ownerID)
+		left(name, "container "+owner+", whose network it joined, was started again", "docker restart "+name)
+	}
+	first := joined(7000, again)
+	second := joined(7001, again)
+	if out := diagnose(t, []string{binary}); true {
+		out.want("joined-networks", "warn", "2 of 2 containers", "docker restart "+min(first, second))
+	}
+	// One that declares nothing itself is told of because what the owner declares is not
+	// served there any more.
+	quiet := dockertest.Name(t)
+	dockertest.Run(t, "--name", quiet, "--network", "container:"+owner, dockertest.Image(t))
+	third := joined(7002, func(name string) {
+		dockertest.Docker(t, "stop", "-t", "0", ownerID)
+		left(name, "has ended", "docker start "+owner+" && docker restart "+name)
+		left(quiet, "has ended", "docker start "+owner+" && docker restart "+quiet)
+	})
+	// Restarted, it is where the owner is, and the owner's ports are its own.
+	dockertest.Docker(t, "start", ownerID)
+	dockertest.Docker(t, "restart", "-t", "0", first)
+	poll(t, 20*time.Second, "it shares the owner's network again", func() error {
+		_, err := dockertest.Exec(t, ownerID, "sh", "-c", "echo x joiner-0 | nc localhost 7000")
+		return err
+	})
+	j.checkForeign()
+	// In none of these namespaces is anything left at the end.
+	j.daemon.stop()
+	for _, name := range []string{first, second, third, quiet} {
+		for _, program := range []string{"iptables-save", "ip6tables-save"} {
+			if rules := netlab.SaveWith(t, containerNamespace(t, name), program); strings.Contains(rules, "AMBASSADORD") {
+				t.Errorf("left behind of %s:\n%s", name, rules)
+			}
+		}
+	}
+}

@@ -236,13 +236,22 @@ func familyNames(families []netrules.Family) []string {
 
 // redirect is mode redirect: a socket for each family, and the rules that lead
 // the declared ports to it.
-func (at *attachment) redirect(ctx context.Context, families []netrules.Family, ports []netrules.Port) error {
-	if err := at.listenAll(ctx, families); err != nil {
+func (at *attachment) redirect(ctx context.Context, served []netrules.Family, ports []netrules.Port) error {
+	if err := at.listenAll(ctx, served); err != nil {
 		return err
 	}
-	for _, f := range families {
+	for _, f := range served {
 		if err := at.applyRules(ctx, f, ports); err != nil {
 			return fmt.Errorf("rules for %s: %w", f, err)
+		}
+	}
+	if n := at.desired.Load(); !at.attached && n.LeftBehind() { // whoever had it before may have had rules for both
+		for _, f := range families() {
+			if at.listening[f] == nil {
+				if _, err := removeFrom(ctx, at.agent.rules, at.ns, f); notUnsupported(f, err) != nil {
+					return fmt.Errorf("rules for %s that were left: %w", f, err)
+				}
+			}
 		}
 	}
 	at.anchor()

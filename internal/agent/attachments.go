@@ -3,9 +3,11 @@ package agent
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/netrules/anchor"
 )
 
 // attachments keeps one attachment for each network namespace in which a port is
@@ -17,7 +19,8 @@ type attachments struct {
 	lanes     *lanes
 	newcomers *newcomers
 	wg        sync.WaitGroup
-	departed  bool // left to another daemon
+	departed  bool                 // left to another daemon
+	swept     map[string]time.Time // by the owner's container ID: see sweep
 }
 
 func newAttachments(a *agent, mode config.Mode) *attachments {
@@ -60,16 +63,52 @@ func (as *attachments) update(ctx context.Context, table *identity.Table) {
 			as.wg.Go(func() { at.run(ctx) })
 		default:
 			as.newcomers.decline(n)
+			if n.LeftBehind() {
+				as.sweep(ctx, n)
+			}
 		}
 		there[id] = true
 	}
 	as.newcomers.follow(ctx, table)
+	for id := range as.swept {
+		if !there[id] {
+			delete(as.swept, id)
+		}
+	}
 	for id, at := range as.live {
 		if !there[id] {
 			at.end(false) // the namespace has died, and its rules with it
 			delete(as.live, id)
 		}
 	}
+}
+
+// sweep removes, once, the rules of a container that has left n to others. They lead nowhere,
+// and those who are left declare nothing.
+func (as *attachments) sweep(ctx context.Context, n *identity.Namespace) {
+	since := n.Owner.StartedAt
+	if as.mode != config.Redirect || !as.agent.owns() || as.swept[n.Owner.ID].Equal(since) {
+		return
+	}
+	if as.swept == nil {
+		as.swept = map[string]time.Time{}
+	}
+	as.swept[n.Owner.ID] = since
+	as.wg.Go(func() {
+		ns, err := as.agent.openNamespace(ctx, n)
+		if err != nil {
+			return // it has ended
+		}
+		defer ns.Close()
+		defer as.lanes.enter(ns)()
+		for _, f := range families() {
+			if _, err := removeFrom(ctx, as.agent.rules, ns, f); notUnsupported(f, err) != nil && ctx.Err() == nil {
+				as.agent.log.Error("cannot remove the rules that are left in a container", "client", n.Owner.Name, "id", n.Owner.ShortID(),
+					"family", f.String(), "error", err, "hint", "run: ambassadord rules remove")
+			}
+		}
+		_ = anchor.Drop(ns) // off every hook
+	})
 }
 
 // unhook ends every attachment: no connection is redirected any more, and none

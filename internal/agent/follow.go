@@ -15,6 +15,7 @@ import (
 type follower struct {
 	keptFor *tuning                // for whose listeners the resolver keeps targets
 	told    map[string]binding.Set // by container ID: of which the log has told
+	left    map[string]toldLeft    // likewise: of those that are left behind
 }
 
 // follow turns each engine snapshot, and each configuration, into a table and acts on

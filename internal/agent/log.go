@@ -2,6 +2,8 @@ package agent
 
 import (
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -42,6 +44,7 @@ func (a *agent) logProblems(previous, table *identity.Table) {
 				"error", "its network is the host's, where nothing is redirected", "hint", "give it a network of its own")
 		}
 	}
+	a.tellLeft(table)
 	for _, n := range table.Namespaces() {
 		var before *identity.Namespace
 		if previous != nil {
@@ -50,6 +53,46 @@ func (a *agent) logProblems(previous, table *identity.Table) {
 		if before != n && len(n.Overruled) > 0 {
 			a.tellOverruled(before, n)
 		}
+	}
+}
+
+// toldLeft is what was told of one that is left behind, since it was started.
+type toldLeft struct {
+	since time.Time
+	whys  []string
+}
+
+// tellLeft tells of containers that are left in a network namespace that another one had,
+// once of each, if that concerns us.
+func (a *agent) tellLeft(table *identity.Table) {
+	known := a.follower.left
+	a.follower.left = map[string]toldLeft{}
+	for _, left := range table.Left() {
+		c := left.Container
+		told := known[c.ID]
+		if !told.since.Equal(c.StartedAt) {
+			told = toldLeft{since: c.StartedAt}
+		}
+		fresh := !slices.Contains(told.whys, left.Why())
+		if fresh {
+			told.whys = append(told.whys, left.Why())
+		}
+		a.follower.left[c.ID] = told
+		if !fresh {
+			continue
+		}
+		declares := table.Client(c.ID).Bindings.Len() > 0
+		if !declares && (left.Owner == nil || !table.Declares(left.Owner.ID)) {
+			continue
+		}
+		of := "what it dials is refused"
+		if n := table.Owned(c.ID); declares && n != nil && n.LeftBehind() {
+			of = "what it declares itself is served"
+		} else if declares && c.Netns != 0 {
+			of = "what it declares itself is served, as far as others there do not declare it"
+		}
+		a.log.Warn("a container is left in a network namespace that is nobody's", "client", c.Name, "id", c.ShortID(),
+			"error", left.Why()+"; it has loopback alone, and "+of, "hint", left.Fix())
 	}
 }
 

@@ -1,6 +1,7 @@
 package dockerd
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -74,6 +75,55 @@ func (c *Container) Shares(owner *Container) bool {
 		return false
 	}
 	return c.Netns == owner.Netns || c.Netns == 0 || owner.Netns == 0
+}
+
+// Left says of a container that it is still in the network namespace that another one had.
+type Left struct {
+	// Container is the one that had joined it.
+	Container *Container
+	// Owner is whose it was; nil if that container is gone.
+	Owner *Container
+}
+
+// Left reports whether c is left in the network namespace that another container had before
+// it ended or was started again. Where the processes are out of our sight the engine's
+// times tell.
+func (s *Snapshot) Left(c *Container) (l Left, left bool) {
+	if !c.Running || !c.Joins() {
+		return l, false
+	}
+	l = Left{Container: c, Owner: s.NetnsOwner(c)}
+	switch {
+	case !c.Shares(l.Owner):
+		return l, true
+	case c.Netns != 0 && l.Owner.Netns != 0:
+		return l, false
+	}
+	return l, !c.StartedAt.IsZero() && l.Owner.StartedAt.After(c.StartedAt)
+}
+
+// Why says what has happened, of the container and its owner.
+func (l Left) Why() string {
+	ref, _ := strings.CutPrefix(l.Container.NetworkMode, containerMode)
+	if l.Owner == nil {
+		return fmt.Sprintf("container %.12s, whose network it joined, is gone", ref)
+	}
+	what := "has ended"
+	if l.Owner.Running {
+		what = "was started again after it, and has another one"
+	}
+	return fmt.Sprintf("container %s, whose network it joined, %s", l.Owner.Name, what)
+}
+
+// Fix is what to do about it.
+func (l Left) Fix() string {
+	switch {
+	case l.Owner == nil:
+		return "create it anew: it cannot be started again as it is"
+	case !l.Owner.Running:
+		return fmt.Sprintf("docker start %s && docker restart %s", l.Owner.Name, l.Container.Name)
+	}
+	return "docker restart " + l.Container.Name
 }
 
 // find resolves ref in the engine's own order: full ID, name, then the start of

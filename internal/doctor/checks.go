@@ -49,6 +49,7 @@ func Checks(ctx context.Context, o Options) []Check {
 		// Longer than what each of its two questions may take, which says more.
 		{Name: "engine", Timeout: 12 * time.Second, Run: h.engine},
 		{Name: "raw-packets", Run: h.rawPackets},
+		{Name: "joined-networks", Run: h.joinedNetworks},
 		{Name: "namespaces", Run: h.namespaces},
 		{Name: "dns", Run: h.dns},
 		{Name: "consul", Run: h.consul},

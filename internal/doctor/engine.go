@@ -102,6 +102,35 @@ func judgeExposure(e exposure, modes []config.Mode) Result {
 	return ok("%s; %s does not go by source addresses", summary, modeNames(modes))
 }
 
+// joinedNetworks looks for containers that share the network of one that has another by now.
+func (h *host) joinedNetworks(ctx context.Context) Result {
+	snapshot, err := h.snapshot(ctx)
+	if err != nil {
+		return undone(err)
+	}
+	var all []dockerd.Left
+	joined := 0
+	for _, c := range snapshot.Containers() {
+		if c.Running && c.Joins() {
+			joined++
+		}
+		if left, is := snapshot.Left(c); is {
+			all = append(all, left)
+		}
+	}
+	return judgeLeft(all, joined)
+}
+
+// judgeLeft takes how many containers join others' networks, and those that are left behind.
+func judgeLeft(left []dockerd.Left, joined int) Result {
+	if len(left) == 0 {
+		return ok("%d containers share the network of another, as it is now", joined)
+	}
+	first := left[0]
+	return warn(first.Fix(), "%d of %d containers that share the network of another have loopback alone: of %s, %s",
+		len(left), joined, first.Container.Name, first.Why())
+}
+
 // snapshot asks the engine for all containers, once.
 func (h *host) snapshot(ctx context.Context) (*dockerd.Snapshot, error) {
 	watcher, err := dockerd.New(dockerd.Config{Endpoint: h.DockerHost})

@@ -64,6 +64,9 @@ func Follow(ctx context.Context, patience time.Duration, snapshot *dockerd.Snaps
 			continue
 		}
 		t.clients[c.ID] = client
+		if left, is := snapshot.Left(c); is {
+			t.left = append(t.left, left)
+		}
 		owner := snapshot.NetnsOwner(c)
 		switch {
 		case owner != nil && owner.ID == self:

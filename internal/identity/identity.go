@@ -104,7 +104,12 @@ type Table struct {
 	resting map[string]*Client // containers that are not running, by ID
 	// bySandbox holds nil for a namespace that is nobody's: our own.
 	bySandbox map[string]*Namespace
+	left      []dockerd.Left
 }
+
+// Left lists the running containers that are left in a network namespace that another
+// container had, by their IDs.
+func (t *Table) Left() []dockerd.Left { return t.left }
 
 // Namespaces lists every namespace, by the owner's container ID.
 func (t *Table) Namespaces() []*Namespace {
@@ -175,6 +180,12 @@ func (t *Table) Starters(mounted func(path string) bool) []*Client {
 	}
 	slices.SortFunc(starters, func(a, b *Client) int { return strings.Compare(a.Container.ID, b.Container.ID) })
 	return starters
+}
+
+// Declares reports whether the container of that ID, running or not, declares anything.
+func (t *Table) Declares(id string) bool {
+	c := t.knows(id)
+	return c != nil && c.Bindings.Len() > 0
 }
 
 // Has reports whether there is a container of that ID, running or not.
