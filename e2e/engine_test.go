@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/dockertest"
+	"github.com/ambassadord/ambassadord/internal/netlab"
 )
 
 // engine is a Docker engine of a test's own, which may be restarted: the machine's
@@ -22,12 +23,20 @@ import (
 type engine struct {
 	t    *testing.T
 	dir  string
+	host *netlab.Lab // has its bridge, if it has one
 	cmd  *exec.Cmd
 	log  bytes.Buffer
 	done chan struct{}
 }
 
 func startEngine(t *testing.T) *engine {
+	t.Helper()
+	return startEngineIn(t, nil)
+}
+
+// startEngineIn starts one with a bridge in the network namespace of host, which is its
+// host. Its containers end with it, as they do by default. Without host it is startEngine.
+func startEngineIn(t *testing.T, host *netlab.Lab) *engine {
 	t.Helper()
 	// Its sockets are below, and a socket's path is at most 108 bytes long.
 	dir, err := os.MkdirTemp("", "engine")
@@ -40,7 +49,7 @@ func startEngine(t *testing.T) *engine {
 			t.Error(err)
 		}
 	})
-	e := &engine{t: t, dir: dir}
+	e := &engine{t: t, dir: dir, host: host}
 	e.start()
 	t.Cleanup(func() {
 		select {
@@ -56,24 +65,33 @@ func startEngine(t *testing.T) *engine {
 	return e
 }
 
-func (e *engine) host() string { return "unix://" + filepath.Join(e.dir, "docker.sock") }
+func (e *engine) endpoint() string { return "unix://" + filepath.Join(e.dir, "docker.sock") }
 
 func (e *engine) start() {
 	e.t.Helper()
-	// In a network namespace of its own: an engine without a bridge removes the
-	// one that it finds.
-	e.cmd = exec.Command("unshare", "--net", "dockerd", "--host", e.host(), "--data-root", filepath.Join(e.dir, "data"),
-		"--exec-root", filepath.Join(e.dir, "exec"), "--pidfile", filepath.Join(e.dir, "pid"),
-		"--bridge", "none", "--iptables=false", "--ip6tables=false", "--live-restore")
+	args := []string{"dockerd", "--host", e.endpoint(), "--data-root", filepath.Join(e.dir, "data"),
+		"--exec-root", filepath.Join(e.dir, "exec"), "--pidfile", filepath.Join(e.dir, "pid")}
+	if e.host == nil {
+		// In a network namespace of its own: an engine without a bridge removes the
+		// one that it finds.
+		args = append(append([]string{"unshare", "--net"}, args...), "--bridge", "none", "--iptables=false", "--ip6tables=false", "--live-restore")
+	} else {
+		args = append(args, "--bip", "10.213.0.1/24")
+	}
+	e.cmd = exec.Command(args[0], args[1:]...)
 	e.cmd.Stdout, e.cmd.Stderr = &e.log, &e.log
-	if err := e.cmd.Start(); err != nil {
+	begin := e.cmd.Start
+	if e.host != nil {
+		begin = func() error { e.host.Do(e.t, e.cmd.Start); return nil }
+	}
+	if err := begin(); err != nil {
 		e.t.Fatal(err)
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = e.cmd.Wait() }()
 	e.done = done
 	poll(e.t, time.Minute, "the engine answers", func() error {
-		return exec.Command("docker", "-H", e.host(), "info").Run()
+		return exec.Command("docker", "-H", e.endpoint(), "info").Run()
 	})
 }
 
@@ -93,7 +111,7 @@ func (e *engine) stop() {
 
 func (e *engine) docker(args ...string) string {
 	e.t.Helper()
-	return dockertest.Docker(e.t, append([]string{"-H", e.host()}, args...)...)
+	return dockertest.Docker(e.t, append([]string{"-H", e.endpoint()}, args...)...)
 }
 
 // declaring starts a container that declares port 6379.
@@ -114,7 +132,7 @@ func TestEngineRestart(t *testing.T) {
 	dockertest.Docker(t, "save", "-o", archive, image)
 	e.docker("load", "-i", archive)
 
-	d := start(t, "run", "--docker-host", e.host())
+	d := start(t, "run", "--docker-host", e.endpoint())
 	before := e.declaring(image, backend)
 	d.attached(before.name)
 	live := dialIn(t, before.ns, "127.0.0.1:6379")
@@ -123,7 +141,7 @@ func TestEngineRestart(t *testing.T) {
 	}
 
 	e.stop()
-	d.wait("that the engine is away", 20*time.Second, func(l line) bool { return l.str("level") == "WARN" && l.str("endpoint") == e.host() })
+	d.wait("that the engine is away", 20*time.Second, func(l line) bool { return l.str("level") == "WARN" && l.str("endpoint") == e.endpoint() })
 	if err := errors.Join(pingPong(live), connects(before)); err != nil {
 		t.Errorf("while the engine is away: %v", err)
 	}

@@ -223,8 +223,8 @@ func TestFirstInstructionElsewhere(t *testing.T) {
 	t.Run("Docker with an --exec-root", func(t *testing.T) {
 		e := startEngine(t)
 		e.docker("load", "-i", archive)
-		serve(t, e.host(), func(args ...string) (string, error) {
-			args = append([]string{"-H", e.host(), args[0], "--network", "none"}, args[1:]...)
+		serve(t, e.endpoint(), func(args ...string) (string, error) {
+			args = append([]string{"-H", e.endpoint(), args[0], "--network", "none"}, args[1:]...)
 			out, err := exec.Command("docker", args...).CombinedOutput()
 			return string(out), err
 		})

@@ -15,7 +15,7 @@ func (forbidden) TryRefresh() bool              { return true }
 func (forbidden) Refresh(context.Context) error { return nil }
 func (forbidden) Next() (Attempt, bool)         { return Attempt{}, false }
 func (forbidden) Changed(ctx context.Context)   { <-ctx.Done() }
-func (forbidden) Denied() error                 { return errors.New("not allowed") }
+func (forbidden) PassedOver() error             { return Fail(Denied, errors.New("not allowed")) }
 
 // The search for an endpoint begins with the connection, not with the daemon: one that is
 // denied says so, however long the daemon has run.

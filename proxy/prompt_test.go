@@ -235,7 +235,7 @@ func (forbidding) TryRefresh() bool              { return true }
 func (forbidding) Refresh(context.Context) error { return nil }
 func (forbidding) Next() (Attempt, bool)         { return Attempt{}, false }
 func (forbidding) Changed(ctx context.Context)   { <-ctx.Done() }
-func (f forbidding) Denied() error               { return f.why }
+func (f forbidding) PassedOver() error           { return Fail(Denied, f.why) }
 
 // TestNobodyToDialHoweverOldTheServerIs: the time to look for an endpoint begins with the
 // connection, also if the first attempt is none.

@@ -92,11 +92,12 @@ type Chooser interface {
 	Changed(ctx context.Context)
 }
 
-// Denier is a Chooser that passes over endpoints which its client may not dial.
-type Denier interface {
+// Passer is a Chooser that passes endpoints over.
+type Passer interface {
 	Chooser
-	// Denied is why some were passed over in this round; nil if none was.
-	Denied() error
+	// PassedOver is a *Failure that says why some were passed over in this round: Denied if
+	// the client may not dial them; nil if none was.
+	PassedOver() error
 }
 
 // Options is how a connection is to be carried. Durations are off at 0 unless said
@@ -115,7 +116,8 @@ type Options struct {
 	// Replay sends what a client has sent to the next endpoint when a connection ends
 	// before the endpoint's first byte. An endpoint may have acted on it by then.
 	Replay bool
-	// Wait is how long after its accept a connection is held while nobody answers.
+	// Wait is how long after its accept, or Route.Known, a connection is held while nobody
+	// answers.
 	Wait time.Duration
 	// Idle resets a connection on which nothing moved for so long.
 	Idle time.Duration
@@ -154,6 +156,9 @@ type Route struct {
 	// Share is the client's of the server's Limit, which is passed first; nil is the share
 	// of all who have none.
 	Share *Share
+	// Known is when it became known whose the connection is, where that took so long that it
+	// is to be held from then on; zero means since it was accepted.
+	Known time.Time
 	// Limits are passed after it in this order, before an endpoint is chosen. Who waits
 	// for one of them has its place of the server's all the while.
 	Limits []*Share

@@ -56,7 +56,13 @@ func (s *search) record() Record {
 }
 
 // held is the time until which the connection is held although nobody answers.
-func (s *search) held() time.Time { return s.accepted.Add(s.route.Options.Wait) }
+func (s *search) held() time.Time {
+	from := s.accepted
+	if s.route.Known.After(from) {
+		from = s.route.Known
+	}
+	return from.Add(s.route.Options.Wait)
+}
 
 // admit passes the limits; leave gives the places back.
 func (s *search) admit(ctx context.Context) (leave func(), err error) {
@@ -215,8 +221,8 @@ func (s *search) round(ctx context.Context) error {
 		}
 	}
 	if len(s.failures) == 0 {
-		if err := s.denied(); err != nil && ctx.Err() == nil {
-			return Fail(Denied, err)
+		if err := s.passedOver(); err != nil && ctx.Err() == nil {
+			return err
 		}
 		s.failures = append(s.failures, context.Cause(ctx))
 	}
@@ -227,11 +233,11 @@ func (s *search) round(ctx context.Context) error {
 	return Fail(DialFailed, hint.Wrap(err, "is the backend up, and reachable from this host?"))
 }
 
-// denied is why there was nobody to dial in a round: the Chooser has endpoints, and the
-// client may not dial them.
-func (s *search) denied() error {
-	if d, ok := s.route.Endpoints.(Denier); ok {
-		return d.Denied()
+// passedOver is why there was nobody to dial in a round: the Chooser has endpoints, and
+// passes them over.
+func (s *search) passedOver() error {
+	if p, ok := s.route.Endpoints.(Passer); ok {
+		return p.PassedOver()
 	}
 	return nil
 }

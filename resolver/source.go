@@ -35,6 +35,9 @@ type Endpoint struct {
 	// Published says that Addr is one of this host's at which the engine publishes a
 	// container's port, so that it is the container's.
 	Published bool
+	// Holder tells apart who has Addr one after the other: a container's ID; "" where
+	// nobody says.
+	Holder string
 }
 
 // String is the endpoint's address, or host:port while it has none.

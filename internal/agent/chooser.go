@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/balance"
+	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/policy"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
@@ -20,6 +21,7 @@ type chooser struct {
 	client *balance.Reporter // who keeps an endpoint, under the policy that does
 	scope  *policy.Scope
 	denied error // why an endpoint of this round was passed over
+	lost   error // likewise, of one whose address may be another's by now
 
 	resolution atomic.Pointer[resolver.Resolution]
 	choice     balance.Choice
@@ -76,14 +78,14 @@ func (c *chooser) choose(last *answer, resolution *resolver.Resolution) {
 		pool.Update(last.given, c.agent.candidates(last.given.Endpoints))
 	}
 	c.choice = pool.ChooseFor(c.client)
-	c.scope, c.denied = c.scope.Under(c.agent.policy()), nil // a reload holds at once
+	c.scope, c.denied, c.lost = c.scope.Under(c.agent.policy()), nil, nil // a reload holds at once
 }
 
 // Next names the endpoint to dial next.
 func (c *chooser) Next() (proxy.Attempt, bool) {
 	left := c.choice.Left()
 	use, ok := c.choice.Next()
-	for ok && !c.permits(&use) {
+	for ok && !(c.holds(&use) && c.permits(&use)) {
 		left = c.choice.Left()
 		use, ok = c.choice.Next()
 	}
@@ -95,6 +97,29 @@ func (c *chooser) Next() (proxy.Attempt, bool) {
 		Left:     left,
 		Verdict:  &trial{use: use, up: c.up, began: time.Since(beginning)},
 	}, true
+}
+
+// holds reports whether the address of an endpoint that was chosen is still that of the
+// container whose it was. One of which that is not sure is passed over, and nothing is held
+// against it: an address goes from one container to another while the engine is away, and
+// in the moments until a source has heard of it.
+func (c *chooser) holds(use *balance.Use) bool {
+	if use.Holder == "" || c.agent.docker == nil {
+		return true
+	}
+	snapshot := c.agent.docker.Snapshot()
+	if snapshot == nil {
+		return true // no source knows anybody without one
+	}
+	err := snapshot.Holds(use.Holder, use.Addr)
+	if err == nil {
+		return true
+	}
+	if c.lost == nil {
+		c.lost = hint.Wrap(errors.Join(err, c.agent.docker.Err()), hint.Of(err))
+	}
+	use.Cancelled()
+	return false
 }
 
 // permits reports whether the client may dial an endpoint that was chosen. One that it may
@@ -116,8 +141,13 @@ func (c *chooser) permits(use *balance.Use) bool {
 	return false
 }
 
-// Denied is why the last round has passed endpoints over; nil if it has not.
-func (c *chooser) Denied() error { return c.denied }
+// PassedOver is why the last round has passed endpoints over; nil if it has not.
+func (c *chooser) PassedOver() error {
+	if c.lost != nil { // which may be over soon
+		return proxy.Fail(proxy.ResolveFailed, c.lost)
+	}
+	return proxy.Fail(proxy.Denied, c.denied)
+}
 
 // Changed blocks until the target's sources say something else than at the last
 // Refresh.

@@ -76,7 +76,9 @@ func (a *agent) joiner(ctx context.Context, n *identity.Namespace, port uint16) 
 func (a *agent) routeComing(ctx context.Context, n *identity.Namespace, w way) (client *identity.Client, route proxy.Route, err error) {
 	port := w.to.Port()
 	route = proxy.Route{Client: clientOf(n.Clients[0]), Port: port}
-	client, err = a.joiner(ctx, n, port)
+	if err = a.awaitEngine(ctx, a.holdBound(port)); err == nil {
+		client, err = a.joiner(ctx, n, port)
+	}
 	switch {
 	case client != nil:
 		b, _ := client.Bindings.Lookup(port)

@@ -54,9 +54,10 @@ func (f *fixedRouter) route(service *fixedService, table *identity.Table, w way)
 	route := proxy.Route{Client: proxy.Client{Name: w.from.Addr().String()}, Port: b.Port, Target: b.Text}
 	var container *dockerd.Container
 	who := proxy.ClientAddr(w.from.Addr()).String()
-	// Who it is matters to the log alone here, so an unsure answer will do.
+	// Who it is matters to the log and the endpoint's header alone here, so an answer that no
+	// guard vouches for will do. While the engine is away an address may be another's.
 	if table != nil {
-		if n := table.At(w.from.Addr()); n != nil {
+		if n := table.At(w.from.Addr()); n != nil && f.agent.current(n.Owner) {
 			route.Client, container, who = clientOf(n.Clients[0]), n.Owner, n.Owner.ShortID()
 		}
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"path"
@@ -20,10 +21,10 @@ import (
 
 const (
 	// ownerPatience is how long an accepted connection waits for the engine to say
-	// whose it is: a container that runs is known within milliseconds.
+	// whose it is, while that is there: a container that runs is known within milliseconds.
 	ownerPatience = 5 * time.Second
 	// unclaimedPatience bounds how long we stay in a namespace that is nobody's
-	// while no connection waits: the engine is setting it up.
+	// while no connection waits, and the engine is there: it is setting it up.
 	unclaimedPatience = time.Minute
 	// mountedInterval is how often to see whether such a namespace still is.
 	mountedInterval = 100 * time.Millisecond
@@ -191,6 +192,10 @@ func (nc *newcomer) await(ctx context.Context) (more bool) {
 		case <-ctx.Done():
 			nc.decide(verdict{})
 		case <-unclaimed.C:
+			if nc.agent.away() != nil { // it may be somebody's all the same
+				unclaimed.Reset(unclaimedPatience)
+				continue
+			}
 			nc.decide(verdict{})
 		case <-look.C:
 			if !sandbox.Mounted(nc.path) {
@@ -281,17 +286,16 @@ func (nc *newcomer) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route, 
 	if !nc.guests.enter(source) {
 		return proxy.Route{Port: dst.Port()}, proxy.Fail(proxy.NoBinding, errors.New("the container declares nothing"))
 	}
-	patience := time.NewTimer(ownerPatience)
-	defer patience.Stop()
-	select {
-	case <-nc.decided:
-	case <-ctx.Done():
-	case <-patience.C:
-		nc.decide(verdict{})
+	known, err := nc.awaitVerdict(ctx, dst.Port())
+	if err != nil {
+		leave()
+		return proxy.Route{Port: dst.Port()}, proxy.Fail(proxy.UnknownClient, err)
 	}
 	if ctx.Err() == nil && nc.verdict.owner != nil {
 		leave() // the chain stays, whatever becomes of this connection
-		return nc.routeOwned(ctx, nc.verdict.owner, way{source, dst})
+		route, err := nc.routeOwned(ctx, nc.verdict.owner, way{source, dst})
+		route.Known = known
+		return route, err
 	}
 	select {
 	case <-nc.unhooked:
@@ -306,6 +310,49 @@ func (nc *newcomer) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route, 
 	}
 	route.Ended = leave
 	return route, nil
+}
+
+// awaitVerdict waits until it is decided whose the namespace is, or ctx ends. While the engine
+// is there, and has yet to say of nobody what has become of him, it decides after some time that
+// it is nobody's. While it is not, the connection to port is held for as long as that may
+// take, and the error says that this was not long enough. known is when the engine was back, if
+// it was away.
+func (nc *newcomer) awaitVerdict(ctx context.Context, port uint16) (known time.Time, err error) {
+	patience := time.NewTimer(ownerPatience)
+	defer patience.Stop()
+	var bound <-chan time.Time // while the engine is away, or has been
+	doubts := 0
+	for {
+		changed := nc.agent.engineChanged()
+		away, left := nc.agent.away(), nc.agent.doubts()
+		if away != nil || left != doubts { // it has something to say
+			patience.Reset(ownerPatience)
+			doubts = left
+		}
+		if away != nil && bound == nil {
+			bound = time.After(nc.agent.holdBound(port))
+		}
+		select {
+		case <-nc.decided:
+			if bound != nil {
+				known = time.Now()
+			}
+			return known, nil
+		case <-ctx.Done():
+			return known, nil
+		case <-changed:
+		case <-patience.C:
+			if away == nil {
+				nc.decide(verdict{})
+			}
+		case <-bound:
+			if away == nil {
+				bound = nil
+				continue
+			}
+			return known, hint.Wrap(fmt.Errorf("the engine has not said whose network namespace this is, within what the option timeout allows: %w", away), hint.Of(away))
+		}
+	}
 }
 
 // RouteNow is Route once there is an owner who declares the port.

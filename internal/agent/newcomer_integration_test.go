@@ -409,3 +409,72 @@ func TestOutsidersOfAContainer(t *testing.T) {
 		t.Errorf("what comes from outside ended by %v", r.Err)
 	}
 }
+
+// awayEngine makes the engine one that is away.
+func (h *newcomerLab) awayEngine() {
+	h.t.Helper()
+	watcher, err := dockerd.New(dockerd.Config{Endpoint: "unix://" + filepath.Join(h.t.TempDir(), "nobody.sock")})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.agent.docker = watcher
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = watcher.Run(ctx) })
+	h.t.Cleanup(func() { cancel(); running.Wait() })
+	h.eventually("the engine is found to be away", func() bool { return watcher.Away() != nil })
+}
+
+// While the engine is away nobody knows whose a namespace is, so that it is not given up, nor
+// is what was dialled in there sent to the container itself.
+func TestNewcomerWhileTheEngineIsAway(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.awayEngine()
+	h.follow(h.declaring(false))
+	h.appear()
+	early := h.lab.Dial(t, "127.0.0.1:7000")
+	answered := make(chan error, 1)
+	go func() {
+		_, err := early.Read(make([]byte, 1))
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		t.Fatalf("it ended by %v, want it held", err)
+	case <-time.After(ownerPatience + time.Second):
+	}
+	if h.nobodys() == nil || !strings.Contains(h.rules(), "-j AMBASSADORD") {
+		t.Fatal("the namespace was given up")
+	}
+	h.follow(h.declaring(true))
+	if _, err := fmt.Fprintln(early, "who is it?"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answered; err != nil {
+		t.Errorf("when its owner was known it ended by %v", err)
+	}
+}
+
+// The option timeout bounds how long a connection is held for that.
+func TestNewcomerWhileTheEngineStaysAway(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.awayEngine()
+	records := make(chan proxy.Record, 10)
+	h.agent.server.Done = func(r proxy.Record) { records <- r }
+	c := h.declaring(false)
+	c.Labels["connect.7000.timeout"] = "100ms"
+	h.follow(c)
+	h.appear()
+	began := time.Now()
+	h.lab.Dial(t, "127.0.0.1:7000")
+	r := <-records
+	if text := fmt.Sprint(r.Err); proxy.ReasonOf(r.Err) != proxy.UnknownClient || !strings.Contains(text, "the engine has not said") || !strings.Contains(text, "nobody.sock") {
+		t.Errorf("it ended by %v; want that the engine is away", r.Err)
+	}
+	if took := time.Since(began); took > ownerPatience/2 {
+		t.Errorf("it was held for %v", took)
+	}
+	if h.nobodys() == nil {
+		t.Error("the namespace was given up")
+	}
+}

@@ -41,7 +41,7 @@ func TestChooserPassesOverWhatIsDenied(t *testing.T) {
 			if more, ok := c.Next(); ok {
 				t.Fatalf("it also offers %v", more.Addr)
 			}
-			if err := c.(proxy.Denier).Denied(); err == nil || hint.Of(err) == "" {
+			if err := c.(proxy.Passer).PassedOver(); err == nil || hint.Of(err) == "" {
 				t.Errorf("it says %v of the others", err)
 			}
 		}

@@ -30,7 +30,7 @@ const (
 func (a *agent) routeBySource(ctx context.Context, conn *net.TCPConn, dst netip.AddrPort, sentry *sentry) (proxy.Route, error) {
 	accepted := time.Now()
 	source := sourceOf(conn)
-	n, err := a.clientAt(ctx, source, accepted, sentry)
+	n, known, err := a.clientAt(ctx, source, dst.Port(), accepted, sentry)
 	if err != nil {
 		return proxy.Route{Client: proxy.Client{Name: source.String()}, Port: dst.Port()}, proxy.Fail(proxy.UnknownClient, err)
 	}
@@ -43,7 +43,9 @@ func (a *agent) routeBySource(ctx context.Context, conn *net.TCPConn, dst netip.
 		_, route, err := a.routeComing(ctx, n, w)
 		return route, err
 	}
-	return a.routeFor(n, w)
+	route, err := a.routeFor(n, w)
+	route.Known = known
+	return route, err
 }
 
 // believe says why a connection from source may not be its owner's.
@@ -76,30 +78,44 @@ func (a *agent) warnUnguarded(err error) {
 // clientAt finds the container that had the address source at the time accepted.
 // Addresses are reused within moments, so the table's word alone is not taken:
 // the guard must vouch that nobody else could have come from there, or the engine
-// confirm that this container has the address, and had it then.
-func (a *agent) clientAt(ctx context.Context, source netip.Addr, accepted time.Time, sentry *sentry) (*identity.Namespace, error) {
-	ctx, cancel := context.WithTimeout(ctx, clientAppears)
-	defer cancel()
+// confirm that this container has the address, and had it then. While the engine is away the
+// connection to port is held; known is when it was back then.
+func (a *agent) clientAt(ctx context.Context, source netip.Addr, port uint16, accepted time.Time, sentry *sentry) (n *identity.Namespace, known time.Time, err error) {
+	late := time.NewTimer(clientAppears)
+	defer late.Stop()
+	var bound time.Time // set when the engine was found away
 	own := sync.OnceValue(func() bool { return isOwn(source) })
 	for {
 		table, changed := a.table.wait()
 		if table != nil {
 			n := table.At(source)
 			if n != nil && (sentry.vouches(n, source, accepted) || a.confirm(ctx, n, source, accepted)) {
-				return n, nil
+				if !bound.IsZero() {
+					known = time.Now()
+				}
+				return n, known, nil
 			}
 			if n == nil && own() { // nor will a container ever have it
-				return nil, hint.Errorf("dial from a container; if it was one, its source address was translated on the way (masquerade), and it may dial again",
+				return nil, known, hint.Errorf("dial from a container; if it was one, its source address was translated on the way (masquerade), and it may dial again",
 					"%s is an address of the host itself", source)
 			}
 		}
 		select {
 		case <-changed:
+			continue
+		case <-late.C:
+			if a.away() != nil && bound.IsZero() {
+				bound = accepted.Add(a.holdBound(port))
+			}
+			if left := time.Until(bound); left > 0 && a.away() != nil {
+				late.Reset(min(left, clientAppears))
+				continue
+			}
 		case <-ctx.Done():
-			err := hint.Errorf("containers must share a network with the daemon, and the engine must answer",
-				"no running container surely has the address %s", source)
-			return nil, errors.Join(err, a.docker.Err())
 		}
+		err := hint.Errorf("containers must share a network with the daemon, and the engine must answer",
+			"no running container surely has the address %s", source)
+		return nil, known, errors.Join(err, a.docker.Err())
 	}
 }
 
@@ -116,6 +132,8 @@ func isOwn(addr netip.Addr) bool {
 }
 
 func (a *agent) confirm(ctx context.Context, n *identity.Namespace, source netip.Addr, accepted time.Time) bool {
+	ctx, cancel := context.WithTimeout(ctx, clientAppears)
+	defer cancel()
 	now, err := a.docker.Inspect(ctx, n.Owner.ID)
 	if err != nil || !now.Running || now.StartedAt.Add(-startSlack).After(accepted) {
 		return false

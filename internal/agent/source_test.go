@@ -28,7 +28,7 @@ func TestClientAtOwnAddress(t *testing.T) {
 		var a agent
 		a.table.store(&identity.Table{})
 		began := time.Now()
-		_, err := a.clientAt(t.Context(), netip.MustParseAddr("127.0.0.1"), began, nil)
+		_, _, err := a.clientAt(t.Context(), netip.MustParseAddr("127.0.0.1"), 80, began, nil)
 		if want := "127.0.0.1 is an address of the host itself"; err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v; want %s", err, want)
 		}

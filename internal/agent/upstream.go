@@ -266,7 +266,7 @@ func (a *agent) candidates(endpoints []resolver.Endpoint) []balance.Endpoint {
 	table := a.table.load()
 	out := make([]balance.Endpoint, len(endpoints))
 	for i, e := range endpoints {
-		out[i] = balance.Endpoint{Addr: e.Addr, Name: e.Name, Priority: e.Priority, Weight: e.Weight, Distance: distanceOf(&e), Published: e.Published}
+		out[i] = balance.Endpoint{Addr: e.Addr, Name: e.Name, Priority: e.Priority, Weight: e.Weight, Distance: distanceOf(&e), Published: e.Published, Holder: e.Holder}
 		if local(e.Addr.Addr()) || table != nil && table.At(e.Addr.Addr()) != nil {
 			out[i].Distance = balance.SameHost
 		}

@@ -1,7 +1,6 @@
 package balance
 
 import (
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,7 +14,7 @@ const lapse = 5 * time.Minute
 // connection becomes the probe.
 const probeFor = 10 * time.Second
 
-// health is what the host knows of one address.
+// health is what the host knows of one address, as long as the same has it.
 //
 // Connections overlap, so what one of them reports may be long out of date. Each
 // use therefore remembers the health's mark from when it began. A verdict on
@@ -24,7 +23,7 @@ const probeFor = 10 * time.Second
 // were known when it began: a connection of an hour ago that ends says nothing of
 // the dials that fail now.
 type health struct {
-	addr netip.AddrPort
+	site
 
 	load atomic.Int64 // connections that are open or being opened
 	open atomic.Int64 // connections that are open

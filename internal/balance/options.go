@@ -19,7 +19,17 @@ type Endpoint struct {
 	Distance Distance
 	// Published is for whoever uses it; see resolver.Endpoint.
 	Published bool
+	// Holder tells apart who has Addr one after the other; see resolver.Endpoint.
+	Holder string
 }
+
+// site is what a health belongs to: an address, as long as the same has it.
+type site struct {
+	addr   netip.AddrPort
+	holder string
+}
+
+func (e *Endpoint) site() site { return site{e.Addr, e.Holder} }
 
 // Distance says how far away an endpoint is.
 type Distance uint8

@@ -29,7 +29,7 @@ type Pool struct {
 
 	// mu is for making pictures and rosters. Who chooses only tries it.
 	mu     sync.Mutex
-	away   map[netip.AddrPort]absence
+	away   map[site]absence
 	closed bool
 }
 
@@ -85,9 +85,9 @@ func (p *Pool) Update(version any, endpoints []Endpoint) {
 		return
 	}
 	now := p.registry.now()
-	before := make(map[netip.AddrPort]*member, len(had.members))
+	before := make(map[site]*member, len(had.members))
 	for i := range had.members {
-		before[had.members[i].Addr] = &had.members[i]
+		before[had.members[i].site()] = &had.members[i]
 	}
 	next := &roster{version: version, members: make([]member, 0, len(endpoints))}
 	for _, e := range p.sorted(endpoints) {
@@ -129,10 +129,10 @@ func (p *Pool) distance(e Endpoint) Distance {
 }
 
 // enlist makes e a member, and takes it out of before if it was one.
-func (p *Pool) enlist(e Endpoint, before map[netip.AddrPort]*member, joins bool, now int64) member {
+func (p *Pool) enlist(e Endpoint, before map[site]*member, joins bool, now int64) member {
 	m := member{Endpoint: e}
-	if was := before[e.Addr]; was != nil {
-		delete(before, e.Addr)
+	if was := before[e.site()]; was != nil {
+		delete(before, e.site())
 		m.health, m.check, m.hash, m.joined = was.health, was.check, was.hash, was.joined
 		if m.shared = was.shared; m.shared.Endpoint != e {
 			m.shared = &shared{Endpoint: e, pool: p, health: m.health}
@@ -141,9 +141,9 @@ func (p *Pool) enlist(e Endpoint, before map[netip.AddrPort]*member, joins bool,
 	}
 	m.hash = hashAddr(e.Addr)
 	if p.closed {
-		m.health = &health{addr: e.Addr} // its own: nobody would ever let go of it
+		m.health = &health{site: e.site()} // its own: nobody would ever let go of it
 	} else {
-		m.health = p.registry.acquire(e.Addr, p)
+		m.health = p.registry.acquire(e.site(), p)
 	}
 	m.shared = &shared{Endpoint: e, pool: p, health: m.health}
 	if p.options.Check.Kind != NoCheck {
@@ -152,8 +152,8 @@ func (p *Pool) enlist(e Endpoint, before map[netip.AddrPort]*member, joins bool,
 	if joins {
 		m.joined = now
 	}
-	if was, ok := p.away[e.Addr]; ok {
-		delete(p.away, e.Addr)
+	if was, ok := p.away[e.site()]; ok {
+		delete(p.away, e.site())
 		if now-was.left < int64(rejoinFor) {
 			m.joined = was.joined
 		}
@@ -162,7 +162,7 @@ func (p *Pool) enlist(e Endpoint, before map[netip.AddrPort]*member, joins bool,
 }
 
 // dismiss lets go of those that are no longer members.
-func (p *Pool) dismiss(gone map[netip.AddrPort]*member, now int64) {
+func (p *Pool) dismiss(gone map[site]*member, now int64) {
 	for addr, was := range p.away {
 		if now-was.left >= int64(rejoinFor) {
 			delete(p.away, addr)
@@ -174,7 +174,7 @@ func (p *Pool) dismiss(gone map[netip.AddrPort]*member, now int64) {
 		}
 		p.registry.release(m.health, p)
 		if p.away == nil {
-			p.away = make(map[netip.AddrPort]absence)
+			p.away = make(map[site]absence)
 		}
 		if len(p.away) < mostRemembered {
 			p.away[addr] = absence{joined: m.joined, left: now}

@@ -56,7 +56,7 @@ type Registry struct {
 	wake   chan struct{}
 
 	mu      sync.Mutex
-	healths map[netip.AddrPort]*health
+	healths map[site]*health
 	orphans int // healths that no pool has
 }
 
@@ -66,7 +66,7 @@ type family struct{ pools atomic.Pointer[[]*Pool] }
 // New makes a Registry.
 func New(c Config) *Registry {
 	r := &Registry{
-		log: c.Log, dial: c.Dial, ours: c.OwnFault, permit: c.Permit, wake: make(chan struct{}, 1), healths: make(map[netip.AddrPort]*health),
+		log: c.Log, dial: c.Dial, ours: c.OwnFault, permit: c.Permit, wake: make(chan struct{}, 1), healths: make(map[site]*health),
 		epoch: time.Now().Add(-24 * time.Hour), // so that 0 is long ago
 	}
 	if r.log == nil {
@@ -214,14 +214,14 @@ func (r *Registry) forgetPools(now int64) {
 	})
 }
 
-// acquire returns the health of addr for p, until release.
-func (r *Registry) acquire(addr netip.AddrPort, p *Pool) *health {
+// acquire returns the health of whoever is at that site for p, until release.
+func (r *Registry) acquire(at site, p *Pool) *health {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h := r.healths[addr]
+	h := r.healths[at]
 	if h == nil {
-		h = &health{addr: addr, pools: make(map[*Pool]struct{}, 1)}
-		r.healths[addr] = h
+		h = &health{site: at, pools: make(map[*Pool]struct{}, 1)}
+		r.healths[at] = h
 	} else if h.refs == 0 {
 		r.orphans--
 	}
@@ -246,7 +246,7 @@ func (r *Registry) release(h *health, p *Pool) {
 	h.left = now
 	// With live connections it is kept in any case: they are bounded elsewhere.
 	if !h.memorable(now) || r.orphans >= mostRemembered && h.load.Load() == 0 {
-		delete(r.healths, h.addr)
+		delete(r.healths, h.site)
 		return
 	}
 	r.orphans++

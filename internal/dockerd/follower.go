@@ -45,6 +45,7 @@ type follower struct {
 	results chan result
 
 	containers map[string]*Container
+	doubted    map[string]struct{} // of an earlier connection, and not inspected since
 	queue      queue
 	busy       map[string]bool     // being inspected; true: changed since, inspect again
 	unread     map[string]struct{} // to be inspected since they were listed
@@ -112,6 +113,7 @@ func newFollower(w *Watcher, onConnect func()) *follower {
 	}
 	if s := w.Snapshot(); s != nil { // of an earlier connection: true until shown otherwise
 		f.complete = true
+		f.doubted = s.all()
 		for _, c := range s.Containers() {
 			f.containers[c.ID] = c
 		}
@@ -268,6 +270,7 @@ func (f *follower) apply(ctx context.Context, r result) {
 		f.fail(ctx, r.id, r.err)
 	default:
 		delete(f.failures, r.id)
+		f.confirm(r.id)
 		r.container.Stopping = f.isStopping(r.container)
 		old := f.containers[r.id]
 		if old != nil && maps.Equal(old.Labels, r.container.Labels) {
@@ -284,7 +287,16 @@ func (f *follower) apply(ctx context.Context, r result) {
 	}
 }
 
+// confirm takes a container as current.
+func (f *follower) confirm(id string) {
+	if _, doubted := f.doubted[id]; doubted {
+		delete(f.doubted, id)
+		f.changed = true
+	}
+}
+
 func (f *follower) drop(id string) {
+	delete(f.doubted, id)
 	delete(f.failures, id)
 	delete(f.killed, id)
 	if _, known := f.containers[id]; known {
@@ -351,6 +363,6 @@ func (f *follower) publish() {
 	}
 	if f.changed || f.w.Snapshot() == nil {
 		f.changed = false
-		f.w.publish(NewSnapshot(slices.Collect(maps.Values(f.containers))...))
+		f.w.publish(NewSnapshot(slices.Collect(maps.Values(f.containers))...).doubting(maps.Clone(f.doubted)))
 	}
 }

@@ -18,6 +18,7 @@ const (
 type Snapshot struct {
 	containers []*Container // sorted by ID
 	byName     func() map[string]*Container
+	doubted    map[string]struct{} // by ID: those that the engine has not confirmed; see Doubts
 }
 
 // NewSnapshot makes a snapshot of containers, which belong to it from then on.

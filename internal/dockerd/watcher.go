@@ -91,6 +91,19 @@ func (w *Watcher) Err() error {
 	return nil
 }
 
+// Away says why nothing that is known is current: the engine is away, or has not confirmed
+// any of it since it came back. It is nil otherwise, and before the first snapshot if the
+// engine is there.
+func (w *Watcher) Away() error {
+	if err := w.Err(); err != nil {
+		return err
+	}
+	if s := w.Snapshot(); s != nil && s.Doubts() > 0 && s.Doubts() == len(s.containers) {
+		return errors.New("the engine is back, and has yet to say what runs")
+	}
+	return nil
+}
+
 // Wait blocks until there is a snapshot other than after, which may be nil, and
 // returns it. It skips those that were replaced meanwhile. The error is ctx's.
 func (w *Watcher) Wait(ctx context.Context, after *Snapshot) (*Snapshot, error) {
@@ -156,6 +169,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 		err := f.run(ctx)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if s := w.Snapshot(); s != nil && s.Doubts() < len(s.containers) {
+			w.publish(s.doubting(s.all())) // before Err says so, and with what it may still hold
 		}
 		w.setFailure(err)
 		out.begin(err)

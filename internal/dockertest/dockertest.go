@@ -42,6 +42,13 @@ func Docker(t testing.TB, args ...string) string {
 	return out
 }
 
+// Try runs one docker command and returns its standard output, untrimmed. The error holds
+// what it wrote to standard error.
+func Try(t testing.TB, args ...string) (stdout string, err error) {
+	t.Helper()
+	return output(nil, args...)
+}
+
 // Run starts a container in the background and returns its full ID. The
 // arguments are those of docker run: options, image, command. The container is
 // removed when the test ends.

@@ -11,6 +11,7 @@ package identity
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"net/netip"
 	"path"
@@ -180,6 +181,19 @@ func (t *Table) Starters(mounted func(path string) bool) []*Client {
 	}
 	slices.SortFunc(starters, func(a, b *Client) int { return strings.Compare(a.Container.ID, b.Container.ID) })
 	return starters
+}
+
+// Declared yields every binding of port, whoever declares it, running or not.
+func (t *Table) Declared(port uint16) iter.Seq[binding.Binding] {
+	return func(yield func(binding.Binding) bool) {
+		for _, clients := range []map[string]*Client{t.clients, t.resting} {
+			for _, c := range clients {
+				if b, ok := c.Bindings.Lookup(port); ok && !yield(b) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Declares reports whether the container of that ID, running or not, declares anything.

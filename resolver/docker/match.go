@@ -43,7 +43,7 @@ func match(s *dockerd.Snapshot, q query, from place) resolver.Answer {
 		// Containers that share a network namespace are one place to connect to.
 		same := func(o resolver.Endpoint) bool { return o.String() == e.String() }
 		if !slices.ContainsFunc(endpoints, same) {
-			e.Name, e.Weight, e.Health = c.Name, 1, c.Health
+			e.Name, e.Weight, e.Health, e.Holder = c.Name, 1, c.Health, c.ID
 			if from.here {
 				e.Distance = resolver.SameHost
 			}
@@ -141,9 +141,12 @@ func serves(s *dockerd.Snapshot, c *dockerd.Container, q query, from place) (e r
 // inside is where c itself listens.
 func inside(s *dockerd.Snapshot, c *dockerd.Container, q query, from place) (e resolver.Endpoint, why string) {
 	owner := s.NetnsOwner(c)
+	_, left := s.Left(c)
 	switch {
 	case owner == nil:
 		return e, "shares the network of a container that is gone"
+	case left:
+		return e, "is left in a network that " + owner.Name + " had before it was started again"
 	case owner.NetworkMode == modeHost && q.network != "":
 		return e, "is on the host's network, not on " + q.network
 	case owner.NetworkMode == modeHost && from.onHost:

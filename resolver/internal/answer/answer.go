@@ -53,7 +53,7 @@ func OnChange(publish func(resolver.Answer)) func(resolver.Answer) {
 }
 
 // Compare is a total order of endpoints: by priority, then address, name,
-// weight, health and distance.
+// weight, health, distance and holder.
 func Compare(a, b resolver.Endpoint) int {
 	return cmp.Or(
 		cmp.Compare(a.Priority, b.Priority),
@@ -64,5 +64,6 @@ func Compare(a, b resolver.Endpoint) int {
 		cmp.Compare(a.Weight, b.Weight),
 		cmp.Compare(a.Health, b.Health),
 		cmp.Compare(a.Distance, b.Distance),
+		cmp.Compare(a.Holder, b.Holder),
 	)
 }

@@ -1,0 +1,87 @@
+package dockerd
+
+import (
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// What was known before the engine was lost is doubted until each container was inspected.
+func TestWhatWasKnownIsDoubtedAfterALoss(t *testing.T) {
+	f := newFakeEngine(t)
+	f.set("a", fakeContainer{Name: "a", Running: true})
+	f.set("b", fakeContainer{Name: "b", Running: true})
+	f.start()
+	w := f.watch(Config{})
+	s := await(t, w, "both run", func(s *Snapshot) bool { return running("a")(s) && running("b")(s) })
+	if s.Doubts() != 0 || w.Away() != nil {
+		t.Errorf("%d are doubted, away: %v; want nobody", s.Doubts(), w.Away())
+	}
+	f.stop()
+	s = await(t, w, "they are doubted", func(s *Snapshot) bool { return s.Doubts() == 2 })
+	if c := s.Get("a"); !c.Running || s.Current(c) {
+		t.Errorf("a: %+v, current %t; want what was known, doubted", c, s.Current(c))
+	}
+	until(t, "the engine is away", func() bool { return w.Away() != nil })
+	release := make(chan struct{})
+	f.update(func() {
+		f.onInspect = func(_ http.ResponseWriter, id string) bool {
+			if id == "b" {
+				<-release
+			}
+			return true
+		}
+	})
+	f.start()
+	s = await(t, w, "a is confirmed", func(s *Snapshot) bool { return s.Current(s.Get("a")) })
+	if s.Current(s.Get("b")) || w.Away() != nil {
+		t.Errorf("b is current: %t, away: %v; want it doubted, and the engine there", s.Current(s.Get("b")), w.Away())
+	}
+	close(release)
+	await(t, w, "b is confirmed", func(s *Snapshot) bool { return s.Doubts() == 0 })
+}
+
+func TestHolds(t *testing.T) {
+	at := netip.MustParseAddrPort("172.17.0.2:80")
+	folder := t.TempDir()
+	key := filepath.Join(folder, "0123456789ab")
+	web := &Container{ID: "web", Name: "web", Running: true, NetworkMode: "bridge", SandboxKey: key,
+		Networks: []Network{{Name: "bridge", IPv4: at.Addr()}}, Published: []Published{{Port: 80, At: netip.MustParseAddrPort("0.0.0.0:8080")}}}
+	joiner := &Container{ID: "joiner", Name: "joiner", Running: true, NetworkMode: "container:web"}
+	ended := &Container{ID: "ended", Name: "ended", NetworkMode: "bridge", Networks: web.Networks}
+	host := &Container{ID: "host", Name: "host", Running: true, NetworkMode: "host"}
+	current := NewSnapshot(web, joiner, ended, host)
+	doubted := current.doubting(current.all())
+	check := func(s *Snapshot, id, addr string, want bool) {
+		t.Helper()
+		if err := s.Holds(id, netip.MustParseAddrPort(addr)); (err == nil) != want {
+			t.Errorf("%s at %s with %d doubts: %v; want it held: %t", id, addr, s.Doubts(), err, want)
+		}
+	}
+	for id, addrs := range map[string]map[string]bool{
+		"web":    {"172.17.0.2:80": true, "172.17.0.3:80": false, "127.0.0.1:8080": true, "127.0.0.1:80": false},
+		"joiner": {"172.17.0.2:80": true, "172.17.0.3:80": false},
+		"ended":  {"172.17.0.2:80": false},
+		"host":   {"127.0.0.1:80": true},
+		"gone":   {"172.17.0.2:80": false},
+	} {
+		for addr, want := range addrs {
+			check(current, id, addr, want)
+			check(doubted, id, addr, false)
+		}
+	}
+	// Its namespace is there, by a name that no other ever has.
+	if err := os.Symlink("/proc/self/ns/net", key); err != nil {
+		t.Fatal(err)
+	}
+	check(doubted, "web", "172.17.0.2:80", true)
+	check(doubted, "joiner", "172.17.0.2:80", true)
+	check(doubted, "host", "127.0.0.1:80", false)
+	// Its process was seen, and is gone.
+	seen := *web
+	seen.Seen, seen.PID = true, os.Getpid()
+	other := NewSnapshot(&seen)
+	check(other.doubting(other.all()), "web", "172.17.0.2:80", false)
+}
