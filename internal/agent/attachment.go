@@ -385,9 +385,14 @@ func (at *attachment) detach() {
 	}
 }
 
-// release removes the rules and lets go of the namespace.
+// release removes the rules, unless others carry connections that came by them, and lets
+// go of the namespace.
 func (at *attachment) release() {
 	if at.ns == nil {
+		return
+	}
+	if at.agent.mustStay(at.ns, true, at.listen) {
+		at.close()
 		return
 	}
 	at.forFamilies(func(ctx context.Context, f netrules.Family) error {

@@ -102,3 +102,57 @@ func addDestinations(ctx context.Context, rules *iptables.Rules, ns *netns.Names
 	}
 	return nil
 }
+
+// unhookCarried unhooks the rules of ours in ns if others carry connections that came by
+// them, and reports these, and whether there are any rules.
+func (l *living) unhookCarried(ctx context.Context, ns *netns.Namespace, c *carriers) (left carried, ours bool, err error) {
+	ports, err := l.destinations(ctx, ns)
+	if err != nil {
+		return carried{}, false, err
+	}
+	if left, err = c.carriedBy(ctx, ns, ports); err != nil || left.none() {
+		return left, len(ports) > 0, err
+	}
+	for _, rules := range []*iptables.Rules{l.rules, l.other} {
+		if rules == nil {
+			continue
+		}
+		for _, f := range families() {
+			if _, err := rules.Unhook(ctx, ns, f); err != nil && !errors.Is(err, iptables.ErrUnsupported) {
+				return left, true, err
+			}
+		}
+	}
+	return left, len(ports) > 0, nil
+}
+
+// leftBehind reports whether there are chains of ours in ns, and none of them is hooked:
+// somebody has left them for connections that another process carried.
+func (l *living) leftBehind(ctx context.Context, ns *netns.Namespace) (bool, error) {
+	there := false
+	for _, rules := range []*iptables.Rules{l.rules, l.other} {
+		if rules == nil {
+			continue
+		}
+		for _, f := range families() {
+			chains, err := rules.Chains(ns, f)
+			if errors.Is(err, iptables.ErrUnsupported) || err == nil && len(chains) == 0 {
+				continue
+			}
+			if err != nil {
+				return false, err
+			}
+			state, err := rules.Read(ctx, ns, f)
+			if err != nil {
+				return false, err
+			}
+			for _, name := range state.Ours() {
+				if len(state.Jumps(name)) > 0 {
+					return false, nil
+				}
+			}
+			there = true
+		}
+	}
+	return there, nil
+}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -158,6 +157,9 @@ type Config struct {
 	// Keeper is the command of the process that carries live connections on when the
 	// daemon dies; empty means that they die with it.
 	Keeper []string
+	// Sweeper is the command of the process that the keeper starts when the daemon is dead:
+	// it removes the rules that were left for the keeper's connections.
+	Sweeper []string
 	// LogFormat is "text" or "json".
 	LogFormat string
 	// LogLevel is the least level that is logged.
@@ -322,58 +324,4 @@ func CutListener(arg string) (address, target string, ok bool) {
 		return "", "", false
 	}
 	return address, right, true
-}
-
-// linkVariable is what an engine sets for each port of a link:
-// ALIAS_PORT_6379_TCP=tcp://172.17.0.5:6379.
-var linkVariable = regexp.MustCompile(`^.*_PORT_([0-9]+)_TCP=tcp://(.+):([0-9]+)$`)
-
-// LinkListeners reads the listeners that link variables in env (KEY=VALUE items)
-// ask for. Links that share a port share a listener.
-func LinkListeners(env []string) []Listener {
-	targets := map[uint16][]string{}
-	for _, item := range env {
-		match := linkVariable.FindStringSubmatch(item)
-		if match == nil {
-			continue
-		}
-		port, err := ParsePort(match[1])
-		if err != nil {
-			continue
-		}
-		target := net.JoinHostPort(strings.Trim(match[2], "[]"), match[3])
-		if !slices.Contains(targets[port], target) {
-			targets[port] = append(targets[port], target)
-		}
-	}
-	return listenersOf(targets)
-}
-
-// Alias is a port of a linked container.
-type Alias struct {
-	Name string // the link's alias
-	Port uint16
-}
-
-// AliasListeners listens on the port of each alias. Those that share a port
-// share a listener.
-func AliasListeners(aliases []Alias) []Listener {
-	targets := map[uint16][]string{}
-	for _, a := range aliases {
-		target := net.JoinHostPort(a.Name, strconv.Itoa(int(a.Port)))
-		if !slices.Contains(targets[a.Port], target) {
-			targets[a.Port] = append(targets[a.Port], target)
-		}
-	}
-	return listenersOf(targets)
-}
-
-func listenersOf(targets map[uint16][]string) []Listener {
-	var listeners []Listener
-	for port, list := range targets {
-		slices.Sort(list)
-		listeners = append(listeners, Listener{Address: fmt.Sprintf(":%d", port), Target: strings.Join(list, ",")})
-	}
-	slices.SortFunc(listeners, func(a, b Listener) int { return strings.Compare(a.Address, b.Address) })
-	return listeners
 }
