@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -386,9 +387,47 @@ func TestImageCommandLines(t *testing.T) {
 		setAndGet(t, client, d.address(), "6379", server.addr.Port())
 	})
 	t.Run("links by variables", func(t *testing.T) {
+		if !setsLinkVariables(t) {
+			t.Skip("this engine sets none")
+		}
 		site := web(t, "linked")
 		d := containerDaemon(t, "--link", site+":site", image(t), "--links")
 		wantWeb(t, client, d.address(), "8000", "linked")
+	})
+	t.Run("links of the default bridge by the engine", func(t *testing.T) {
+		site, bare := web(t, "asked"), dockertest.Name(t)
+		dockertest.Run(t, "--name", bare, dockertest.Image(t))
+		d := containerDaemon(t, "--link", site+":site", "--link", bare+":bare", engineSocket, image(t), "--links")
+		wantWeb(t, client, d.address(), "8000", "asked")
+		d.wait("the link without a port", time.Second, func(l line) bool {
+			return l.str("link") == "bare" && strings.Contains(l.str("error"), bare+" declares no TCP port") && strings.Contains(l.str("hint"), "=bare:")
+		})
+	})
+	t.Run("links that cannot be known", func(t *testing.T) {
+		network := dockertest.Network(t) // where no engine sets variables
+		site := web(t, "unknown", "--network", network)
+		bare := dockertest.Name(t)
+		dockertest.Run(t, "--name", bare, "--network", network, dockertest.Image(t))
+		for what, c := range map[string]struct {
+			args []string
+			want []string
+		}{
+			"no socket": {[]string{"--link", site + ":site"}, []string{"no socket at", "mount the engine's socket"}},
+			"no port":   {[]string{"--link", bare + ":bare", engineSocket}, []string{"bare: container " + bare + " declares no TCP port", "ambassadord run 6379=bare:6379"}},
+			"no link":   {[]string{engineSocket}, []string{"has no links", "docker run --link"}},
+		} {
+			began := time.Now()
+			args := slices.Concat([]string{"run", "--rm", "--network", network}, c.args, []string{image(t), "--links"})
+			out, err := exec.Command("docker", args...).CombinedOutput()
+			if err == nil || time.Since(began) > 8*time.Second {
+				t.Errorf("%s: %v after %s; want a failure at once", what, err, time.Since(began))
+			}
+			for _, want := range c.want {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("%s: it says %s; want %q", what, out, want)
+				}
+			}
+		}
 	})
 	t.Run("links by the engine", func(t *testing.T) {
 		// On user networks the engine sets no variables.
@@ -399,6 +438,15 @@ func TestImageCommandLines(t *testing.T) {
 		wantWeb(t, neighbour, "proxy", "8000", "asked")
 		d.stop()
 	})
+}
+
+// setsLinkVariables reports whether the engine does so for links of its default bridge, which
+// engine 29 has ended.
+func setsLinkVariables(t *testing.T) bool {
+	t.Helper()
+	site := web(t, "probe")
+	out := dockertest.Docker(t, "run", "--rm", "--link", site+":site", dockertest.Image(t), "env")
+	return strings.Contains(out, "SITE_PORT_8000_TCP=")
 }
 
 // address is the daemon's on its one network.

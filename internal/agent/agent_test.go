@@ -18,7 +18,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ambassadord/ambassadord/internal/config"
-	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -169,27 +168,6 @@ func TestLogConnection(t *testing.T) {
 		if diff := cmp.Diff(test.want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-	}
-}
-
-func TestLinksOfOurOwnContainer(t *testing.T) {
-	snapshot := dockerd.NewSnapshot(
-		&dockerd.Container{
-			ID: "self", Name: "ambassador", Running: true,
-			Links:    []dockerd.Link{{Container: "redis-1", Alias: "redis"}, {Container: "gone", Alias: "gone"}},
-			Networks: []dockerd.Network{{Name: "u", Links: []dockerd.Link{{Container: "web", Alias: "http"}}}},
-		},
-		&dockerd.Container{ID: "r", Name: "redis-1", Running: true, ExposedPorts: []uint16{6379}},
-		&dockerd.Container{ID: "w", Name: "web", Running: true, ExposedPorts: []uint16{80, 443}},
-	)
-	got := linkListeners(snapshot, "self")
-	want := []config.Listener{
-		{Address: ":443", Target: "http:443"},
-		{Address: ":6379", Target: "redis:6379"},
-		{Address: ":80", Target: "http:80"},
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

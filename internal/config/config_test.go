@@ -28,6 +28,18 @@ func TestLinkListeners(t *testing.T) {
 	}
 }
 
+func TestListenersOfBothKinds(t *testing.T) {
+	if names := LinkVariables([]string{"MY_DB_PORT_5432_TCP=tcp://172.17.0.5:5432", "OTHER=x"}); len(names) != 1 || !names[LinkVariable("my-db")] {
+		t.Errorf("the links with variables are %v; want my-db's", names)
+	}
+	got := MergeListeners([]Listener{{Address: ":80", Target: "172.17.0.5:80"}},
+		[]Listener{{Address: ":6379", Target: "redis:6379"}, {Address: ":80", Target: "web:80"}})
+	want := []Listener{{Address: ":6379", Target: "redis:6379"}, {Address: ":80", Target: "172.17.0.5:80,web:80"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestAliasListeners(t *testing.T) {
 	got := AliasListeners([]Alias{{"b", 6379}, {"a", 6379}, {"b", 6379}, {"web", 80}})
 	want := []Listener{{Address: ":6379", Target: "a:6379,b:6379"}, {Address: ":80", Target: "web:80"}}
