@@ -87,6 +87,7 @@ type agent struct {
 	hostLock       *handover.HostLock
 	dir            *rundir.Dir // of locks and sockets; nil where there can be none
 	carriers       carriers
+	runtimes       runtimes
 	drained        func()          // says that we carry no connection any more, after leave
 	handing        chan *successor // a new daemon accepts
 }

@@ -214,6 +214,7 @@ func (at *attachment) apply(ctx context.Context) error {
 		at.giveBack()
 		at.agent.log.Info("attached", "client", n.Owner.Name, "id", n.Owner.ShortID(), "mode", at.mode,
 			"ports", portsOf(ports), "listen", at.listen, "families", familyNames(families))
+		at.sayOwnStack(ctx, n)
 	}
 	return nil
 }

@@ -320,10 +320,20 @@ func (a *agent) bindings(ctx context.Context, wiring *netns.Wiring, n *identity.
 	for _, port := range ports {
 		own[port] = true
 	}
+	kind := a.ownStack(ctx, n.Owner)
+	if kind != "" { // such a runtime takes the addresses off the interfaces, and sends from them all the same
+		cables, err := wiring.PortsOf(ns)
+		if err != nil {
+			return nil, err
+		}
+		for _, port := range cables {
+			own[port] = true
+		}
+	}
 	var bound []guard.Binding
 	var missing []string
 	for _, addr := range addrsOf(n.Owner) {
-		if _, ok := ports[addr]; !ok {
+		if _, ok := ports[addr]; !ok && (kind == "" || len(own) == 0) {
 			missing = append(missing, addr.String())
 			continue
 		}
@@ -332,7 +342,8 @@ func (a *agent) bindings(ctx context.Context, wiring *netns.Wiring, n *identity.
 		}
 	}
 	if len(missing) > 0 {
-		err = fmt.Errorf("behind no bridge port: %s", strings.Join(missing, ", "))
+		err = hint.Errorf("modes host and link serve containers on bridge networks of this host; for others use mode redirect, where they dial localhost",
+			"behind no bridge port: %s", strings.Join(missing, ", "))
 	}
 	return bound, err
 }

@@ -59,6 +59,8 @@ type Container struct {
 	// the other container's any more once that has been started again. It is 0 where it is
 	// not Seen, or in the host's or our own.
 	Netns uint64
+	// Runtime is the name of what the engine starts it with, "runc", which Info explains.
+	Runtime string
 	// NetworkMode is "bridge", "default" (the same), "none", "host",
 	// "container:ID" or the name of a network.
 	NetworkMode string

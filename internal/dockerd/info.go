@@ -49,6 +49,25 @@ func (w *Watcher) Info(ctx context.Context) (Info, error) {
 	}, nil
 }
 
+// Runtimes asks the engine which runtimes its settings name. The error carries a hint.
+func (w *Watcher) Runtimes(ctx context.Context) (map[string]Runtime, error) {
+	var info struct {
+		Runtimes map[string]struct {
+			Path string   `json:"path"`
+			Type string   `json:"runtimeType"`
+			Args []string `json:"runtimeArgs"`
+		}
+	}
+	if err := w.engine.ask(ctx, "asking for its runtimes", "/info", &info); err != nil {
+		return nil, err
+	}
+	all := map[string]Runtime{}
+	for name, r := range info.Runtimes {
+		all[name] = Runtime{Name: name, Path: r.Path, Type: r.Type, Args: r.Args}
+	}
+	return all, nil
+}
+
 // version is the answer to /version.
 type version struct {
 	Version    string

@@ -16,6 +16,8 @@ import (
 type inspection struct {
 	docker.Container
 
+	OCIRuntime string // Podman's, whose HostConfig.Runtime is always "oci"
+
 	// NetworkSettings is at a shallower depth than the embedded field of that
 	// name, so encoding/json fills this one.
 	NetworkSettings struct {
@@ -57,7 +59,7 @@ func (in *inspection) container() *Container {
 		c.ExposedPorts = tcpPorts(cfg.ExposedPorts)
 	}
 	if hc := in.HostConfig; hc != nil {
-		c.NetworkMode = hc.NetworkMode
+		c.NetworkMode, c.Runtime = hc.NetworkMode, cmp.Or(in.OCIRuntime, hc.Runtime)
 		c.Links = bridgeLinks(hc.Links)
 		c.NetRaw, c.NetAdmin = holds(hc, "NET_RAW", true), holds(hc, "NET_ADMIN", false)
 	}

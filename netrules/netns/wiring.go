@@ -3,6 +3,7 @@ package netns
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 )
@@ -59,19 +60,44 @@ func (w *Wiring) Has(port int) bool {
 	return false
 }
 
-// Behind returns the addresses in the namespace far that are on the other end of
-// a bridge port, each with that port's interface index. Entering far takes
-// CAP_SYS_ADMIN.
-func (w *Wiring) Behind(far *Namespace) (map[netip.Addr]int, error) {
-	var id int
-	err := far.WithFD(func(fd int) error {
+// PortsOf returns the interface indices of the bridge ports whose other end is in the
+// namespace far, whatever addresses it has there.
+func (w *Wiring) PortsOf(far *Namespace) ([]int, error) {
+	id, err := w.idOf(far)
+	if err != nil {
+		return nil, err
+	}
+	var ports []int
+	for e, port := range w.ports {
+		if e.namespace == id {
+			ports = append(ports, port)
+		}
+	}
+	slices.Sort(ports)
+	return ports, nil
+}
+
+// idOf is how the kernel names far from here.
+func (w *Wiring) idOf(far *Namespace) (id int, err error) {
+	err = far.WithFD(func(fd int) error {
 		return w.ns.netlink(func(h *netlink.Handle) (err error) {
 			id, err = h.GetNetNsIdByFd(fd)
 			return err
 		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look up %s from %s: %w", far.name(), w.ns.name(), err)
+		return 0, fmt.Errorf("look up %s from %s: %w", far.name(), w.ns.name(), err)
+	}
+	return id, nil
+}
+
+// Behind returns the addresses in the namespace far that are on the other end of
+// a bridge port, each with that port's interface index. Entering far takes
+// CAP_SYS_ADMIN.
+func (w *Wiring) Behind(far *Namespace) (map[netip.Addr]int, error) {
+	id, err := w.idOf(far)
+	if err != nil {
+		return nil, err
 	}
 	found := map[netip.Addr]int{}
 	err = far.netlink(func(h *netlink.Handle) error {

@@ -1,0 +1,56 @@
+package doctor
+
+import (
+	"context"
+	"slices"
+
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+func (h *host) runtimes(ctx context.Context) Result {
+	snapshot, err := h.snapshot(ctx)
+	if err != nil {
+		return undone(err)
+	}
+	watcher, err := dockerd.New(dockerd.Config{Endpoint: h.DockerHost})
+	if err != nil {
+		return broken(err)
+	}
+	known, err := watcher.Runtimes(ctx)
+	if err != nil {
+		return undone(err)
+	}
+	return judgeRuntimes(snapshot.Containers(), known, h.modes)
+}
+
+// judgeRuntimes looks for running containers that declare something, and whose runtime has a
+// network stack of its own.
+func judgeRuntimes(containers []*dockerd.Container, known map[string]dockerd.Runtime, modes []config.Mode) Result {
+	// Who declares matters here, not what: any target will do.
+	parse := func(string) (resolver.Target, error) { return resolver.Target{}, nil }
+	i := slices.IndexFunc(modes, enters)
+	count, first, kind := 0, (*dockerd.Container)(nil), ""
+	for _, c := range containers {
+		runtime := known[c.Runtime]
+		runtime.Name = c.Runtime
+		k := runtime.OwnStack()
+		if !c.Running || k == "" || len(binding.Read(binding.Declarer{Name: c.Name, Labels: c.Labels, Env: c.Env}, nil, parse).Ports()) == 0 {
+			continue
+		}
+		if count++; first == nil {
+			first, kind = c, k
+		}
+	}
+	switch {
+	case count == 0:
+		return ok("no running container that declares something has a network stack of its own")
+	case i < 0:
+		return ok("%d containers with a network stack of their own, %s among them (%s), are served by their source addresses", count, first.Name, kind)
+	}
+	err := dockerd.OwnStackError(first.Runtime, kind, string(modes[i]))
+	return warn(hint.Of(err), "%d containers with a network stack of their own cannot be served by mode %s, %s among them: %v", count, modes[i], first.Name, err)
+}
