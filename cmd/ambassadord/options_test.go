@@ -27,6 +27,7 @@ var values = map[string]struct{ good, bad, err string }{
 	"timeout":             {"20s", "0", "0 is out of range"},
 	"attempt-timeout":     {"1s", "soon", `"soon" is not a duration`},
 	"retry":               {"first-byte", "first-bite", `"first-bite" is no word that retry knows`},
+	"refuse":              {"early", "erly", `"erly" is no word that refuse knows`},
 	"hedge":               {"100ms", "100", `"100" has no unit`},
 	"wait":                {"4s", "6m", "6m is out of range"},
 	"eject-after":         {"5", "-1", "-1 is out of range"},

@@ -55,6 +55,7 @@ type attachment struct {
 	attached bool
 	borrowed []context.CancelFunc // sockets of the daemon before us in another mode
 	lookout  lookout
+	refusals earlyRefusals
 	took     time.Duration // the last look
 	// redirected are the ports for which there are rules, by what at has made.
 	redirected map[uint16]bool
@@ -121,6 +122,7 @@ func (at *attachment) run(ctx context.Context) {
 		return
 	}
 	defer at.lookout.close() // it would keep the namespace alive
+	defer at.refusals.close()
 	const firstPause, longestPause = 50 * time.Millisecond, 5 * time.Second
 	pause, failures := firstPause, 0
 	for {
@@ -216,7 +218,7 @@ func (at *attachment) apply(ctx context.Context) error {
 			"ports", portsOf(ports), "listen", at.listen, "families", familyNames(families))
 		at.sayOwnStack(ctx, n)
 	}
-	return nil
+	return at.refusals.update(ctx, at.agent, at.ns, n)
 }
 
 func portsOf(ports []netrules.Port) []uint16 {

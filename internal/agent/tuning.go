@@ -41,6 +41,9 @@ func (a *agent) settings(cfg config.Config) (*tuning, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := withoutEarlyRefusal(cfg.Listeners, layers, a.modes); err != nil {
+		return nil, err
+	}
 	t := newTuning(cfg, layers)
 	t.policy = policyOf(cfg, a.modes, a.registries, &a.addrs)
 	layers.Permit = permit(t.policy)

@@ -32,6 +32,8 @@ type Limit struct {
 	Denied bool
 	// Origin says where it was written: "--limit client-limit".
 	Origin string
+	// Missing says why nobody at all can have the option; its hint what to do. nil if it is there.
+	Missing error
 }
 
 // Limited are the limits of options, by their names. nil has none but those of the table:
@@ -122,6 +124,10 @@ func (l Limited) within(o *Option, text string) (used string, instead bool, err 
 		return text, true, nil
 	}
 	switch {
+	case limit.Missing != nil && text != o.Default:
+		return "", false, limit.Missing
+	case limit.Missing != nil:
+		return text, true, nil
 	case limit.Denied:
 		why := "it is the operator's"
 		if limit.Origin != "" {

@@ -83,7 +83,7 @@ func fieldOf(name string) string {
 // samples are values that are not the defaults.
 var samples = map[string]string{
 	"policy": "round-robin", "locality": "prefer", "slow-start": "30s",
-	"timeout": "2s", "attempt-timeout": "250ms", "hedge": "100ms", "retry": "first-byte", "wait": "1m30s",
+	"timeout": "2s", "attempt-timeout": "250ms", "hedge": "100ms", "retry": "first-byte", "refuse": "early", "wait": "1m30s",
 	"eject-after": "5", "eject-for": "1m", "eject-for-max": "1h", "eject-most": "30%",
 	"check": "http", "check-port": "8080", "check-path": "/health?full=1", "check-host": "redis.example.com",
 	"check-send": `PING\r\n`, "check-expect": `+PONG\x00\\`, "check-interval": "1s", "check-timeout": "500ms",

@@ -25,6 +25,8 @@ type Set struct {
 	Retry Retry
 	// Wait is how long a connection is held while nobody answers; 0 refuses at once.
 	Wait time.Duration
+	// Refuse says when a connection is refused for which there is nobody.
+	Refuse Refuse
 
 	// EjectAfter is after how many failures in a row an endpoint is ejected; 0 is
 	// never.
@@ -125,6 +127,15 @@ type Retry string
 const (
 	RetryDial      Retry = "dial"
 	RetryFirstByte Retry = "first-byte"
+)
+
+// Refuse is when a connection is refused for which there is nobody.
+type Refuse string
+
+// When it is refused: after it was accepted, or before.
+const (
+	RefuseLate  Refuse = "late"
+	RefuseEarly Refuse = "early"
 )
 
 // Check is a way to probe endpoints.

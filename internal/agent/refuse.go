@@ -1,0 +1,212 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+	"github.com/ambassadord/ambassadord/netrules/refuse"
+)
+
+// earlyRefusals has the ports with refuse=early of one namespace refused while their targets
+// have no endpoint. The zero value refuses none. update and close are called by one
+// goroutine, that of the attachment.
+type earlyRefusals struct {
+	watched map[uint16]*watchedPort
+	warned  bool
+
+	mu    sync.Mutex
+	ports *refuse.Ports // nil while no port has the option
+	empty map[uint16]bool
+}
+
+// watchedPort is a port whose target is followed.
+type watchedPort struct {
+	text string
+	wait time.Duration
+	stop context.CancelFunc
+	done chan struct{} // closed when nobody follows it any more
+}
+
+// update follows the targets of those ports of n that have the option, until the daemon ends
+// its work there or close is called. An error means that it is to be called again.
+func (e *earlyRefusals) update(ctx context.Context, a *agent, ns *netns.Namespace, n *identity.Namespace) error {
+	wanted := map[uint16]binding.Binding{}
+	for _, b := range n.Bindings() {
+		if b.Problem == nil && b.Options.Refuse == option.RefuseEarly {
+			wanted[b.Port] = b
+		}
+	}
+	for port, w := range e.watched {
+		if b, ok := wanted[port]; !ok || b.Text != w.text || b.Options.Wait != w.wait {
+			w.end()
+			delete(e.watched, port)
+			e.set(a, n, port, w.text, false)
+		}
+	}
+	if len(wanted) == 0 {
+		e.close()
+		return nil
+	}
+	if e.ports == nil {
+		ports, err := refuse.Open(ns)
+		switch {
+		case errors.Is(err, refuse.ErrUnsupported):
+			if !e.warned {
+				e.warned = true
+				a.log.Warn("ports with refuse=early are refused late", "client", n.Owner.Name, "id", n.Owner.ShortID(), "error", err,
+					"hint", "leave the option out, or use a newer kernel")
+			}
+			return nil
+		case err != nil:
+			return err
+		}
+		e.mu.Lock()
+		e.ports, e.empty = ports, map[uint16]bool{}
+		e.mu.Unlock()
+	}
+	for port, b := range wanted {
+		if e.watched[port] != nil {
+			continue
+		}
+		if e.watched == nil {
+			e.watched = map[uint16]*watchedPort{}
+		}
+		following, stop := context.WithCancel(ctx)
+		w := &watchedPort{text: b.Text, wait: b.Options.Wait, stop: stop, done: make(chan struct{})}
+		e.watched[port] = w
+		go func() {
+			defer close(w.done)
+			e.follow(following, a, n, &b)
+		}()
+	}
+	return nil
+}
+
+func (w *watchedPort) end() {
+	w.stop()
+	<-w.done
+}
+
+// follow has b's port refused when its target has had no endpoint for as long as a
+// connection would wait, and no longer than that lasts.
+func (e *earlyRefusals) follow(ctx context.Context, a *agent, n *identity.Namespace, b *binding.Binding) {
+	var since time.Time // when it had none for the first time; zero while it has some
+	for {
+		asked := time.Now()
+		resolution, err := a.resolver.Resolve(ctx, b.Target, nil)
+		if ctx.Err() != nil || resolution == nil {
+			return
+		}
+		left := time.Duration(0) // for ever
+		switch {
+		case err == nil:
+			since = time.Time{}
+			e.set(a, n, b.Port, b.Text, false)
+		default:
+			if since.IsZero() {
+				since = asked
+			}
+			if left = b.Options.Wait - time.Since(since); left <= 0 {
+				left = 0
+				e.set(a, n, b.Port, b.Text, true)
+			}
+		}
+		waiting, stop := ctx, context.CancelFunc(func() {})
+		if left > 0 {
+			waiting, stop = context.WithTimeout(ctx, left)
+		}
+		resolution.Changed(waiting)
+		stop()
+	}
+}
+
+// set notes whether the target of a port has no endpoint, and has the kernel know.
+func (e *earlyRefusals) set(a *agent, n *identity.Namespace, port uint16, target string, empty bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ports == nil || e.empty[port] == empty {
+		return
+	}
+	if e.empty[port] = empty; !empty {
+		delete(e.empty, port)
+	}
+	log := a.log.With("client", n.Owner.Name, "id", n.Owner.ShortID(), "port", port, "target", target)
+	switch err := e.ports.Set(slices.Collect(maps.Keys(e.empty))); {
+	case err != nil:
+		log.Error("a port with refuse=early is not as it should be", "refused", !empty, "error", err, "hint", "restart the container, or leave the option out")
+	case empty:
+		log.Info("the target has no endpoint; its port is refused early")
+	default:
+		log.Info("the target has an endpoint; its port is not refused any more")
+	}
+}
+
+// close refuses nothing any more. It may be called again.
+func (e *earlyRefusals) close() {
+	for port, w := range e.watched {
+		w.end()
+		delete(e.watched, port)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ports != nil {
+		_ = e.ports.Close() // the table goes with the socket, whatever it says
+		e.ports = nil
+	}
+}
+
+// errNoEarlyRefusal says where refuse=early can be had.
+var errNoEarlyRefusal = hint.Wrap(errors.New("refuse=early is offered in modes redirect and listen alone: elsewhere a port is no client's own"),
+	"leave it out, or have the container served by mode redirect or listen")
+
+// withoutEarlyRefusal makes refuse=early a mistake where it cannot be had: in modes host and
+// link all clients dial one address, whose ports are not one client's, and the listeners are
+// no client's. The error is about what the operator has set.
+func withoutEarlyRefusal(listeners []config.Listener, layers *binding.Layers, modes []config.Mode) error {
+	var own []option.Layer
+	for _, l := range listeners {
+		own = append(own, l.Options)
+	}
+	if slices.ContainsFunc(modes, func(m config.Mode) bool { return m == config.Redirect || m == config.Listen }) {
+		return noneEarly(own)
+	}
+	limits := maps.Clone(layers.Limits)
+	if limits == nil {
+		limits = option.Limited{}
+	}
+	limits["refuse"] = option.Limit{Missing: errNoEarlyRefusal}
+	layers.Limits = limits
+	own = append(own, layers.Defaults...)
+	for _, l := range layers.Targets {
+		own = append(own, l)
+	}
+	for _, c := range layers.Clients {
+		for _, p := range c.Ports {
+			own = append(own, p.Options)
+		}
+	}
+	return noneEarly(own)
+}
+
+// noneEarly refuses refuse=early in what the operator has set.
+func noneEarly(own []option.Layer) error {
+	for _, l := range own {
+		for _, s := range l {
+			if s.Name == "refuse" && s.Text == string(option.RefuseEarly) {
+				return fmt.Errorf("%s: %w", s.Origin, errNoEarlyRefusal)
+			}
+		}
+	}
+	return nil
+}
