@@ -58,7 +58,7 @@ func (c truth) wantTold(t *testing.T, there bool) {
 	began := time.Now()
 	poll(t, toldWithin, fmt.Sprintf("nc says that the database is there: %t", there), func() error {
 		if err := c.says(t, "localhost", 5432); (err == nil) != there {
-			return fmt.Errorf("it says %v", err)
+			return fmt.Errorf("it says %w", errors.Join(err, errors.New("and that is not so")))
 		}
 		return nil
 	})

@@ -109,11 +109,10 @@ func (e *earlyRefusals) follow(ctx context.Context, a *agent, n *identity.Namesp
 			return
 		}
 		left := time.Duration(0) // for ever
-		switch {
-		case err == nil:
+		if err == nil {
 			since = time.Time{}
 			e.set(a, n, b.Port, b.Text, false)
-		default:
+		} else {
 			if since.IsZero() {
 				since = asked
 			}
