@@ -184,7 +184,7 @@ func withoutEarlyRefusal(listeners []config.Listener, layers *binding.Layers, mo
 	if limits == nil {
 		limits = option.Limited{}
 	}
-	limits["refuse"] = option.Limit{Missing: errNoEarlyRefusal}
+	limits["refuse"] = option.Limit{Missing: errNoEarlyRefusal.Error(), Fix: hint.Of(errNoEarlyRefusal)}
 	layers.Limits = limits
 	own = append(own, layers.Defaults...)
 	for _, l := range layers.Targets {

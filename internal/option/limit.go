@@ -2,6 +2,7 @@ package option
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -32,8 +33,8 @@ type Limit struct {
 	Denied bool
 	// Origin says where it was written: "--limit client-limit".
 	Origin string
-	// Missing says why nobody at all can have the option; its hint what to do. nil if it is there.
-	Missing error
+	// Missing says why nobody at all can have the option, and Fix what to do; "" if it is there.
+	Missing, Fix string
 }
 
 // Limited are the limits of options, by their names. nil has none but those of the table:
@@ -124,9 +125,9 @@ func (l Limited) within(o *Option, text string) (used string, instead bool, err 
 		return text, true, nil
 	}
 	switch {
-	case limit.Missing != nil && text != o.Default:
-		return "", false, limit.Missing
-	case limit.Missing != nil:
+	case limit.Missing != "" && text != o.Default:
+		return "", false, hint.Wrap(errors.New(limit.Missing), limit.Fix)
+	case limit.Missing != "":
 		return text, true, nil
 	case limit.Denied:
 		why := "it is the operator's"
