@@ -164,6 +164,26 @@ func TestFirstInstructionOfAnUnknown(t *testing.T) {
 	s.t = t
 }
 
+// A container serves a port itself, at 127.0.0.1 alone, which one that does not run
+// declares, and dials it as localhost: engines of today give it ::1 as well, which is
+// dialled first.
+func TestFirstInstructionOfAServer(t *testing.T) {
+	s := &startup{churn: &churn{t: t}}
+	dockertest.Create(t, "-l", fmt.Sprintf("connect.%d=127.0.0.1:1", firstPort), dockertest.Image(t))
+	s.daemon = start(t, "run", "--mode", "redirect", "--log-level", "debug")
+	for _, network := range []string{"bridge", "none"} {
+		t.Run(network, func(t *testing.T) {
+			s.t = t
+			s.each(10, func(i int) {
+				name := dockertest.Name(t)
+				s.docker(i, []string{"run", "--rm", "--name", name, "--network", network, clientOption(t), dockertest.Image(t),
+					"/client", "-within", "0", "-want", name, "-serve", name, fmt.Sprintf("localhost:%d", firstPort)})
+			})
+		})
+	}
+	s.t = t
+}
+
 // A container that starts again was running a moment before.
 func TestFirstInstructionAfterRestart(t *testing.T) {
 	s := &startup{churn: &churn{t: t}}

@@ -388,13 +388,19 @@ func (nc *newcomer) routeOwned(ctx context.Context, at *attachment, w way) (prox
 	return nc.through(clientOf(client), w.to)
 }
 
-// through lets a connection go where it was meant to: to the container itself.
+// through lets a connection go where it was meant to: to the container itself. The
+// client has been connected already, so it does not go on to the other address of
+// localhost when nobody serves the first: that is done for it.
 func (nc *newcomer) through(client proxy.Client, dst netip.AddrPort) (proxy.Route, error) {
 	route := proxy.Route{Client: client, Port: dst.Port()}
 	if dst.Port() == nc.listen {
 		return route, proxy.Fail(proxy.NoBinding, hint.Errorf("dial the port that is declared", "it dialled our own socket"))
 	}
-	route.Endpoints = proxy.InOrder(proxy.Endpoint{Addr: dst, Name: "the container itself"})
+	itself := []proxy.Endpoint{{Addr: dst, Name: "the container itself"}}
+	if other, ok := nc.otherLocalhost(dst); ok {
+		itself = append(itself, proxy.Endpoint{Addr: other, Name: itself[0].Name})
+	}
+	route.Endpoints = proxy.InOrder(itself...)
 	route.Dial = nc.inside.DialTCP
 	who := client.ID
 	if who == "" {
@@ -402,4 +408,21 @@ func (nc *newcomer) through(client proxy.Client, dst netip.AddrPort) (proxy.Rout
 	}
 	route.Share = nc.agent.places(who, client.Name)
 	return route, nil
+}
+
+// otherLocalhost is the other address by which a client that dialled dst may have meant
+// localhost; false if there is none in the namespace.
+func (nc *newcomer) otherLocalhost(dst netip.AddrPort) (netip.AddrPort, bool) {
+	other := loopback(netrules.IPv4)
+	switch dst.Addr() {
+	case loopback(netrules.IPv6):
+	case loopback(netrules.IPv4):
+		other = loopback(netrules.IPv6)
+		if there, err := nc.inside.HasLoopback6(); err != nil || !there {
+			return netip.AddrPort{}, false
+		}
+	default:
+		return netip.AddrPort{}, false // of 127.0.0.0/8, but never localhost
+	}
+	return netip.AddrPortFrom(other, dst.Port()), true
 }
