@@ -67,7 +67,7 @@ func TestGuardPrivileges(t *testing.T) {
 				}
 			}
 			honest()
-			if got := forge(t, attacker, c.name, via, address+":80", "100"); got != "sent 100 accepted 0 answered 0" {
+			if got := forge(t, containerNamespace(t, d.id), attacker, c.name, via, address+":80", "100"); got != "sent 100 accepted 0 answered 0" {
 				t.Error(got)
 			}
 			honest()

@@ -18,6 +18,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockertest"
 	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
 // The addresses of mode host, as the README gives them.
@@ -225,13 +226,18 @@ var buildForge = sync.OnceValues(func() (string, error) {
 	return path, build.Run()
 })
 
-// forge forges connections from one container's address in another.
-func forge(t *testing.T, attacker, victim, via, target, count string) string {
+// forge forges connections from one container's address in another. At the end the next
+// hop, which is in ns, forgets where it was told that the victim is: what it was told
+// before there was a guard stays until the kernel asks again, which takes it a while.
+func forge(t *testing.T, ns *netns.Namespace, attacker, victim, via, target, count string) string {
 	t.Helper()
 	source := strings.Fields(dockertest.Docker(t, "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}", victim))[0]
 	out, err := dockertest.Exec(t, attacker, "/forge", "-source", source, "-via", via, "-n", count, "-wait", "3s", target)
 	if err != nil {
 		t.Fatalf("forge: %v: %s", err, out)
+	}
+	if err := ns.Do(func() error { return exec.Command("ip", "neigh", "flush", "to", source).Run() }); err != nil {
+		t.Fatalf("ip neigh flush: %v", err)
 	}
 	return strings.TrimSpace(out)
 }
@@ -241,7 +247,7 @@ func TestHostForgery(t *testing.T) {
 	victim, attacker := dockertest.Name(t), dockertest.Name(t)
 	dockertest.Run(t, "--name", victim, clientOption(t), "-l", "connect.6379="+target, dockertest.Image(t))
 	dockertest.Run(t, "--name", attacker, clientOption(t), forgeOption(t), dockertest.Image(t))
-	gateway := dockerHost(t)
+	gateway, host := dockerHost(t), hostNamespace(t)
 	honest := func() {
 		t.Helper()
 		if out, err := dockertest.Exec(t, victim, "/client", hostAddr4+":6379"); err != nil {
@@ -255,14 +261,14 @@ func TestHostForgery(t *testing.T) {
 	d.wait("the warning", time.Second, func(l line) bool {
 		return strings.HasPrefix(l.str("msg"), "source addresses are believed unchecked")
 	})
-	if got := forge(t, attacker, victim, gateway, hostAddr4+":6379", "20"); strings.HasSuffix(got, "answered 0") {
+	if got := forge(t, host, attacker, victim, gateway, hostAddr4+":6379", "20"); strings.HasSuffix(got, "answered 0") {
 		t.Errorf("without a guard the forgery fails too (%s), so this test shows nothing", got)
 	}
 	d.stop()
 
 	// Without trust it is refused, as is every container that could be meant.
 	d = launchWithoutAdmin(t)
-	if got := forge(t, attacker, victim, gateway, hostAddr4+":6379", "20"); !strings.HasSuffix(got, "answered 0") {
+	if got := forge(t, host, attacker, victim, gateway, hostAddr4+":6379", "20"); !strings.HasSuffix(got, "answered 0") {
 		t.Error(got)
 	}
 	wantReset(t, victim, hostAddr4+":6379")
@@ -280,7 +286,7 @@ func TestHostForgery(t *testing.T) {
 	// With the guard it fails.
 	d, _ = startHost(t)
 	honest()
-	if got := forge(t, attacker, victim, gateway, hostAddr4+":6379", "1000"); got != "sent 1000 accepted 0 answered 0" {
+	if got := forge(t, host, attacker, victim, gateway, hostAddr4+":6379", "1000"); got != "sent 1000 accepted 0 answered 0" {
 		t.Error(got)
 	}
 	honest()
@@ -306,7 +312,7 @@ func TestLinkForgery(t *testing.T) {
 	link := []string{"--network", network, "--network-alias", "backends", "--cap-add", "NET_ADMIN", engineSocket}
 
 	d := containerDaemon(t, append(link, image(t), "--omnimode")...)
-	if got := forge(t, attacker, victim, d.address(), d.address()+":6379", "20"); strings.HasSuffix(got, "answered 0") {
+	if got := forge(t, containerNamespace(t, d.id), attacker, victim, d.address(), d.address()+":6379", "20"); strings.HasSuffix(got, "answered 0") {
 		t.Errorf("without a guard the forgery fails too (%s), so this test shows nothing", got)
 	}
 	d.stop()
@@ -327,7 +333,7 @@ func TestLinkForgery(t *testing.T) {
 		}
 	}
 	honest()
-	if got := forge(t, attacker, victim, d.address(), d.address()+":6379", "1000"); got != "sent 1000 accepted 0 answered 0" {
+	if got := forge(t, containerNamespace(t, d.id), attacker, victim, d.address(), d.address()+":6379", "1000"); got != "sent 1000 accepted 0 answered 0" {
 		t.Error(got)
 	}
 	honest()

@@ -59,7 +59,7 @@ func TestRulesHost(t *testing.T) {
 		t.Errorf("the daemon's work is not what is planned:\n%s", planned)
 	}
 
-	forge(t, attacker, c.name, dockerHost(t), hostAddr4+":6379", "20")
+	forge(t, hostNamespace(t), attacker, c.name, dockerHost(t), hostAddr4+":6379", "20")
 	wantShownHost(t, c.name, addr)
 
 	d.kill()

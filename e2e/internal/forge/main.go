@@ -1,7 +1,8 @@
 // Command forge pretends to be another host of its bridge, as a container that
 // may make raw packets can (CAP_NET_RAW, held by default): it claims that host's
-// IPv4 address by ARP, opens TCP connections from it frame by frame, sends one
-// line on each that is accepted, and counts what comes back. The tests run it
+// IPv4 address by ARP, again and again for as long as it runs, opens TCP connections
+// from it frame by frame, sends one line on each that is accepted, and counts what
+// comes back. The tests run it
 // against the daemon.
 //
 //	forge -source VICTIM -via NEXT_HOP [-i INTERFACE] [-n COUNT] TARGET:PORT
@@ -46,6 +47,11 @@ const (
 	firstPort = 20000 // of the forged connections, one port each
 	initial   = 1000  // their initial sequence number
 
+	// claimInterval is how often the address is claimed: its owner, or the engine on
+	// its behalf, may claim it back at any time. Engine 29 announces a container's
+	// address three times in its first seconds.
+	claimInterval = 5 * time.Millisecond
+
 	syn, rst, psh, ack = 0x02, 0x04, 0x08, 0x10
 
 	etherARP, etherIP = 0x0806, 0x0800
@@ -56,6 +62,8 @@ type forger struct {
 	mac, viaMAC        net.HardwareAddr
 	source, via        netip.Addr
 	target             netip.AddrPort
+	count              int
+	claimed            time.Time       // when the address was claimed last
 	accepted, answered map[uint16]bool // by our port
 }
 
@@ -133,13 +141,10 @@ func (f *forger) resolve(own netip.Addr) error {
 var broadcast = net.HardwareAddr{255, 255, 255, 255, 255, 255}
 
 func (f *forger) run(count int, wait time.Duration) error {
+	f.count = count
 	for i := range count {
-		if i%10 == 0 {
-			// A question makes the next hop learn who asks, an answer makes it
-			// change what it knows.
-			if err := errors.Join(f.sendARP(1, f.source, f.viaMAC), f.sendARP(2, f.source, f.viaMAC)); err != nil {
-				return err
-			}
+		if err := f.claim(); err != nil {
+			return err
 		}
 		if err := f.sendTCP(uint16(firstPort+i), initial, 0, syn, nil); err != nil {
 			return err
@@ -149,11 +154,21 @@ func (f *forger) run(count int, wait time.Duration) error {
 		}
 	}
 	for deadline := time.Now().Add(wait); time.Now().Before(deadline); {
-		if err := f.listen(); err != nil {
+		if err := errors.Join(f.claim(), f.listen()); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// claim claims the address, if it is time again. A question makes the next hop learn who
+// asks, an answer makes it change what it knows.
+func (f *forger) claim() error {
+	if time.Since(f.claimed) < claimInterval {
+		return nil
+	}
+	f.claimed = time.Now()
+	return errors.Join(f.sendARP(1, f.source, f.viaMAC), f.sendARP(2, f.source, f.viaMAC))
 }
 
 // listen takes what has come in and answers it.
@@ -179,6 +194,7 @@ func (f *forger) listen() error {
 		data := tcp[min(len(tcp), int(tcp[12]>>4)*4):]
 		switch flags := tcp[13]; {
 		case binary.BigEndian.Uint16(tcp) != f.target.Port():
+		case port < firstPort || int(port) >= firstPort+f.count: // a connection of the address's owner
 		case flags&(syn|ack) == syn|ack && !f.accepted[port]:
 			f.accepted[port] = true
 			err = f.sendTCP(port, initial+1, sequence+1, ack|psh, []byte("forged\n"))
