@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,6 +57,18 @@ func image(t *testing.T) string {
 const imageName = "ambassadord:local"
 
 var makeImage = sync.OnceValue(func() error {
+	// Tests beside other engines make it from the same files.
+	if err := os.MkdirAll("../bin", 0o755); err != nil {
+		return err
+	}
+	folder, err := os.Open("../bin")
+	if err != nil {
+		return err
+	}
+	defer folder.Close() // and with it goes the lock
+	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("lock bin: %w", err)
+	}
 	command := exec.Command("make", "-C", "..", "image")
 	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("make image: %w: %s", err, out)
