@@ -19,9 +19,9 @@ import (
 	"github.com/ambassadord/ambassadord/resolver/sourcetest"
 )
 
-// TestRealConformance runs the suite against the machine's engine, whose socket is
+// TestEngineConformance runs the suite against the machine's engine, whose socket is
 // reached through a gate that the test can close.
-func TestRealConformance(t *testing.T) {
+func TestEngineConformance(t *testing.T) {
 	image, key := dockertest.Image(t), dockertest.Name(t)
 	network := dockertest.Network(t, "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.254")
 	running := map[string]string{} // by address: the ID

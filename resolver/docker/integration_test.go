@@ -16,7 +16,7 @@ import (
 
 // TestEngine follows backends of the machine's engine: one starts, falls ill,
 // recovers and stops.
-func TestEngine(t *testing.T) {
+func TestEngineAnswers(t *testing.T) {
 	watcher, err := dockerd.New(dockerd.Config{ResyncInterval: time.Hour})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,151 @@
+// Package engines is what the project promises on each Docker engine, and the tests
+// behind it: the table of docs/engines.md.
+//
+// [Features] is the one list of the tests that depend on the engine. The command in
+// matrix/ runs them on every one of [Engines], each in namespaces of its own
+// (scripts/engine), and writes down what came of them; [Page] makes the page of that.
+// All other tests run once, on the machine's own engine.
+package engines
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Engine is one that the tests run on.
+type Engine struct {
+	// Name is scripts/engine's.
+	Name string
+	// Title heads its column.
+	Title string
+	// Backend is the firewall backend, as the engine calls it.
+	Backend string
+	// Built says that it is built from the modules that the repository pins.
+	Built bool
+}
+
+// Engines are the columns of the table.
+var Engines = []Engine{
+	{Name: "20.10", Title: "Debian's", Backend: "iptables"},
+	{Name: "29", Title: "29", Backend: "iptables", Built: true},
+	{Name: "29-nft", Title: "29", Backend: "nftables", Built: true},
+}
+
+// Feature is a row of the table: something that users rely on.
+type Feature struct {
+	// Mode is the mode that it is about, or what else rows are grouped by.
+	Mode string
+	// Name says what works.
+	Name string
+	// Tests hold it, each as PACKAGE.TestName or PACKAGE.TestName/subtest, where PACKAGE
+	// is the last element of its folder. It works where all of them pass.
+	Tests []string
+	// Not are the engines, by name, on which it does not work, and why. Its tests do not
+	// run there.
+	Not map[string]string
+}
+
+// Packages are the folders of the tests, by their last element.
+var Packages = map[string]string{
+	"e2e":        "e2e",
+	"dockerd":    "internal/dockerd",
+	"dockertest": "internal/dockertest",
+	"docker":     "resolver/docker",
+}
+
+// split returns the package and the name of a test.
+func split(test string) (pkg, name string) {
+	pkg, name, _ = strings.Cut(test, ".")
+	return pkg, name
+}
+
+// function is the test function of a test or subtest.
+func function(test string) string {
+	name, _, _ := strings.Cut(test, "/")
+	return name
+}
+
+// Run is what to run of one package on an engine: regular expressions for go test's flags
+// -run and -skip.
+type Run struct {
+	// Folder is that of the package.
+	Folder string
+	// Run matches what is to run, Skip what is not; Skip may be "".
+	Run, Skip string
+}
+
+// Runs are what to run on the engine named engine, in the order of the packages' names.
+func Runs(features []Feature, engine string) []Run {
+	functions, without := map[string][]string{}, map[string][]string{}
+	for _, f := range features {
+		_, not := f.Not[engine]
+		for _, test := range f.Tests {
+			pkg, name := split(test)
+			if not {
+				without[pkg] = append(without[pkg], pattern(name))
+			}
+			functions[pkg] = append(functions[pkg], function(name))
+		}
+	}
+	var runs []Run
+	for pkg, names := range functions {
+		slices.Sort(names)
+		runs = append(runs, Run{
+			Folder: Packages[pkg],
+			Run:    "^(" + strings.Join(slices.Compact(names), "|") + ")$",
+			Skip:   strings.Join(without[pkg], "|"),
+		})
+	}
+	slices.SortFunc(runs, func(a, b Run) int { return cmp.Compare(a.Folder, b.Folder) })
+	return runs
+}
+
+// pattern matches the test or subtest named name alone.
+func pattern(name string) string {
+	return "^" + strings.ReplaceAll(name, "/", "$/^") + "$"
+}
+
+// Elsewhere matches what Runs runs, of any package, for go test's flag -skip: whoever has
+// run it on every engine need not do so on the machine's.
+func Elsewhere(features []Feature) string {
+	var names []string
+	for _, f := range features {
+		for _, test := range f.Tests {
+			_, name := split(test)
+			names = append(names, function(name))
+		}
+	}
+	slices.Sort(names)
+	return "^(" + strings.Join(slices.Compact(names), "|") + ")$"
+}
+
+// pinnedModules are what an engine that is built from its modules consists of.
+var pinnedModules = []struct{ name, folder, module string }{
+	{"moby", "moby", "github.com/moby/moby/v2"},
+	{"containerd", "containerd", "github.com/containerd/containerd/v2"},
+	{"runc", "runc", "github.com/opencontainers/runc"},
+}
+
+// Pinned says which versions of them the repository in root pins.
+func Pinned(root string) (string, error) {
+	var parts []string
+	for _, p := range pinnedModules {
+		file := filepath.Join(root, "tools", "engine29", p.folder, "go.mod")
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		_, after, found := strings.Cut(string(text), "\t"+p.module+" v")
+		if !found {
+			return "", fmt.Errorf("%s requires no %s", file, p.module)
+		}
+		version, _, _ := strings.Cut(after, "\n")
+		version, _, _ = strings.Cut(version, " ")
+		parts = append(parts, p.name+" v"+version)
+	}
+	return strings.Join(parts, ", "), nil
+}
