@@ -85,7 +85,7 @@ func (c *chooser) choose(last *answer, resolution *resolver.Resolution) {
 func (c *chooser) Next() (proxy.Attempt, bool) {
 	left := c.choice.Left()
 	use, ok := c.choice.Next()
-	for ok && !(c.holds(&use) && c.permits(&use)) {
+	for ok && (!c.holds(&use) || !c.permits(&use)) {
 		left = c.choice.Left()
 		use, ok = c.choice.Next()
 	}
