@@ -251,8 +251,7 @@ func (at *attachment) redirect(ctx context.Context, served []netrules.Family, po
 	if n := at.desired.Load(); !at.attached && n.LeftBehind() { // whoever had it before may have had rules for both
 		for _, f := range families() {
 			if at.listening[f] == nil {
-				_, err := removeFrom(ctx, at.agent.rules, at.ns, f)
-				if err = notUnsupported(f, err); err != nil {
+				if _, err := removeFrom(ctx, at.agent.rules, at.ns, f); err != nil {
 					return fmt.Errorf("rules for %s that were left: %w", f, err)
 				}
 			}

@@ -433,6 +433,9 @@ func TestNewcomerWhileTheEngineIsAway(t *testing.T) {
 	h.follow(h.declaring(false))
 	h.appear()
 	early := h.lab.Dial(t, "127.0.0.1:7000")
+	if err := early.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	answered := make(chan error, 1)
 	go func() {
 		_, err := early.Read(make([]byte, 1))

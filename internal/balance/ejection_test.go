@@ -51,6 +51,32 @@ func TestEjection(t *testing.T) {
 	}
 }
 
+// What is known of a container at an address says nothing of the next one there, nor is it
+// lost while another has the address.
+func TestEjectionGoesByHolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		endpoints := alike(2)
+		held := func(holder string) []Endpoint {
+			next := slices.Clone(endpoints)
+			next[0].Holder = holder
+			return next
+		}
+		p := newTestPool(Options{EjectAfter: 1, EjectFor: time.Minute}, held("first")...)
+		failing(t, p, addr(0), 1)
+		if !isEjected(p, addr(0)) {
+			t.Fatal("it is not ejected")
+		}
+		p.Update(new(int), held("second"))
+		if isEjected(p, addr(0)) {
+			t.Error("who has the address now is ejected for who had it before")
+		}
+		p.Update(new(int), held("first"))
+		if !isEjected(p, addr(0)) {
+			t.Error("its ejection was forgotten")
+		}
+	})
+}
+
 // What counts as a failure, and what does not.
 func TestWhatEjects(t *testing.T) {
 	for name, test := range map[string]struct {
