@@ -10,6 +10,8 @@ import (
 // EndpointStatus is what the host knows of an address, for people.
 type EndpointStatus struct {
 	Addr netip.AddrPort
+	// Holder is who has it, where that is known: what is said is of him alone.
+	Holder string
 	// Open and Opening are its connections, of all pools.
 	Open, Opening int
 	// Failures is how many there have been in a row.
@@ -80,7 +82,7 @@ func (r *Registry) Status() []EndpointStatus {
 	for _, h := range healths {
 		all = append(all, r.status(h))
 	}
-	slices.SortFunc(all, func(a, b EndpointStatus) int { return a.Addr.Compare(b.Addr) })
+	slices.SortFunc(all, func(a, b EndpointStatus) int { return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Holder, b.Holder)) })
 	return all
 }
 
@@ -111,7 +113,7 @@ func (r *Registry) status(h *health) EndpointStatus {
 	defer h.mu.Unlock()
 	open := int(h.open.Load())
 	s := EndpointStatus{
-		Addr: h.addr, Open: open, Opening: max(0, int(h.load.Load())-open),
+		Addr: h.addr, Holder: h.holder, Open: open, Opening: max(0, int(h.load.Load())-open),
 		Failures: h.failures(), Why: h.why, Ejections: h.times,
 		Recovered: r.moment(h.recovered.Load()), Pools: len(h.pools),
 	}
