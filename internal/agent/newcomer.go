@@ -291,6 +291,10 @@ func (nc *newcomer) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route, 
 		leave()
 		return proxy.Route{Port: dst.Port()}, proxy.Fail(proxy.UnknownClient, err)
 	}
+	if ctx.Err() == nil && nc.verdict.dead {
+		leave() // there is nobody any more whom it could have been meant for
+		return proxy.Route{Port: dst.Port()}, proxy.Fail(proxy.ClientGone, errors.New("the container ended before the engine said whose it was"))
+	}
 	if ctx.Err() == nil && nc.verdict.owner != nil {
 		leave() // the chain stays, whatever becomes of this connection
 		route, err := nc.routeOwned(ctx, nc.verdict.owner, way{source, dst})

@@ -44,6 +44,7 @@ type newcomerLab struct {
 	ctx     context.Context
 	stop    func()       // ends the daemon, as SIGTERM does
 	carried atomic.Int64 // connections
+	last    atomic.Pointer[proxy.Record]
 }
 
 func newNewcomerLab(t *testing.T) *newcomerLab {
@@ -61,7 +62,7 @@ func newNewcomerLab(t *testing.T) *newcomerLab {
 	}
 	a.tune(tuning)
 	h := &newcomerLab{t: t, agent: a, as: newAttachments(a, config.Redirect), lab: netlab.New(t)}
-	a.server.Done = func(proxy.Record) { h.carried.Add(1) }
+	a.server.Done = func(r proxy.Record) { h.last.Store(&r); h.carried.Add(1) }
 	folder := t.TempDir()
 	h.as.newcomers.folders = []string{folder}
 	h.key = filepath.Join(folder, "0123456789ab")
@@ -295,6 +296,7 @@ func TestNewcomerThatDies(t *testing.T) {
 	h := newNewcomerLab(t)
 	h.follow(h.declaring(false))
 	nc := h.appear()
+	h.lab.Dial(t, "127.0.0.1:7000")
 	if err := os.Remove(h.key); err != nil { // as the engine unmounts it
 		t.Fatal(err)
 	}
@@ -305,6 +307,11 @@ func TestNewcomerThatDies(t *testing.T) {
 	}
 	if nc.ns != nil {
 		t.Error("the namespace of a dead container is held")
+	}
+	h.stop()
+	// Had it been let through, it would have been dialled where nobody is but us.
+	if r := h.last.Load(); h.carried.Load() != 1 || proxy.ReasonOf(r.Err) != proxy.ClientGone || r.Endpoint.Addr.IsValid() {
+		t.Errorf("%d connections were carried, the last %v; want one, that its client has left", h.carried.Load(), r)
 	}
 }
 
