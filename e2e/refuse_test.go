@@ -107,6 +107,13 @@ func TestRefuseEarly(t *testing.T) {
 			if err := c.ns.Do(func() error { return exec.Command("nft", "flush", "ruleset").Run() }); err != nil {
 				t.Fatal(err)
 			}
+			poll(t, 10*time.Second, "the rules of a port without the option are back", func() error {
+				conn, err := tryDialIn(c.ns, "127.0.0.1:5433")
+				if err == nil {
+					conn.Close()
+				}
+				return err
+			})
 			c.wantTold(t, false)
 			dockertest.Docker(t, "start", c.database)
 			c.wantTold(t, true)

@@ -84,13 +84,19 @@ const HostChain = ChainPrefix + "_HOST"
 // fixed per-host address addr: TCP from outside to any port of it arrives at the
 // listen port of the same address, where SO_ORIGINAL_DST tells the port that was
 // dialled. What the host itself dials there never passes PREROUTING.
+//
+// It is not for what opens a connection alone, as the others are: Docker's own rules have
+// every connection on a host tracked, so one that is older than the rule is known to be; and
+// Docker has the kernel forget all connections of a container's address whenever its networks
+// change, after which those that we carry have to be translated from their midst.
 func Host(f Family, addr netip.Addr, listen uint16) Chain {
 	return Chain{
 		Family: f, Table: "nat", Name: HostChain, Hook: "PREROUTING",
 		Rules: []Rule{{
-			Spec: slices.Concat(
-				[]string{"-d", netip.PrefixFrom(addr, addr.BitLen()).String(), "-p", "tcp", "-m", "tcp"}, opening(),
-				[]string{"-j", "DNAT", "--to-destination", netip.AddrPortFrom(addr, listen).String()}),
+			Spec: []string{
+				"-d", netip.PrefixFrom(addr, addr.BitLen()).String(), "-p", "tcp",
+				"-j", "DNAT", "--to-destination", netip.AddrPortFrom(addr, listen).String(),
+			},
 			Comment: ownerPrefix + "any port of the host address to its listener",
 		}},
 	}

@@ -102,11 +102,7 @@ func withOpening(args []string) []string {
 	if at < 0 || args[at] != "-m" {
 		return args
 	}
-	match := opening()
-	if value(args, "--dport") == "" {
-		match = append([]string{"-m", "tcp"}, match...)
-	}
-	return slices.Insert(slices.Clone(args), at, match...)
+	return slices.Insert(slices.Clone(args), at, opening()...)
 }
 
 func unknown(args []string) Explanation {

@@ -80,10 +80,6 @@ func TestExplainOlderRules(t *testing.T) {
 			Explanation{Kind: KindRedirect, Port: 80, Listen: 61001, Owner: "comment"}},
 		{`! -i lo -p tcp -m addrtype --dst-type LOCAL -m tcp ! --dport 10000 -m comment --comment "ambassadord: any port of ours to the link listener" -j REDIRECT --to-ports 10000`,
 			Explanation{Kind: KindLink, Listen: 10000}},
-		{`-d 169.254.7.7/32 -p tcp -m comment --comment "ambassadord: any port of the host address to its listener" -j DNAT --to-destination 169.254.7.7:10000`,
-			Explanation{Kind: KindHost, Listen: 10000}},
-		{`-d fd00:7::7/128 -p tcp -m comment --comment "ambassadord: any port of the host address to its listener" -j DNAT --to-destination [fd00:7::7]:10000`,
-			Explanation{Kind: KindHost, Listen: 10000}},
 		{`-d 10.0.0.0/8 -p tcp -m tcp --dport 80 -m comment --comment "ambassadord: web" -j REDIRECT --to-ports 61001`,
 			Explanation{Kind: KindUnknown, Listen: 61001}},
 	} {

@@ -125,6 +125,12 @@ func (l *Lab) Run(t testing.TB, stdin, name string, args ...string) string {
 	return run(t, l.ns, stdin, name, args...)
 }
 
+// ForgetConnections has the kernel forget the connections that it tracks in the lab.
+func (l *Lab) ForgetConnections(t testing.TB) {
+	t.Helper()
+	l.Do(t, func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
+}
+
 // Connect lays a cable between two labs: the next free ethN in each, up, with the
 // given address and prefix length.
 func Connect(t testing.TB, a *Lab, aAddr netip.Prefix, b *Lab, bAddr netip.Prefix) {

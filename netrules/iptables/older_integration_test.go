@@ -52,6 +52,12 @@ func scenes(t *testing.T, f netrules.Family) map[string]*scene {
 			prefix := netip.PrefixFrom(s.addr, s.addr.BitLen()).String()
 			us.Run(t, "", "ip", "addr", "add", prefix, "dev", "lo", "nodad")
 			client.Run(t, "", "ip", "route", "add", prefix, "via", addr.String())
+			// As the engine has every connection of a host tracked.
+			program, from := "iptables", "172.17.0.0/16"
+			if f == netrules.IPv6 {
+				program, from = "ip6tables", "fd00:17::/64"
+			}
+			us.Run(t, "", program, "-t", "nat", "-A", "POSTROUTING", "-s", from, "!", "-o", "docker0", "-j", "MASQUERADE")
 		}
 		all[mode] = s
 	}
@@ -164,6 +170,27 @@ func TestOlderConnectionsGoOn(t *testing.T) {
 	})
 }
 
+// TestForgottenConnectionsOfAHostGoOn: the engine has the kernel forget a container's
+// connections when its networks change.
+func TestForgottenConnectionsOfAHostGoOn(t *testing.T) {
+	eachVariant(t, func(t *testing.T, r *Rules) {
+		for _, f := range families {
+			t.Run(f.String(), func(t *testing.T) {
+				s := scenes(t, f)["host"]
+				ours := s.listen(t, listenPort)
+				mustApply(t, r, s.us, s.chain)
+				translated := s.pair(t, 6379, ours)
+				for range 2 {
+					if err := translated.talks(true); err != nil {
+						t.Fatal(err)
+					}
+					s.us.ForgetConnections(t)
+				}
+			})
+		}
+	})
+}
+
 // TestEveryOpeningIsTranslated: SYNs with ECN's flags and with data of TCP Fast Open open a
 // connection as well.
 func TestEveryOpeningIsTranslated(t *testing.T) {
@@ -205,6 +232,9 @@ func TestOlderRulesAreReplaced(t *testing.T) {
 	eachVariant(t, func(t *testing.T, r *Rules) {
 		for _, f := range families {
 			for mode, s := range scenes(t, f) {
+				if mode == "host" {
+					continue // its rule is as it was
+				}
 				t.Run(f.String()+"-"+mode, func(t *testing.T) {
 					old := s.chain
 					old.Rules = slices.Clone(old.Rules)
@@ -245,11 +275,7 @@ func asBefore(spec []string) []string {
 	if at < 0 {
 		return spec
 	}
-	from := at
-	if !slices.Contains(spec, "--dport") {
-		from -= 2 // -m tcp
-	}
-	return slices.Concat(spec[:from], spec[at+3:])
+	return slices.Concat(spec[:at], spec[at+3:])
 }
 
 // setSysctl sets one of net.ipv4 in a lab.
