@@ -36,15 +36,12 @@ demo: ## show it at work: two web containers, one client, one of them stopped (r
 	@scripts/demo
 
 .PHONY: test
-test: root setup check lint image ## every check and every test, with real Docker, iptables, Redis, Consul, etcd and NSD (root)
-	@echo '==> tests that depend on the engine, on every engine'
-	PATH="$$(scripts/setup path):$$PATH" go run ./internal/engines/matrix
-	@echo '==> all other tests'
+test: root setup check lint ## every check and every test, with real Docker, iptables, Redis, Consul, etcd and NSD (root)
+	@echo '==> tests'
 	@# All packages are compiled at once, but run one after the other: the tests
 	@# of several of them share the host's engine and firewall.
 	CGO_ENABLED=1 go build -race -tags integration -o /dev/null ./...
-	PATH="$$(scripts/setup path):$$PATH" CGO_ENABLED=1 go test -race -tags integration -count=1 -p 1 -timeout 50m \
-	  -skip "$$(go run ./internal/engines/matrix -elsewhere)" ./...
+	PATH="$$(scripts/setup path):$$PATH" CGO_ENABLED=1 go test -race -tags integration -count=1 -p 1 -timeout 50m ./...
 	@# What the race detector would count wrong.
 	go test -count=1 -run Allocations ./internal/agent
 

@@ -24,6 +24,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/confine"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -86,7 +87,6 @@ type agent struct {
 	given          atomic.Bool // another daemon has our locks, and serves
 	hostLock       *handover.HostLock
 	dir            *rundir.Dir // of locks and sockets; nil where there can be none
-	carriers       carriers
 	runtimes       runtimes
 	drained        func()          // says that we carry no connection any more, after leave
 	handing        chan *successor // a new daemon accepts
@@ -106,9 +106,11 @@ func Keep(ctx context.Context, cfg config.Config, socket *os.File, log *slog.Log
 		debug.SetGCPercent(keeperGarbage)
 	}
 	server := &proxy.Server{Done: newConnectionLog(log).done, Log: log}
-	release := func() {}
-	defer func() { release() }()
-	return keeper.ServeOrphans(ctx, socket, server, cfg.DrainTimeout, log, func() { release = orphaned(cfg, log) })
+	// It moves bytes of others as the daemon does, and needs nothing but their sockets.
+	if err := confine.ToOpenDescriptors(); err != nil {
+		log.Debug("what keeps connections", "error", err)
+	}
+	return keeper.Serve(ctx, socket, server, cfg.DrainTimeout, log)
 }
 
 // Hooks are for whoever runs the daemon; each may be nil.
@@ -305,7 +307,6 @@ func (a *agent) takeDown(drain func()) {
 	for _, m := range a.running {
 		m.release()
 	}
-	a.sayWhoCarries()
 }
 
 // mode is one way in which containers' connections get to us. Its methods are

@@ -218,7 +218,8 @@ func (at *attachment) apply(ctx context.Context) error {
 			"ports", portsOf(ports), "listen", at.listen, "families", familyNames(families))
 		at.sayOwnStack(ctx, n)
 	}
-	return at.refusals.update(ctx, at.agent, at.ns, n)
+	at.refusals.update(ctx, at.agent, at.ns, n)
+	return nil
 }
 
 func portsOf(ports []netrules.Port) []uint16 {
@@ -388,14 +389,9 @@ func (at *attachment) detach() {
 	}
 }
 
-// release removes the rules, unless others carry connections that came by them, and lets
-// go of the namespace.
+// release removes the rules and lets go of the namespace.
 func (at *attachment) release() {
 	if at.ns == nil {
-		return
-	}
-	if at.agent.mustStay(at.ns, true, at.listen) {
-		at.close()
 		return
 	}
 	at.forFamilies(func(ctx context.Context, f netrules.Family) error {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/identity"
-	"github.com/ambassadord/ambassadord/netrules/anchor"
 )
 
 // attachments keeps one attachment for each network namespace in which a port is
@@ -83,11 +82,12 @@ func (as *attachments) update(ctx context.Context, table *identity.Table) {
 	}
 }
 
-// sweep removes, once, the rules of a container that has left n to others. They lead nowhere,
-// and those who are left declare nothing.
+// sweep has no new connection led to us any more, once, in the namespace of a container that
+// has left n to others, who declare nothing. The chain stays, which live connections of theirs
+// need, until the namespace goes.
 func (as *attachments) sweep(ctx context.Context, n *identity.Namespace) {
 	since := n.Owner.StartedAt
-	if as.mode != config.Redirect || !as.agent.owns() || as.swept[n.Owner.ID].Equal(since) {
+	if was, swept := as.swept[n.Owner.ID]; as.mode != config.Redirect || !as.agent.owns() || swept && was.Equal(since) {
 		return
 	}
 	if as.swept == nil {
@@ -102,12 +102,11 @@ func (as *attachments) sweep(ctx context.Context, n *identity.Namespace) {
 		defer ns.Close()
 		defer as.lanes.enter(ns)()
 		for _, f := range families() {
-			if _, err := removeFrom(ctx, as.agent.rules, ns, f); err != nil && ctx.Err() == nil {
+			if _, err := as.agent.rules.Unhook(ctx, ns, f); notUnsupported(f, err) != nil && ctx.Err() == nil {
 				as.agent.log.Error("cannot remove the rules that are left in a container", "client", n.Owner.Name, "id", n.Owner.ShortID(),
 					"family", f.String(), "error", err, "hint", "run: ambassadord rules remove")
 			}
 		}
-		_ = anchor.Drop(ns) // off every hook
 	})
 }
 

@@ -208,10 +208,13 @@ func (at *attachment) arrived(ports []netrules.Port) {
 // ends that, once iptables has caught up.
 func (at *attachment) hasten(ctx context.Context) (caughtUp func()) {
 	n, caughtUp := at.desired.Load(), func() {}
-	if at.mode == config.Listen || !slices.ContainsFunc(comingPorts(n), func(p netrules.Port) bool { return !at.redirected[p.Number] }) {
+	if at.mode == config.Listen {
 		return caughtUp
 	}
-	ports := at.portsFor(n)
+	ports := at.portsFor(n) // without those that were conceded
+	if !slices.ContainsFunc(ports, func(p netrules.Port) bool { return !at.redirected[p.Number] && len(n.ComingFor(p.Number)) > 0 }) {
+		return caughtUp
+	}
 	families, err := familiesOf(at.ns)
 	if err == nil {
 		err = at.listenAll(ctx, families)

@@ -217,30 +217,14 @@ func (h *host) unhook() {
 }
 
 func (h *host) release() {
-	if !h.stays() {
-		h.agent.removeOwn(config.Host, h.families())
-	}
+	h.agent.removeOwn(config.Host, h.families())
 	h.close()
-}
-
-// stays reports whether others carry connections that came by one of the addresses: then
-// chains and addresses stay.
-func (h *host) stays() bool {
-	var ports []uint16
-	for _, d := range h.doors {
-		if d.listener != nil {
-			ports = append(ports, handover.AddrOf(d.listener).Port())
-		}
-	}
-	return h.agent.owns() && h.agent.mustStay(nil, false, ports...)
 }
 
 // takeDown undoes what a start has begun.
 func (h *host) takeDown() {
 	h.sentry.end()
-	if !h.stays() {
-		h.agent.removeOwn(config.Host, h.families())
-	}
+	h.agent.removeOwn(config.Host, h.families())
 }
 
 func (h *host) families() []netrules.Family {
@@ -302,12 +286,11 @@ func (h *host) gone() {
 // close takes the addresses away; the listeners are closed by now, or never
 // served.
 func (h *host) close() {
-	stay := h.stays()
 	for _, d := range slices.Backward(h.doors) {
 		if d.listener != nil {
 			d.listener.Close()
 		}
-		if stay || !h.agent.owns() {
+		if !h.agent.owns() {
 			continue
 		}
 		if err := (*netns.Namespace)(nil).EndLease(d.addr); err != nil {

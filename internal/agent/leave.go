@@ -91,18 +91,14 @@ func (a *agent) tidy() {
 			return
 		}
 		defer own.Close()
-		if ports, err := own.ListeningPorts(); err == nil && !ports[a.cfg.Port] && !a.mustStay(nil, false, a.cfg.Port) {
+		if ports, err := own.ListeningPorts(); err == nil && !ports[a.cfg.Port] {
 			a.removeOwn(config.Link, families())
 		}
 		return
 	}
 	err := RemoveRules(context.Background(), a.cfg.RunDir, false, a.log, func(r Removed) { // each step bounds itself
-		switch {
-		case r.Kept != "":
+		if r.Kept != "" {
 			a.log.Info("leaving rules alone that another daemon serves", "namespace", r.Namespace, "by", r.Kept)
-		case r.Carried != "":
-			a.log.Warn("chains stay, unhooked, for connections that another process carries; they go with the last of these",
-				"namespace", r.Namespace, "carried", r.Carried)
 		}
 	})
 	if err != nil && !errors.Is(err, handover.ErrServed) {

@@ -255,11 +255,7 @@ func (l *link) gone() {}
 
 // release takes the rules that --setup-iptables set along, if we may: without us they
 // lead nowhere.
-func (l *link) release() {
-	if !l.agent.mustStay(nil, false, l.agent.cfg.Port) {
-		l.agent.removeOwn(config.Link, l.applied)
-	}
-}
+func (l *link) release() { l.agent.removeOwn(config.Link, l.applied) }
 
 // route is the Router of mode link.
 func (l *link) route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {

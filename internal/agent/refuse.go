@@ -40,7 +40,7 @@ type watchedPort struct {
 
 // update follows the targets of those ports of n that have the option, until the daemon ends
 // its work there or close is called. An error means that it is to be called again.
-func (e *earlyRefusals) update(ctx context.Context, a *agent, ns *netns.Namespace, n *identity.Namespace) error {
+func (e *earlyRefusals) update(ctx context.Context, a *agent, ns *netns.Namespace, n *identity.Namespace) {
 	wanted := map[uint16]binding.Binding{}
 	for _, b := range n.Bindings() {
 		if b.Problem == nil && b.Options.Refuse == option.RefuseEarly {
@@ -56,20 +56,20 @@ func (e *earlyRefusals) update(ctx context.Context, a *agent, ns *netns.Namespac
 	}
 	if len(wanted) == 0 {
 		e.close()
-		return nil
+		return
 	}
 	if e.ports == nil {
 		ports, err := refuse.Open(ns)
-		switch {
-		case errors.Is(err, refuse.ErrUnsupported):
+		if err != nil { // what is declared is served all the same; the next look tries again
 			if !e.warned {
 				e.warned = true
-				a.log.Warn("ports with refuse=early are refused late", "client", n.Owner.Name, "id", n.Owner.ShortID(), "error", err,
-					"hint", "leave the option out, or use a newer kernel")
+				fix := "leave the option out, or give the daemon CAP_NET_ADMIN, and the container none"
+				if errors.Is(err, refuse.ErrUnsupported) {
+					fix = "leave the option out, or use a newer kernel"
+				}
+				a.log.Warn("ports with refuse=early are refused late", "client", n.Owner.Name, "id", n.Owner.ShortID(), "error", err, "hint", fix)
 			}
-			return nil
-		case err != nil:
-			return err
+			return
 		}
 		e.mu.Lock()
 		e.ports, e.empty = ports, map[uint16]bool{}
@@ -90,7 +90,7 @@ func (e *earlyRefusals) update(ctx context.Context, a *agent, ns *netns.Namespac
 			e.follow(following, a, n, &b)
 		}()
 	}
-	return nil
+	return
 }
 
 func (w *watchedPort) end() {

@@ -23,18 +23,13 @@ type Removed struct {
 	Addrs     []netip.Addr // of mode host
 	// Kept says, in place of all that, which daemon serves this namespace.
 	Kept string
-	// Carried says, in place of all that, who carries connections that came by the rules,
-	// and how many: these are unhooked, and go with the last of them.
-	Carried string
 }
 
 // RemoveRules removes every chain of ours, and what a killed daemon left of the
 // addresses of mode host, from every network namespace of this host, in both of the
 // kernel's packet filters, with no daemon and no engine needed. It goes on after an
 // error and returns them all. While a daemon serves this host it refuses, and what a daemon
-// elsewhere serves it leaves alone and reports, unless force. What others carry
-// connections by, such as the keeper of a daemon that was killed, is unhooked alone and
-// reported, unless force.
+// elsewhere serves it leaves alone and reports, unless force.
 // Namespaces that cannot be looked into are logged: they are those of processes
 // that even root may not trace, which no container's are.
 func RemoveRules(ctx context.Context, folder string, force bool, log *slog.Logger, report func(Removed)) error {
@@ -46,7 +41,6 @@ func RemoveRules(ctx context.Context, folder string, force bool, log *slog.Logge
 		defer unlock()
 	}
 	var living *living
-	var carriers carriers
 	return everywhere(ctx, log, func(rules *iptables.Rules, ns *netns.Namespace) error {
 		if living == nil && !force {
 			living = findLiving(ctx, rules)
@@ -60,50 +54,35 @@ func RemoveRules(ctx context.Context, folder string, force bool, log *slog.Logge
 				report(Removed{Namespace: ns.Path(), Kept: by})
 				return nil
 			}
-			left, ours, err := living.unhookCarried(ctx, ns, &carriers)
+		}
+		leases, err := ns.Leases()
+		errs := []error{err}
+		for _, f := range families() {
+			found, err := removeFrom(ctx, rules, ns, f)
 			if err != nil {
-				return fmt.Errorf("%s: %w", ns.Path(), err)
+				errs = append(errs, fmt.Errorf("%s, %s: %w", ns.Path(), f, err))
 			}
-			if !left.none() {
-				if ours {
-					report(Removed{Namespace: ns.Path(), Carried: left.String()})
+			removed := Removed{Namespace: ns.Path(), Family: f, Chains: found.Chains}
+			for _, addr := range leases {
+				if familyOf(addr) != f {
+					continue
 				}
-				return nil
+				// After the chain, lest that lead to where nobody is.
+				if err := ns.EndLease(addr); err != nil {
+					errs = append(errs, err)
+					continue
+				}
+				removed.Addrs = append(removed.Addrs, addr)
+			}
+			if len(removed.Chains)+len(removed.Addrs) > 0 {
+				report(removed)
 			}
 		}
-		return removeAll(ctx, rules, ns, report)
+		if err := anchor.Drop(ns); err != nil && !errors.Is(err, anchor.ErrUnsupported) {
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
 	})
-}
-
-// removeAll removes all that is ours from one network namespace.
-func removeAll(ctx context.Context, rules *iptables.Rules, ns *netns.Namespace, report func(Removed)) error {
-	leases, err := ns.Leases()
-	errs := []error{err}
-	for _, f := range families() {
-		found, err := removeFrom(ctx, rules, ns, f)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s, %s: %w", ns.Path(), f, err))
-		}
-		removed := Removed{Namespace: ns.Path(), Family: f, Chains: found.Chains}
-		for _, addr := range leases {
-			if familyOf(addr) != f {
-				continue
-			}
-			// After the chain, lest that lead to where nobody is.
-			if err := ns.EndLease(addr); err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			removed.Addrs = append(removed.Addrs, addr)
-		}
-		if len(removed.Chains)+len(removed.Addrs) > 0 {
-			report(removed)
-		}
-	}
-	if err := anchor.Drop(ns); err != nil && !errors.Is(err, anchor.ErrUnsupported) {
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
 }
 
 // everywhere calls do for every network namespace of this host. It goes on after an

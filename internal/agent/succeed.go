@@ -134,12 +134,6 @@ func (a *agent) dropLeftovers() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, ns := range l.in {
-		if a.mustStay(ns, false, a.cfg.Port) { // unhooked; whoever carries removes them
-			if ns != nil {
-				ns.Close()
-			}
-			continue
-		}
 		for _, f := range families() {
 			_, err := removeFrom(context.Background(), l.rules, ns, f)
 			a.complain(err)

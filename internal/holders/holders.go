@@ -3,7 +3,6 @@
 package holders
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -23,7 +22,6 @@ const program = "ambassadord"
 // Process is one that holds a socket.
 type Process struct {
 	PID       int
-	Parent    int      // of a Daemon: the process that has started it, or has inherited it
 	Namespace netns.ID // the network namespace that it is in itself
 	// Daemon says that it is an ambassadord: it has a lock of one open, or its program
 	// has the name.
@@ -52,7 +50,7 @@ func Scan(ctx context.Context) Index {
 }
 
 // lockFile is the path of an open lock, as internal/rundir names them.
-var lockFile = regexp.MustCompile(`/(host|control|draining)-\d+-\d+[^/]*\.lock( \(deleted\))?$`)
+var lockFile = regexp.MustCompile(`/(host|control)-\d+-\d+[^/]*\.lock( \(deleted\))?$`)
 
 func (index Index) add(pid int) {
 	dir := fmt.Sprintf("/proc/%d", pid)
@@ -82,29 +80,7 @@ func (index Index) add(pid int) {
 		}
 		p.Daemon = p.Daemon || lockFile.MatchString(to)
 	}
-	if p.Daemon && len(sockets) > 0 {
-		p.Parent = parentOf(dir)
-	}
 	for _, inode := range sockets {
 		index[inode] = append(index[inode], p)
 	}
-}
-
-// parentOf reads a process's parent (proc_pid_stat(5)); 0 if it has ended. The name before
-// it, in brackets, may hold anything.
-func parentOf(dir string) int {
-	text, err := os.ReadFile(filepath.Join(dir, "stat"))
-	if err != nil {
-		return 0
-	}
-	const parent = 1 // after the state
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) <= parent {
-		return 0
-	}
-	pid, err := strconv.Atoi(fields[parent])
-	if err != nil {
-		return 0
-	}
-	return pid
 }

@@ -24,12 +24,6 @@ import (
 // interest: who stops a service ends all of its processes, and the daemon has yet
 // to drain. Afterwards its end starts a drain of that length.
 func Serve(ctx context.Context, socket *os.File, server *proxy.Server, drain time.Duration, log *slog.Logger) error {
-	return ServeOrphans(ctx, socket, server, drain, log, func() {})
-}
-
-// ServeOrphans is Serve that calls orphaned when the daemon is dead and has left
-// connections, before the first of their bytes is moved.
-func ServeOrphans(ctx context.Context, socket *os.File, server *proxy.Server, drain time.Duration, log *slog.Logger, orphaned func()) error {
 	conn, err := unixConn(socket)
 	if err != nil {
 		return fmt.Errorf("the daemon's socket: %w", err)
@@ -42,7 +36,6 @@ func ServeOrphans(ctx context.Context, socket *os.File, server *proxy.Server, dr
 		return err
 	}
 	log.Warn("the daemon is gone; its connections are carried on", "connections", h.count)
-	orphaned()
 	h.resume(server, log)
 	h.drain(ctx, server, drain)
 	log.Info("the last connection of a daemon that is gone has ended")

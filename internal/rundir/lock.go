@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -178,31 +177,13 @@ func (d *Dir) HostLock() string { return d.name("host", "") + ".lock" }
 // Hosts counts the daemons that have the HostLock of any network namespace.
 func (d *Dir) Hosts() (int, error) { return d.count("host", ".lock") }
 
-// keeps is in the name of a mark that is not a daemon's, but that of the process which
-// carries on what a killed one has left. An older version takes it for a daemon's, and
-// leaves all chains where they are.
-const keeps = "keeps-"
-
 // Mark takes a lock that says, for as long as it is held, that this process drains.
-func (d *Dir) Mark() (*Lock, error) { return d.mark("") }
-
-// MarkKeeping is Mark for the process that carries on what a killed daemon has left.
-func (d *Dir) MarkKeeping() (*Lock, error) { return d.mark(keeps) }
-
-func (d *Dir) mark(whose string) (*Lock, error) {
-	return d.Take(d.name("draining", whose+strconv.Itoa(os.Getpid())+"-"+strconv.FormatInt(time.Now().UnixNano(), 36)) + ".lock")
+func (d *Dir) Mark() (*Lock, error) {
+	return d.Take(d.name("draining", strconv.Itoa(os.Getpid())+"-"+strconv.FormatInt(time.Now().UnixNano(), 36)) + ".lock")
 }
 
-// Marks counts the processes of our network namespace that hold a Mark. What those left
-// that were killed is removed, whichever mark it is.
-func (d *Dir) Marks() (int, error) {
-	all, err := d.count(d.name("draining", ""), ".lock")
-	if err != nil {
-		return all, err
-	}
-	kept, err := d.count(d.name("draining", strings.TrimSuffix(keeps, "-")), ".lock")
-	return all - kept, err
-}
+// Marks counts the processes of our network namespace that hold a Mark.
+func (d *Dir) Marks() (int, error) { return d.count(d.name("draining", ""), ".lock") }
 
 func (d *Dir) count(prefix, end string) (held int, err error) {
 	names, err := d.list(prefix, end)

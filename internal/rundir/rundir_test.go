@@ -178,30 +178,6 @@ func TestStaleFilesAreNobodys(t *testing.T) {
 	}
 }
 
-// TestMarkOfAKeeper: it is no daemon's, and one that was killed leaves nothing.
-func TestMarkOfAKeeper(t *testing.T) {
-	d := mustOpen(t, filepath.Join(t.TempDir(), "run"))
-	mark, err := d.MarkKeeping()
-	if err != nil {
-		t.Fatal(err)
-	}
-	daemons, err := d.Mark()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n, err := d.Marks(); n != 1 || err != nil {
-		t.Errorf("Marks = %d, %v beside a keeper's; want the daemon's alone", n, err)
-	}
-	daemons.Release()
-	mark.Leave() // as its end does
-	if n, err := d.Marks(); n != 0 || err != nil {
-		t.Errorf("Marks = %d, %v after the end; want none", n, err)
-	}
-	if entries, err := os.ReadDir(d.String()); len(entries) != 0 || err != nil {
-		t.Errorf("left are %v, %v", entries, err)
-	}
-}
-
 // TestLockRefusesWhatIsNoFile has things in a lock file's place that would hold us up.
 func TestLockRefusesWhatIsNoFile(t *testing.T) {
 	d := mustOpen(t, filepath.Join(t.TempDir(), "run"))

@@ -126,13 +126,16 @@ func (t *tool) leading(ctx context.Context, c *nftables.Chain, leads []lead) net
 	if c.Hooknum != nil {
 		state.Policy = "ACCEPT"
 	}
+	// Our jumps stand in two chains. In others there may be any number of leads, and each would
+	// take a process.
+	_, known := hooks[c.Name]
 	times := map[string]int{}
 	for _, l := range leads {
 		times[l.to]++
 	}
 	for _, l := range leads {
 		args := []string{"-j", l.to}
-		if ours := (netrules.Chain{Name: l.to}).Jump().Args(); c.Hooknum != nil && times[l.to] == 1 && len(times) <= readOurs {
+		if ours := (netrules.Chain{Name: l.to}).Jump().Args(); known && c.Hooknum != nil && times[l.to] == 1 && len(times) <= readOurs {
 			check := slices.Concat([]string{"-t", natTable, "-C", c.Name}, ours, []string{"-w", t.wait})
 			if _, err := run(ctx, "", t.path, check...); err == nil {
 				args = ours

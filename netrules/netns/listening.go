@@ -61,30 +61,6 @@ func (n *Namespace) Listeners() (map[uint16][]uint64, error) {
 	return ports, nil
 }
 
-// Connections returns the sockets inside the namespace that are neither listening nor
-// left by the process that had them, and whose own address match accepts: those by which
-// some process carries a connection. They are named as those of Listeners. A nil namespace
-// is the process's own.
-func (n *Namespace) Connections(match func(netip.AddrPort) bool) ([]uint64, error) {
-	var sockets []uint64
-	err := n.eachSocket(func(fields []string) error {
-		if fields[state] == listening || len(fields) <= inode || fields[inode] == "0" {
-			return nil
-		}
-		addr, err := parseAddrPort(fields[local])
-		if err != nil || !match(addr) {
-			return err
-		}
-		number, err := strconv.ParseUint(fields[inode], 10, 64)
-		sockets = append(sockets, number)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list connections in %s: %w", n.name(), err)
-	}
-	return sockets, nil
-}
-
 // Accepted returns where the established connections to addr come from, also those
 // that the kernel has accepted and no process has yet.
 func (n *Namespace) Accepted(addr netip.AddrPort) ([]netip.AddrPort, error) {

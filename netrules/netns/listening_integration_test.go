@@ -3,8 +3,6 @@
 package netns_test
 
 import (
-	"errors"
-	"io"
 	"maps"
 	"net/netip"
 	"testing"
@@ -57,42 +55,4 @@ func TestAccepted(t *testing.T) {
 			t.Errorf("%s: accepted %v, %v; want %v", address, sources, err, want[address])
 		}
 	}
-}
-
-// TestConnections: those that a process has, and neither listeners, nor what waits to be
-// accepted, nor what is closed.
-func TestConnections(t *testing.T) {
-	lab := netlab.New(t)
-	at := netip.MustParseAddrPort("127.0.0.1:61000")
-	l, err := lab.NS().ListenTCP(at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	count := func(what string, want int) {
-		t.Helper()
-		sockets, err := lab.NS().Connections(func(local netip.AddrPort) bool { return local == at })
-		if err != nil || len(sockets) != want {
-			t.Errorf("%s: sockets %v, %v; want %d", what, sockets, err, want)
-		}
-	}
-	client := lab.Dial(t, at.String())
-	count("before it is accepted", 0)
-	conn, err := l.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
-	count("accepted", 1)
-	if err := client.CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
-		t.Fatalf("read %d, %v; want the end", n, err)
-	}
-	count("half-closed", 1)
-	if err := conn.CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	conn.Close()
-	count("closed", 0)
 }
