@@ -90,7 +90,6 @@ func (e *earlyRefusals) update(ctx context.Context, a *agent, ns *netns.Namespac
 			e.follow(following, a, n, &b)
 		}()
 	}
-	return
 }
 
 func (w *watchedPort) end() {

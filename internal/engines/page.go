@@ -12,7 +12,7 @@ const heading = `# Engines
 
 What works on which Docker engine. The tests below run on each of them, in a network, mount
 and PID namespace of its own; a cell says "works" where all tests of its row have passed
-there. `+"`make test`"+` runs these and all others on the engine that the machine has.
+there. ` + "`make test`" + ` runs these and all others on the engine that the machine has.
 
 This page is made by ` + "`make engines`" + `: do not edit it. ` + "`make test`" + ` fails if the
 page is stale. Its rows are ` + "`internal/engines/features.go`" + `, its

@@ -33,7 +33,9 @@ fails when the page and the program differ.
   and ACK, and no other: a connection that is older than the rule goes on as it was. Rules
   of an older version, which matched any, are replaced by the next apply or repair. What came
   by such a rule is translated for as long as the kernel tracks it; whoever deletes its entry
-  (` + "`conntrack -F`" + `) breaks it.
+  (` + "`conntrack -F`" + `) breaks it. The rule of mode host matches any segment: Docker itself deletes
+  the entries of a container's address when its networks change, and by its own rules it has
+  all connections of a host tracked, so that none is taken for a new one.
 - No chain that is not ours is ever flushed, and no rule of others changed or moved.
 - A rule that iptables has no words for, which somebody adds by nft to this table, keeps
   iptables from listing it. Then nftables is asked which chains of ours there are and what
