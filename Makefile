@@ -47,6 +47,7 @@ test: root setup check lint ## every check and every test, with real Docker, ipt
 
 .PHONY: engines
 engines: root setup image ## the tests that depend on the engine on every engine; writes docs/engines.md (root)
+	@scripts/setup engine29
 	PATH="$$(scripts/setup path):$$PATH" go run ./internal/engines/matrix -update $(ENGINES)
 
 .PHONY: test-unit
