@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -84,4 +85,12 @@ func TestHolds(t *testing.T) {
 	seen.Seen, seen.PID = true, os.Getpid()
 	other := NewSnapshot(&seen)
 	check(other.doubting(other.all()), "web", "172.17.0.2:80", false)
+}
+
+// wantDoubted demands that what was known stays, and that none of it is current.
+func wantDoubted(t *testing.T, before, now *Snapshot) {
+	t.Helper()
+	if !slices.Equal(now.Containers(), before.Containers()) || now.Doubts() != len(before.Containers()) {
+		t.Errorf("without the engine there are %v, of which %d are doubted; want all of %v", now.Containers(), now.Doubts(), before.Containers())
+	}
 }
