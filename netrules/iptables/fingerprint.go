@@ -2,16 +2,12 @@ package iptables
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/fnv"
-	"time"
-
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/netns"
+	"github.com/ambassadord/ambassadord/netrules/nfnetlink"
 )
 
 // Fingerprint returns a number that is another one whenever the rules of a family
@@ -39,7 +35,7 @@ func (r *Rules) Fingerprint(ctx context.Context, ns *netns.Namespace, f netrules
 		if t.variant == Legacy {
 			return legacyFingerprint(t.family)
 		}
-		return nftGeneration()
+		return nfnetlink.Generation()
 	})
 	if err != nil {
 		return 0, fmt.Errorf("fingerprint %s rules in %s: %w", f, where(ns), err)
@@ -51,56 +47,11 @@ func (r *Rules) Fingerprint(ctx context.Context, ns *netns.Namespace, f netrules
 // may have changed, whatever made it; a nil namespace is the process's own. A kernel without
 // nftables has none.
 func Generation(ns *netns.Namespace) (uint64, error) {
-	value, err := within(ns, nftGeneration)
+	value, err := within(ns, nfnetlink.Generation)
 	if err != nil {
 		return 0, fmt.Errorf("generation of the rules in %s: %w", where(ns), err)
 	}
 	return value, nil
-}
-
-// nftGeneration returns the ID of the ruleset's generation in the calling thread's
-// namespace: the kernel sets another one with each transaction.
-func nftGeneration() (uint64, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if err != nil {
-		return 0, fmt.Errorf("open netlink: %w", err)
-	}
-	defer func() { _ = conn.Close() }()
-	// The kernel answers at once; this is for the day it does not.
-	if err := conn.SetDeadline(time.Now().Add(execTimeout)); err != nil {
-		return 0, fmt.Errorf("bound netlink: %w", err)
-	}
-	answers, err := conn.Execute(netlink.Message{
-		Header: netlink.Header{
-			Type:  unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN,
-			Flags: netlink.Request,
-		},
-		Data: []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0}, // struct nfgenmsg
-	})
-	if err != nil {
-		return 0, fmt.Errorf("ask nftables for its generation: %w", err)
-	}
-	const header = 4
-	for _, answer := range answers {
-		if len(answer.Data) < header {
-			continue
-		}
-		attrs, err := netlink.UnmarshalAttributes(answer.Data[header:])
-		if err != nil {
-			return 0, fmt.Errorf("read nftables' generation: %w", err)
-		}
-		for _, attr := range attrs {
-			if attr.Type == unix.NFTA_GEN_ID {
-				// In network byte order; for telling values apart any order does.
-				var id uint64
-				for _, b := range attr.Data {
-					id = id<<8 | uint64(b)
-				}
-				return id, nil
-			}
-		}
-	}
-	return 0, errors.New("nftables did not say its generation")
 }
 
 // legacyFingerprint hashes the nat table of the calling thread's namespace. A

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/nfnetlink"
 )
 
 func fingerprint(t *testing.T, r *Rules, lab *netlab.Lab, f netrules.Family) uint64 {
@@ -97,7 +98,7 @@ func TestFingerprintNeeds(t *testing.T) {
 			t.Errorf("no such family: %v", err)
 		}
 		mustApply(t, r, lab, redirect(netrules.IPv4, 6379))
-		ask := nftGeneration
+		ask := nfnetlink.Generation
 		if r.Variant() == Legacy {
 			ask = func() (uint64, error) { return legacyFingerprint(netrules.IPv4) }
 		}

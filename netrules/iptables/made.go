@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/nfnetlink"
 )
 
 // The nft variant makes a table, and a built-in chain in it, when the first rule comes, and
@@ -86,7 +86,7 @@ func (t *tool) makeMarked(chain string, table bool) error {
 	if table {
 		m, err := t.message(unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Excl,
 			netlink.Attribute{Type: unix.NFTA_TABLE_NAME, Data: []byte(natTable + "\x00")},
-			netlink.Attribute{Type: nftaTableUserdata, Data: comment(netrules.TableMarker)})
+			netlink.Attribute{Type: nfnetlink.TableUserdata, Data: comment(netrules.TableMarker)})
 		if err != nil {
 			return err
 		}
@@ -106,11 +106,11 @@ func (t *tool) makeMarked(chain string, table bool) error {
 		netlink.Attribute{Type: unix.NLA_F_NESTED | unix.NFTA_CHAIN_HOOK, Data: hook},
 		netlink.Attribute{Type: unix.NFTA_CHAIN_POLICY, Data: acceptPolicy()},
 		netlink.Attribute{Type: unix.NFTA_CHAIN_TYPE, Data: []byte("nat\x00")},
-		netlink.Attribute{Type: nftaChainUserdata, Data: comment(chainMarker)})
+		netlink.Attribute{Type: nfnetlink.ChainUserdata, Data: comment(chainMarker)})
 	if err != nil {
 		return err
 	}
-	return transact(append(batch, m))
+	return nfnetlink.Transact(append(batch, m))
 }
 
 // acceptPolicy is the policy of a built-in chain of the nat table, as netlink has it.
@@ -118,18 +118,12 @@ func acceptPolicy() []byte {
 	return binary.BigEndian.AppendUint32(nil, uint32(nftables.ChainPolicyAccept))
 }
 
-// NFTA_TABLE_USERDATA and NFTA_CHAIN_USERDATA of linux/netfilter/nf_tables.h.
-const (
-	nftaTableUserdata = 6
-	nftaChainUserdata = 12
-)
-
 // madeTable reports whether the table says that we have made it.
 func madeTable(f netrules.Family) (bool, error) {
 	made := false
 	err := ask(f, unix.NFT_MSG_GETTABLE, func(attrs []netlink.Attribute) {
-		if text(data(attrs, unix.NFTA_TABLE_NAME)) == natTable {
-			made = marked(data(attrs, nftaTableUserdata))
+		if nfnetlink.Text(nfnetlink.Data(attrs, unix.NFTA_TABLE_NAME)) == natTable {
+			made = marked(nfnetlink.Data(attrs, nfnetlink.TableUserdata))
 		}
 	})
 	return made, err
@@ -141,20 +135,20 @@ func madeTable(f netrules.Family) (bool, error) {
 func (t *tool) dropMadeChains() error {
 	var chains []string
 	err := ask(t.family, unix.NFT_MSG_GETCHAIN, func(attrs []netlink.Attribute) {
-		name := text(data(attrs, unix.NFTA_CHAIN_NAME))
+		name := nfnetlink.Text(nfnetlink.Data(attrs, unix.NFTA_CHAIN_NAME))
 		_, builtin := hooks[name]
-		policy := data(attrs, unix.NFTA_CHAIN_POLICY)
-		if builtin && text(data(attrs, unix.NFTA_CHAIN_TABLE)) == natTable &&
-			bytes.Equal(policy, acceptPolicy()) && bytes.Contains(data(attrs, nftaChainUserdata), []byte(chainMarker)) {
+		policy := nfnetlink.Data(attrs, unix.NFTA_CHAIN_POLICY)
+		if builtin && nfnetlink.Text(nfnetlink.Data(attrs, unix.NFTA_CHAIN_TABLE)) == natTable &&
+			bytes.Equal(policy, acceptPolicy()) && bytes.Contains(nfnetlink.Data(attrs, nfnetlink.ChainUserdata), []byte(chainMarker)) {
 			chains = append(chains, name)
 		}
 	})
 	for _, name := range chains {
-		m, msgErr := t.message(unix.NFT_MSG_DELCHAIN, nonrec,
+		m, msgErr := t.message(unix.NFT_MSG_DELCHAIN, nfnetlink.Nonrec,
 			netlink.Attribute{Type: unix.NFTA_CHAIN_TABLE, Data: []byte(natTable + "\x00")},
 			netlink.Attribute{Type: unix.NFTA_CHAIN_NAME, Data: []byte(name + "\x00")})
 		if msgErr == nil {
-			msgErr = transact([]netlink.Message{m})
+			msgErr = nfnetlink.Transact([]netlink.Message{m})
 		}
 		if !errors.Is(msgErr, unix.EBUSY) && !errors.Is(msgErr, unix.ENOENT) {
 			err = errors.Join(err, msgErr)
@@ -175,59 +169,13 @@ func (t *tool) undoMade() error {
 	return t.dropMadeChains()
 }
 
-// data is the value of an attribute, nil without it.
-func data(attrs []netlink.Attribute, kind uint16) []byte {
-	for _, a := range attrs {
-		if a.Type&^unix.NLA_F_NESTED == kind {
-			return a.Data
-		}
-	}
-	return nil
-}
-
-// message is one of nftables for the family of t, to be answered.
+// message is one of nftables for the family of t.
 func (t *tool) message(kind int, flags netlink.HeaderFlags, attrs ...netlink.Attribute) (netlink.Message, error) {
-	data, err := netlink.MarshalAttributes(attrs)
-	return netlink.Message{
-		Header: netlink.Header{
-			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
-			Flags: netlink.Request | netlink.Acknowledge | flags,
-		},
-		Data: append([]byte{byte(nftFamily(t.family)), unix.NFNETLINK_V0, 0, 0}, data...),
-	}, err
+	return nfnetlink.Message(kind, byte(nftFamily(t.family)), flags, attrs...)
 }
 
 // ask has nftables list all of a kind in the calling thread's namespace.
 func ask(f netrules.Family, kind uint16, each func([]netlink.Attribute)) error {
-	left := budget{messages: maxRules, bytes: maxOutput, each: eachAttributes(each)}
-	return left.dump(kind, byte(nftFamily(f)), nil)
-}
-
-// transact makes changes in the calling thread's namespace, all or none.
-func transact(changes []netlink.Message) error {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
-	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(execTimeout)); err != nil {
-		return fmt.Errorf("bound netlink: %w", err)
-	}
-	bracket := func(kind netlink.HeaderType) netlink.Message { // begin and end name their subsystem in the big-endian resource ID
-		return netlink.Message{
-			Header: netlink.Header{Type: kind, Flags: netlink.Request},
-			Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
-		}
-	}
-	batch := append([]netlink.Message{bracket(unix.NFNL_MSG_BATCH_BEGIN)}, changes...)
-	if _, err := conn.SendMessages(append(batch, bracket(unix.NFNL_MSG_BATCH_END))); err != nil {
-		return fmt.Errorf("send to nftables: %w", err)
-	}
-	// One answer for each; the first that failed undoes all.
-	for range changes {
-		if _, err := conn.Receive(); err != nil {
-			return fmt.Errorf("change nftables: %w", err)
-		}
-	}
-	return nil
+	left := nfnetlink.Budget{Messages: maxRules, Bytes: maxOutput, Each: nfnetlink.EachAttributes(each)}
+	return left.Dump(kind, byte(nftFamily(f)), nil)
 }

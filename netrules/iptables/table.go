@@ -15,6 +15,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/netns"
+	"github.com/ambassadord/ambassadord/netrules/nfnetlink"
 )
 
 // natTable is the one table we have chains in.
@@ -109,9 +110,6 @@ func (t *tool) dropTable() error {
 	return err
 }
 
-// nonrec is NLM_F_NONREC of linux/netlink.h: do not delete what it contains.
-const nonrec = netlink.HeaderFlags(0x100)
-
 // deleteEmpty deletes the table's chains and the table, in one transaction that
 // fails with EBUSY if there is anything in them or in it besides.
 //
@@ -121,7 +119,7 @@ const nonrec = netlink.HeaderFlags(0x100)
 func (t *tool) deleteEmpty(chains []string) error {
 	var batch []netlink.Message
 	for _, chain := range chains {
-		m, err := t.message(unix.NFT_MSG_DELCHAIN, nonrec,
+		m, err := t.message(unix.NFT_MSG_DELCHAIN, nfnetlink.Nonrec,
 			netlink.Attribute{Type: unix.NFTA_CHAIN_TABLE, Data: []byte(natTable + "\x00")},
 			netlink.Attribute{Type: unix.NFTA_CHAIN_NAME, Data: []byte(chain + "\x00")})
 		if err != nil {
@@ -129,10 +127,10 @@ func (t *tool) deleteEmpty(chains []string) error {
 		}
 		batch = append(batch, m)
 	}
-	m, err := t.message(unix.NFT_MSG_DELTABLE, nonrec,
+	m, err := t.message(unix.NFT_MSG_DELTABLE, nfnetlink.Nonrec,
 		netlink.Attribute{Type: unix.NFTA_TABLE_NAME, Data: []byte(natTable + "\x00")})
 	if err != nil {
 		return err
 	}
-	return transact(append(batch, m))
+	return nfnetlink.Transact(append(batch, m))
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/nfnetlink"
 )
 
 // One rule that iptables has no words for, which nft adds to iptables' own table, and the nft
@@ -166,30 +166,14 @@ const maxLeads = 10_000
 // findLeads looks through the nat table of the calling thread's namespace.
 func findLeads(f netrules.Family) (*found, error) {
 	all := &found{leads: map[string][]lead{}, marked: map[string]bool{}}
-	left := budget{messages: maxRules, bytes: maxOutput, each: eachAttributes(all.add)}
-	if err := left.dump(unix.NFT_MSG_GETRULE, byte(nftFamily(f)), nameAttribute(unix.NFTA_RULE_TABLE, natTable)); err != nil {
+	left := nfnetlink.Budget{Messages: maxRules, Bytes: maxOutput, Each: nfnetlink.EachAttributes(all.add)}
+	if err := left.Dump(unix.NFT_MSG_GETRULE, byte(nftFamily(f)), nfnetlink.NameAttribute(unix.NFTA_RULE_TABLE, natTable)); err != nil {
 		return nil, err
 	}
-	if left.spent() || all.count > maxLeads {
+	if left.Spent() || all.count > maxLeads {
 		return nil, tooMuch(fmt.Errorf("table %s has more than %d rules, or %d that lead to ours", natTable, maxRules, maxLeads))
 	}
 	return all, nil
-}
-
-// eachAttributes has the attributes of every message that nftables answers.
-func eachAttributes(each func([]netlink.Attribute)) func(syscall.NetlinkMessage) error {
-	const header = 4 // struct nfgenmsg
-	return func(m syscall.NetlinkMessage) error {
-		if len(m.Data) < header {
-			return nil
-		}
-		attrs, err := netlink.UnmarshalAttributes(m.Data[header:])
-		if err != nil {
-			return fmt.Errorf("what nftables answered: %w", err)
-		}
-		each(attrs)
-		return nil
-	}
 }
 
 // add takes a rule as the kernel describes it (nf_tables_fill_rule_info).
@@ -200,7 +184,7 @@ func (all *found) add(attrs []netlink.Attribute) {
 	for _, a := range attrs {
 		switch a.Type &^ unix.NLA_F_NESTED {
 		case unix.NFTA_RULE_CHAIN:
-			chain = text(a.Data)
+			chain = nfnetlink.Text(a.Data)
 		case unix.NFTA_RULE_HANDLE:
 			if len(a.Data) == 8 {
 				l.handle = binary.BigEndian.Uint64(a.Data)
@@ -220,40 +204,16 @@ func (all *found) add(attrs []netlink.Attribute) {
 
 // target is the chain that a rule's expressions jump or go to, "" if there is none.
 func target(expressions []byte) string {
-	for name, data := range eachExpression(expressions) {
+	for name, data := range nfnetlink.EachExpression(expressions) {
 		if name != "immediate" {
 			continue
 		}
-		verdict := nested(nested(nested(data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT), unix.NFTA_VERDICT_CHAIN)
+		verdict := nfnetlink.Nested(nfnetlink.Nested(nfnetlink.Nested(data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT), unix.NFTA_VERDICT_CHAIN)
 		if len(verdict) > 0 {
-			return text(verdict)
+			return nfnetlink.Text(verdict)
 		}
 	}
 	return ""
-}
-
-// eachExpression goes through a list of expressions: the name and the data of each.
-func eachExpression(list []byte) func(func(string, []byte) bool) {
-	return func(yield func(string, []byte) bool) {
-		all, err := netlink.UnmarshalAttributes(list)
-		if err != nil {
-			return
-		}
-		for _, e := range all {
-			if !yield(text(nested(e.Data, unix.NFTA_EXPR_NAME)), nested(e.Data, unix.NFTA_EXPR_DATA)) {
-				return
-			}
-		}
-	}
-}
-
-// nested returns the data of the first attribute of a kind among attributes.
-func nested(attributes []byte, kind uint16) []byte {
-	all, err := netlink.UnmarshalAttributes(attributes)
-	if err != nil {
-		return nil
-	}
-	return data(all, kind)
 }
 
 // deleteNumbered deletes the rules that changes name by their number, some at a time.

@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/nfnetlink"
 )
 
 // The legacy variant's own system calls: getsockopt on any socket of the family,
@@ -137,17 +137,11 @@ func chainNames(entries []byte, at entryLayout) ([]string, error) {
 			return
 		}
 		target := entry[start:]
-		if text(target[targetName:targetName+nameLength]) == "ERROR" {
-			names = append(names, text(target[targetData:]))
+		if nfnetlink.Text(target[targetName:targetName+nameLength]) == "ERROR" {
+			names = append(names, nfnetlink.Text(target[targetData:]))
 		}
 	})
 	return names, err
-}
-
-// text is what stands before the first NUL.
-func text(b []byte) string {
-	before, _, _ := bytes.Cut(b, []byte{0})
-	return string(before)
 }
 
 // eachEntry calls fn with each entry, which holds its fixed part at least.

@@ -1,0 +1,136 @@
+// Package nfnetlink speaks to nftables as netlink(7) and linux/netfilter/nf_tables.h have it,
+// where google/nftables has no words for what is asked: to list no further than a budget
+// allows, because whoever has NET_ADMIN in a namespace may have made any number of rules; to
+// fail rather than delete what is not empty; to ask for the generation of the rule set.
+//
+// Everything here is about the network namespace of the calling thread.
+package nfnetlink
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// answerTimeout bounds every exchange with the kernel, which answers at once.
+const answerTimeout = 10 * time.Second
+
+// Nonrec is NLM_F_NONREC of linux/netlink.h: do not delete what it contains.
+const Nonrec = netlink.HeaderFlags(0x100)
+
+// The attributes of linux/netfilter/nf_tables.h that golang.org/x/sys/unix lacks.
+const (
+	TableUserdata = 6  // NFTA_TABLE_USERDATA
+	ChainUserdata = 12 // NFTA_CHAIN_USERDATA
+)
+
+// header is how long struct nfgenmsg is, which comes before a message's attributes.
+const header = 4
+
+// Message is one of nftables for a family of its own (NFPROTO_*), of a kind (NFT_MSG_*).
+func Message(kind int, family byte, flags netlink.HeaderFlags, attrs ...netlink.Attribute) (netlink.Message, error) {
+	data, err := netlink.MarshalAttributes(attrs)
+	return netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
+			Flags: netlink.Request | flags,
+		},
+		Data: append([]byte{family, unix.NFNETLINK_V0, 0, 0}, data...),
+	}, err
+}
+
+// Transact makes changes, all or none, however many they are.
+func Transact(changes []netlink.Message) error {
+	conn, err := dial()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	bracket := func(kind netlink.HeaderType) netlink.Message { // begin and end name their subsystem in the big-endian resource ID
+		return netlink.Message{
+			Header: netlink.Header{Type: kind, Flags: netlink.Request},
+			Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
+		}
+	}
+	batch := append([]netlink.Message{bracket(unix.NFNL_MSG_BATCH_BEGIN)}, changes...)
+	// The kernel tells of what fails in any case, in order, and of the last that it was done if
+	// it is asked to. An answer for each would be more than the socket can hold.
+	batch[len(batch)-1].Header.Flags |= netlink.Acknowledge
+	batch = append(batch, bracket(unix.NFNL_MSG_BATCH_END))
+	size := 0
+	for _, m := range batch {
+		size += unix.NLMSG_HDRLEN + len(m.Data)
+	}
+	const usual, spare = 64 << 10, 4 << 10
+	if size > usual { // it is sent as one message, which the buffer has to hold
+		if err := conn.SetWriteBuffer(2*size + spare); err != nil {
+			return fmt.Errorf("make room for %d bytes: %w", size, err)
+		}
+	}
+	if _, err := conn.SendMessages(batch); err != nil {
+		return fmt.Errorf("send to nftables: %w", err)
+	}
+	if _, err := conn.Receive(); err != nil {
+		return fmt.Errorf("change nftables: %w", err)
+	}
+	return nil
+}
+
+func dial() (*netlink.Conn, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	// The kernel answers at once; this is for the day it does not.
+	if err := conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("bound netlink: %w", err)
+	}
+	return conn, nil
+}
+
+// Ask sends a question about one thing, and returns the attributes of the answer; with ENOENT
+// there is no such thing.
+func Ask(kind int, family byte, attrs ...netlink.Attribute) ([]netlink.Attribute, error) {
+	conn, err := dial()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }()
+	question, err := Message(kind, family, 0, attrs...)
+	if err != nil {
+		return nil, err
+	}
+	answers, err := conn.Execute(question)
+	if err != nil {
+		return nil, err
+	}
+	for _, answer := range answers {
+		if len(answer.Data) >= header {
+			return netlink.UnmarshalAttributes(answer.Data[header:])
+		}
+	}
+	return nil, errors.New("nftables answered nothing")
+}
+
+// Generation returns the ID of the rule set's generation: the kernel sets another one with
+// each transaction.
+func Generation() (uint64, error) {
+	attrs, err := Ask(unix.NFT_MSG_GETGEN, unix.AF_UNSPEC)
+	if err != nil {
+		return 0, fmt.Errorf("ask nftables for its generation: %w", err)
+	}
+	id := Data(attrs, unix.NFTA_GEN_ID)
+	if len(id) == 0 {
+		return 0, errors.New("nftables did not say its generation")
+	}
+	// In network byte order; for telling values apart any order does.
+	var value uint64
+	for _, b := range id {
+		value = value<<8 | uint64(b)
+	}
+	return value, nil
+}
