@@ -15,7 +15,7 @@ const (
 // DiffLine is a rule of ours, or a chain of ours, before or after changes.
 type DiffLine struct {
 	Sign Sign
-	Text string // as `iptables -S` prints it: "-N CHAIN", "-A CHAIN ..."
+	Text string // in the state's notation; as `iptables -S` prints it: "-N CHAIN", "-A CHAIN ..."
 }
 
 // Diff returns what changes do to current as far as it is ours, as lines to add
@@ -76,13 +76,13 @@ func (s State) ourLines() []string {
 		if !c.ours() {
 			continue
 		}
-		lines = append(lines, joinArgs([]string{string(NewChain), c.Name}))
+		lines = append(lines, s.chainText(c.Name))
 		for _, args := range c.Rules {
-			lines = append(lines, RuleText(c.Name, args))
+			lines = append(lines, s.RuleText(c.Name, args))
 		}
 		for _, j := range s.Jumps(c.Name) {
 			if from, _ := s.Chain(j.Chain); !from.ours() {
-				lines = append(lines, RuleText(j.Chain, j.Args))
+				lines = append(lines, s.RuleText(j.Chain, j.Args))
 			}
 		}
 	}

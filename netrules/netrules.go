@@ -12,7 +12,10 @@
 // network that would remove Docker's own rules for its DNS server at 127.0.0.11.
 package netrules
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Family is an IP version; iptables and ip6tables hold separate rules for each.
 type Family uint8
@@ -44,6 +47,23 @@ func (f Family) Command() string {
 	}
 	return "iptables"
 }
+
+// ErrUnsupported says that this machine holds no rules for the family: the program is not
+// installed or the kernel lacks what they need.
+var ErrUnsupported = errors.New("no packet filter for this address family")
+
+// Variant is what holds the rules: which of the kernel's two packet filters, and who made
+// them there. A namespace may hold rules in all of them.
+type Variant string
+
+// The variants. The first two are those of the iptables programs, as `iptables --version` names
+// them, which share the tables of nf_tables or of the legacy filter with everybody; the third
+// is tables of our own in nf_tables.
+const (
+	IPTablesNFT    Variant = "nf_tables"
+	IPTablesLegacy Variant = "legacy"
+	NFT            Variant = "nft"
+)
 
 const (
 	// ChainPrefix starts the name of every chain of ours, and of nobody else's.

@@ -52,7 +52,7 @@ func Plan(desired Chain, current State) []Change {
 		return Change{Family: desired.Family, Table: desired.Table, Op: op, Chain: chain, Args: args}
 	}
 	have, found := current.Chain(desired.Name)
-	rules := desired.Rules
+	rules := current.fit(desired.Rules)
 	if !current.Exists || found && have.marked() {
 		rules = append([]Rule{marker()}, rules...)
 	}

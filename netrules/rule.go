@@ -35,6 +35,18 @@ func (r Rule) Args() []string {
 	return slices.Concat(r.Spec[:at], []string{"-m", "comment", "--comment", comment}, r.Spec[at:])
 }
 
+// fit returns rules with comments that s has room for.
+func (s State) fit(rules []Rule) []Rule {
+	if s.MaxComment == 0 {
+		return rules
+	}
+	fitting := slices.Clone(rules)
+	for i := range fitting {
+		fitting[i].Comment = cutComment(fitting[i].Comment, s.MaxComment)
+	}
+	return fitting
+}
+
 // Text returns the rule of the named chain as iptables-save prints it.
 func (r Rule) Text(chain string) string {
 	return RuleText(chain, r.Args())
@@ -48,14 +60,17 @@ func RuleText(chain string, args []string) string {
 // SafeComment makes s fit for a rule's comment: what could end a quoted string
 // or a line in iptables-restore's input, and what does not print, becomes "_";
 // the result is at most [MaxComment] bytes and valid UTF-8.
-func SafeComment(s string) string {
+func SafeComment(s string) string { return cutComment(s, MaxComment) }
+
+// cutComment is SafeComment with another length.
+func cutComment(s string, longest int) string {
 	var b strings.Builder
 	for _, r := range strings.TrimSpace(s) {
 		switch {
 		case r == '"', r == '\'', r == '\\', r == '`', r == utf8.RuneError, !unicode.IsPrint(r):
 			r = '_'
 		}
-		if b.Len()+utf8.RuneLen(r) > MaxComment {
+		if b.Len()+utf8.RuneLen(r) > longest {
 			break
 		}
 		b.WriteRune(r)

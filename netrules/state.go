@@ -15,6 +15,11 @@ type State struct {
 	// alone can prove that a table exists but never that it does not.
 	Exists bool
 	Chains []ChainState
+	// Notation is how its rules are written for people.
+	Notation Notation
+	// MaxComment is the longest comment that a rule may have in there, in bytes, 0 being
+	// [MaxComment].
+	MaxComment int
 	// Unlisted says why the table could not be listed as a whole, nil if it could. Then
 	// Chains are those of ours, and of others' those that lead there, with no rule besides.
 	Unlisted error
