@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -101,13 +102,21 @@ func startWith(t *testing.T, env []string, args ...string) *daemon {
 	return d
 }
 
+// rules is how the daemons of tests set theirs. Tests that read what iptables prints want it
+// to be iptables, which the default may not be (filter.Choose).
+var rules = flag.String("rules", "", "how daemons set their rules, as --rules says it; none is up to them")
+
 // lenient lets what containers declare reach backends on this host's loopback, and files
 // of tests, where a test is not about the policy.
 func lenient(args []string) []string {
 	if len(args) == 0 || args[0] != "run" {
 		return args
 	}
-	return slices.Concat([]string{"run", "--allow-loopback", "--file-folder", os.TempDir()}, args[1:])
+	first := []string{"run", "--allow-loopback", "--file-folder", os.TempDir()}
+	if *rules != "" && !slices.Contains(args, "--rules") {
+		first = append(first, "--rules", *rules)
+	}
+	return slices.Concat(first, args[1:])
 }
 
 // startStrict is start with nothing allowed that is not by default.

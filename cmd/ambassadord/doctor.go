@@ -11,6 +11,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/doctor"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 )
 
 const doctorHelp = `Check whether the daemon would work on this host, and say what to do where not.
@@ -40,6 +41,9 @@ func doctorCommand(environ []string) *cobra.Command {
 			if err != nil {
 				return usage(err)
 			}
+			if err := (&config.Config{Rules: flags.rules}).ValidRules(); err != nil {
+				return usage(err)
+			}
 			etcd := flags.etcdEndpoints
 			if given := flags.lookup("ETCDCTL_ENDPOINTS"); len(etcd) == 0 && given != "" {
 				etcd = strings.Split(given, ",")
@@ -51,6 +55,7 @@ func doctorCommand(environ []string) *cobra.Command {
 
 				EtcdEndpoints: etcd,
 				RunDir:        flags.runDir,
+				Rules:         filter.Kind(flags.rules),
 			})
 			report := doctor.Run(cmd.Context(), checks)
 			if err := cmd.Context().Err(); err != nil {
@@ -63,6 +68,7 @@ func doctorCommand(environ []string) *cobra.Command {
 		},
 	}
 	flags.registerMode(cmd.Flags())
+	flags.registerRules(cmd.Flags())
 	flags.registerEndpoints(cmd.Flags())
 	registerRunDir(cmd.Flags(), &flags.runDir)
 	out.register(cmd.Flags())

@@ -26,6 +26,7 @@ func (f *rulesFlags) register(set *pflag.FlagSet, listen string) {
 	set.StringVar(&f.mode, "mode", string(config.Redirect),
 		"redirect: the rules in each container that declares a port; host and link: those of this network namespace")
 	f.run.registerHost(set)
+	f.run.registerRules(set)
 	set.StringVar(&f.run.configFile, configFlag, "", "the daemon's configuration file, for what it declares for containers")
 	set.Uint16Var(&f.listen, "listen-port", 0, listen)
 	f.output.register(set)
@@ -54,6 +55,10 @@ func (f *rulesFlags) parse() (config.Config, agent.WantedRules, error) {
 		cfg.Defaults, cfg.Targets, cfg.Clients = file.Defaults, file.Targets, file.Clients
 	}
 	cfg.TrustSources = f.run.trustSources
+	cfg.Rules = f.run.rules
+	if err := cfg.ValidRules(); err != nil {
+		return cfg, wanted, usage(err)
+	}
 	if cfg.HostAddrs, err = config.ParseHostAddrs(f.run.hostAddrs); err != nil {
 		return cfg, wanted, usage(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 )
 
 const runHelp = `Serve every container of this host that declares what it needs, until SIGTERM.
@@ -107,6 +108,7 @@ type runFlags struct {
 	drainTimeout   time.Duration
 	repairInterval time.Duration
 	keepRules      bool
+	rules          string
 	logFormat      string
 	logLevel       string
 
@@ -148,6 +150,7 @@ func (f *runFlags) register(set *pflag.FlagSet) {
 	f.options.register(set)
 	f.policy.register(set)
 	f.registerDrain(set)
+	f.registerRules(set)
 	set.DurationVar(&f.repairInterval, "repair-interval", d.RepairInterval, "how often the rules are looked after")
 	set.BoolVar(&f.keepRules, "keep-rules", false, "leave the rules in place at exit")
 	set.BoolVar(&f.keepConnections, "keep-connections", true, "let a second process carry live connections on when the daemon is killed")
@@ -196,6 +199,12 @@ func (f *runFlags) registerMode(set *pflag.FlagSet) {
 		"how containers reach the daemon: redirect, listen, host, link, or auto to choose")
 }
 
+// registerRules registers how rules get into the kernel.
+func (f *runFlags) registerRules(set *pflag.FlagSet) {
+	set.StringVar(&f.rules, "rules", string(filter.Auto),
+		"how rules get into the kernel: iptables, nft (by netlink, without any program), or auto: nft where the engine uses nftables or there is no iptables")
+}
+
 // registerSources registers the flags that say where sources are asked.
 func (f *runFlags) registerSources(set *pflag.FlagSet) {
 	f.registerEndpoints(set)
@@ -239,6 +248,7 @@ func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, err
 		}
 		c.RepairInterval = f.repairInterval
 		c.KeepRules = f.keepRules
+		c.Rules = f.rules
 		c.RunDirShared = f.runDirShared
 		c.TakeOver, c.HandoverTimeout, c.Program = f.takeOver, f.handoverTimeout, versionText()
 		if err := f.logging(&c); err != nil {

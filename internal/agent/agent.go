@@ -32,7 +32,8 @@ import (
 	"github.com/ambassadord/ambassadord/internal/keeper"
 	"github.com/ambassadord/ambassadord/internal/privilege"
 	"github.com/ambassadord/ambassadord/internal/rundir"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
@@ -47,7 +48,7 @@ type agent struct {
 	have     privilege.Set
 	resolver *resolver.Resolver
 	docker   *dockerd.Watcher // nil when nothing needs an engine
-	rules    *iptables.Rules  // nil when no mode needs rules
+	rules    filter.Rules     // nil when no mode needs rules
 	server   *proxy.Server
 	balancer *balance.Registry
 	table    latestTable
@@ -163,10 +164,10 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 		a.docker = parts.docker
 	}
 	if slices.ContainsFunc(a.modes, needsRules) {
-		if a.rules, err = iptables.New(ctx); err != nil {
+		if a.rules, err = filter.Open(ctx, filter.Kind(cfg.Rules)); err != nil {
 			return nil, nil, err
 		}
-		if mixed := a.rules.Choice().Mixed(); mixed != nil {
+		if mixed := filter.Mixed(a.rules); mixed != nil {
 			log.Warn("this host uses both packet filters", "error", mixed, hint.Attr(mixed))
 		}
 	}
@@ -404,7 +405,7 @@ func (a *agent) mayGuard() error {
 
 func (a *agent) circumstances() privilege.Circumstances {
 	return privilege.Circumstances{
-		Legacy:      a.rules != nil && a.rules.Variant() == iptables.Legacy,
+		Legacy:      a.rules != nil && a.rules.Variant() == netrules.IPTablesLegacy,
 		ThroughProc: !netns.EngineFolderVisible(),
 	}
 }

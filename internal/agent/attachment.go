@@ -2,10 +2,11 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,16 +16,15 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/netrules/anchor"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
-// verified is what was found in order, and the mark of the namespace's rules then.
+// verified is what was found in order, and the mark of the namespace's rules then. The zero
+// value is nothing.
 type verified struct {
-	chain string
-	mark  uint64 // iptables.Rules.Fingerprint
+	chains string
+	mark   uint64 // filter.Rules.Mark
 }
 
 // attachment is our presence in one container's network namespace: a listening
@@ -47,11 +47,11 @@ type attachment struct {
 
 	// What follows belongs to run, and after it to release.
 	presence
-	verified map[netrules.Family]verified
+	verified verified
 	unlisted unlisted
 	direct   map[netip.AddrPort]context.CancelFunc // the sockets of mode listen
-	anchored anchored
-	logged   string // the last failure that was logged
+	unpinned bool                                  // and said so
+	logged   string                                // the last failure that was logged
 	attached bool
 	borrowed []context.CancelFunc // sockets of the daemon before us in another mode
 	lookout  lookout
@@ -74,7 +74,6 @@ func newAttachment(as *attachments, n *identity.Namespace) *attachment {
 		leaving:  make(chan struct{}),
 		settled:  make(chan struct{}),
 		presence: newPresence(as.agent),
-		verified: map[netrules.Family]verified{},
 		direct:   map[netip.AddrPort]context.CancelFunc{},
 	}
 	at.desired.Store(n)
@@ -244,22 +243,7 @@ func (at *attachment) redirect(ctx context.Context, served []netrules.Family, po
 	if err := at.listenAll(ctx, served); err != nil {
 		return err
 	}
-	for _, f := range served {
-		if err := at.applyRules(ctx, f, ports); err != nil {
-			return fmt.Errorf("rules for %s: %w", f, err)
-		}
-	}
-	if n := at.desired.Load(); !at.attached && n.LeftBehind() { // whoever had it before may have had rules for both
-		for _, f := range families() {
-			if at.listening[f] == nil {
-				if _, err := removeFrom(ctx, at.agent.rules, at.ns, f); err != nil {
-					return fmt.Errorf("rules for %s that were left: %w", f, err)
-				}
-			}
-		}
-	}
-	at.anchor()
-	return nil
+	return at.applyRules(ctx, served, ports)
 }
 
 // listenAll opens the sockets of families, unless they are open.
@@ -296,48 +280,79 @@ func redirectPort(client *identity.Client, b binding.Binding) netrules.Port {
 
 // applyRules redirects ports. When there are none any more, because a container
 // that shared the namespace has left, the chain is only unhooked: emptying it
-// would break the connections that came through it (see iptables.Rules.Remove).
-func (at *attachment) applyRules(ctx context.Context, f netrules.Family, ports []netrules.Port) error {
+// would break the connections that came through it (see filter.Rules.Remove).
+func (at *attachment) applyRules(ctx context.Context, served []netrules.Family, ports []netrules.Port) error {
 	if len(ports) == 0 {
-		delete(at.verified, f)
-		_, err := at.agent.rules.Unhook(ctx, at.ns, f)
-		return notUnsupported(f, err)
+		at.verified = verified{}
+		return at.agent.rules.Unhook(ctx, at.ns)
 	}
-	chain := netrules.Redirect(f, at.listen, ports)
-	now := verified{chain: chain.String()}
+	chains := redirectChains(served, at.listen, ports)
+	now := verified{chains: chainsText(chains)}
 	var err error
-	if now.mark, err = at.agent.rules.Fingerprint(ctx, at.ns, f); err != nil {
-		return notUnsupported(f, err)
+	if now.mark, err = at.agent.rules.Mark(ctx, at.ns); err != nil {
+		return err
 	}
-	if at.verified[f] == now {
+	if at.verified == now {
 		return nil // nobody has touched anything since we looked
 	}
-	applied, err := at.agent.rules.Ensure(ctx, at.ns, chain)
-	if err == nil {
-		owner := at.desired.Load().Owner
-		at.unlisted.tell(at.agent.log, f, applied.Unlisted, "cannot list all rules of a container", "client", owner.Name, "id", owner.ShortID())
+	applied, err := at.agent.rules.Apply(ctx, at.ns, chains...)
+	if err != nil {
+		at.verified = verified{}
+		return err
 	}
+	owner := at.desired.Load().Owner
+	for _, f := range served {
+		at.unlisted.tell(at.agent.log, f, applied.Unlisted[f], "cannot list all rules of a container", "client", owner.Name, "id", owner.ShortID())
+	}
+	at.tellUnpinned(applied.Unpinned)
 	switch {
-	case err != nil:
-		delete(at.verified, f)
-		return notUnsupported(f, err)
-	case len(applied.Changes) == 0:
-		at.verified[f] = now
-	case at.verified[f].chain == now.chain:
-		owner := at.desired.Load().Owner
+	case len(applied.Changes) > 0 && at.verified.chains == now.chains:
 		at.agent.log.Warn("repaired the rules of a container", "client", owner.Name, "id", owner.ShortID(),
-			"family", f.String(), "changes", len(applied.Changes))
+			"families", familyNames(familiesIn(applied.Changes)), "changes", len(applied.Changes))
+	case applied.Settled():
+		at.verified = now
 	}
 	return nil
 }
 
-// notUnsupported passes over that this host has no ip6tables: IPv4 is served all
-// the same.
-func notUnsupported(f netrules.Family, err error) error {
-	if f == netrules.IPv6 && errors.Is(err, iptables.ErrUnsupported) {
-		return nil
+// tellUnpinned says once that connections of a container may break: it keeps us from what
+// would hold them. What it declares is served all the same.
+func (at *attachment) tellUnpinned(err error) {
+	if err == nil || at.unpinned {
+		return
 	}
-	return err
+	at.unpinned = true
+	owner := at.desired.Load().Owner
+	at.agent.log.Warn("connections of a container break when somebody flushes its rules", "client", owner.Name, "id", owner.ShortID(),
+		"error", err, hint.Attr(err))
+}
+
+// redirectChains are the chains of mode redirect.
+func redirectChains(families []netrules.Family, listen uint16, ports []netrules.Port) []netrules.Chain {
+	chains := make([]netrules.Chain, len(families))
+	for i, f := range families {
+		chains[i] = netrules.Redirect(f, listen, ports)
+	}
+	return chains
+}
+
+func chainsText(chains []netrules.Chain) string {
+	var b strings.Builder
+	for _, c := range chains {
+		fmt.Fprintf(&b, "%s %s", c.Family, c)
+	}
+	return b.String()
+}
+
+// familiesIn are those that changes are about.
+func familiesIn(changes []netrules.Change) []netrules.Family {
+	var found []netrules.Family
+	for _, f := range families() {
+		if slices.ContainsFunc(changes, func(c netrules.Change) bool { return c.Family == f }) {
+			found = append(found, f)
+		}
+	}
+	return found
 }
 
 // Route is that of this namespace's connections: whoever reaches its socket is inside.
@@ -372,10 +387,7 @@ func (at *attachment) detach() {
 	}
 	remove := at.alive.Load() && !at.agent.tuned().cfg.KeepRules && at.agent.owns()
 	if remove {
-		at.forFamilies(func(ctx context.Context, f netrules.Family) error {
-			_, err := at.agent.rules.Unhook(ctx, at.ns, f)
-			return err
-		})
+		at.takeDown(at.agent.rules.Unhook)
 	}
 	at.stopListening()
 	for _, cancel := range at.direct {
@@ -394,25 +406,22 @@ func (at *attachment) release() {
 	if at.ns == nil {
 		return
 	}
-	at.forFamilies(func(ctx context.Context, f netrules.Family) error {
-		_, err := removeFrom(ctx, at.agent.rules, at.ns, f)
+	at.takeDown(func(ctx context.Context, ns *netns.Namespace) error {
+		_, err := at.agent.rules.Remove(ctx, ns)
 		return err
 	})
-	if err := anchor.Drop(at.ns); err != nil && !errors.Is(err, anchor.ErrUnsupported) {
-		at.agent.log.Warn("an nftables table of ours is left in a container", "client", at.desired.Load().Owner.Name,
-			"table", anchor.Table, "error", err)
-	}
 	at.close()
 }
 
-// forFamilies does the work of taking rules down for each family we listen on.
-// The agent's context has ended by then; every step bounds itself.
-func (at *attachment) forFamilies(do func(context.Context, netrules.Family) error) {
+// takeDown takes rules down, if there can be any. The agent's context has ended by then;
+// every step bounds itself.
+func (at *attachment) takeDown(step func(context.Context, *netns.Namespace) error) {
+	if len(at.listening) == 0 {
+		return
+	}
 	defer at.turn()()
-	for f := range at.listening {
-		if err := do(context.Background(), f); err != nil && !errors.Is(err, iptables.ErrUnsupported) {
-			at.agent.log.Error("cannot remove the rules of a container", "client", at.desired.Load().Owner.Name,
-				"family", f.String(), "error", err, "hint", "run: ambassadord rules remove")
-		}
+	if err := step(context.Background(), at.ns); err != nil {
+		at.agent.log.Error("cannot remove the rules of a container", "client", at.desired.Load().Owner.Name,
+			"error", err, "hint", "run: ambassadord rules remove")
 	}
 }

@@ -101,11 +101,9 @@ func (as *attachments) sweep(ctx context.Context, n *identity.Namespace) {
 		}
 		defer ns.Close()
 		defer as.lanes.enter(ns)()
-		for _, f := range families() {
-			if _, err := as.agent.rules.Unhook(ctx, ns, f); notUnsupported(f, err) != nil && ctx.Err() == nil {
-				as.agent.log.Error("cannot remove the rules that are left in a container", "client", n.Owner.Name, "id", n.Owner.ShortID(),
-					"family", f.String(), "error", err, "hint", "run: ambassadord rules remove")
-			}
+		if err := as.agent.rules.Unhook(ctx, ns); err != nil && ctx.Err() == nil {
+			as.agent.log.Error("cannot remove the rules that are left in a container", "client", n.Owner.Name, "id", n.Owner.ShortID(),
+				"error", err, "hint", "run: ambassadord rules remove")
 		}
 	})
 }

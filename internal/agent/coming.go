@@ -15,8 +15,6 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/netrules/advance"
-	"github.com/ambassadord/ambassadord/netrules/owned"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
@@ -219,14 +217,14 @@ func (at *attachment) hasten(ctx context.Context) (caughtUp func()) {
 	if err == nil {
 		err = at.listenAll(ctx, families)
 	}
-	var ahead *owned.Table
+	early := caughtUp
 	if err == nil {
-		ahead, err = advance.Redirect(at.ns, slices.Collect(maps.Keys(at.listening)), at.listen, ports)
+		early, err = at.agent.rules.Early(at.ns, slices.Sorted(maps.Keys(at.listening)), at.listen, ports)
 	}
 	if err != nil {
 		at.agent.log.Debug("the ports of containers that are coming have to wait for iptables", "namespace", at.ns.Path(), "error", err)
 		return caughtUp
 	}
 	at.agent.log.Debug("prepared for containers that are coming", "client", n.Owner.Name, "ports", portsOf(ports))
-	return func() { _ = ahead.Close() } // its socket, and the table goes with that
+	return early
 }

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -17,7 +16,6 @@ import (
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/guard"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
 )
@@ -102,12 +100,11 @@ func (h *host) lease() time.Duration {
 func (h *host) open(addr netip.Addr) error {
 	d := &door{family: familyOf(addr), addr: addr}
 	if addr.Is6() {
-		_, err := h.agent.rules.Fingerprint(context.Background(), nil, d.family) // reads, and bounds itself
-		six, sixErr := (*netns.Namespace)(nil).HasLoopback6()
-		if sixErr != nil {
-			return sixErr
+		six, err := (*netns.Namespace)(nil).HasLoopback6()
+		if err != nil {
+			return err
 		}
-		if !six || errors.Is(err, iptables.ErrUnsupported) {
+		if !six || !h.agent.rules.Serves(d.family) {
 			h.agent.log.Info("IPv6 is off, so its host address is not served", "address", addr.String())
 			return nil
 		}
@@ -188,18 +185,19 @@ func (h *host) repair(ctx context.Context, d *door, due bool) error {
 			return err
 		}
 	}
-	mark, err := h.agent.rules.Fingerprint(ctx, nil, d.family)
+	mark, err := h.agent.rules.Mark(ctx, nil)
 	if err != nil || mark == d.verified {
 		return err
 	}
-	applied, err := h.agent.rules.Ensure(ctx, nil, d.chain())
+	applied, err := h.agent.rules.Apply(ctx, nil, d.chain())
 	if err != nil {
 		return err
 	}
-	d.unlisted.tell(h.agent.log, d.family, applied.Unlisted, "cannot list all rules of this host")
-	if len(applied.Changes) == 0 {
+	d.unlisted.tell(h.agent.log, d.family, applied.Unlisted[d.family], "cannot list all rules of this host")
+	if applied.Settled() {
 		d.verified = mark
-	} else {
+	}
+	if len(applied.Changes) > 0 {
 		h.agent.log.Warn("repaired the rules of mode host", "address", d.addr.String(), "changes", len(applied.Changes))
 	}
 	return nil

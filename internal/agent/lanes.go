@@ -1,16 +1,16 @@
 package agent
 
 import (
-	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
 // lanes bound in how many namespaces rules are worked on at once: each takes a handful of
-// iptables processes. Those in which there are thousands of rules of others, which a
+// processes, where iptables makes them. Those in which there are thousands of rules of others, which a
 // container with NET_ADMIN may make, take a hundred times as long; they have a lane of
 // their own and wait there for each other, while all others pass them by.
 type lanes struct {
-	rules        *iptables.Rules
+	rules        filter.Rules // nil when no mode needs rules
 	usual, heavy chan struct{}
 }
 

@@ -14,8 +14,8 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/guard"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
 )
@@ -133,49 +133,54 @@ func (l *link) keep(ctx context.Context) {
 	if l.agent.gate != nil {
 		l.apply(ctx) // which finds them in order
 	}
-	verified := map[netrules.Family]uint64{}
+	var verified uint64
 	l.agent.occasions(ctx, nil, func(bool) {
-		for _, f := range l.applied {
-			l.repair(ctx, f, verified)
+		if len(l.applied) > 0 {
+			l.repair(ctx, &verified)
 		}
 	})
 }
 
-func (l *link) repair(ctx context.Context, f netrules.Family, verified map[netrules.Family]uint64) {
-	mark, err := l.agent.rules.Fingerprint(ctx, nil, f)
-	if err == nil && verified[f] == mark {
+// repair puts right what is not as it was at the mark verified.
+func (l *link) repair(ctx context.Context, verified *uint64) {
+	mark, err := l.agent.rules.Mark(ctx, nil)
+	if err == nil && *verified == mark {
 		return // nobody has touched anything since we looked
 	}
-	applied, err := l.agent.rules.Ensure(ctx, nil, netrules.Link(f, l.agent.cfg.Port))
-	changes := applied.Changes
-	if err == nil {
-		l.unlisted.tell(l.agent.log, f, applied.Unlisted, "cannot list all rules of this network namespace")
+	applied, err := l.agent.rules.Apply(ctx, nil, linkChains(l.applied, l.agent.cfg.Port)...)
+	if err != nil {
+		if ctx.Err() == nil {
+			l.agent.log.Error("cannot repair the rules of mode link; trying again", "error", err)
+		}
+		return
 	}
-	switch {
-	case err != nil && ctx.Err() == nil:
-		l.agent.log.Error("cannot repair the rules of mode link; trying again", "family", f.String(), "error", err)
-	case err == nil && len(changes) == 0:
-		verified[f] = mark
-	case err == nil:
-		l.agent.log.Warn("repaired the rules of mode link", "family", f.String(), "changes", len(changes))
+	for _, f := range l.applied {
+		l.unlisted.tell(l.agent.log, f, applied.Unlisted[f], "cannot list all rules of this network namespace")
+	}
+	if applied.Settled() {
+		*verified = mark
+	}
+	if len(applied.Changes) > 0 {
+		l.agent.log.Warn("repaired the rules of mode link", "families", familyNames(familiesIn(applied.Changes)), "changes", len(applied.Changes))
 	}
 }
 
-// applyLink applies the chain for every family that this namespace has.
-func applyLink(ctx context.Context, rules *iptables.Rules, port uint16) ([]netrules.Family, error) {
-	var applied []netrules.Family
-	var errs []error
-	for _, f := range families() {
-		_, err := rules.Apply(ctx, nil, netrules.Link(f, port))
-		switch {
-		case err == nil:
-			applied = append(applied, f)
-		case f == netrules.IPv6 && errors.Is(err, iptables.ErrUnsupported):
-		default:
-			errs = append(errs, fmt.Errorf("%s: %w", f, err))
-		}
+// linkChains are the chains of mode link.
+func linkChains(families []netrules.Family, port uint16) []netrules.Chain {
+	chains := make([]netrules.Chain, len(families))
+	for i, f := range families {
+		chains[i] = netrules.Link(f, port)
 	}
-	return applied, errors.Join(errs...)
+	return chains
+}
+
+// applyLink applies the chain for every family that this namespace has.
+func applyLink(ctx context.Context, rules filter.Rules, port uint16) ([]netrules.Family, error) {
+	applied, err := rules.Apply(ctx, nil, linkChains(families(), port)...)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(families(), func(f netrules.Family) bool { return slices.Contains(applied.Lacking, f) }), nil
 }
 
 // mustNotBeHost refuses to redirect every port of a host: a namespace with
@@ -197,16 +202,13 @@ func SetupLink(ctx context.Context, port uint16, log *slog.Logger) error {
 	if err := mustNotBeHost(); err != nil {
 		return err
 	}
-	rules, err := iptables.New(ctx)
+	rules, err := filter.Open(ctx, filter.Auto)
 	if err != nil {
 		return err
 	}
 	families, err := applyLink(ctx, rules, port)
-	if len(families) == 0 {
-		return hint.Wrap(err, "run it with --privileged, or with --cap-add NET_ADMIN, and --net container:NAME")
-	}
 	if err != nil {
-		log.Warn("rules of one family are missing", "error", err)
+		return hint.Wrap(err, "run it with --privileged, or with --cap-add NET_ADMIN, and --net container:NAME")
 	}
 	log.Info("every port of this network namespace leads to the daemon's", "port", port, "families", familyNames(families))
 	return nil

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/config"
-	"github.com/ambassadord/ambassadord/netrules"
 )
 
 const (
@@ -76,21 +75,12 @@ func (at *attachment) interval() time.Duration {
 // untouched reports whether the rules are those that were found in order: nobody has told
 // of a change, and nothing else has to be asked.
 func (at *attachment) untouched(ctx context.Context) bool {
-	if len(at.verified) == 0 { // as in mode listen
+	if at.verified == (verified{}) { // as in mode listen
 		return false
 	}
 	defer at.turn()()
-	// Who is told has the nft variant, which has one fingerprint for all families.
-	mark, err := at.agent.rules.Fingerprint(ctx, at.ns, netrules.IPv4)
-	if err != nil || at.anchored.adrift(mark) {
-		return false
-	}
-	for _, was := range at.verified {
-		if was.mark != mark {
-			return false
-		}
-	}
-	return true
+	mark, err := at.agent.rules.Mark(ctx, at.ns)
+	return err == nil && mark == at.verified.mark
 }
 
 // await returns true when there is a reason to look again, and false when the work is

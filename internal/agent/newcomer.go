@@ -14,7 +14,6 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/sandbox"
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
 )
@@ -155,24 +154,6 @@ func (nc *newcomer) run(ctx context.Context) {
 	}
 }
 
-// forFamilies calls do for every family that we listen on, at the same time: the
-// container is about to start.
-func (nc *newcomer) forFamilies(do func(netrules.Family) error) error {
-	var mu sync.Mutex
-	var errs []error
-	var wg sync.WaitGroup
-	for f := range nc.listening {
-		wg.Go(func() {
-			err := do(f)
-			mu.Lock()
-			defer mu.Unlock()
-			errs = append(errs, err)
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
 // await returns when there is a verdict, and makes one if nobody else does. It
 // reports whether there are more ports before that.
 func (nc *newcomer) await(ctx context.Context) (more bool) {
@@ -206,23 +187,20 @@ func (nc *newcomer) await(ctx context.Context) (more bool) {
 }
 
 // letGo leaves the namespace as it was. Connections that came through our rules
-// need the chain to the end, so that goes last; see iptables.Rules.Remove.
+// need the chain to the end, so that goes last; see filter.Rules.Remove.
 func (nc *newcomer) letGo() {
 	if nc.ns == nil {
 		close(nc.unhooked)
 		return
 	}
-	nc.undo(func(ctx context.Context, f netrules.Family) error {
-		_, err := nc.agent.rules.Unhook(ctx, nc.ns, f)
-		return err
-	})
+	nc.undo(nc.agent.rules.Unhook)
 	nc.admit()
 	nc.stopListening()
 	close(nc.unhooked)
 	select {
 	case <-nc.guests.left():
-		nc.undo(func(ctx context.Context, f netrules.Family) error {
-			_, err := removeFrom(ctx, nc.agent.rules, nc.ns, f)
+		nc.undo(func(ctx context.Context, ns *netns.Namespace) error {
+			_, err := nc.agent.rules.Remove(ctx, ns)
 			return err
 		})
 		nc.close()
@@ -256,19 +234,12 @@ func (nc *newcomer) expects() bool {
 
 // undo takes rules down, unless they have died with their namespace. The context
 // of run may have ended by then; every step bounds itself.
-func (nc *newcomer) undo(do func(context.Context, netrules.Family) error) {
-	if nc.verdict.dead {
+func (nc *newcomer) undo(do func(context.Context, *netns.Namespace) error) {
+	if nc.verdict.dead || len(nc.listening) == 0 {
 		return
 	}
 	defer nc.lanes.enter(nc.ns)()
-	err := nc.forFamilies(func(f netrules.Family) error {
-		err := do(context.Background(), f)
-		if errors.Is(err, iptables.ErrUnsupported) {
-			return nil
-		}
-		return err
-	})
-	if err != nil {
+	if err := do(context.Background(), nc.ns); err != nil {
 		nc.agent.log.Error("cannot remove the rules of a container", "namespace", path.Base(nc.path), "error", err,
 			"hint", "run: ambassadord rules remove")
 	}

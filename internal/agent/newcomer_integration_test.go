@@ -26,6 +26,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
@@ -53,7 +54,7 @@ func newNewcomerLab(t *testing.T) *newcomerLab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &agent{cfg: config.Default(), log: slog.New(slog.DiscardHandler), server: &proxy.Server{}, balancer: balance.New(balance.Config{}), rules: rules}
+	a := &agent{cfg: config.Default(), log: slog.New(slog.DiscardHandler), server: &proxy.Server{}, balancer: balance.New(balance.Config{}), rules: filter.ByPrograms(rules)}
 	a.resolver = resolver.New(map[string]resolver.Source{resolver.SchemeStatic: static.Source{}}, resolver.Options{Log: a.log})
 	a.cfg.Policy.AllowLoopback = true // which is where the backend is
 	tuning, err := a.settings(a.cfg)

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/netrules/advance"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -82,24 +81,22 @@ func (nc *newcomer) soon(ctx context.Context, try func() (done bool, err error))
 }
 
 // redirect makes the rules for all that may be declared: at once by a message to
-// the kernel, where that can be done, and for good by iptables.
+// the kernel, where that can be done, and for good by whatever takes longer.
 func (nc *newcomer) redirect(ctx context.Context) error {
-	began, ports := time.Now(), nc.declared()
-	ahead, failed := advance.Redirect(nc.ns, slices.Collect(maps.Keys(nc.listening)), nc.listen, ports)
+	began, ports, served := time.Now(), nc.declared(), slices.Sorted(maps.Keys(nc.listening))
+	caughtUp, failed := nc.agent.rules.Early(nc.ns, served, nc.listen, ports)
 	if failed != nil {
 		nc.agent.log.Debug("a new network namespace has to wait for iptables", "namespace", nc.path, "error", failed)
 	} else {
-		defer func() { _ = ahead.Close() }() // its socket, and the table goes with that
+		defer caughtUp()
 	}
 	inAdvance := time.Since(began)
 	defer nc.lanes.enter(nc.ns)()
-	if err := nc.forFamilies(func(f netrules.Family) error {
-		_, err := nc.agent.rules.Apply(ctx, nc.ns, netrules.Redirect(f, nc.listen, ports))
-		if f == netrules.IPv6 {
-			return nil // as above
-		}
-		return err
-	}); err != nil {
+	_, err := nc.agent.rules.Apply(ctx, nc.ns, redirectChains(served, nc.listen, ports)...)
+	if err != nil && len(served) > 1 {
+		_, err = nc.agent.rules.Apply(ctx, nc.ns, redirectChains(served[:1], nc.listen, ports)...) // as above
+	}
+	if err != nil {
 		return err
 	}
 	nc.agent.log.Debug("prepared a new network namespace", "namespace", nc.path, "ports", portsOf(ports),

@@ -144,6 +144,7 @@ var startSettings = []struct {
 	{"etcd-endpoints", func(c *config.Config) any { return &c.EtcdEndpoints }},
 	{"max-connections", func(c *config.Config) any { return &c.MaxConnections }},
 	{"resolve-timeout", func(c *config.Config) any { return &c.ResolveTimeout }},
+	{"rules", func(c *config.Config) any { return &c.Rules }},
 	{"run-dir", func(c *config.Config) any { return &c.RunDir }},
 	{"run-dir-shared", func(c *config.Config) any { return &c.RunDirShared }},
 	{"max-stale", func(c *config.Config) any { return &c.MaxStale }},

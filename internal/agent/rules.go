@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/netrules/anchor"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -41,7 +39,7 @@ func RemoveRules(ctx context.Context, folder string, force bool, log *slog.Logge
 		defer unlock()
 	}
 	var living *living
-	return everywhere(ctx, log, func(rules *iptables.Rules, ns *netns.Namespace) error {
+	return everywhere(ctx, log, func(rules filter.Rules, ns *netns.Namespace) error {
 		if living == nil && !force {
 			living = findLiving(ctx, rules)
 		}
@@ -57,12 +55,12 @@ func RemoveRules(ctx context.Context, folder string, force bool, log *slog.Logge
 		}
 		leases, err := ns.Leases()
 		errs := []error{err}
+		found, err := rules.Remove(ctx, ns)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", ns.Path(), err))
+		}
 		for _, f := range families() {
-			found, err := removeFrom(ctx, rules, ns, f)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("%s, %s: %w", ns.Path(), f, err))
-			}
-			removed := Removed{Namespace: ns.Path(), Family: f, Chains: found.Chains}
+			removed := Removed{Namespace: ns.Path(), Family: f, Chains: found[f]}
 			for _, addr := range leases {
 				if familyOf(addr) != f {
 					continue
@@ -78,17 +76,14 @@ func RemoveRules(ctx context.Context, folder string, force bool, log *slog.Logge
 				report(removed)
 			}
 		}
-		if err := anchor.Drop(ns); err != nil && !errors.Is(err, anchor.ErrUnsupported) {
-			errs = append(errs, err)
-		}
 		return errors.Join(errs...)
 	})
 }
 
 // everywhere calls do for every network namespace of this host. It goes on after an
 // error and returns them all; namespaces that cannot be looked into are logged.
-func everywhere(ctx context.Context, log *slog.Logger, do func(*iptables.Rules, *netns.Namespace) error) error {
-	rules, err := iptables.New(ctx)
+func everywhere(ctx context.Context, log *slog.Logger, do func(filter.Rules, *netns.Namespace) error) error {
+	rules, err := filter.Open(ctx, filter.Auto)
 	if err != nil {
 		return err
 	}
@@ -113,43 +108,27 @@ func familyOf(addr netip.Addr) netrules.Family {
 	return netrules.IPv4
 }
 
-// unhookOwn unhooks the chains in our own namespace, which are those of mode m.
+// unhookOwn unhooks the chains in our own namespace, which are those of mode m, for the
+// families that were applied.
 func (a *agent) unhookOwn(m config.Mode, applied []netrules.Family) {
-	a.takeDownOwn(m, applied, func(ctx context.Context, f netrules.Family) error {
-		_, err := a.rules.Unhook(ctx, nil, f)
-		return err
-	})
+	a.takeDownOwn(m, applied, a.rules.Unhook)
 }
 
 // removeOwn removes them.
 func (a *agent) removeOwn(m config.Mode, applied []netrules.Family) {
-	a.takeDownOwn(m, applied, func(ctx context.Context, f netrules.Family) error {
-		_, err := removeFrom(ctx, a.rules, nil, f)
+	a.takeDownOwn(m, applied, func(ctx context.Context, ns *netns.Namespace) error {
+		_, err := a.rules.Remove(ctx, ns)
 		return err
 	})
 }
 
-// takeDownOwn tries a step for every family, and minds where it fails for one that we
-// applied. The agent's context has ended by then; every step bounds itself.
-func (a *agent) takeDownOwn(m config.Mode, applied []netrules.Family, step func(context.Context, netrules.Family) error) {
+// takeDownOwn does a step in our own namespace, and minds where it fails if we have applied
+// anything. The agent's context has ended by then; every step bounds itself.
+func (a *agent) takeDownOwn(m config.Mode, applied []netrules.Family, step func(context.Context, *netns.Namespace) error) {
 	if a.tuned().cfg.KeepRules || !a.owns() {
 		return
 	}
-	for _, f := range families() {
-		if err := step(context.Background(), f); err != nil && slices.Contains(applied, f) {
-			a.log.Error("cannot remove the rules of mode "+string(m), "family", f.String(), "error", err,
-				"hint", "run: ambassadord rules remove")
-		}
+	if err := step(context.Background(), nil); err != nil && len(applied) > 0 {
+		a.log.Error("cannot remove the rules of mode "+string(m), "error", err, "hint", "run: ambassadord rules remove")
 	}
-}
-
-func removeFrom(ctx context.Context, rules *iptables.Rules, ns *netns.Namespace, f netrules.Family) (iptables.Removed, error) {
-	removed, err := rules.Remove(ctx, ns, f)
-	switch {
-	case errors.Is(err, iptables.ErrUnsupported):
-		return iptables.Removed{}, nil
-	case err == nil && removed.MadeTable:
-		err = rules.DropTable(ctx, ns, f)
-	}
-	return removed, err
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -45,7 +45,7 @@ func PlanRules(ctx context.Context, cfg config.Config, wanted WantedRules, log *
 	if wanted.Mode == config.Host {
 		return planHost(ctx, cfg, wanted, log, report)
 	}
-	return eachWanted(ctx, cfg, wanted, log, func(r *iptables.Rules, w wantedIn) { w.plan(ctx, r, report) })
+	return eachWanted(ctx, cfg, wanted, log, func(r filter.Rules, w wantedIn) { w.plan(ctx, r, report) })
 }
 
 // ApplyRules makes the changes that PlanRules reports, once, and reports them: for
@@ -64,7 +64,7 @@ func ApplyRules(ctx context.Context, cfg config.Config, wanted WantedRules, log 
 	if wanted.Mode == config.Host {
 		return applyHost(ctx, cfg, wanted, report)
 	}
-	return eachWanted(ctx, cfg, wanted, log, func(r *iptables.Rules, w wantedIn) { w.apply(ctx, r, report) })
+	return eachWanted(ctx, cfg, wanted, log, func(r filter.Rules, w wantedIn) { w.apply(ctx, r, report) })
 }
 
 // wantedIn is what is wanted in one network namespace.
@@ -76,7 +76,7 @@ type wantedIn struct {
 	err        error
 }
 
-func (w wantedIn) plan(ctx context.Context, rules *iptables.Rules, report func(Planned)) {
+func (w wantedIn) plan(ctx context.Context, rules filter.Rules, report func(Planned)) {
 	p := Planned{Client: w.client, ID: w.id, Err: w.err}
 	if w.ns != nil {
 		p.Namespace = w.ns.Path()
@@ -87,7 +87,7 @@ func (w wantedIn) plan(ctx context.Context, rules *iptables.Rules, report func(P
 	}
 	for _, f := range w.families {
 		state, err := rules.Read(ctx, w.ns, f)
-		if f == netrules.IPv6 && errors.Is(err, iptables.ErrUnsupported) {
+		if f == netrules.IPv6 && errors.Is(err, netrules.ErrUnsupported) {
 			continue
 		}
 		p.Family, p.Err, p.Unlisted = f, err, state.Unlisted
@@ -101,26 +101,26 @@ func (w wantedIn) plan(ctx context.Context, rules *iptables.Rules, report func(P
 }
 
 // apply makes the changes that it reports.
-func (w wantedIn) apply(ctx context.Context, rules *iptables.Rules, report func(Planned)) {
+func (w wantedIn) apply(ctx context.Context, rules filter.Rules, report func(Planned)) {
 	w.plan(ctx, rules, func(p Planned) {
 		if p.Err == nil {
 			// What others changed since we looked is counted, though not in that diff.
-			var changes []netrules.Change
-			changes, p.Err = rules.Apply(ctx, w.ns, p.Chain)
-			p.Changes = len(changes)
+			var applied filter.Applied
+			applied, p.Err = rules.Apply(ctx, w.ns, p.Chain)
+			p.Changes = len(applied.Changes)
 		}
 		report(p)
 	})
 }
 
 // eachWanted calls do for every network namespace in which rules are wanted.
-func eachWanted(ctx context.Context, cfg config.Config, wanted WantedRules, log *slog.Logger, do func(*iptables.Rules, wantedIn)) error {
+func eachWanted(ctx context.Context, cfg config.Config, wanted WantedRules, log *slog.Logger, do func(filter.Rules, wantedIn)) error {
 	if wanted.Mode == config.Link {
 		if err := mustNotBeHost(); err != nil {
 			return err
 		}
 	}
-	rules, err := iptables.New(ctx)
+	rules, err := filter.Open(ctx, filter.Kind(cfg.Rules))
 	if err != nil {
 		return err
 	}

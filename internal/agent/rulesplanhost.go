@@ -12,15 +12,15 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/guard"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
 // planHost reports what mode host would have in this namespace: to each family its
 // address and chain, then the guard's table with what it binds now.
 func planHost(ctx context.Context, cfg config.Config, wanted WantedRules, log *slog.Logger, report func(Planned)) error {
-	rules, err := iptables.New(ctx)
+	rules, err := filter.Open(ctx, filter.Kind(cfg.Rules))
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func applyHost(ctx context.Context, cfg config.Config, wanted WantedRules, repor
 		return hint.Errorf("run: ambassadord run --mode host; or accept the risk with --trust-source-addresses",
 			"mode host: the guard against forged source addresses lives with the process that made it, and cannot be set once")
 	}
-	rules, err := iptables.New(ctx)
+	rules, err := filter.Open(ctx, filter.Kind(cfg.Rules))
 	if err != nil {
 		return err
 	}

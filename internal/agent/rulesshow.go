@@ -10,7 +10,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -18,7 +18,7 @@ import (
 type Shown struct {
 	Namespace string // the path it was found at
 	Family    netrules.Family
-	Variant   iptables.Variant
+	Variant   netrules.Variant
 	Rules     []ShownRule
 	Orphans   []Orphan
 	// Unlisted is nil, or says why iptables cannot list the table: then there is no more here
@@ -31,7 +31,7 @@ type Shown struct {
 // daemon and no engine.
 type ShownRule struct {
 	Chain    string
-	Text     string // as iptables-save prints it
+	Text     string // as iptables-save, or nft, prints it
 	Counters netrules.Counters
 	netrules.Explanation
 	Client   string // the name of the container that declared it, "" if that is nobody's
@@ -49,12 +49,12 @@ type Orphan struct {
 // jumps first, and the chains that a dead daemon left. It goes on after an error
 // and returns them all; namespaces that cannot be looked into are logged.
 func ShowRules(ctx context.Context, log *slog.Logger, report func(Shown)) error {
-	return everywhere(ctx, log, func(rules *iptables.Rules, ns *netns.Namespace) error {
+	return everywhere(ctx, log, func(rules filter.Rules, ns *netns.Namespace) error {
 		leases, err := ns.Leases()
 		errs := []error{err}
 		for _, f := range families() {
 			shown, err := showRulesIn(ctx, rules, ns, f)
-			if err != nil && !errors.Is(err, iptables.ErrUnsupported) {
+			if err != nil && !errors.Is(err, netrules.ErrUnsupported) {
 				errs = append(errs, fmt.Errorf("%s, %s: %w", ns.Path(), f, err))
 			}
 			showLeases(&shown, leases)
@@ -66,7 +66,7 @@ func ShowRules(ctx context.Context, log *slog.Logger, report func(Shown)) error 
 	})
 }
 
-func showRulesIn(ctx context.Context, rules *iptables.Rules, ns *netns.Namespace, f netrules.Family) (Shown, error) {
+func showRulesIn(ctx context.Context, rules filter.Rules, ns *netns.Namespace, f netrules.Family) (Shown, error) {
 	shown := Shown{Namespace: ns.Path(), Family: f, Variant: rules.Variant()}
 	elsewhere, err := rules.Elsewhere(ns, f)
 	if err != nil {
@@ -74,7 +74,7 @@ func showRulesIn(ctx context.Context, rules *iptables.Rules, ns *netns.Namespace
 	}
 	for _, name := range elsewhere {
 		shown.Orphans = append(shown.Orphans, Orphan{Chain: name,
-			Reason: fmt.Sprintf("it is in the kernel's other packet filter; this host uses %s", shown.Variant)})
+			Reason: fmt.Sprintf("it is in another packet filter, or table; this host uses %s", shown.Variant)})
 	}
 	if here, err := rules.Chains(ns, f); err != nil || len(here) == 0 {
 		return shown, err // most namespaces of a host: no process was needed to know
@@ -103,9 +103,9 @@ func explainRules(state netrules.State) []ShownRule {
 			for i, args := range c.Rules {
 				switch {
 				case c.Name == name:
-					rules = append(rules, explainRule(c, i))
+					rules = append(rules, explainRule(state, c, i))
 				case netrules.Target(args) == name && !slices.Contains(ours, c.Name):
-					jumps = append(jumps, explainRule(c, i))
+					jumps = append(jumps, explainRule(state, c, i))
 				}
 			}
 		}
@@ -114,9 +114,9 @@ func explainRules(state netrules.State) []ShownRule {
 	return all
 }
 
-func explainRule(c netrules.ChainState, i int) ShownRule {
+func explainRule(state netrules.State, c netrules.ChainState, i int) ShownRule {
 	args := c.Rules[i]
-	r := ShownRule{Chain: c.Name, Text: netrules.RuleText(c.Name, args), Explanation: netrules.Explain(c.Name, args)}
+	r := ShownRule{Chain: c.Name, Text: state.RuleText(c.Name, args), Explanation: netrules.Explain(c.Name, args)}
 	if i < len(c.Counters) {
 		r.Counters = c.Counters[i]
 	}
@@ -172,7 +172,7 @@ func orphans(state netrules.State, listening map[uint16]bool) []Orphan {
 			reason = "nothing leads to it"
 		}
 		for i := range chain.Rules {
-			if port := explainRule(chain, i).Listen; port != 0 && !listening[port] {
+			if port := explainRule(state, chain, i).Listen; port != 0 && !listening[port] {
 				reason = fmt.Sprintf("it leads to port %d, where nobody listens", port)
 			}
 		}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/guard"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -35,7 +34,7 @@ func showGuards(ns *netns.Namespace, report func(Shown)) error {
 		err = fmt.Errorf("%s: %w", ns.Path(), err)
 	}
 	for _, table := range tables {
-		shown := Shown{Namespace: ns.Path(), Family: netrules.Bridge, Variant: iptables.NFT}
+		shown := Shown{Namespace: ns.Path(), Family: netrules.Bridge, Variant: netrules.IPTablesNFT}
 		for _, r := range table.Rules {
 			shown.Rules = append(shown.Rules, ShownRule{
 				Chain: table.Name, Text: r.String(), Counters: netrules.Counters{Packets: r.Packets, Bytes: r.Bytes},

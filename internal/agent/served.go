@@ -8,7 +8,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/control"
 	"github.com/ambassadord/ambassadord/internal/holders"
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -16,35 +16,39 @@ import (
 // network namespace and one /run, and rules are looked for in all: so a daemon elsewhere,
 // in a container of its own, say, is known by the sockets that its rules lead to.
 type living struct {
-	rules *iptables.Rules
-	other *iptables.Rules // for the packet filter that is not used; may be nil
+	rules filter.Rules
 	held  holders.Index
 }
 
-func findLiving(ctx context.Context, rules *iptables.Rules) *living {
-	l := &living{rules: rules, held: holders.Scan(ctx)}
-	other := iptables.Legacy
-	if rules.Variant() == iptables.Legacy {
-		other = iptables.NFT
-	}
-	l.other, _ = iptables.New(ctx, iptables.Prefer(other)) // without its programs nobody has made any
-	return l
+func findLiving(ctx context.Context, rules filter.Rules) *living {
+	return &living{rules: rules, held: holders.Scan(ctx)}
 }
 
 // servedBy names the daemon that listens where rules of ours in ns lead, "" if none does.
 // That what holds the socket cannot be seen counts as one: it is in another container.
 func (l *living) servedBy(ctx context.Context, ns *netns.Namespace) (string, error) {
 	ports, err := l.destinations(ctx, ns)
-	if err != nil || len(ports) == 0 {
+	unread := errors.Is(err, filter.ErrUnread)
+	if err != nil && !unread || err == nil && len(ports) == 0 {
 		return "", err
 	}
 	listening, err := ns.Listeners()
 	if err != nil {
 		return "", err
 	}
+	if unread { // they may lead to any port; a daemon is believed to be led to, others are not
+		for port := range listening {
+			if _, known := ports[port]; !known {
+				ports[port] = netrules.KindRedirect
+			}
+		}
+	}
 	for port, kind := range ports {
 		for _, inode := range listening[port] {
 			processes, seen := l.held[inode]
+			if !seen && unread {
+				continue
+			}
 			if !seen {
 				return fmt.Sprintf("a process out of our sight, which listens on port %d", port), nil
 			}
@@ -59,39 +63,40 @@ func (l *living) servedBy(ctx context.Context, ns *netns.Namespace) (string, err
 	return "", nil
 }
 
-// destinations are the ports that rules of ours in ns lead to.
+// destinations are the ports that rules of ours in ns lead to. With filter.ErrUnread they are
+// not all.
 func (l *living) destinations(ctx context.Context, ns *netns.Namespace) (map[uint16]netrules.Kind, error) {
 	ports := map[uint16]netrules.Kind{}
+	var unread error
 	for _, f := range families() {
-		here, err := l.rules.Chains(ns, f)
-		if errors.Is(err, iptables.ErrUnsupported) {
+		states, err := l.rules.ReadElsewhere(ctx, ns, f)
+		switch {
+		case errors.Is(err, netrules.ErrUnsupported):
 			continue
+		case errors.Is(err, filter.ErrUnread):
+			unread = err
+		case err != nil:
+			return nil, err
 		}
-		if err != nil {
+		here, err := l.rules.Chains(ns, f)
+		if err != nil && !errors.Is(err, netrules.ErrUnsupported) {
 			return nil, err
 		}
 		if len(here) > 0 {
-			err = addDestinations(ctx, l.rules, ns, f, ports)
+			state, err := l.rules.Read(ctx, ns, f)
+			if err != nil {
+				return nil, err
+			}
+			states = append(states, state)
 		}
-		if err != nil {
-			return nil, err
-		}
-		elsewhere, err := l.rules.Elsewhere(ns, f)
-		if err == nil && len(elsewhere) > 0 && l.other != nil {
-			err = addDestinations(ctx, l.other, ns, f, ports)
-		}
-		if err != nil && !errors.Is(err, iptables.ErrUnsupported) {
-			return nil, err
+		for _, state := range states {
+			addDestinations(state, ports)
 		}
 	}
-	return ports, nil
+	return ports, unread
 }
 
-func addDestinations(ctx context.Context, rules *iptables.Rules, ns *netns.Namespace, f netrules.Family, ports map[uint16]netrules.Kind) error {
-	state, err := rules.Read(ctx, ns, f)
-	if err != nil {
-		return err
-	}
+func addDestinations(state netrules.State, ports map[uint16]netrules.Kind) {
 	for _, name := range state.Ours() {
 		chain, _ := state.Chain(name)
 		for _, args := range chain.Rules {
@@ -100,5 +105,4 @@ func addDestinations(ctx context.Context, rules *iptables.Rules, ns *netns.Names
 			}
 		}
 	}
-	return nil
 }

@@ -8,8 +8,8 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/handover"
-	"github.com/ambassadord/ambassadord/netrules/anchor"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -18,7 +18,7 @@ import (
 // which they translate.
 type leftovers struct {
 	mu    sync.Mutex
-	rules *iptables.Rules // nil before the first
+	rules filter.Rules // nil before the first
 	in    []*netns.Namespace
 }
 
@@ -101,7 +101,7 @@ func (a *agent) leaveOver(ns *netns.Namespace) {
 	if l.rules == nil {
 		if l.rules = a.rules; l.rules == nil {
 			var err error
-			if l.rules, err = iptables.New(context.Background()); err != nil {
+			if l.rules, err = filter.Open(context.Background(), filter.Auto); err != nil {
 				a.complain(err)
 				return
 			}
@@ -115,10 +115,7 @@ func (a *agent) leaveOver(ns *netns.Namespace) {
 			return
 		}
 	}
-	for _, f := range families() {
-		_, err := l.rules.Unhook(context.Background(), ns, f) // bounds itself
-		a.complain(err)
-	}
+	a.complain(l.rules.Unhook(context.Background(), ns)) // bounds itself
 	l.in = append(l.in, ns)
 }
 
@@ -134,14 +131,9 @@ func (a *agent) dropLeftovers() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, ns := range l.in {
-		for _, f := range families() {
-			_, err := removeFrom(context.Background(), l.rules, ns, f)
-			a.complain(err)
-		}
+		_, err := l.rules.Remove(context.Background(), ns)
+		a.complain(err)
 		if ns != nil {
-			if err := anchor.Drop(ns); !errors.Is(err, anchor.ErrUnsupported) {
-				a.complain(err)
-			}
 			ns.Close()
 		}
 	}
@@ -149,7 +141,7 @@ func (a *agent) dropLeftovers() {
 }
 
 func (a *agent) complain(err error) {
-	if err != nil && !errors.Is(err, iptables.ErrUnsupported) {
+	if err != nil && !errors.Is(err, netrules.ErrUnsupported) {
 		a.log.Error("cannot remove rules of the old daemon's", "error", err, "hint", "run: ambassadord rules remove")
 	}
 }

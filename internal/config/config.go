@@ -145,6 +145,8 @@ type Config struct {
 	HandoverTimeout time.Duration
 	// Program is our version, for the other end of a handover.
 	Program string
+	// Rules is how rules get into the kernel: "auto", "iptables" or "nft"; "" is auto.
+	Rules string
 	// RepairInterval is how often the rules are looked after.
 	RepairInterval time.Duration
 	// RunDir is the folder of lock files and control sockets; "" is the usual one.
@@ -201,6 +203,9 @@ func (c *Config) Validate() error {
 	if c.ReclaimIdle < 0 {
 		return hint.Errorf("give a duration such as 10m, or 0 to reset none", "--reclaim-idle must not be negative")
 	}
+	if err := c.ValidRules(); err != nil {
+		return err
+	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return choice("--log-format", c.LogFormat, "text", "json")
 	}
@@ -222,6 +227,14 @@ func (c *Config) Validate() error {
 			return l.At(hint.Errorf("keep one of the two", "%s is there already", l.Address))
 		}
 		seen[l.Address] = l.Target
+	}
+	return nil
+}
+
+// ValidRules says what is wrong with Rules.
+func (c *Config) ValidRules() error {
+	if ways := []string{"auto", "iptables", "nft"}; c.Rules != "" && !slices.Contains(ways, c.Rules) {
+		return choice("--rules", c.Rules, ways...)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/privilege"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 )
 
 // Options say what the daemon would be told.
@@ -23,6 +24,8 @@ type Options struct {
 	ConsulAddr string
 	// RunDir is the folder of the daemon's lock and sockets; "" is the usual one.
 	RunDir string
+	// Rules is how the daemon would set its rules, "" being auto.
+	Rules filter.Kind
 	// EtcdEndpoints are the configured servers; none means likewise.
 	EtcdEndpoints []string
 }
@@ -40,6 +43,7 @@ func Checks(ctx context.Context, o Options) []Check {
 	h := &host{Options: o, modes: concrete(o.Modes, inContainer, capabilities)}
 	return []Check{
 		{Name: "privileges", Run: h.privileges},
+		{Name: "rules", Run: h.rules},
 		{Name: "iptables", Run: h.iptables},
 		{Name: "iptables-mix", Run: h.mix},
 		{Name: "redirect-ipv4", Run: h.redirect4},

@@ -10,7 +10,8 @@ import (
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -23,15 +24,15 @@ func (h *host) engine(ctx context.Context) Result {
 	if err != nil {
 		return broken(err)
 	}
-	var variant iptables.Variant
-	if rules, err := iptables.New(ctx); err == nil && h.needsRules() {
+	var variant netrules.Variant
+	if rules, err := filter.Open(ctx, h.Rules); err == nil && h.needsRules() {
 		variant = rules.Variant()
 	}
 	return judgeEngine(info, variant)
 }
 
 // judgeEngine takes "" for the variant where no rules of ours are needed.
-func judgeEngine(info dockerd.Info, variant iptables.Variant) Result {
+func judgeEngine(info dockerd.Info, variant netrules.Variant) Result {
 	if info.Podman { // it says nothing of its firewall, and its containers need no daemon
 		return ok("Podman, version %s, API %s, %d containers running; containers outlive its service",
 			info.Version, info.APIVersion, info.Running)
@@ -42,9 +43,9 @@ func judgeEngine(info dockerd.Info, variant iptables.Variant) Result {
 	}
 	r := ok("version %s, API %s, firewall by %s, %d containers running; %s",
 		info.Version, info.APIVersion, info.FirewallBackend, info.Running, restore)
-	if variant == iptables.Legacy && strings.HasPrefix(info.FirewallBackend, "nftables") {
+	if variant == netrules.IPTablesLegacy && strings.HasPrefix(info.FirewallBackend, "nftables") {
 		r.Status = Warn
-		r.Hint = "use the nft variant: update-alternatives --config iptables (and ip6tables)"
+		r.Hint = "use --rules nft, or the nft variant: update-alternatives --config iptables (and ip6tables)"
 		r.Summary += "; our iptables is of variant legacy"
 	}
 	return r

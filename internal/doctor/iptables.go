@@ -8,15 +8,34 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 )
 
 // families are those that rules are made for.
 func families() []netrules.Family { return []netrules.Family{netrules.IPv4, netrules.IPv6} }
 
+// rules says how rules get into the kernel, and why so.
+func (h *host) rules(ctx context.Context) Result {
+	if !h.needsRules() {
+		return h.unneeded()
+	}
+	choice := filter.Choose(h.Rules)
+	if _, err := filter.Open(ctx, h.Rules); err != nil {
+		return broken(err)
+	}
+	if choice.Kind == filter.NFT {
+		return ok("by netlink, in the tables ip and ip6 ambassadord of nftables: %s", choice.Why)
+	}
+	return ok("by iptables: %s", choice.Why)
+}
+
 func (h *host) iptables(ctx context.Context) Result {
 	if !h.needsRules() {
 		return h.unneeded()
+	}
+	if choice := filter.Choose(h.Rules); choice.Kind == filter.NFT {
+		return ok("not needed: rules are set by netlink, %s", choice.Why)
 	}
 	rules, err := iptables.New(ctx)
 	if err != nil {
@@ -24,7 +43,7 @@ func (h *host) iptables(ctx context.Context) Result {
 	}
 	choice := rules.Choice()
 	_, err = rules.Read(ctx, nil, netrules.IPv6)
-	if errors.Is(err, iptables.ErrUnsupported) {
+	if errors.Is(err, netrules.ErrUnsupported) {
 		return warn("install ip6tables (part of Debian's package iptables), unless IPv6 is turned off",
 			"%s, variant %s, for IPv4 alone", choice.Path, choice.Variant)
 	}
@@ -43,6 +62,9 @@ func (h *host) mix(ctx context.Context) Result {
 		return h.unneeded()
 	}
 	rules, err := iptables.New(ctx)
+	if errors.Is(err, exec.ErrNotFound) && filter.Choose(h.Rules).Kind == filter.NFT {
+		return ok("no iptables program, so nobody mixes its variants")
+	}
 	if err != nil {
 		return undone(err)
 	}
@@ -70,7 +92,7 @@ func countRules(ctx context.Context, v iptables.Variant) (natRules, error) {
 	}
 	for _, f := range families() {
 		state, err := rules.Read(ctx, nil, f)
-		if errors.Is(err, iptables.ErrUnsupported) {
+		if errors.Is(err, netrules.ErrUnsupported) {
 			continue
 		}
 		if err != nil {

@@ -151,7 +151,7 @@ func TestEngine(t *testing.T) {
 	nft := dockerd.Info{Version: "29.0.0", APIVersion: "1.52", FirewallBackend: "nftables+firewalld", LiveRestore: true}
 	verdict{OK, "version 20.10.24, API 1.41, firewall by iptables, 3 containers running; containers end with it", ""}.check(t, "old", judgeEngine(old, iptables.Legacy))
 	verdict{OK, "firewall by nftables+firewalld, 0 containers running; containers outlive it", ""}.check(t, "nft", judgeEngine(nft, iptables.NFT))
-	verdict{Warn, "our iptables is of variant legacy", "use the nft variant"}.check(t, "nft beside legacy", judgeEngine(nft, iptables.Legacy))
+	verdict{Warn, "our iptables is of variant legacy", "or the nft variant"}.check(t, "nft beside legacy", judgeEngine(nft, iptables.Legacy))
 	verdict{OK, "nftables", ""}.check(t, "nft, and no rules needed", judgeEngine(nft, ""))
 	podman := dockerd.Info{Podman: true, Version: "4.3.1", APIVersion: "1.41", FirewallBackend: "iptables", Running: 2}
 	verdict{OK, "Podman, version 4.3.1, API 1.41, 2 containers running; containers outlive its service", ""}.check(t, "Podman", judgeEngine(podman, iptables.NFT))

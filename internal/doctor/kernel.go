@@ -16,8 +16,8 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/guard"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
 )
@@ -29,7 +29,7 @@ func (h *host) redirect(ctx context.Context, f netrules.Family) Result {
 	if !h.needsRules() {
 		return h.unneeded()
 	}
-	rules, err := iptables.New(ctx)
+	rules, err := filter.Open(ctx, h.Rules)
 	if err != nil {
 		return undone(err)
 	}
@@ -85,7 +85,7 @@ const (
 
 // redirectOnce does what mode redirect does: it listens and applies the chain,
 // dials a declared port, and reads that port back where the connection arrives.
-func redirectOnce(ctx context.Context, rules *iptables.Rules, ns *netns.Namespace, f netrules.Family) error {
+func redirectOnce(ctx context.Context, rules filter.Rules, ns *netns.Namespace, f netrules.Family) error {
 	loopback := netip.MustParseAddr("127.0.0.1")
 	if f == netrules.IPv6 {
 		loopback = netip.IPv6Loopback()

@@ -8,7 +8,8 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/privilege"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 )
 
 func (h *host) privileges(ctx context.Context) Result {
@@ -17,8 +18,8 @@ func (h *host) privileges(ctx context.Context) Result {
 		return undone(err)
 	}
 	var c privilege.Circumstances
-	if rules, err := iptables.New(ctx); err == nil { // the next check says why not
-		c.Legacy = rules.Variant() == iptables.Legacy
+	if rules, err := filter.Open(ctx, h.Rules); err == nil { // the next check says why not
+		c.Legacy = rules.Variant() == netrules.IPTablesLegacy
 	}
 	_, _, err = netnsFolder()
 	c.ThroughProc = err != nil

@@ -11,7 +11,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/privilege"
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -27,31 +27,21 @@ type leftovers struct {
 }
 
 func (h *host) staleRules(ctx context.Context) Result {
-	rules, err := iptables.New(ctx)
+	rules, err := filter.Open(ctx, h.Rules)
 	if errors.Is(err, exec.ErrNotFound) && !h.needsRules() {
 		return h.unneeded()
 	}
 	if err != nil {
 		return undone(err)
 	}
-	other := iptables.Legacy
-	if rules.Variant() == iptables.Legacy {
-		other = iptables.NFT
-	}
-	s := &search{rules: rules}
-	// Without its programs nobody can have made rules of the other variant here.
-	s.other, _ = iptables.New(ctx, iptables.Prefer(other))
 	have, _ := privilege.Effective() // none, where that cannot be known
-	l := s.all(ctx)
+	l := (&search{rules: rules}).all(ctx)
 	l.locked = h.daemonRuns(ctx)
 	return judgeLeftovers(l, have.Has("SYS_PTRACE"))
 }
 
 // search looks for rules of ours.
-type search struct {
-	rules *iptables.Rules
-	other *iptables.Rules // for the variant that is not used; may be nil
-}
+type search struct{ rules filter.Rules }
 
 // judgeLeftovers does not mind what is hidden from who may trace any container's
 // process: it belongs to the few, such as process 1 of some machines, that may do
@@ -136,46 +126,32 @@ func whose(ns *netns.Namespace, chains []netrules.ChainState) string {
 	return ns.Path()
 }
 
-// chains are those of ours in a namespace, of both families and variants; blind is whether
-// iptables cannot list what there is besides.
+// chains are those of ours in a namespace, of both families, wherever they are; blind is
+// whether iptables cannot list what there is besides.
 func (s *search) chains(ctx context.Context, ns *netns.Namespace) (chains []netrules.ChainState, blind bool, err error) {
 	for _, f := range families() {
-		found, unlisted, err := ours(ctx, s.rules, ns, f)
-		if err != nil {
-			return nil, false, err
+		state, err := s.rules.Read(ctx, ns, f)
+		states := []netrules.State{state}
+		if err == nil {
+			var elsewhere []netrules.State
+			elsewhere, err = s.rules.ReadElsewhere(ctx, ns, f)
+			states = append(states, elsewhere...)
 		}
-		chains, blind = append(chains, found...), blind || unlisted
-		elsewhere, err := s.rules.Elsewhere(ns, f)
-		if err != nil && !errors.Is(err, iptables.ErrUnsupported) {
-			return nil, false, err
-		}
-		if len(elsewhere) == 0 || s.other == nil {
+		switch {
+		case errors.Is(err, netrules.ErrUnsupported):
 			continue
-		}
-		if found, unlisted, err = ours(ctx, s.other, ns, f); err != nil {
+		case err != nil:
 			return nil, false, err
 		}
-		chains, blind = append(chains, found...), blind || unlisted
+		for _, state := range states {
+			for _, name := range state.Ours() {
+				c, _ := state.Chain(name)
+				chains = append(chains, c)
+			}
+			blind = blind || state.Unlisted != nil
+		}
 	}
 	return chains, blind, nil
-}
-
-// ours are the chains of ours that one variant holds, and whether it cannot list the rest.
-func ours(ctx context.Context, rules *iptables.Rules, ns *netns.Namespace, f netrules.Family) ([]netrules.ChainState, bool, error) {
-	state, err := rules.Read(ctx, ns, f)
-	if errors.Is(err, iptables.ErrUnsupported) {
-		return nil, false, nil
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	var chains []netrules.ChainState
-	for _, name := range state.Ours() {
-		if c, has := state.Chain(name); has {
-			chains = append(chains, c)
-		}
-	}
-	return chains, state.Unlisted != nil, nil
 }
 
 // destinations are the ports that a chain's rules send connections to.

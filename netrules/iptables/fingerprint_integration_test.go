@@ -94,7 +94,7 @@ func TestFingerprintNeeds(t *testing.T) {
 		if _, err := r.Fingerprint(ctx, lab.NS(), netrules.IPv4); !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled: %v", err)
 		}
-		if _, err := r.Fingerprint(t.Context(), lab.NS(), netrules.Family(5)); !errors.Is(err, ErrUnsupported) {
+		if _, err := r.Fingerprint(t.Context(), lab.NS(), netrules.Family(5)); !errors.Is(err, netrules.ErrUnsupported) {
 			t.Errorf("no such family: %v", err)
 		}
 		mustApply(t, r, lab, redirect(netrules.IPv4, 6379))

@@ -44,23 +44,19 @@ const execTimeout = 10 * time.Second
 // /run/xtables.lock. The nft variant has no lock and never waits.
 const defaultLockWait = 5 * time.Second
 
-// ErrUnsupported says that this machine holds no rules for the family: the
-// program is not installed or the kernel lacks the table.
-var ErrUnsupported = errors.New("no packet filter for this address family")
-
 // Variant is which of the kernel's two packet filters an iptables program drives.
 // A namespace may hold rules in both; a program sees its own only.
-type Variant string
+type Variant = netrules.Variant
 
-// The variants, as `iptables --version` names them.
+// The variants.
 const (
-	NFT    Variant = "nf_tables"
-	Legacy Variant = "legacy"
+	NFT    = netrules.IPTablesNFT
+	Legacy = netrules.IPTablesLegacy
 )
 
 // suffix is what the names of the variant's programs end with; those of no variant
 // are the plain ones.
-func (v Variant) suffix() string {
+func suffix(v Variant) string {
 	switch v {
 	case NFT:
 		return "-nft"
@@ -109,7 +105,7 @@ func LockWait(d time.Duration) Option { return func(s *settings) { s.lockWait = 
 // New finds the iptables programs and their variant, once for all namespaces: those
 // of the variant that Docker uses on this host, if that shows and they are
 // installed, else those that the machine's plain names stand for; see [Choice].
-// Without ip6tables, what is asked of IPv6 fails with ErrUnsupported.
+// Without ip6tables, what is asked of IPv6 fails with netrules.ErrUnsupported.
 func New(ctx context.Context, opts ...Option) (*Rules, error) {
 	s := settings{lockWait: defaultLockWait}
 	for _, opt := range opts {
@@ -138,7 +134,7 @@ func New(ctx context.Context, opts ...Option) (*Rules, error) {
 
 // newTool finds the programs of a variant, or with "" those of the plain names.
 func newTool(ctx context.Context, f netrules.Family, variant Variant, s settings) (*tool, error) {
-	name := f.Command() + variant.suffix()
+	name := f.Command() + suffix(variant)
 	path, err := exec.LookPath(name)
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", name, err)
@@ -202,7 +198,7 @@ func (r *Rules) tool(f netrules.Family) (*tool, error) {
 		return r.v6, nil
 	}
 	return nil, hint.Errorf("install ip6tables (part of Debian's package iptables), or turn IPv6 off",
-		"%s rules: %w", f, ErrUnsupported)
+		"%s rules: %w", f, netrules.ErrUnsupported)
 }
 
 // Read returns what the nat table of a family holds in a namespace; a nil

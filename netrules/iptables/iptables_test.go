@@ -46,13 +46,13 @@ func TestNew(t *testing.T) {
 		if r.Variant() != NFT {
 			t.Errorf("variant %s", r.Variant())
 		}
-		if _, err := r.Apply(t.Context(), nil, netrules.Redirect(netrules.IPv6, 1, nil)); !errors.Is(err, ErrUnsupported) || hint.Of(err) == "" {
+		if _, err := r.Apply(t.Context(), nil, netrules.Redirect(netrules.IPv6, 1, nil)); !errors.Is(err, netrules.ErrUnsupported) || hint.Of(err) == "" {
 			t.Errorf("Apply: %v, hint %q", err, hint.Of(err))
 		}
-		if _, err := r.Remove(t.Context(), nil, netrules.IPv6); !errors.Is(err, ErrUnsupported) {
+		if _, err := r.Remove(t.Context(), nil, netrules.IPv6); !errors.Is(err, netrules.ErrUnsupported) {
 			t.Errorf("Remove: %v", err)
 		}
-		if err := r.DropTable(t.Context(), nil, netrules.IPv6); !errors.Is(err, ErrUnsupported) {
+		if err := r.DropTable(t.Context(), nil, netrules.IPv6); !errors.Is(err, netrules.ErrUnsupported) {
 			t.Errorf("DropTable: %v", err)
 		}
 	})

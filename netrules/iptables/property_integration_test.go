@@ -63,14 +63,14 @@ func (p *property) run(t *testing.T) {
 	start := p.start()
 	p.lab.Run(t, start, program(p.r, p.f)+"-restore")
 	if p.rand.IntN(3) == 0 { // a dead daemon used the other packet filter
-		other, err := New(t.Context(), Prefer(p.r.Variant().other()))
+		beside, err := New(t.Context(), Prefer(other(p.r.Variant())))
 		if err != nil {
 			t.Fatal(err)
 		}
 		// Its own Apply would take what is in this one away.
 		c := redirect(p.f, 80)
 		script := netrules.RestoreScript(c.Table, netrules.Plan(c, netrules.State{Family: p.f, Table: c.Table}))
-		p.lab.Run(t, script, program(other, p.f)+"-restore", "--noflush")
+		p.lab.Run(t, script, program(beside, p.f)+"-restore", "--noflush")
 	}
 	want := foreignText(save(t, p.r, p.lab, p.f))
 	check := func(after string) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/netrules"
 )
 
 const (
@@ -84,7 +85,7 @@ func explain(path string, err error, stderr string) error {
 	says := func(text string) bool { return strings.Contains(failed.Error(), text) }
 	switch {
 	case says("Table does not exist"):
-		return hint.Wrap(fmt.Errorf("%w: %w", ErrUnsupported, failed),
+		return hint.Wrap(fmt.Errorf("%w: %w", netrules.ErrUnsupported, failed),
 			"load the kernel module: modprobe iptable_nat (ip6table_nat for IPv6), or use the nft variant of iptables")
 	case says("Permission denied"), says("Operation not permitted"):
 		return hint.Wrap(failed,

@@ -36,7 +36,7 @@ func (c Choice) Mixed() error {
 		return hint.Errorf("restart the host, or the engine after iptables-legacy -F and -X in the tables nat and filter",
 			"Docker has rules in both packet filters, %s and %s; %s is used for ours", c.Docker[0], c.Docker[1], c.Variant)
 	case len(c.Docker) == 1 && c.Docker[0] != c.Variant:
-		return hint.Errorf("install the iptables programs of that variant (iptables"+c.Docker[0].suffix()+")",
+		return hint.Errorf("install the iptables programs of that variant (iptables"+suffix(c.Docker[0])+")",
 			"Docker's rules are in the packet filter %s, but %s is of variant %s", c.Docker[0], c.Path, c.Variant)
 	}
 	return nil
@@ -66,10 +66,11 @@ func (r *Rules) Elsewhere(ns *netns.Namespace, f netrules.Family) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	return within(ns, func() ([]string, error) { return oursIn(t.variant.other(), f), nil })
+	return within(ns, func() ([]string, error) { return oursIn(other(t.variant), f), nil })
 }
 
-func (v Variant) other() Variant {
+// other is the packet filter that is not v.
+func other(v Variant) Variant {
 	if v == Legacy {
 		return NFT
 	}
@@ -94,7 +95,7 @@ func newToolLike(ctx context.Context, f netrules.Family, variant Variant, s sett
 // the calling thread's namespace, and returns the chains that were there: our
 // rules are never in both.
 func (r *Rules) clearOther(ctx context.Context, t *tool) ([]string, error) {
-	variant := t.variant.other()
+	variant := other(t.variant)
 	chains := oursIn(variant, t.family)
 	if len(chains) == 0 {
 		if made, err := madeTable(t.family); variant == NFT && err == nil && made {
@@ -102,17 +103,17 @@ func (r *Rules) clearOther(ctx context.Context, t *tool) ([]string, error) {
 		}
 		return nil, nil
 	}
-	other, err := newTool(ctx, t.family, variant, r.settings)
+	beside, err := newTool(ctx, t.family, variant, r.settings)
 	if err != nil {
-		name := t.family.Command() + variant.suffix()
+		name := t.family.Command() + suffix(variant)
 		return nil, hint.Wrap(fmt.Errorf("rules of ours are in the packet filter %s too: %w", variant, err),
 			"install "+name+", or restart the container whose rules they are")
 	}
-	other.before = t.before
-	removed, err := other.remove(ctx)
+	beside.before = t.before
+	removed, err := beside.remove(ctx)
 	if err == nil && variant == NFT {
-		if err = other.whatWeMade(&removed); err == nil && removed.MadeTable {
-			err = other.dropTable()
+		if err = beside.whatWeMade(&removed); err == nil && removed.MadeTable {
+			err = beside.dropTable()
 		}
 	}
 	return removed.Chains, err
@@ -171,26 +172,30 @@ func nftChains(f netrules.Family) ([]*nftables.Chain, error) {
 	return chains, nil
 }
 
-// dockerVariants returns where Docker's chains are, in the first namespace that
-// has any of what may be the host's: ours, that of process 1, and the one that the
-// engine keeps for containers with the host's network.
-func dockerVariants() []Variant {
-	if found := dockerHere(); len(found) > 0 {
-		return found
+// dockerVariants returns where Docker's chains are.
+func dockerVariants() (found []Variant) {
+	eachHost(func() error { found = dockerHere(); return nil }, func() bool { return len(found) > 0 })
+	return found
+}
+
+// eachHost looks into what may be the host's namespace, until that is done: ours, that of
+// process 1, and the one that the engine keeps for containers with the host's network.
+func eachHost(look func() error, done func() bool) bool {
+	if look() == nil && done() {
+		return true
 	}
 	for _, path := range []string{"/proc/1/ns/net", "/run/docker/netns/default"} {
 		ns, err := netns.Open(path)
 		if err != nil {
 			continue // not there, or not for our eyes
 		}
-		var found []Variant
-		err = ns.Do(func() error { found = dockerHere(); return nil })
+		err = ns.Do(look)
 		_ = ns.Close()
-		if err == nil && len(found) > 0 {
-			return found
+		if err == nil && done() {
+			return true
 		}
 	}
-	return nil
+	return false
 }
 
 // dockerHere returns which packet filters of the calling thread's namespace hold
@@ -212,5 +217,8 @@ const dockerChain = "DOCKER"
 // dockers reports whether a chain is Docker's: made through iptables, or by its
 // nftables backend, which has tables of its own.
 func dockers(c *nftables.Chain) bool {
-	return c.Table.Name == natTable && c.Name == dockerChain || c.Table.Name == "docker-bridges"
+	return c.Table.Name == natTable && c.Name == dockerChain || c.Table.Name == engineTable
 }
+
+// engineTable is the table that the nftables backend of Docker makes.
+const engineTable = "docker-bridges"

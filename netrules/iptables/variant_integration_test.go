@@ -70,7 +70,7 @@ func TestNewFollowsDocker(t *testing.T) {
 // Our rules are never in both packet filters.
 func TestTheOtherVariantIsCleared(t *testing.T) {
 	eachVariant(t, func(t *testing.T, r *Rules) {
-		other, err := New(t.Context(), Prefer(r.Variant().other()))
+		other, err := New(t.Context(), Prefer(other(r.Variant())))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,154 @@
+// Package filter is how the daemon's rules get into the kernel, by whichever way this host
+// has: by the iptables programs (netrules/iptables) or by netlink alone (netrules/nft). It
+// chooses, and sees to it that what is ours is there by one way only: what an older daemon
+// has set by the other goes with the next Apply or Remove.
+//
+// What else one way needs and the other does not is here too: with iptables the early redirect
+// (netrules/advance), until the programs have run, and the track pin (netrules/anchor), because
+// its table is everybody's to flush.
+package filter
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/netns"
+	"github.com/ambassadord/ambassadord/netrules/nft"
+)
+
+// Kind is a way.
+type Kind string
+
+// The kinds. Auto is NFT where the engine sets its own rules so or there is no iptables
+// program, else IPTables.
+const (
+	Auto     Kind = "auto"
+	IPTables Kind = "iptables"
+	NFT      Kind = "nft"
+)
+
+// Kinds are all that can be asked for.
+func Kinds() []Kind { return []Kind{Auto, IPTables, NFT} }
+
+// Rules is one way. It may be used concurrently on different namespaces; calls for the same
+// namespace are for the caller to keep apart. A nil namespace is the process's own.
+type Rules interface {
+	Reader
+	Changer
+	Watcher
+}
+
+// Reader tells what is there.
+type Reader interface {
+	// Variant is what holds the rules.
+	Variant() netrules.Variant
+	// Serves reports whether there can be rules of a family; of another, what is asked is
+	// netrules.ErrUnsupported.
+	Serves(f netrules.Family) bool
+	// Read returns the table that has our chains, ReadCounters with how much each rule has
+	// matched. Reading never makes the table.
+	Read(ctx context.Context, ns *netns.Namespace, f netrules.Family) (netrules.State, error)
+	ReadCounters(ctx context.Context, ns *netns.Namespace, f netrules.Family) (netrules.State, error)
+	// Chains are the names of our chains. It takes no process, so it can be asked of all
+	// namespaces of a host.
+	Chains(ns *netns.Namespace, f netrules.Family) ([]string, error)
+	// Elsewhere are those in which this way has no part. An earlier daemon left them.
+	Elsewhere(ns *netns.Namespace, f netrules.Family) ([]string, error)
+	// ReadElsewhere returns what holds those, as far as it can be read here.
+	ReadElsewhere(ctx context.Context, ns *netns.Namespace, f netrules.Family) ([]netrules.State, error)
+}
+
+// Changer changes it.
+type Changer interface {
+	// Early redirects in a new namespace what Apply takes too long for, until caughtUp is
+	// called. Where Apply is a message itself, it does nothing.
+	Early(ns *netns.Namespace, families []netrules.Family, listen uint16, ports []netrules.Port) (caughtUp func(), err error)
+	// Apply makes a namespace hold chains, at most one of each family, with their jumps. All
+	// changes of a family are made at once or, on an error, none.
+	Apply(ctx context.Context, ns *netns.Namespace, chains ...netrules.Chain) (Applied, error)
+	// Unhook takes every jump to a chain of ours out. New connections no longer come our way;
+	// those already translated go on until Remove.
+	Unhook(ctx context.Context, ns *netns.Namespace) error
+	// Remove takes all that is ours out, and returns the chains that were there.
+	Remove(ctx context.Context, ns *netns.Namespace) (map[netrules.Family][]string, error)
+}
+
+// Watcher tells when to look.
+type Watcher interface {
+	// Told reports whether the kernel tells of every change of the rules
+	// (netns.Namespace.Changes).
+	Told() bool
+	// Mark returns a number that is another one whenever what Apply has made may have changed.
+	// It takes no process. Take it before the Apply that it stands for.
+	Mark(ctx context.Context, ns *netns.Namespace) (uint64, error)
+	// Heavy reports whether it takes long to read the rules, of which whoever has NET_ADMIN in
+	// a namespace may make any number.
+	Heavy(ns *netns.Namespace) (bool, error)
+}
+
+// Applied is what an Apply found and did.
+type Applied struct {
+	Changes []netrules.Change
+	// Lacking are the families that this host holds no rules for; the other is served.
+	Lacking []netrules.Family
+	// Unlisted is why somebody's rule keeps iptables from listing a family's table
+	// (iptables.ErrUnlisted), nil where it does not. The chain is as wanted all the same.
+	Unlisted map[netrules.Family]error
+	// Pinned says that the track pin had to be set, and Unpinned why it cannot be: then
+	// connections break when somebody flushes the rules.
+	Pinned   bool
+	Unpinned error
+}
+
+// Settled reports whether all was in order.
+func (a Applied) Settled() bool { return len(a.Changes) == 0 && !a.Pinned && a.Unpinned == nil }
+
+// Choice is which way a host's rules go, and why.
+type Choice struct {
+	Kind Kind
+	Why  string
+}
+
+// Choose says which way is taken where kind is asked for, "" being Auto.
+func Choose(kind Kind) Choice {
+	switch {
+	case kind == NFT || kind == IPTables:
+		return Choice{kind, "as --rules says"}
+	case iptables.EngineUsesNFT():
+		return Choice{NFT, "as the engine's own rules"}
+	}
+	if _, err := exec.LookPath(netrules.IPv4.Command()); errors.Is(err, exec.ErrNotFound) {
+		return Choice{NFT, "no iptables program is installed"}
+	}
+	return Choice{IPTables, "its programs are installed"}
+}
+
+// Open finds what a way needs, once for all namespaces.
+func Open(ctx context.Context, kind Kind) (Rules, error) {
+	if Choose(kind).Kind == NFT {
+		rules, err := nft.New()
+		if err != nil {
+			return nil, err
+		}
+		return &byNetlink{rules: rules}, nil
+	}
+	rules, err := iptables.New(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return ByPrograms(rules), nil
+}
+
+func families() []netrules.Family { return []netrules.Family{netrules.IPv4, netrules.IPv6} }
+
+// Mixed says what is wrong where a host uses both of the kernel's packet filters, nil where it
+// does not. It carries a hint.
+func Mixed(r Rules) error {
+	if p, ok := r.(*byPrograms); ok {
+		return p.Choice().Mixed()
+	}
+	return nil
+}
