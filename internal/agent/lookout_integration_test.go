@@ -9,6 +9,8 @@ import (
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/netrules/filter"
+	"github.com/ambassadord/ambassadord/netrules/filter/filtertest"
 )
 
 func TestUntouched(t *testing.T) {
@@ -42,10 +44,10 @@ func TestUntouched(t *testing.T) {
 	if !at.untouched(h.ctx) {
 		t.Error("rules that were found in order, and let be, count as touched")
 	}
-	for _, program := range []string{"iptables", "ip6tables"} {
-		h.lab.Run(t, "", program, "-t", "nat", "-F", "AMBASSADORD")
+	for _, f := range families() {
+		filtertest.Flush(t, h.lab.NS(), f)
 		if at.untouched(h.ctx) {
-			t.Errorf("%s has emptied the chain, and the rules count as untouched", program)
+			t.Errorf("the chains of %s are emptied, and the rules count as untouched", f)
 		}
 		look(at)
 		if !at.untouched(h.ctx) {
@@ -53,13 +55,17 @@ func TestUntouched(t *testing.T) {
 		}
 	}
 
-	for _, harm := range []string{"delete table inet ambassadord", "flush ruleset"} {
+	harms, pins := []string{"delete table inet ambassadord", "flush ruleset"}, 1
+	if labKind == filter.NFT {
+		harms, pins = []string{"delete table ip ambassadord", "flush ruleset", "add table ip6 ambassadord { flags dormant; }"}, 0
+	}
+	for _, harm := range harms {
 		h.lab.Run(t, "", "nft", harm)
 		if at.untouched(h.ctx) {
 			t.Errorf("after %q the rules count as untouched", harm)
 		}
 		look(at)
-		if text := h.lab.Run(t, "", "nft", "--debug=netlink", "list", "ruleset"); strings.Count(text, "ct load state") != 1 || strings.Count(text, "jump AMBASSADORD") != 2 {
+		if text := h.lab.Run(t, "", "nft", "--debug=netlink", "list", "ruleset"); strings.Count(text, "ct load state") != pins || strings.Count(text, "jump AMBASSADORD") != 2 {
 			t.Errorf("after %q and a look there is:\n%s", harm, text)
 		}
 		if !at.untouched(h.ctx) {

@@ -27,7 +27,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
-	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/filter/filtertest"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/static"
@@ -48,13 +48,40 @@ type newcomerLab struct {
 	last    atomic.Pointer[proxy.Record]
 }
 
+// labKind is how the labs of a test have their rules set.
+var labKind = filter.IPTables
+
+// TestWithRulesByNetlink runs the tests of newcomers once more, with the other way to set rules.
+func TestWithRulesByNetlink(t *testing.T) {
+	labKind = filter.NFT
+	t.Cleanup(func() { labKind = filter.IPTables })
+	for name, test := range map[string]func(*testing.T){
+		"one that declares":              TestNewcomerOfOneThatDeclares,
+		"one that declares nothing":      TestNewcomerOfOneThatDeclaresNothing,
+		"claimed late":                   TestNewcomerThatIsClaimedLate,
+		"another owner":                  TestNewcomerOfAnotherOwner,
+		"one that dies":                  TestNewcomerThatDies,
+		"stop before the owner is known": TestStopBeforeTheOwnerIsKnown,
+		"outsiders":                      TestOutsidersOfAContainer,
+		"one family":                     TestNewcomerServesOneFamily,
+		"nothing":                        TestNewcomerServesNothing,
+		"before loopback":                TestNewcomerBeforeLoopback,
+		"before its declaration":         TestNewcomerBeforeItsDeclaration,
+		"slow to accept":                 TestNewcomerThatIsSlowToAccept,
+		"while the engine is away":       TestNewcomerWhileTheEngineIsAway,
+		"untouched":                      TestUntouched,
+	} {
+		t.Run(name, test)
+	}
+}
+
 func newNewcomerLab(t *testing.T) *newcomerLab {
 	t.Helper()
-	rules, err := iptables.New(t.Context())
+	rules, err := filter.Open(t.Context(), labKind)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &agent{cfg: config.Default(), log: slog.New(slog.DiscardHandler), server: &proxy.Server{}, balancer: balance.New(balance.Config{}), rules: filter.ByPrograms(rules)}
+	a := &agent{cfg: config.Default(), log: slog.New(slog.DiscardHandler), server: &proxy.Server{}, balancer: balance.New(balance.Config{}), rules: rules}
 	a.resolver = resolver.New(map[string]resolver.Source{resolver.SchemeStatic: static.Source{}}, resolver.Options{Log: a.log})
 	a.cfg.Policy.AllowLoopback = true // which is where the backend is
 	tuning, err := a.settings(a.cfg)
@@ -165,8 +192,8 @@ func (h *newcomerLab) appear() *newcomer {
 func (h *newcomerLab) prepared(port string) {
 	h.t.Helper()
 	h.eventually("the rules for port "+port+" are there", func() bool {
-		return strings.Contains(netlab.SaveWith(h.t, h.lab.NS(), "iptables-save"), "--dport "+port) &&
-			strings.Contains(netlab.SaveWith(h.t, h.lab.NS(), "ip6tables-save"), "--dport "+port)
+		return strings.Contains(filtertest.Save(h.t, h.lab.NS(), netrules.IPv4), "--dport "+port) &&
+			strings.Contains(filtertest.Save(h.t, h.lab.NS(), netrules.IPv6), "--dport "+port)
 	})
 }
 
@@ -178,7 +205,7 @@ func (h *newcomerLab) nobodys() *newcomer {
 }
 
 func (h *newcomerLab) rules() string {
-	return netlab.SaveWith(h.t, h.lab.NS(), "iptables-save") + netlab.SaveWith(h.t, h.lab.NS(), "ip6tables-save")
+	return filtertest.Save(h.t, h.lab.NS(), netrules.IPv4) + filtertest.Save(h.t, h.lab.NS(), netrules.IPv6)
 }
 
 func (h *newcomerLab) eventually(what string, condition func() bool) {
