@@ -148,6 +148,13 @@ func (p *byPrograms) Unhook(ctx context.Context, ns *netns.Namespace) error {
 		if _, err := p.Rules.Unhook(ctx, ns, f); !errors.Is(err, netrules.ErrUnsupported) {
 			errs = append(errs, err)
 		}
+		if elsewhere, err := p.Rules.Elsewhere(ns, f); err != nil || len(elsewhere) == 0 {
+			continue // what is wrong has been said
+		}
+		if beside := p.beside(); beside != nil {
+			_, err := beside.Unhook(ctx, ns, f)
+			errs = append(errs, err)
+		}
 	}
 	if err := own.Unhook(ctx, ns); !errors.Is(err, netrules.ErrUnsupported) {
 		errs = append(errs, err)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -25,9 +26,9 @@ const (
 	// container's own declarations, at most 1,024 for each family, are not.
 	manyRules = 10_000
 	manyBytes = 16 << 20
-	// maxChains is how many chains that begin with our name are read: there is one, or an old
-	// one beside it.
-	maxChains = 8
+	// maxChains is how many chains are read: there is one of ours, or an old one beside it, and
+	// those at the hooks.
+	maxChains = 12
 )
 
 // priority is that of our chains at a hook: where destinations are translated
@@ -124,17 +125,22 @@ func read(f netrules.Family) (*table, error) {
 }
 
 // chainNames are the chains to look for: those that we make, and what begins with our name
-// among those that have a rule.
+// among those that have a rule, or are led to by one.
 func chainNames(rules map[string][]rule) []string {
-	names := []string{"OUTPUT", "PREROUTING", netrules.ChainPrefix, netrules.HostChain}
-	var more []string
-	for name := range rules {
-		if strings.HasPrefix(name, netrules.ChainPrefix) && !slices.Contains(names, name) {
-			more = append(more, name)
+	more := map[string]bool{}
+	for name, of := range rules {
+		more[name] = true
+		for _, r := range of {
+			more[netrules.Target(r.args)] = true
 		}
 	}
-	slices.Sort(more)
-	return append(names, more[:min(len(more), maxChains)]...)
+	names := []string{"OUTPUT", "PREROUTING", netrules.ChainPrefix, netrules.HostChain}
+	for _, name := range slices.Sorted(maps.Keys(more)) {
+		if strings.HasPrefix(name, netrules.ChainPrefix) && !slices.Contains(names, name) && len(names) < maxChains {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // presence is how a chain was found.
