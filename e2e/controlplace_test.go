@@ -23,6 +23,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockertest"
 	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter/filtertest"
 )
 
 // oldNames are the abstract names of older versions, and one that only contains such a name.
@@ -250,7 +251,7 @@ func TestRulesOfOthersStay(t *testing.T) {
 	// The namespace needs a process that All finds it by: the daemon is one.
 	lab := netlab.New(t)
 	startIn(t, lab.NS(), nil, nil, "run", "--mode", "link", "--trust-source-addresses", "--run-dir", filepath.Join(t.TempDir(), "run"))
-	rules := func() string { return netlab.Save(t, lab.NS(), netrules.IPv4) }
+	rules := func() string { return filtertest.Save(t, lab.NS(), netrules.IPv4) }
 	if !strings.Contains(rules(), ":AMBASSADORD") {
 		t.Fatalf("the other daemon has no chain:\n%s", rules())
 	}

@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/dockertest"
-	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter/filtertest"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -40,7 +40,7 @@ func hostState(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
 	for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
-		b.WriteString(withoutContainers(netlab.Save(t, hostNamespace(t), f)))
+		b.WriteString(withoutContainers(filtertest.Save(t, hostNamespace(t), f)))
 	}
 	for _, command := range [][]string{{"ip", "addr", "show", "lo"}, {"nft", "list", "tables", "bridge"}} {
 		out, err := exec.Command(command[0], command[1:]...).CombinedOutput()
@@ -107,9 +107,7 @@ func TestHost(t *testing.T) {
 		t.Error("the host itself was connected")
 	}
 	// Without the rules nobody is served, and they come back.
-	if out, err := exec.Command("iptables", "-t", "nat", "-F", netrules.HostChain).CombinedOutput(); err != nil {
-		t.Fatalf("flush: %v: %s", err, out)
-	}
+	filtertest.FlushChain(t, hostNamespace(t), netrules.IPv4, netrules.HostChain)
 	d.wait("repaired", 20*time.Second, func(l line) bool { return l.str("msg") == "repaired the rules of mode host" })
 	setAndGet(t, bridge.id, hostAddr4, "6379", server.addr.Port())
 

@@ -9,7 +9,8 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/dockertest"
-	"github.com/ambassadord/ambassadord/internal/netlab"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter/filtertest"
 )
 
 // joiners start containers that join another's network namespace and whose first act is to
@@ -102,7 +103,7 @@ func TestFirstInstructionOfAJoiner(t *testing.T) {
 	j.t = t
 	// What no joiner declares any more is the owner's again.
 	poll(t, 10*time.Second, "the owner is as it was", func() error {
-		if rules := netlab.SaveWith(t, containerNamespace(t, owner), "iptables-save"); strings.Contains(rules, "-j AMBASSADORD") {
+		if rules := filtertest.Save(t, containerNamespace(t, owner), netrules.IPv4); strings.Contains(rules, "-j AMBASSADORD") {
 			return fmt.Errorf("the rules are\n%s", rules)
 		}
 		return nil
@@ -171,7 +172,7 @@ func TestPortOfAJoinerThatDoesNotRun(t *testing.T) {
 	// And are gone with it.
 	dockertest.Docker(t, "rm", "-f", joiner)
 	poll(t, 10*time.Second, "its ports are gone", func() error {
-		if rules := netlab.SaveWith(t, containerNamespace(t, owner), "iptables-save"); strings.Contains(rules, "-j AMBASSADORD") {
+		if rules := filtertest.Save(t, containerNamespace(t, owner), netrules.IPv4); strings.Contains(rules, "-j AMBASSADORD") {
 			return fmt.Errorf("the rules are\n%s", rules)
 		}
 		return nil
@@ -253,8 +254,8 @@ func TestJoinersThatAreLeftBehind(t *testing.T) {
 	// In none of these namespaces is anything left at the end.
 	j.daemon.stop()
 	for _, name := range []string{first, second, third, quiet} {
-		for _, program := range []string{"iptables-save", "ip6tables-save"} {
-			if rules := netlab.SaveWith(t, containerNamespace(t, name), program); strings.Contains(rules, "AMBASSADORD") {
+		for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
+			if rules := filtertest.Save(t, containerNamespace(t, name), f); strings.Contains(rules, "AMBASSADORD") {
 				t.Errorf("left behind of %s:\n%s", name, rules)
 			}
 		}

@@ -25,6 +25,8 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/consultest"
 	"github.com/ambassadord/ambassadord/internal/dockertest"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter/filtertest"
 )
 
 const engineSocket = "-v=/var/run/docker.sock:/var/run/docker.sock"
@@ -80,14 +82,10 @@ func (c *contained) pid() int {
 	return pid
 }
 
-// rules is the nat table of the daemon's network namespace.
+// rules are those of IPv4 in the daemon's network namespace.
 func (c *contained) rules() string {
 	c.t.Helper()
-	out, err := exec.Command("nsenter", "-t", strconv.Itoa(c.pid()), "-n", "iptables-save", "-t", "nat").CombinedOutput()
-	if err != nil {
-		c.t.Fatalf("iptables-save: %v: %s", err, out)
-	}
-	return string(out)
+	return filtertest.Save(c.t, openNamespace(c.t, fmt.Sprintf("/proc/%d/ns/net", c.pid())), netrules.IPv4)
 }
 
 // dialOnce makes one connection from a container and returns how it ended.

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockertest"
 	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter/filtertest"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 )
 
@@ -49,16 +49,7 @@ func TestRepair(t *testing.T) {
 			// it is the first look that mends them.
 			poll(t, 10*time.Second, "a new connection", func() error { return connects(c) })
 			flushed := time.Now()
-			err := c.ns.Do(func() error {
-				out, err := exec.CommandContext(t.Context(), "iptables", "-t", "nat", "-F").CombinedOutput()
-				if err != nil {
-					return fmt.Errorf("iptables: %w: %s", err, out)
-				}
-				return nil
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			filtertest.Flush(t, c.ns, netrules.IPv4)
 			if err := pingPong(live); err != nil {
 				t.Errorf("the live connection right after the flush: %v", err)
 			}
@@ -91,7 +82,8 @@ func TestTwoFlushes(t *testing.T) {
 		interval = "1h"
 	}
 	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
-	d := start(t, "run", "--mode", "redirect", "--repair-interval", interval)
+	// What keeps them tracked is needed with iptables alone.
+	d := start(t, "run", "--mode", "redirect", "--rules", "iptables", "--repair-interval", interval)
 	c := declaring(t, map[int]string{6379: backend})
 	d.attached(c.name)
 	for range 2 {
@@ -126,16 +118,7 @@ func connects(c client) error {
 
 func natRules(t *testing.T, c client) string {
 	t.Helper()
-	var text string
-	err := c.ns.Do(func() error {
-		out, err := exec.CommandContext(t.Context(), "iptables", "-t", "nat", "-S").Output()
-		text = string(out)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
+	return filtertest.Save(t, c.ns, netrules.IPv4)
 }
 
 // TestListenMode serves without a single rule, and leaves alone the port that the
@@ -210,15 +193,15 @@ func TestHostRepairedOnEvents(t *testing.T) {
 		return pingPong(conn)
 	}
 	poll(t, 10*time.Second, "a new connection", serves)
-	for _, harm := range []string{
-		"iptables -t nat -F " + netrules.HostChain,
-		"iptables -t nat -D PREROUTING -m comment --comment ambassadord -j " + netrules.HostChain,
-		"ip addr del " + hostAddr4 + "/32 dev lo",
+	host := hostNamespace(t)
+	for harm, do := range map[string]func(){
+		"the chain is emptied": func() { filtertest.FlushChain(t, host, netrules.IPv4, netrules.HostChain) },
+		"the jump is deleted":  func() { filtertest.Unhook(t, host, netrules.IPv4, "PREROUTING", netrules.HostChain) },
+		"the address is deleted": func() {
+			netlab.RunIn(t, host, "ip", "addr", "del", hostAddr4+"/32", "dev", "lo")
+		},
 	} {
-		fields := strings.Fields(harm)
-		if out, err := exec.Command(fields[0], fields[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v: %s", harm, err, out)
-		}
+		do()
 		harmed := time.Now()
 		poll(t, 10*time.Second, "a new connection", serves)
 		if took := time.Since(harmed); took > repaired {

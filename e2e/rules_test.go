@@ -18,8 +18,8 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/dockertest"
-	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter/filtertest"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -58,7 +58,7 @@ func savedRules(t *testing.T, all []client) string {
 	var b strings.Builder
 	save := func(where string, ns *netns.Namespace) {
 		for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
-			fmt.Fprintf(&b, "%s, %s:\n%s", where, f, netlab.Save(t, ns, f))
+			fmt.Fprintf(&b, "%s, %s:\n%s", where, f, filtertest.Save(t, ns, f))
 		}
 	}
 	save("host", hostNamespace(t))
@@ -78,7 +78,7 @@ func wantRules(t *testing.T, all []client) {
 			if has {
 				want = 1
 			}
-			text := netlab.Save(t, c.ns, f)
+			text := filtertest.Save(t, c.ns, f)
 			if n := len(jump.FindAllString(text, -1)); n != want {
 				t.Errorf("%s, %s: %d jumps, want %d:\n%s", c.name, f, n, want, text)
 			}
@@ -88,7 +88,7 @@ func wantRules(t *testing.T, all []client) {
 		}
 	}
 	for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
-		if text := netlab.Save(t, hostNamespace(t), f); strings.Contains(text, netrules.ChainPrefix) {
+		if text := filtertest.Save(t, hostNamespace(t), f); strings.Contains(text, netrules.ChainPrefix) {
 			t.Errorf("the host has rules of ours, want none:\n%s", text)
 		}
 	}

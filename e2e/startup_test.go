@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/dockertest"
-	"github.com/ambassadord/ambassadord/internal/netlab"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter/filtertest"
 )
 
 // startup starts containers whose first act is to dial localhost, and which do not
@@ -114,9 +115,9 @@ func TestFirstInstruction(t *testing.T) {
 	id := dockertest.Run(t, dockertest.Image(t))
 	ns := containerNamespace(t, id)
 	poll(t, 20*time.Second, "a container that declares nothing is as it was", func() error {
-		for _, program := range []string{"iptables-save", "ip6tables-save"} {
-			if rules := netlab.SaveWith(t, ns, program); rules != "" {
-				return fmt.Errorf("%s says:\n%s", program, rules)
+		for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
+			if rules := filtertest.Save(t, ns, f); rules != "" {
+				return fmt.Errorf("%s:\n%s", f, rules)
 			}
 		}
 		return nil

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/dockertest"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/nft"
 )
 
 // launchPlain starts the daemon as it is shipped and does not wait for it to serve.
@@ -319,7 +322,18 @@ func wantChains(c client, inside, host int) error { return wantLines(c, ":AMBASS
 func wantLines(c client, text string, inside, host int) error {
 	count := func() (int, error) {
 		out, err := exec.Command("iptables-save", "-t", "nat").Output()
-		return strings.Count(string(out), text), err
+		if err != nil {
+			return 0, err
+		}
+		own, err := new(nft.Rules).Read(context.Background(), nil, netrules.IPv4)
+		lines := string(out)
+		for _, chain := range own.Chains {
+			lines += ":" + chain.Name + "\n"
+			for _, args := range chain.Rules {
+				lines += netrules.RuleText(chain.Name, args) + "\n"
+			}
+		}
+		return strings.Count(lines, text), err
 	}
 	here, err := count()
 	if err != nil {

@@ -47,7 +47,7 @@ func TestTableThatCannotBeListed(t *testing.T) {
 		}
 	}
 
-	d := startPlain(t, "run", "--mode", "redirect", "--repair-interval", repairInterval.String())
+	d := startPlain(t, "run", "--mode", "redirect", "--rules", "iptables", "--repair-interval", repairInterval.String())
 	d.attached(c.name)
 	poll(t, 10*time.Second, "a connection", served)
 	netlab.RunIn(t, c.ns, "nft", "add", "rule", "ip", "nat", "OUTPUT", "tcp", "dport", "9999", "redirect", "to", ":1")

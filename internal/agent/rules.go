@@ -87,13 +87,18 @@ func everywhere(ctx context.Context, log *slog.Logger, do func(filter.Rules, *ne
 	if err != nil {
 		return err
 	}
+	return everyNamespace(ctx, log, func(ns *netns.Namespace) error { return do(rules, ns) })
+}
+
+// everyNamespace is everywhere without rules.
+func everyNamespace(ctx context.Context, log *slog.Logger, do func(*netns.Namespace) error) error {
 	namespaces, err := netns.All(ctx)
 	if err != nil {
 		log.Warn("some network namespaces were not looked into", "error", err)
 	}
 	var errs []error
 	for _, ns := range namespaces {
-		errs = append(errs, do(rules, ns))
+		errs = append(errs, do(ns))
 		ns.Close()
 	}
 	return errors.Join(errs...)

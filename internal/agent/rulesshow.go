@@ -45,51 +45,83 @@ type Orphan struct {
 	Reason string
 }
 
-// ShowRules reports every rule of ours in every network namespace of this host,
-// jumps first, and the chains that a dead daemon left. It goes on after an error
-// and returns them all; namespaces that cannot be looked into are logged.
+// ShowRules reports every rule of ours in every network namespace of this host, by whichever
+// way it got there, jumps first, and the chains that a dead daemon left. It goes on after an
+// error and returns them all; namespaces that cannot be looked into are logged.
 func ShowRules(ctx context.Context, log *slog.Logger, report func(Shown)) error {
-	return everywhere(ctx, log, func(rules filter.Rules, ns *netns.Namespace) error {
+	ways, err := filter.All(ctx)
+	if err != nil {
+		return err
+	}
+	return everyNamespace(ctx, log, func(ns *netns.Namespace) error {
 		leases, err := ns.Leases()
 		errs := []error{err}
 		for _, f := range families() {
-			shown, err := showRulesIn(ctx, rules, ns, f)
-			if err != nil && !errors.Is(err, netrules.ErrUnsupported) {
+			all, err := showRulesIn(ctx, ways, ns, f)
+			if err != nil {
 				errs = append(errs, fmt.Errorf("%s, %s: %w", ns.Path(), f, err))
 			}
-			showLeases(&shown, leases)
-			if len(shown.Rules) > 0 || len(shown.Orphans) > 0 {
-				report(shown)
+			for i := range all {
+				if i == 0 {
+					showLeases(&all[i], leases, all)
+				}
+				if len(all[i].Rules) > 0 || len(all[i].Orphans) > 0 {
+					report(all[i])
+				}
 			}
 		}
 		return errors.Join(append(errs, showGuards(ns, report))...)
 	})
 }
 
-func showRulesIn(ctx context.Context, rules filter.Rules, ns *netns.Namespace, f netrules.Family) (Shown, error) {
-	shown := Shown{Namespace: ns.Path(), Family: f, Variant: rules.Variant()}
-	elsewhere, err := rules.Elsewhere(ns, f)
+// showRulesIn is what each way has in ns; what none can read are orphans of the first, which is
+// this host's.
+func showRulesIn(ctx context.Context, ways []filter.Rules, ns *netns.Namespace, f netrules.Family) ([]Shown, error) {
+	unread, err := ways[0].Elsewhere(ns, f)
+	if err != nil && !errors.Is(err, netrules.ErrUnsupported) { // by another way there may be some
+		return nil, err
+	}
+	all := make([]Shown, len(ways))
+	for i, way := range ways {
+		all[i] = Shown{Namespace: ns.Path(), Family: f, Variant: way.Variant()}
+		here, err := way.Chains(ns, f)
+		if err != nil || len(here) == 0 {
+			if i == 0 && err != nil && !errors.Is(err, netrules.ErrUnsupported) {
+				return all, err
+			}
+			continue // most namespaces of a host: no process was needed to know
+		}
+		if err := showWay(ctx, way, ns, &all[i]); err != nil {
+			return all, err
+		}
+		if i > 0 {
+			for _, name := range here {
+				if at := slices.Index(unread, name); at >= 0 {
+					unread = slices.Delete(unread, at, at+1)
+				}
+			}
+		}
+	}
+	for _, name := range unread {
+		all[0].Orphans = append(all[0].Orphans, Orphan{Chain: name,
+			Reason: fmt.Sprintf("it is in another packet filter, or table; this host uses %s", all[0].Variant)})
+	}
+	return all, nil
+}
+
+// showWay adds what one way has.
+func showWay(ctx context.Context, way filter.Rules, ns *netns.Namespace, shown *Shown) error {
+	state, err := way.ReadCounters(ctx, ns, shown.Family)
 	if err != nil {
-		return shown, err
-	}
-	for _, name := range elsewhere {
-		shown.Orphans = append(shown.Orphans, Orphan{Chain: name,
-			Reason: fmt.Sprintf("it is in another packet filter, or table; this host uses %s", shown.Variant)})
-	}
-	if here, err := rules.Chains(ns, f); err != nil || len(here) == 0 {
-		return shown, err // most namespaces of a host: no process was needed to know
-	}
-	state, err := rules.ReadCounters(ctx, ns, f)
-	if err != nil {
-		return shown, err
+		return err
 	}
 	listening, err := ns.ListeningPorts()
 	if err != nil {
-		return shown, err
+		return err
 	}
 	shown.Rules, shown.Unlisted = explainRules(state), state.Unlisted
 	shown.Orphans = append(shown.Orphans, orphans(state, listening)...)
-	return shown, nil
+	return nil
 }
 
 // explainRules lists the rules of ours in state: to each chain the jumps, then

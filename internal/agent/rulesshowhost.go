@@ -10,9 +10,12 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
-// showLeases adds the addresses of mode host to what is shown of their family.
-func showLeases(shown *Shown, leases []netip.Addr) {
-	served := slices.ContainsFunc(shown.Rules, func(r ShownRule) bool { return r.Chain == netrules.HostChain })
+// showLeases adds the addresses of mode host to what is shown first of their family, which is
+// all.
+func showLeases(shown *Shown, leases []netip.Addr, all []Shown) {
+	served := slices.ContainsFunc(all, func(s Shown) bool {
+		return slices.ContainsFunc(s.Rules, func(r ShownRule) bool { return r.Chain == netrules.HostChain })
+	})
 	for _, addr := range leases {
 		if familyOf(addr) != shown.Family {
 			continue

@@ -142,6 +142,23 @@ func Open(ctx context.Context, kind Kind) (Rules, error) {
 	return ByPrograms(rules), nil
 }
 
+// All are the ways that this host has, the one that Auto takes first.
+func All(ctx context.Context) ([]Rules, error) {
+	kinds := []Kind{IPTables, NFT}
+	if Choose(Auto).Kind == NFT {
+		kinds = []Kind{NFT, IPTables}
+	}
+	first, err := Open(ctx, kinds[0])
+	if err != nil {
+		return nil, err
+	}
+	ways := []Rules{first}
+	if second, err := Open(ctx, kinds[1]); err == nil { // else nobody has set any by that
+		ways = append(ways, second)
+	}
+	return ways, nil
+}
+
 func families() []netrules.Family { return []netrules.Family{netrules.IPv4, netrules.IPv6} }
 
 // Mixed says what is wrong where a host uses both of the kernel's packet filters, nil where it

@@ -4,6 +4,7 @@ package filter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -286,7 +287,7 @@ func TestChangingOverWithoutPrograms(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := rules.ReadElsewhere(s.ctx, s.NS(), netrules.IPv4); err != ErrUnread {
+				if _, err := rules.ReadElsewhere(s.ctx, s.NS(), netrules.IPv4); !errors.Is(err, ErrUnread) {
 					t.Errorf("read without programs: %v", err)
 				}
 				_, err = rules.Apply(s.ctx, s.NS(), redirect(6379)...)

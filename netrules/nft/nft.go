@@ -67,8 +67,8 @@ func (r *Rules) Apply(ctx context.Context, ns *netns.Namespace, chains ...netrul
 	var changes []netrules.Change
 	err := ns.Do(func() (err error) {
 		for range tries {
-			if err = ctx.Err(); err != nil {
-				return err
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
 			// Between a look and the change somebody may have flushed what was seen.
 			if changes, err = apply(chains); !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {

@@ -42,6 +42,33 @@ func Flush(t testing.TB, ns *netns.Namespace, f netrules.Family) {
 	t.Helper()
 	netlab.RunIn(t, ns, f.Command(), "-t", "nat", "-F")
 	if Own(t, ns, f) != "" {
-		netlab.RunIn(t, ns, "nft", "flush", "table", map[netrules.Family]string{netrules.IPv4: "ip", netrules.IPv6: "ip6"}[f], nft.Table)
+		netlab.RunIn(t, ns, "nft", "flush", "table", family(f), nft.Table)
 	}
+}
+
+// FlushChain empties a chain of ours, whichever way it got there.
+func FlushChain(t testing.TB, ns *netns.Namespace, f netrules.Family, chain string) {
+	t.Helper()
+	if Own(t, ns, f) != "" {
+		netlab.RunIn(t, ns, "nft", "flush", "chain", family(f), nft.Table, chain)
+		return
+	}
+	netlab.RunIn(t, ns, f.Command(), "-t", "nat", "-F", chain)
+}
+
+// Unhook deletes the jump from hook to a chain of ours, whichever way it got there.
+func Unhook(t testing.TB, ns *netns.Namespace, f netrules.Family, hook, chain string) {
+	t.Helper()
+	if Own(t, ns, f) != "" {
+		netlab.RunIn(t, ns, "nft", "flush", "chain", family(f), nft.Table, hook)
+		return
+	}
+	netlab.RunIn(t, ns, f.Command(), "-t", "nat", "-D", hook, "-m", "comment", "--comment", netrules.JumpComment, "-j", chain)
+}
+
+func family(f netrules.Family) string {
+	if f == netrules.IPv6 {
+		return "ip6"
+	}
+	return "ip"
 }
