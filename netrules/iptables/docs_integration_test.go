@@ -13,6 +13,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/guard"
+	"github.com/ambassadord/ambassadord/netrules/nft"
 )
 
 const docsHead = `# The rules
@@ -22,6 +23,9 @@ plan that the daemon applies and from a live run of it, by
 ` + "`go test -tags integration ./netrules/iptables -run TestDocs -update`" + `; the same test
 fails when the page and the program differ.
 
+- There are two ways to set them (` + "`--rules`" + `): by iptables, as this page has it first, and by
+  netlink alone, [without iptables](#without-iptables). A host has one of them; what an
+  earlier daemon has set by the other goes with the first apply.
 - These rules are in chains whose names start with AMBASSADORD, in the table nat;
   every one says in a comment whose it is. In a chain of the kernel's own there is
   one rule of ours, the jump.
@@ -91,6 +95,7 @@ func TestDocs(t *testing.T) {
 		docsPlan(&b, "IPv4", mode.where, mode.chain)
 		docsPlan(&b, "IPv6", "", six[i].chain)
 	}
+	b.WriteString(docsNetlink(t, four[0].chain))
 	b.WriteString(docsGuard(t))
 	b.WriteString(`
 ## Live
@@ -107,6 +112,47 @@ the packets that each has matched, which are the first of every connection:
 	}
 	b.WriteString(live[NFT])
 	sameAsFile(t, "../../docs/rules.md", b.String())
+}
+
+// docsNetlink applies a chain by netlink and describes what is there then.
+func docsNetlink(t *testing.T, chain netrules.Chain) string {
+	t.Helper()
+	lab := netlab.New(t)
+	var rules nft.Rules
+	if _, err := rules.Apply(t.Context(), lab.NS(), chain); err != nil {
+		t.Fatal(err)
+	}
+	state, err := rules.Read(t.Context(), lab.NS(), chain.Family)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines strings.Builder
+	for _, name := range []string{chain.Hook, chain.Name} {
+		there, _ := state.Chain(name)
+		for _, args := range there.Rules {
+			lines.WriteString(state.RuleText(name, args) + "\n")
+		}
+	}
+	return `
+## Without iptables
+
+Where the engine sets its own rules by nftables, where no iptables program is installed, or
+with ` + "`--rules nft`" + `, the same chains are set by netlink, with no program at all:
+
+- They are in tables of our own, ` + "`ip ambassadord` and `ip6 ambassadord`" + `, and nothing of ours in any
+  other but the guard's and that of ` + "`refuse=early`" + `. Each has the chain at the hook, at the
+  priority of iptables' nat table, and in it the jump alone.
+- Both families are one transaction: whenever it is interrupted, all of it is there or none.
+- What somebody has made of these tables, another hook, another rule, a dormant table, is set
+  right again; they are removed whole. They stay when the daemon is killed, for the
+  connections that are translated by them, and ` + "`rules remove`" + ` removes them.
+- Comments are cut after 128 bytes, so that what ` + "`nft list ruleset`" + ` prints can be loaded again.
+- What iptables has of ours in nf_tables is removed by netlink as well. What is in the legacy
+  filter takes its programs.
+
+Mode redirect, IPv4, as ` + "`rules show`" + ` prints it, which are commands of nft:
+
+` + "```\n" + lines.String() + "```\n"
 }
 
 // docsGuard installs a guard and describes what is there then.
