@@ -50,7 +50,7 @@ func TestRulesShow(t *testing.T) {
 	if found := show(t, all); len(found) > 0 {
 		t.Errorf("before any daemon: %v", found)
 	}
-	d := start(t, "run")
+	d := start(t, "run", "--rules", "iptables")
 	attachedTo(d, all)
 	wantServed(t, all) // one connection for each loopback
 
@@ -140,8 +140,8 @@ func TestRulesApply(t *testing.T) {
 		return added, dropped
 	}
 
-	plan := []string{"rules", "plan", "--listen-port", "15001"}
-	apply := []string{"rules", "apply", "--listen-port", "15001"}
+	plan := []string{"rules", "plan", "--rules", "iptables", "--listen-port", "15001"}
+	apply := []string{"rules", "apply", "--rules", "iptables", "--listen-port", "15001"}
 	planned, _ := changes(plan...)
 	if planned == 0 {
 		t.Error("nothing is planned")
@@ -158,7 +158,7 @@ func TestRulesApply(t *testing.T) {
 		}
 	}
 	// Another port: one rule for each family goes, one comes.
-	if added, dropped := changes("rules", "plan", "--listen-port", "15002"); added != 6 || dropped != 6 {
+	if added, dropped := changes("rules", "plan", "--rules", "iptables", "--listen-port", "15002"); added != 6 || dropped != 6 {
 		t.Errorf("the plan for another port adds %d lines and drops %d, want 6 and 6", added, dropped)
 	}
 	if status, _, stderr := ambassadord(t, "rules", "remove"); status != 0 {
@@ -166,13 +166,13 @@ func TestRulesApply(t *testing.T) {
 	}
 	wantRestored(t, before, all)
 
-	d := start(t, "run")
+	d := start(t, "run", "--rules", "iptables")
 	attachedTo(d, all)
 	status, _, stderr := ambassadord(t, apply...)
 	if status != 1 || !strings.Contains(stderr, "another ambassadord serves this host already") {
 		t.Errorf("apply beside a daemon: exit %d, %s", status, stderr)
 	}
-	if status, _, stderr := ambassadord(t, "rules", "plan", "--mode", "link"); status != 1 || !strings.Contains(stderr, "is a host's") {
+	if status, _, stderr := ambassadord(t, "rules", "plan", "--rules", "iptables", "--mode", "link"); status != 1 || !strings.Contains(stderr, "is a host's") {
 		t.Errorf("mode link on a host: exit %d, %s", status, stderr)
 	}
 }
@@ -196,14 +196,14 @@ func TestRulesApplyLink(t *testing.T) {
 		return out
 	}
 	const rule = "-A AMBASSADORD ! -i lo -p tcp -m addrtype --dst-type LOCAL -m tcp ! --dport 15001 --tcp-flags FIN,SYN,RST,ACK SYN"
-	if out := command("rules", "plan", "--mode", "link", "--listen-port", "15001"); !strings.Contains(out, "\n+ "+rule) {
+	if out := command("rules", "plan", "--rules", "iptables", "--mode", "link", "--listen-port", "15001"); !strings.Contains(out, "\n+ "+rule) {
 		t.Errorf("the plan:\n%s", out)
 	}
 	wantRestored(t, before, []client{c})
-	if out := command("rules", "apply", "--mode", "link", "--listen-port", "15001"); !strings.Contains(out, "\n+ "+rule) {
+	if out := command("rules", "apply", "--rules", "iptables", "--mode", "link", "--listen-port", "15001"); !strings.Contains(out, "\n+ "+rule) {
 		t.Errorf("applied:\n%s", out)
 	}
-	if out := command("rules", "apply", "--mode", "link", "--listen-port", "15001"); !strings.Contains(out, "\n  "+rule) || strings.Contains(out, "\n+ ") {
+	if out := command("rules", "apply", "--rules", "iptables", "--mode", "link", "--listen-port", "15001"); !strings.Contains(out, "\n  "+rule) || strings.Contains(out, "\n+ ") {
 		t.Errorf("applied twice:\n%s", out)
 	}
 	if status, _, stderr := ambassadord(t, "rules", "remove"); status != 0 {

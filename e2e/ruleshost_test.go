@@ -21,7 +21,7 @@ func TestRulesHost(t *testing.T) {
 	before := hostState(t)
 	plan := func() string {
 		t.Helper()
-		status, stdout, stderr := ambassadord(t, "rules", "plan", "--mode", "host")
+		status, stdout, stderr := ambassadord(t, "rules", "plan", "--rules", "iptables", "--mode", "host")
 		if status != 0 {
 			t.Fatalf("rules plan: exit %d, %s", status, stderr)
 		}
@@ -43,7 +43,7 @@ func TestRulesHost(t *testing.T) {
 	}
 	wantHostState(t, before)
 
-	d, _ := startHost(t)
+	d, _ := startHost(t, "--rules", "iptables")
 	conn := dialIn(t, c.ns, hostAddr4+":6379")
 	if err := pingPong(conn); err != nil {
 		t.Fatal(err)
@@ -108,7 +108,7 @@ func TestRulesApplyHost(t *testing.T) {
 	c := declaring(t, map[int]string{6379: "127.0.0.1:1"}) // nobody of ours forwards to it
 	before := hostState(t)
 	const addr = "169.254.77.99"
-	apply := []string{"rules", "apply", "--mode", "host", "--listen-port", "15001", "--host-addr", addr}
+	apply := []string{"rules", "apply", "--rules", "iptables", "--mode", "host", "--listen-port", "15001", "--host-addr", addr}
 	trust := append(apply, "--trust-source-addresses")
 	for _, refused := range []struct {
 		args []string

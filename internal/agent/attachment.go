@@ -286,6 +286,11 @@ func (at *attachment) applyRules(ctx context.Context, served []netrules.Family, 
 		at.verified = verified{}
 		return at.agent.rules.Unhook(ctx, at.ns)
 	}
+	if at.unpin == nil {
+		unpin, err := at.agent.rules.Pin(at.ns)
+		at.tellUnpinned(err)
+		at.unpin = unpin
+	}
 	chains := redirectChains(served, at.listen, ports)
 	now := verified{chains: chainsText(chains)}
 	var err error

@@ -28,6 +28,7 @@ type presence struct {
 	ns        *netns.Namespace // nil while we hold none
 	listen    uint16           // the port of the sockets, 0 before the first
 	listening map[netrules.Family]context.CancelFunc
+	unpin     func() // see filter.Rules.Pin; nil while nothing is pinned
 }
 
 func newPresence(a *agent) presence {
@@ -128,6 +129,10 @@ func (p *presence) stopListening() {
 
 // close lets go of the namespace.
 func (p *presence) close() {
+	if p.unpin != nil {
+		p.unpin()
+		p.unpin = nil
+	}
 	p.ns.Close()
 	p.ns = nil
 }

@@ -66,6 +66,11 @@ type Changer interface {
 	// Early redirects in a new namespace what Apply takes too long for, until caughtUp is
 	// called. Where Apply is a message itself, it does nothing.
 	Early(ns *netns.Namespace, families []netrules.Family, listen uint16, ports []netrules.Port) (caughtUp func(), err error)
+	// Pin has connections that came by our rules go on when somebody flushes these, until unpin
+	// is called, which lets go of the namespace. Where Apply sees to that, it does nothing, and
+	// neither where the kernel has no means for it. It is nil while another daemon has pinned
+	// them: when that lets go, it shows as a change.
+	Pin(ns *netns.Namespace) (unpin func(), err error)
 	// Apply makes a namespace hold chains, at most one of each family, with their jumps. All
 	// changes of a family are made at once or, on an error, none.
 	Apply(ctx context.Context, ns *netns.Namespace, chains ...netrules.Chain) (Applied, error)

@@ -338,6 +338,23 @@ func TestFlushed(t *testing.T) {
 					t.Error("nothing was to be repaired after a flush of the whole rule set")
 				}
 			}
+			if name == "netlink" {
+				unpin, err := rules.Pin(s.NS())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer unpin()
+				live = s.dial(t, 6379)
+				for _, harm := range []string{"flush table ip ambassadord", "flush ruleset"} {
+					s.Run(t, "", "nft", harm)
+					s.refused(t, harm, 7000)
+					echo(t, "pinned, after "+harm, live)
+					s.apply(t, rules, redirect(6379)...)
+					echo(t, "pinned, after "+harm+" and a repair", slices.Concat(live, s.dial(t, 6379)))
+				}
+				s.Run(t, "", "nft", "flush", "ruleset")
+				s.apply(t, rules, redirect(6379)...)
+			}
 			// What is sent meanwhile is translated by nobody, so there is no saying of live ones.
 			echo(t, "after a flush of the whole rule set, and a repair", s.dial(t, 6379))
 			if text := filtertest.Save(t, s.NS(), netrules.IPv4); !strings.Contains(name, "legacy") && strings.Count(text, "-j AMBASSADORD") != 1 {

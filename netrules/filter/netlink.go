@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -90,6 +92,20 @@ func (n *byNetlink) ReadElsewhere(ctx context.Context, ns *netns.Namespace, f ne
 // Early is part of Changer: Apply is as early as can be.
 func (*byNetlink) Early(*netns.Namespace, []netrules.Family, uint16, []netrules.Port) (func(), error) {
 	return func() {}, nil
+}
+
+// Pin is part of Changer.
+func (*byNetlink) Pin(ns *netns.Namespace) (func(), error) {
+	table, err := nft.Pin(ns)
+	switch {
+	case errors.Is(err, netrules.ErrUnsupported):
+		return func() {}, nil
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EEXIST): // the daemon's whose place we are taking
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return func() { _ = table.Close() }, nil // its socket, and the table goes with that
 }
 
 // Apply is part of Changer.

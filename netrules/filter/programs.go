@@ -100,6 +100,9 @@ func (p *byPrograms) Early(ns *netns.Namespace, families []netrules.Family, list
 	return func() { _ = table.Close() }, nil // its socket, and the table goes with that
 }
 
+// Pin is part of Changer. The track pin of Apply stays when we do not.
+func (*byPrograms) Pin(*netns.Namespace) (func(), error) { return func() {}, nil }
+
 // Apply is part of Changer. The families are worked on at the same time: in a new namespace a
 // container is about to start.
 func (p *byPrograms) Apply(ctx context.Context, ns *netns.Namespace, chains ...netrules.Chain) (Applied, error) {

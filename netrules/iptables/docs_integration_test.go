@@ -140,12 +140,15 @@ Where the engine sets its own rules by nftables, where no iptables program is in
 with ` + "`--rules nft`" + `, the same chains are set by netlink, with no program at all:
 
 - They are in tables of our own, ` + "`ip ambassadord` and `ip6 ambassadord`" + `, and nothing of ours in any
-  other but the guard's and that of ` + "`refuse=early`" + `. Each has the chain at the hook, at the
+  other but these, the guard's and that of ` + "`refuse=early`" + `. Each has the chain at the hook, at the
   priority of iptables' nat table, and in it the jump alone.
 - Both families are one transaction: whenever it is interrupted, all of it is there or none.
 - What somebody has made of these tables, another hook, another rule, a dormant table, is set
   right again; they are removed whole. They stay when the daemon is killed, for the
   connections that are translated by them, and ` + "`rules remove`" + ` removes them.
+- A third one, ` + "`inet ambassadord-pin`" + `, holds no rule that does anything: it keeps the kernel
+  translating live connections in a container when somebody flushes the rules. It belongs to
+  the daemon's process: nobody else can flush it, and it goes with that.
 - Comments are cut after 128 bytes, so that what ` + "`nft list ruleset`" + ` prints can be loaded again.
 - What iptables has of ours in nf_tables is removed by netlink as well. What is in the legacy
   filter takes its programs.
