@@ -55,6 +55,7 @@ func TestWithoutIptables(t *testing.T) {
 		before[c.name] = wholeRuleSet(t, c.ns)
 	}
 	d := startWithout(t, "run", "--mode", "redirect", "--repair-interval", "1h")
+	var kept *net.TCPConn
 	for _, c := range all {
 		d.attached(c.name)
 		dials := []string{"127.0.0.1:6379"}
@@ -74,8 +75,16 @@ func TestWithoutIptables(t *testing.T) {
 			poll(t, 10*time.Second, "a new connection after a flush of our chain", func() error { return connects(c) })
 			netlab.RunIn(t, c.ns, "nft", "delete", "table", "ip", "ambassadord")
 			poll(t, 10*time.Second, "a new connection without our table", func() error { return connects(c) })
+			if err := pingPong(live); err != nil {
+				t.Errorf("%s, %s: the live connection after all that: %v", c.name, address, err)
+			}
+			if kept == nil { // which is long there when the daemon is killed
+				kept = live
+				continue
+			}
+			live.Close()
 		}
-		if text := wholeRuleSet(t, c.ns); strings.Count(text, "jump AMBASSADORD") != map[bool]int{false: 1, true: 2}[c.six] || strings.Contains(text, "keep-tracking") || strings.Contains(text, "ambassadord-advance") {
+		if text := wholeRuleSet(t, c.ns); strings.Count(text, "jump AMBASSADORD") != map[bool]int{false: 1, true: 2}[c.six] || strings.Contains(text, "table inet ambassadord {") || strings.Contains(text, "ambassadord-advance") {
 			t.Errorf("%s: want our own tables alone:\n%s", c.name, text)
 		}
 	}
@@ -100,14 +109,20 @@ func TestWithoutIptables(t *testing.T) {
 	}
 
 	// Killed, its rules stay until somebody removes them.
-	live := dialIn(t, all[0].ns, "127.0.0.1:6379")
-	if err := pingPong(live); err != nil {
+	if err := d.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	d.kill()
-	if text := wholeRuleSet(t, all[0].ns); !strings.Contains(text, "jump AMBASSADORD") {
-		t.Errorf("after kill -9:\n%s", text)
+	poll(t, 10*time.Second, "the daemon is gone", func() error {
+		if text := wholeRuleSet(t, all[0].ns); strings.Contains(text, "ambassadord-pin") || !strings.Contains(text, "jump AMBASSADORD") {
+			return fmt.Errorf("there is:\n%s", text)
+		}
+		return nil
+	})
+	if err := pingPong(kept); err != nil {
+		t.Errorf("the live connection after kill -9: %v", err)
 	}
+	kept.Close()
+	d.kill() // and await who has carried it
 	d = startWithout(t, "run", "--mode", "redirect")
 	for _, c := range all {
 		d.attached(c.name)
@@ -116,7 +131,6 @@ func TestWithoutIptables(t *testing.T) {
 		}
 	}
 	d.kill()
-	live.Close()
 	poll(t, 20*time.Second, "rules remove", func() error {
 		status, stdout, stderr := without(t, "rules", "remove")
 		if status != 0 || strings.Contains(stdout, "left alone") {
