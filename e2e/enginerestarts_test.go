@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,15 +72,16 @@ type engineRestarts struct {
 }
 
 func newEngineRestarts(t *testing.T) *engineRestarts {
-	archive := filepath.Join(t.TempDir(), "image.tar")
-	image := dockertest.Image(t)
-	dockertest.Docker(t, "save", "-o", archive, image)
 	r := &engineRestarts{t: t, host: netlab.New(t)}
 	r.e = startEngineIn(t, r.host)
-	r.e.docker("load", "-i", archive)
+	image := r.e.load()
 	r.socket = newLateSocket(t, strings.TrimPrefix(r.e.endpoint(), "unix://"))
 	r.socket.lead()
-	args := []string{"-t", strconv.Itoa(r.e.cmd.Process.Pid), "-n", binary, "run", "--mode", "redirect", "--docker-host", "unix://" + r.socket.path,
+	plain, err := plainBinary() // of a thousand that are held, the race detector makes gigabytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-t", strconv.Itoa(r.e.cmd.Process.Pid), "-n", plain, "run", "--mode", "redirect", "--docker-host", "unix://" + r.socket.path,
 		"--log-format", "json", "--default", "wait=50s", "--default", "timeout=50s"}
 	for i := range restartedBackends {
 		args = append(args, r.listener(i)+"=docker://"+webOf(i)+":80")
