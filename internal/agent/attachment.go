@@ -389,20 +389,29 @@ func (at *attachment) detach() {
 	}
 }
 
-// release removes the rules and lets go of the namespace.
+// release removes the rules, but for those that connections need which others carry, and lets
+// go of the namespace.
 func (at *attachment) release() {
 	if at.ns == nil {
 		return
 	}
+	defer at.close()
+	stays := false
 	at.forFamilies(func(ctx context.Context, f netrules.Family) error {
+		if at.mode == config.Redirect && at.agent.mustStay(at.ns, f) {
+			stays = true
+			return nil
+		}
 		_, err := removeFrom(ctx, at.agent.rules, at.ns, f)
 		return err
 	})
+	if stays {
+		return
+	}
 	if err := anchor.Drop(at.ns); err != nil && !errors.Is(err, anchor.ErrUnsupported) {
 		at.agent.log.Warn("an nftables table of ours is left in a container", "client", at.desired.Load().Owner.Name,
 			"table", anchor.Table, "error", err)
 	}
-	at.close()
 }
 
 // forFamilies does the work of taking rules down for each family we listen on.

@@ -8,7 +8,9 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/ambassadord/ambassadord/internal/claim"
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/anchor"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
@@ -23,25 +25,50 @@ type Removed struct {
 	Addrs     []netip.Addr // of mode host
 	// Kept says, in place of all that, which daemon serves this namespace.
 	Kept string
+	// Carried says, in place of chains and addresses, who carries connections that came by
+	// the rules, and how many: these are unhooked, and go with the last of them.
+	Carried string
 }
 
 // RemoveRules removes every chain of ours, and what a killed daemon left of the
 // addresses of mode host, from every network namespace of this host, in both of the
 // kernel's packet filters, with no daemon and no engine needed. It goes on after an
 // error and returns them all. While a daemon serves this host it refuses, and what a daemon
-// elsewhere serves it leaves alone and reports, unless force.
+// elsewhere serves it leaves alone and reports, unless force. What connections came by that
+// others carry, the keeper of a daemon that was killed or a daemon that has handed over, is
+// unhooked alone and reported, unless force.
 // Namespaces that cannot be looked into are logged: they are those of processes
 // that even root may not trace, which no container's are.
 func RemoveRules(ctx context.Context, folder string, force bool, log *slog.Logger, report func(Removed)) error {
+	if force {
+		_, err := removeRules(ctx, nil, true, log, report)
+		return err
+	}
+	dir, err := rundir.Open(folder)
+	if err != nil {
+		return err
+	}
+	unlock, err := lock(ctx, folder, log)
+	if err != nil {
+		return err
+	}
+	left, err := removeRules(ctx, dir, false, log, report)
+	unlock()
+	return errors.Join(err, removeUnneeded(ctx, dir, left, log))
+}
+
+// removeRules is RemoveRules; the caller has the lock, or forces it. It returns what it has
+// left for connections that others carry.
+func removeRules(ctx context.Context, dir *rundir.Dir, force bool, log *slog.Logger, report func(Removed)) (left []claim.Need, err error) {
+	var all claim.Carriers
 	if !force {
-		unlock, err := lock(ctx, folder, log)
-		if err != nil {
-			return err
+		if all, err = findCarriers(dir, log); err != nil {
+			return nil, err
 		}
-		defer unlock()
+		all = withDraining(all, dir)
 	}
 	var living *living
-	return everywhere(ctx, log, func(rules *iptables.Rules, ns *netns.Namespace) error {
+	err = everywhere(ctx, log, func(rules *iptables.Rules, ns *netns.Namespace) error {
 		if living == nil && !force {
 			living = findLiving(ctx, rules)
 		}
@@ -55,34 +82,31 @@ func RemoveRules(ctx context.Context, folder string, force bool, log *slog.Logge
 				return nil
 			}
 		}
-		leases, err := ns.Leases()
-		errs := []error{err}
+		var errs []error
+		stays := false
 		for _, f := range families() {
-			found, err := removeFrom(ctx, rules, ns, f)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("%s, %s: %w", ns.Path(), f, err))
-			}
-			removed := Removed{Namespace: ns.Path(), Family: f, Chains: found.Chains}
-			for _, addr := range leases {
-				if familyOf(addr) != f {
-					continue
+			need := claim.Need{Namespace: ns.ID(), Family: f}
+			if others := all.Of(need); !others.None() {
+				there, err := living.unhookFamily(ctx, ns, f)
+				if errs = append(errs, err); there {
+					stays, left = true, append(left, need)
+					report(Removed{Namespace: ns.Path(), Family: f, Carried: others.String()})
 				}
-				// After the chain, lest that lead to where nobody is.
-				if err := ns.EndLease(addr); err != nil {
-					errs = append(errs, err)
-					continue
-				}
-				removed.Addrs = append(removed.Addrs, addr)
+				continue
 			}
-			if len(removed.Chains)+len(removed.Addrs) > 0 {
+			removed, err := removeFamily(ctx, rules, ns, f)
+			if errs = append(errs, err); len(removed.Chains)+len(removed.Addrs) > 0 {
 				report(removed)
 			}
 		}
-		if err := anchor.Drop(ns); err != nil && !errors.Is(err, anchor.ErrUnsupported) {
-			errs = append(errs, err)
+		if !stays {
+			if err := anchor.Drop(ns); err != nil && !errors.Is(err, anchor.ErrUnsupported) {
+				errs = append(errs, err)
+			}
 		}
 		return errors.Join(errs...)
 	})
+	return left, err
 }
 
 // everywhere calls do for every network namespace of this host. It goes on after an
@@ -121,9 +145,13 @@ func (a *agent) unhookOwn(m config.Mode, applied []netrules.Family) {
 	})
 }
 
-// removeOwn removes them.
+// removeOwn removes them, but for those that connections need which others carry.
 func (a *agent) removeOwn(m config.Mode, applied []netrules.Family) {
 	a.takeDownOwn(m, applied, func(ctx context.Context, f netrules.Family) error {
+		if a.mustStay(nil, f) {
+			_, err := a.rules.Unhook(ctx, nil, f)
+			return err
+		}
 		_, err := removeFrom(ctx, a.rules, nil, f)
 		return err
 	})

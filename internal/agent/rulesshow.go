@@ -8,7 +8,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ambassadord/ambassadord/internal/claim"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -21,6 +24,9 @@ type Shown struct {
 	Variant   iptables.Variant
 	Rules     []ShownRule
 	Orphans   []Orphan
+	// Carried says who carries connections on that came by these rules, and how many; "" if
+	// nobody does. They stay for those, and are no orphans.
+	Carried string
 	// Unlisted is nil, or says why iptables cannot list the table: then there is no more here
 	// than ours, without counters. It carries a hint.
 	Unlisted error
@@ -47,8 +53,14 @@ type Orphan struct {
 
 // ShowRules reports every rule of ours in every network namespace of this host,
 // jumps first, and the chains that a dead daemon left. It goes on after an error
-// and returns them all; namespaces that cannot be looked into are logged.
-func ShowRules(ctx context.Context, log *slog.Logger, report func(Shown)) error {
+// and returns them all; namespaces that cannot be looked into are logged. folder is config.Config.RunDir.
+func ShowRules(ctx context.Context, folder string, log *slog.Logger, report func(Shown)) error {
+	var all claim.Carriers
+	if dir, err := rundir.Find(folder); err == nil { // without the folder nobody carries any
+		if all, err = findCarriers(dir, log); err != nil {
+			log.Warn("who carries connections on is not known", "error", err, hint.Attr(err))
+		}
+	}
 	return everywhere(ctx, log, func(rules *iptables.Rules, ns *netns.Namespace) error {
 		leases, err := ns.Leases()
 		errs := []error{err}
@@ -58,6 +70,9 @@ func ShowRules(ctx context.Context, log *slog.Logger, report func(Shown)) error 
 				errs = append(errs, fmt.Errorf("%s, %s: %w", ns.Path(), f, err))
 			}
 			showLeases(&shown, leases)
+			if others := all.Of(claim.Need{Namespace: ns.ID(), Family: f}); !others.None() {
+				shown.Carried, shown.Orphans = others.String(), nil
+			}
 			if len(shown.Rules) > 0 || len(shown.Orphans) > 0 {
 				report(shown)
 			}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/claim"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/netrules/anchor"
@@ -133,10 +134,22 @@ func (a *agent) dropLeftovers() {
 	l := &a.leftovers
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	all, err := findCarriers(a.dir, a.log)
+	a.complain(err)
 	for _, ns := range l.in {
+		id, idErr := idOf(ns)
+		stays := false
 		for _, f := range families() {
+			if need := (claim.Need{Namespace: id, Family: f}); err != nil || idErr != nil || !all.Of(need).None() {
+				stays = true // unhooked; they go with the last of what needs them
+				continue
+			}
 			_, err := removeFrom(context.Background(), l.rules, ns, f)
 			a.complain(err)
+		}
+		if ns != nil && stays {
+			ns.Close()
+			continue
 		}
 		if ns != nil {
 			if err := anchor.Drop(ns); !errors.Is(err, anchor.ErrUnsupported) {

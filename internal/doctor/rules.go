@@ -9,7 +9,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ambassadord/ambassadord/internal/claim"
 	"github.com/ambassadord/ambassadord/internal/privilege"
+	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -20,10 +22,13 @@ type leftovers struct {
 	looked int      // namespaces that were looked into
 	ours   int      // those of them with chains of ours
 	stale  []string // those whose chains lead to a port where nobody listens
-	blind  []string // those in which iptables cannot list what others have, and whose they are
-	locked bool     // a daemon runs, in whatever namespace
-	err    error    // why not all that could be opened were looked into
-	hidden error    // why some could not be opened
+	// carried are those in which chains are left for connections that processes carry on whose
+	// daemon is gone, each with which process, and how many.
+	carried []string
+	blind   []string // those in which iptables cannot list what others have, and whose they are
+	locked  bool     // a daemon runs, in whatever namespace
+	err     error    // why not all that could be opened were looked into
+	hidden  error    // why some could not be opened
 }
 
 func (h *host) staleRules(ctx context.Context) Result {
@@ -41,6 +46,9 @@ func (h *host) staleRules(ctx context.Context) Result {
 	s := &search{rules: rules}
 	// Without its programs nobody can have made rules of the other variant here.
 	s.other, _ = iptables.New(ctx, iptables.Prefer(other))
+	if dir, err := rundir.Find(h.RunDir); err == nil { // without the folder nobody carries any
+		s.carriers, _, _ = claim.Find(dir)
+	}
 	have, _ := privilege.Effective() // none, where that cannot be known
 	l := s.all(ctx)
 	l.locked = h.daemonRuns(ctx)
@@ -51,6 +59,8 @@ func (h *host) staleRules(ctx context.Context) Result {
 type search struct {
 	rules *iptables.Rules
 	other *iptables.Rules // for the variant that is not used; may be nil
+
+	carriers claim.Carriers
 }
 
 // judgeLeftovers does not mind what is hidden from who may trace any container's
@@ -73,6 +83,8 @@ func judgeLeftovers(l leftovers, ptrace bool) Result {
 		return undone(fmt.Errorf("looked into %d network namespaces, not all: %w", l.looked, unseen))
 	case l.ours == 0:
 		return ok("no rules of ours in %d network namespaces", l.looked)
+	case len(l.carried) > 0:
+		return ok("rules of ours in %s; some stay until connections of a daemon that is gone have ended, %s", of, strings.Join(l.carried, ", "))
 	case l.locked:
 		return ok("rules of ours in %s, and a daemon runs", of)
 	}
@@ -119,6 +131,12 @@ func (s *search) one(ctx context.Context, ns *netns.Namespace, l *leftovers) err
 				return nil
 			}
 		}
+	}
+	if s.carriers.AnyIn(ns.ID()) {
+		all := s.carriers.Of(claim.Need{Namespace: ns.ID(), Family: netrules.IPv4})
+		all.Add(s.carriers.Of(claim.Need{Namespace: ns.ID(), Family: netrules.IPv6}))
+		l.carried = append(l.carried, fmt.Sprintf("%s: %s", ns.Path(), all))
+		return nil
 	}
 	l.stale = append(l.stale, ns.Path())
 	return nil
