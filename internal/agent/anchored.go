@@ -2,10 +2,12 @@ package agent
 
 import (
 	"errors"
+	"log/slog"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/netrules/anchor"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
 // anchored is what is known of the anchor in an attachment's namespace.
@@ -43,6 +45,20 @@ func (at *attachment) anchor() {
 		at.agent.log.Warn("connections of a container break when somebody flushes its rules", "client", owner.Name, "id", owner.ShortID(),
 			"error", err, hint.Attr(err))
 	}
+}
+
+// dropAnchor drops the anchor of ns, if there is one. Where somebody else's table has its name
+// that is logged, with args, and no failure: there is nothing of ours to drop.
+func dropAnchor(ns *netns.Namespace, log *slog.Logger, args ...any) error {
+	err := anchor.Drop(ns)
+	switch {
+	case errors.Is(err, anchor.ErrUnsupported):
+		return nil
+	case errors.Is(err, anchor.ErrForeign):
+		log.Warn("another process has a table by the name of ours", append(args, "namespace", ns.Path(), "error", err, hint.Attr(err))...)
+		return nil
+	}
+	return err
 }
 
 // adrift reports whether the anchor may not be as it was found in order, while the rules of

@@ -408,9 +408,9 @@ func (at *attachment) release() {
 	if stays {
 		return
 	}
-	if err := anchor.Drop(at.ns); err != nil && !errors.Is(err, anchor.ErrUnsupported) {
-		at.agent.log.Warn("an nftables table of ours is left in a container", "client", at.desired.Load().Owner.Name,
-			"table", anchor.Table, "error", err)
+	client := at.desired.Load().Owner.Name
+	if err := dropAnchor(at.ns, at.agent.log, "client", client); err != nil {
+		at.agent.log.Warn("an nftables table of ours is left in a container", "client", client, "table", anchor.Table, "error", err)
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/netrules/anchor"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
@@ -100,9 +99,7 @@ func removeRules(ctx context.Context, dir *rundir.Dir, force bool, log *slog.Log
 			}
 		}
 		if !stays {
-			if err := anchor.Drop(ns); err != nil && !errors.Is(err, anchor.ErrUnsupported) {
-				errs = append(errs, err)
-			}
+			errs = append(errs, dropAnchor(ns, log))
 		}
 		return errors.Join(errs...)
 	})

@@ -9,7 +9,6 @@ import (
 	"github.com/ambassadord/ambassadord/internal/claim"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/handover"
-	"github.com/ambassadord/ambassadord/netrules/anchor"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
@@ -152,9 +151,7 @@ func (a *agent) dropLeftovers() {
 			continue
 		}
 		if ns != nil {
-			if err := anchor.Drop(ns); !errors.Is(err, anchor.ErrUnsupported) {
-				a.complain(err)
-			}
+			a.complain(dropAnchor(ns, a.log))
 			ns.Close()
 		}
 	}

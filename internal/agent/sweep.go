@@ -15,7 +15,6 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/netrules/anchor"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
@@ -181,7 +180,7 @@ func (l *living) sweep(ctx context.Context, ns *netns.Namespace, all claim.Carri
 		}
 	}
 	if !all.AnyIn(ns.ID()) {
-		errs = append(errs, l.dropAnchor(ns))
+		errs = append(errs, l.dropLastAnchor(ns, log))
 	}
 	return errors.Join(errs...)
 }
@@ -212,17 +211,14 @@ func (l *living) leftBehind(ctx context.Context, ns *netns.Namespace, f netrules
 	return there, nil
 }
 
-// dropAnchor drops the anchor of a namespace in which there is no chain of ours any more.
-func (l *living) dropAnchor(ns *netns.Namespace) error {
+// dropLastAnchor drops the anchor of a namespace in which there is no chain of ours any more.
+func (l *living) dropLastAnchor(ns *netns.Namespace, log *slog.Logger) error {
 	for _, f := range families() {
 		if chains, err := l.rules.Chains(ns, f); err != nil && !errors.Is(err, iptables.ErrUnsupported) || len(chains) > 0 {
 			return err
 		}
 	}
-	if err := anchor.Drop(ns); !errors.Is(err, anchor.ErrUnsupported) {
-		return err
-	}
-	return nil
+	return dropAnchor(ns, log)
 }
 
 // removeFamily removes all of ours of one family from a namespace, the addresses of mode host
