@@ -56,6 +56,7 @@ type attachment struct {
 	borrowed []context.CancelFunc // sockets of the daemon before us in another mode
 	lookout  lookout
 	refusals earlyRefusals
+	saying   sync.WaitGroup // what it means which runtime the container has
 	took     time.Duration // the last look
 	// redirected are the ports for which there are rules, by what at has made.
 	redirected map[uint16]bool
@@ -121,6 +122,7 @@ func (at *attachment) run(ctx context.Context) {
 		at.detach()
 		return
 	}
+	defer at.saying.Wait()
 	defer at.lookout.close() // it would keep the namespace alive
 	defer at.refusals.close()
 	const firstPause, longestPause = 50 * time.Millisecond, 5 * time.Second
@@ -216,7 +218,8 @@ func (at *attachment) apply(ctx context.Context) error {
 		at.giveBack()
 		at.agent.log.Info("attached", "client", n.Owner.Name, "id", n.Owner.ShortID(), "mode", at.mode,
 			"ports", portsOf(ports), "listen", at.listen, "families", familyNames(families))
-		at.sayOwnStack(ctx, n)
+		// Not in its turn, which others wait for.
+		at.saying.Go(func() { at.sayOwnStack(ctx, n) })
 	}
 	at.refusals.update(ctx, at.agent, at.ns, n)
 	return nil
