@@ -57,7 +57,7 @@ type attachment struct {
 	lookout  lookout
 	refusals earlyRefusals
 	saying   sync.WaitGroup // what it means which runtime the container has
-	took     time.Duration // the last look
+	took     time.Duration  // the last look
 	// redirected are the ports for which there are rules, by what at has made.
 	redirected map[uint16]bool
 
