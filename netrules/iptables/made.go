@@ -204,7 +204,11 @@ func ask(f netrules.Family, kind uint16, each func([]netlink.Attribute)) error {
 }
 
 // transact makes changes in the calling thread's namespace, all or none.
-func transact(changes []netlink.Message) error {
+func transact(changes []netlink.Message) error { return transactAt(0, changes) }
+
+// transactAt is transact if the rules are still those of a generation (nftGeneration), any if
+// that is 0; else it fails with ERESTART.
+func transactAt(generation uint32, changes []netlink.Message) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
@@ -219,7 +223,18 @@ func transact(changes []netlink.Message) error {
 			Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
 		}
 	}
-	batch := append([]netlink.Message{bracket(unix.NFNL_MSG_BATCH_BEGIN)}, changes...)
+	begin := bracket(unix.NFNL_MSG_BATCH_BEGIN)
+	if generation != 0 {
+		const batchGeneration = 1 // NFNL_BATCH_GENID of linux/netfilter/nfnetlink.h
+		attr, err := netlink.MarshalAttributes([]netlink.Attribute{
+			{Type: batchGeneration, Data: binary.BigEndian.AppendUint32(nil, generation)},
+		})
+		if err != nil {
+			return err
+		}
+		begin.Data = append(begin.Data, attr...)
+	}
+	batch := append([]netlink.Message{begin}, changes...)
 	if _, err := conn.SendMessages(append(batch, bracket(unix.NFNL_MSG_BATCH_END))); err != nil {
 		return fmt.Errorf("send to nftables: %w", err)
 	}

@@ -256,39 +256,68 @@ func nested(attributes []byte, kind uint16) []byte {
 	return data(all, kind)
 }
 
-// deleteNumbered deletes the rules that changes name by their number, some at a time.
+// deleteNumbered deletes the rules that changes name by their number. A number says which rule
+// it is until its table is made anew, and then it may be somebody else's. So each is looked
+// for once more, and what leads to ours still is deleted if nothing has changed since that look.
 func (t *tool) deleteNumbered(changes []netrules.Change) error {
-	const some = 50 // the kernel answers each, and twice, before we read
-	for chunk := range slices.Chunk(changes, some) {
-		err := t.deleteTogether(chunk)
-		if errors.Is(err, unix.ENOENT) { // one of them is gone already, and so none was deleted
-			err = nil
-			for _, c := range chunk {
-				if one := t.deleteTogether([]netrules.Change{c}); !errors.Is(one, unix.ENOENT) {
-					err = errors.Join(err, one)
-				}
+	const (
+		some  = 50 // the kernel answers each, and twice, before we read
+		looks = 50 // others may go on changing rules
+	)
+	for range looks {
+		generation, err := nftGeneration()
+		if err != nil {
+			return err
+		}
+		there, err := findLeads(t.family)
+		if err != nil {
+			return err
+		}
+		found := t.still(changes, there)
+		for chunk := range slices.Chunk(found, some) {
+			if err = t.step("nftables"); err != nil {
+				return err
+			}
+			if err = transactAt(uint32(generation), chunk); err != nil { //nolint:gosec // it has 32 bits
+				break
+			}
+			if generation++; uint32(generation) == 0 { //nolint:gosec // which the kernel leaves out
+				generation++
 			}
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.ERESTART) && !errors.Is(err, unix.ENOENT):
 			return fmt.Errorf("delete rules that lead to ours: %w", err)
 		}
 	}
-	return nil
+	return hint.Errorf("see who does it: nft monitor in that network namespace",
+		"delete rules that lead to ours: somebody changes rules all the time, and did at each of %d looks", looks)
 }
 
-// deleteTogether deletes rules by their number, all or none.
-func (t *tool) deleteTogether(changes []netrules.Change) error {
-	conn, err := nftables.New()
-	if err != nil {
-		return err
-	}
-	table := &nftables.Table{Name: natTable, Family: nftFamily(t.family)}
-	for _, c := range changes {
-		if err := conn.DelRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: c.Chain, Table: table}, Handle: c.Handle}); err != nil {
-			return err
+// still are the messages that delete those of changes that are there and lead to ours.
+func (t *tool) still(changes []netrules.Change, there *found) []netlink.Message {
+	leads := map[lead]string{} // the chain in which it is
+	for chain, all := range there.leads {
+		for _, l := range all {
+			leads[l] = chain
 		}
 	}
-	return conn.Flush()
+	var messages []netlink.Message
+	for _, c := range changes {
+		if chain, ok := leads[lead{c.Handle, netrules.Target(c.Args)}]; !ok || chain != c.Chain {
+			continue
+		}
+		m, err := t.message(unix.NFT_MSG_DELRULE, 0,
+			netlink.Attribute{Type: unix.NFTA_RULE_TABLE, Data: []byte(natTable + "\x00")},
+			netlink.Attribute{Type: unix.NFTA_RULE_CHAIN, Data: []byte(c.Chain + "\x00")},
+			netlink.Attribute{Type: unix.NFTA_RULE_HANDLE, Data: binary.BigEndian.AppendUint64(nil, c.Handle)})
+		if err == nil { // it can only be too long a name, which the kernel has none of
+			messages = append(messages, m)
+		}
+	}
+	return messages
 }
 
 // numbered parts the changes that nftables has to make from those for iptables.
