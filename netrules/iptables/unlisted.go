@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -46,6 +48,28 @@ func unlisted(f netrules.Family, cause error) error {
 		"ours are kept in order, and removed, all the same; see which rule it is with nft list table "+family+" nat in that network namespace, and let whoever adds it have a table of its own")
 }
 
+// aroundTimeout bounds all that is done where the table cannot be listed.
+const aroundTimeout = 10 * time.Second
+
+// listing reports whether what an iptables program complains of is a rule that it has no words
+// for. Whatever else keeps it from its work, such as a missing capability, memory or time, is no
+// reason to go around it.
+func listing(err error) bool {
+	const resource = 4 // RESOURCE_PROBLEM of iptables: what the kernel or another program refuses
+	exit := new(exec.ExitError)
+	if !errors.As(err, &exit) || !exit.Exited() || exit.ExitCode() == resource {
+		return false
+	}
+	// "table `nat' is incompatible, use 'nft' tool"; "Parsing nftables rule failed. Perhaps
+	// iptables or your kernel needs to be upgraded".
+	for _, words := range []string{"incompatible", "nftables rule"} {
+		if strings.Contains(err.Error(), words) {
+			return true
+		}
+	}
+	return false
+}
+
 // leftOut returns the chains of ours that a listing of the table has left out.
 func (t *tool) leftOut(s netrules.State) ([]string, error) {
 	if t.variant == Legacy {
@@ -64,6 +88,8 @@ func (t *tool) leftOut(s netrules.State) ([]string, error) {
 
 // readAround reads what is ours in a table that iptables does not list, because of cause.
 func (t *tool) readAround(ctx context.Context, cause error) (netrules.State, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, t.around, fmt.Errorf("to read what is ours without it took more than %s", t.around))
+	defer cancel()
 	s := netrules.State{Family: t.family, Table: natTable, Exists: true, Unlisted: unlisted(t.family, cause)}
 	all, err := nftChains(t.family)
 	if err != nil {
@@ -92,6 +118,9 @@ func (t *tool) readAround(ctx context.Context, cause error) (netrules.State, err
 				continue
 			}
 		}
+		if ctx.Err() != nil { // what iptables did not confirm is not known to be otherwise
+			return s, fmt.Errorf("%w: %w", cause, context.Cause(ctx))
+		}
 		s.Chains = append(s.Chains, state)
 	}
 	return s, nil
@@ -110,7 +139,7 @@ func (t *tool) readChain(ctx context.Context, name string, marked bool) (netrule
 		}
 	}
 	if ctx.Err() != nil {
-		return netrules.ChainState{}, err
+		return netrules.ChainState{}, fmt.Errorf("%w: %w", err, context.Cause(ctx))
 	}
 	c := netrules.ChainState{Name: name, Rules: [][]string{netrules.Rule{Comment: "iptables cannot print what is in here"}.Args()}}
 	if marked {
