@@ -53,10 +53,10 @@ func (c *Carried) Add(more Carried) {
 // String is "2 connections that process 17 (ambassadord) carries".
 func (c Carried) String() string {
 	what, verb := fmt.Sprintf("%d connections", c.Connections), "carries"
-	switch {
-	case c.Connections == 0:
+	switch c.Connections {
+	case 0:
 		what = "connections"
-	case c.Connections == 1:
+	case 1:
 		what = "1 connection"
 	}
 	if c.Uncertain && c.Connections > 0 {

@@ -17,6 +17,7 @@
 package claim
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -121,7 +122,7 @@ func encode(c content, needs Needs) ([]byte, error) {
 	for _, one := range at {
 		c.In = append(c.In, *one)
 	}
-	slices.SortFunc(c.In, func(a, b in) int { return int(int64(a.Inode) - int64(b.Inode)) }) //nolint:gosec // any order will do
+	slices.SortFunc(c.In, func(a, b in) int { return cmp.Compare(a.Inode, b.Inode) })
 	text, err := seal(c)
 	if err == nil && len(text) > rundir.MaxClaim {
 		c.In, c.Everywhere = nil, needs.Total()

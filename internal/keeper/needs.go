@@ -52,9 +52,9 @@ func localOf(fd int) (netip.AddrPort, error) {
 	}
 	switch name := name.(type) {
 	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(name.Port)), nil //nolint:gosec // a port
+		return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(name.Port)), nil
 	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), uint16(name.Port)), nil //nolint:gosec // likewise
+		return netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), uint16(name.Port)), nil
 	}
 	return netip.AddrPort{}, errors.New("it is no address of the Internet's")
 }

@@ -304,13 +304,13 @@ func (t *tool) deleteNumbered(changes []netrules.Change) error {
 		}
 		found := t.still(changes, there)
 		for chunk := range slices.Chunk(found, some) {
-			if err = t.step("nftables"); err != nil {
+			if err := t.step("nftables"); err != nil {
 				return err
 			}
-			if err = transactAt(uint32(generation), chunk); err != nil { //nolint:gosec // it has 32 bits
+			if err = transactAt(uint32(generation), chunk); err != nil {
 				break
 			}
-			if generation++; uint32(generation) == 0 { //nolint:gosec // which the kernel leaves out
+			if generation++; uint32(generation) == 0 { // which the kernel leaves out
 				generation++
 			}
 		}
