@@ -5,6 +5,8 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -241,6 +243,51 @@ func TestCarriedAcrossATakeover(t *testing.T) {
 		saysWhoCarries(third, 1)
 		c.wantGone(t)
 	})
+}
+
+// TestClaimsOfNobody: what is in the folder and is no living process's claim keeps no rules, and is
+// named.
+func TestClaimsOfNobody(t *testing.T) {
+	c := declaring(t, map[int]string{6379: serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)})
+	d := start(t, "run", "--mode", "redirect")
+	poll(t, 20*time.Second, "it is served", func() error { return connects(c) })
+	if err := d.cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	awaitKeeper(t, d)
+	id := c.ns.ID()
+	text := fmt.Appendf(nil, `{"pid":1,"in":[{"dev":%d,"inode":%d,"ipv4":1}]}`, id.Dev, id.Inode)
+	text = fmt.Appendf(nil, "%08x\n%s\n", crc32.ChecksumIEEE(text), text)
+	const folder = "/run/ambassadord/carrier-1-1-"
+	stale, foreign, fifo := folder+"stale.claim", folder+"foreign.claim", folder+"fifo.claim"
+	t.Cleanup(func() {
+		for _, path := range []string{stale, foreign, fifo} {
+			_ = os.Remove(path)
+		}
+	})
+	for _, path := range []string{stale, foreign} {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	theirs, err := os.OpenFile(foreign, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	if err := errors.Join(theirs.Chown(65534, 65534), syscall.Flock(int(theirs.Fd()), syscall.LOCK_EX), syscall.Mkfifo(fifo, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	status, stdout, stderr := ambassadord(t, "rules", "remove")
+	if status != 0 || !strings.Contains(stdout, "removed AMBASSADORD") || !strings.Contains(stderr, foreign) || !strings.Contains(stderr, fifo) {
+		t.Errorf("rules remove: exit %d, %q, %q; want that they go, and that both files are named", status, stdout, stderr)
+	}
+	if err := wantChains(c, 0, 0); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(stale); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what a dead process has left: %v; want that it is gone", err)
+	}
 }
 
 // keeperOf is the one process of our binary that is a keeper.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"time"
@@ -24,6 +25,8 @@ const (
 	// sweepEvery how often it does, and looks what is needed still.
 	keptLease  = 2 * time.Minute
 	sweepEvery = keptLease / 8
+	// endPatience is how long the keeper may take to end: it writes its last lines.
+	endPatience = time.Minute
 )
 
 // Sweep removes the rules that were left, unhooked, for the connections of a keeper, when
@@ -50,9 +53,11 @@ func Sweep(ctx context.Context, folder, name string, carrier io.Reader, log *slo
 			over = true
 		case <-ticker.C:
 		}
-		now := neededBy(dir, name)
+		var now claim.Needs
 		if over {
-			now = nil
+			awaitEnd(dir, name)
+		} else {
+			now = neededBy(dir, name)
 		}
 		var gone []claim.Need
 		for need := range needed {
@@ -66,6 +71,19 @@ func Sweep(ctx context.Context, folder, name string, carrier io.Reader, log *slo
 		}
 	}
 	return nil
+}
+
+// awaitEnd returns when nobody has the claim name any more, or after endPatience. The descriptors
+// of a process that ends are closed one by one: the pipe is when the lock may yet be held.
+func awaitEnd(dir *rundir.Dir, name string) {
+	const look = 10 * time.Millisecond
+	ticker := time.NewTicker(look)
+	defer ticker.Stop()
+	for until := time.Now().Add(endPatience); time.Now().Before(until); <-ticker.C {
+		if _, err := dir.ReadClaim(name); errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+	}
 }
 
 // neededBy is what the process needs that has the claim name.
