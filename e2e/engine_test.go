@@ -24,6 +24,7 @@ type engine struct {
 	t    *testing.T
 	dir  string
 	host *netlab.Lab // has its bridge, if it has one
+	more []string    // options of dockerd
 	cmd  *exec.Cmd
 	log  bytes.Buffer
 	done chan struct{}
@@ -36,7 +37,8 @@ func startEngine(t *testing.T) *engine {
 
 // startEngineIn starts one with a bridge in the network namespace of host, which is its
 // host. Its containers end with it, as they do by default. Without host it is startEngine.
-func startEngineIn(t *testing.T, host *netlab.Lab) *engine {
+// more are further options of dockerd.
+func startEngineIn(t *testing.T, host *netlab.Lab, more ...string) *engine {
 	t.Helper()
 	// Its sockets are below, and a socket's path is at most 108 bytes long.
 	dir, err := os.MkdirTemp("", "engine")
@@ -44,12 +46,12 @@ func startEngineIn(t *testing.T, host *netlab.Lab) *engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = syscall.Unmount(filepath.Join(dir, "data"), syscall.MNT_DETACH) // the engine mounts it on itself, if it got so far
+		unmountAllIn(dir)
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
 	})
-	e := &engine{t: t, dir: dir, host: host}
+	e := &engine{t: t, dir: dir, host: host, more: more}
 	e.start()
 	t.Cleanup(func() {
 		select {
@@ -65,6 +67,16 @@ func startEngineIn(t *testing.T, host *netlab.Lab) *engine {
 	return e
 }
 
+// unmountAllIn unmounts what an engine, or a runtime that it started, has left mounted in dir.
+func unmountAllIn(dir string) {
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], dir+"/") { // proc_pid_mountinfo(5)
+			_ = syscall.Unmount(fields[4], syscall.MNT_DETACH)
+		}
+	}
+}
+
 func (e *engine) endpoint() string { return "unix://" + filepath.Join(e.dir, "docker.sock") }
 
 func (e *engine) start() {
@@ -78,6 +90,7 @@ func (e *engine) start() {
 	} else {
 		args = append(args, "--bip", "10.213.0.1/24")
 	}
+	args = append(args, e.more...)
 	e.cmd = exec.Command(args[0], args[1:]...)
 	e.cmd.Stdout, e.cmd.Stderr = &e.log, &e.log
 	begin := e.cmd.Start
@@ -114,6 +127,16 @@ func (e *engine) docker(args ...string) string {
 	return dockertest.Docker(e.t, append([]string{"-H", e.endpoint()}, args...)...)
 }
 
+// load has the engine have the tests' image, and returns its name.
+func (e *engine) load() (image string) {
+	e.t.Helper()
+	archive := filepath.Join(e.t.TempDir(), "image.tar")
+	image = dockertest.Image(e.t)
+	dockertest.Docker(e.t, "save", "-o", archive, image)
+	e.docker("load", "-i", archive)
+	return image
+}
+
 // declaring starts a container that declares port 6379.
 func (e *engine) declaring(image, target string) client {
 	e.t.Helper()
@@ -127,11 +150,7 @@ func (e *engine) declaring(image, target string) client {
 func TestEngineRestart(t *testing.T) {
 	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
 	e := startEngine(t)
-	image := dockertest.Image(t)
-	archive := filepath.Join(t.TempDir(), "image.tar")
-	dockertest.Docker(t, "save", "-o", archive, image)
-	e.docker("load", "-i", archive)
-
+	image := e.load()
 	d := start(t, "run", "--docker-host", e.endpoint())
 	before := e.declaring(image, backend)
 	d.attached(before.name)

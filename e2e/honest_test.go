@@ -28,7 +28,7 @@ type honest struct {
 	t       *testing.T
 	d       *daemon
 	clients []client
-	target  string // of everybody, beyond the daemon
+	target  string // of everybody, beyond the daemon: targetPorts ports of one server
 	control string // leads to the target by a forwarder that no container declares anything to
 }
 
@@ -41,6 +41,11 @@ const (
 	// noise is what a machine that is busy with other things adds by itself for each that
 	// wants a processor: the daemon, the engine, the attacker and this test share them.
 	noise = 20 * time.Millisecond
+	// targetPorts is at how many ports the target listens. The honest alone leave 640
+	// connections a second in TIME_WAIT for a minute. To one address that would soon be
+	// half of all ports for outgoing connections, the half that connect(2) searches first
+	// (ip(7), ip_local_port_range): from then on each dial costs the kernel milliseconds.
+	targetPorts = 8
 )
 
 // crowded is how many want each processor, at least 1 (proc_loadavg(5)): whoever is woken
@@ -61,7 +66,11 @@ func crowded(t *testing.T) float64 {
 // startHonest starts so many of them, and waits until the daemon serves them.
 func startHonest(t *testing.T, d *daemon, count int) *honest {
 	t.Helper()
-	h := &honest{t: t, d: d, target: serveIn(t, hostNamespace(t), dockerHost(t)+":0", echo)}
+	var ports []string
+	for range targetPorts {
+		ports = append(ports, serveIn(t, hostNamespace(t), dockerHost(t)+":0", echo))
+	}
+	h := &honest{t: t, d: d, target: strings.Join(ports, ",")}
 	h.control = startControl(t, d, h.target)
 	for range count {
 		h.clients = append(h.clients, declaring(t, map[int]string{6379: h.target}))

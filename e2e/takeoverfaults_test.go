@@ -427,6 +427,12 @@ func TestLastOneTidiesUp(t *testing.T) {
 			if err := pingPong(live); err != nil {
 				t.Errorf("a live connection of the old daemon, after the new one has stopped: %v", err)
 			}
+			if status, stdout, stderr := ambassadord(t, "rules", "remove"); status != 0 || !strings.Contains(stdout, "connections that a daemon that has handed over carries") {
+				t.Errorf("rules remove: exit %d, %q, %q; want 0, and for whom rules stay", status, stdout, stderr)
+			}
+			if err := pingPong(live); err != nil {
+				t.Errorf("a live connection of the old daemon, after rules remove: %v", err)
+			}
 			if err := wantJumps(c, 0, 0); err != nil {
 				t.Error(err)
 			}

@@ -14,10 +14,16 @@ import (
 // goroutine of its own that Drain waits for. Nobody else may use its two ends any
 // more. What that process had read and not yet written died with it: if the
 // kernel's counts show any such byte the connection is reset, with the reason
-// daemon_gone, because a stream with a hole must not go on.
-func (s *Server) Resume(live Live) {
+// daemon_gone, because a stream with a hole must not go on. ended, which may be nil, is
+// called when it has ended.
+func (s *Server) Resume(live Live, ended func()) {
 	s.init()
-	s.connections.Go(func() { s.resume(s.ctx, live) })
+	s.connections.Go(func() {
+		if ended != nil {
+			defer ended()
+		}
+		s.resume(s.ctx, live)
+	})
 }
 
 func (s *Server) resume(ctx context.Context, live Live) {

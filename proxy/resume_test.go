@@ -96,7 +96,7 @@ func (i *inherited) resume() (record Record, atEndpoint, atClient []byte) {
 	i.t.Helper()
 	records := make(chan Record, 1)
 	server := &Server{Done: func(r Record) { records <- r }}
-	server.Resume(i.live)
+	server.Resume(i.live, nil)
 	read := func(conn *net.TCPConn) <-chan []byte {
 		all := make(chan []byte, 1)
 		go func() {

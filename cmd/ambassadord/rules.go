@@ -37,7 +37,9 @@ addresses of mode host that a killed daemon left.
 
 No daemon and no engine are needed: it looks through /run/docker/netns,
 /run/netns and the processes. Chains that are not ours are not touched, nor those
-which lead to where another daemon listens, in a container of its own, say.`,
+which lead to where another daemon listens, in a container of its own, say. Chains
+that connections came by which another process carries on, as after kill -9 of the
+daemon, are unhooked, so that nothing new comes by them, and go with the last of these.`,
 		Args: exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
@@ -46,6 +48,9 @@ which lead to where another daemon listens, in a container of its own, say.`,
 				count += len(r.Chains)
 				if r.Kept != "" {
 					fmt.Fprintf(out, "%s: left alone, for it is served by %s\n", r.Namespace, r.Kept)
+				}
+				if r.Carried != "" {
+					fmt.Fprintf(out, "%s: unhooked, and left for %s; it goes with the last of them, or by the next rules remove after that\n", r.Namespace, r.Carried)
 				}
 				if len(r.Chains) > 0 {
 					fmt.Fprintf(out, "%s, %s: removed %s\n", r.Namespace, r.Family, strings.Join(r.Chains, ", "))
@@ -59,7 +64,7 @@ which lead to where another daemon listens, in a container of its own, say.`,
 		},
 	}
 	registerRunDir(cmd.Flags(), &folder)
-	cmd.Flags().BoolVar(&force, "force", false, "remove them although a daemon is running, here or elsewhere, which puts them back: in containers at once, elsewhere at its next repair")
+	cmd.Flags().BoolVar(&force, "force", false, "remove them although a daemon is running, here or elsewhere, which puts them back: in containers at once, elsewhere at its next repair; connections that another process carries on break")
 	return cmd
 }
 

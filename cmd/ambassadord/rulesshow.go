@@ -14,19 +14,21 @@ import (
 
 func rulesShowCommand() *cobra.Command {
 	var o output
+	var folder string
 	cmd := &cobra.Command{
 		Use:   "show",
 		Short: "Show every rule of ours, with its counters, whose it is and why it is there",
 		Long: `Show every rule of ours in every network namespace of this host: how much it
 has matched, whose it is and why it is there. Chains that a dead daemon left are
-named as orphans. Neither a daemon nor the engine is needed.`,
+named as orphans, unless connections need them that another process carries on, as
+after kill -9 of the daemon: then that is said. Neither a daemon nor the engine is needed.`,
 		Args: exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {
 				return err
 			}
 			var all []shownJSON
-			err := agent.ShowRules(cmd.Context(), newLogger(config.Default(), cmd.ErrOrStderr()), func(s agent.Shown) {
+			err := agent.ShowRules(cmd.Context(), folder, newLogger(config.Default(), cmd.ErrOrStderr()), func(s agent.Shown) {
 				all = append(all, shown(s))
 			})
 			out := cmd.OutOrStdout()
@@ -37,6 +39,7 @@ named as orphans. Neither a daemon nor the engine is needed.`,
 		},
 	}
 	o.register(cmd.Flags())
+	registerRunDir(cmd.Flags(), &folder)
 	return cmd
 }
 
@@ -46,6 +49,7 @@ type shownJSON struct {
 	Variant   string       `json:"variant"`
 	Rules     []ruleJSON   `json:"rules"`
 	Orphans   []orphanJSON `json:"orphans"`
+	Carried   string       `json:"carried,omitempty"`
 	Unlisted  string       `json:"unlisted,omitempty"`
 }
 
@@ -71,7 +75,7 @@ type orphanJSON struct {
 func shown(s agent.Shown) shownJSON {
 	j := shownJSON{
 		Namespace: s.Namespace, Family: s.Family.String(), Variant: string(s.Variant),
-		Rules: []ruleJSON{}, Orphans: []orphanJSON{},
+		Rules: []ruleJSON{}, Orphans: []orphanJSON{}, Carried: s.Carried,
 	}
 	for _, r := range s.Rules {
 		j.Rules = append(j.Rules, ruleJSON{
@@ -113,6 +117,9 @@ func printShown(w io.Writer, s shownJSON) {
 			fmt.Fprintf(w, ", %s", r.Declared)
 		}
 		fmt.Fprintf(w, "\n    %s\n", r.Why)
+	}
+	if s.Carried != "" {
+		fmt.Fprintf(w, "needed by %s; ambassadord rules remove leaves it for them\n", s.Carried)
 	}
 	for _, o := range s.Orphans {
 		fmt.Fprintf(w, "orphan %s: %s; ambassadord rules remove takes it away\n", o.Chain, o.Reason)

@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -24,7 +23,6 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/config"
-	"github.com/ambassadord/ambassadord/internal/confine"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -88,30 +86,11 @@ type agent struct {
 	given          atomic.Bool // another daemon has our locks, and serves
 	hostLock       *handover.HostLock
 	dir            *rundir.Dir // of locks and sockets; nil where there can be none
+	keeper         *keeper.Keeper
+	staying        staying
 	runtimes       runtimes
 	drained        func()          // says that we carry no connection any more, after leave
 	handing        chan *successor // a new daemon accepts
-}
-
-// keeperGarbage is how much of what it needs the keeper may have in garbage, in percent:
-// it has all the time there is to collect it.
-const keeperGarbage = 20
-
-// Keep is the process that Config.Keeper starts: it carries the connections of a
-// daemon that died on to their end. socket is where that daemon hands them over.
-func Keep(ctx context.Context, cfg config.Config, socket *os.File, log *slog.Logger) error {
-	trimming, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	go new(trimmer).run(trimming)
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(keeperGarbage)
-	}
-	server := &proxy.Server{Done: newConnectionLog(log).done, Log: log}
-	// It moves bytes of others as the daemon does, and needs nothing but their sockets.
-	if err := confine.ToOpenDescriptors(); err != nil {
-		log.Debug("what keeps connections", "error", err)
-	}
-	return keeper.Serve(ctx, socket, server, cfg.DrainTimeout, log)
 }
 
 // Hooks are for whoever runs the daemon; each may be nil.
@@ -186,9 +165,9 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 		running.Go(func() { _ = a.docker.Run(background) }) // likewise
 	}
 	if len(cfg.Keeper) > 0 && os.Getpid() != 1 { // all of a container ends with its process 1
-		k := keeper.New(cfg.Keeper, log)
-		a.server.Keeper = k
-		running.Go(func() { k.Run(background) })
+		a.keeper = keeper.New(cfg.Keeper, log)
+		a.server.Keeper = a.keeper
+		running.Go(func() { a.keeper.Run(background) })
 	}
 	return a, func() {
 		cancel()
@@ -205,6 +184,9 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 	}
 	if err := a.openRunDir(); err != nil {
 		return err
+	}
+	if a.keeper != nil {
+		a.keeper.ClaimIn(a.dir)
 	}
 	if err := a.openShelf(ctx); err != nil {
 		return err
@@ -223,6 +205,7 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 		a.awaitSuccessor(ctx, hooks.Hurry)
 		cancel()
 	})()
+	defer a.removeUnneeded()
 	unlock, err := a.takeLock(ctx)
 	if err == nil {
 		defer unlock()
@@ -308,6 +291,7 @@ func (a *agent) takeDown(drain func()) {
 	for _, m := range a.running {
 		m.release()
 	}
+	a.staying.say(a.log)
 }
 
 // mode is one way in which containers' connections get to us. Its methods are

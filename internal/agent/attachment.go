@@ -56,7 +56,8 @@ type attachment struct {
 	borrowed []context.CancelFunc // sockets of the daemon before us in another mode
 	lookout  lookout
 	refusals earlyRefusals
-	took     time.Duration // the last look
+	saying   sync.WaitGroup // what it means which runtime the container has
+	took     time.Duration  // the last look
 	// redirected are the ports for which there are rules, by what at has made.
 	redirected map[uint16]bool
 
@@ -120,6 +121,7 @@ func (at *attachment) run(ctx context.Context) {
 		at.detach()
 		return
 	}
+	defer at.saying.Wait()
 	defer at.lookout.close() // it would keep the namespace alive
 	defer at.refusals.close()
 	const firstPause, longestPause = 50 * time.Millisecond, 5 * time.Second
@@ -215,7 +217,8 @@ func (at *attachment) apply(ctx context.Context) error {
 		at.giveBack()
 		at.agent.log.Info("attached", "client", n.Owner.Name, "id", n.Owner.ShortID(), "mode", at.mode,
 			"ports", portsOf(ports), "listen", at.listen, "families", familyNames(families))
-		at.sayOwnStack(ctx, n)
+		// Not in its turn, which others wait for.
+		at.saying.Go(func() { at.sayOwnStack(ctx, n) })
 	}
 	at.refusals.update(ctx, at.agent, at.ns, n)
 	return nil
@@ -406,16 +409,21 @@ func (at *attachment) detach() {
 	}
 }
 
-// release removes the rules and lets go of the namespace.
+// release removes the rules, but for those that connections need which others carry, and lets
+// go of the namespace.
 func (at *attachment) release() {
 	if at.ns == nil {
+		return
+	}
+	defer at.close()
+	if at.mode == config.Redirect && at.agent.mustStay(at.ns) {
+		at.takeDown(at.agent.rules.Unhook)
 		return
 	}
 	at.takeDown(func(ctx context.Context, ns *netns.Namespace) error {
 		_, err := at.agent.rules.Remove(ctx, ns)
 		return err
 	})
-	at.close()
 }
 
 // takeDown takes rules down, if there can be any. The agent's context has ended by then;

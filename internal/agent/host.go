@@ -281,14 +281,14 @@ func (h *host) gone() {
 	<-h.ended
 }
 
-// close takes the addresses away; the listeners are closed by now, or never
-// served.
+// close takes the addresses away, but for those that connections are to which others carry;
+// the listeners are closed by now, or never served.
 func (h *host) close() {
 	for _, d := range slices.Backward(h.doors) {
 		if d.listener != nil {
 			d.listener.Close()
 		}
-		if !h.agent.owns() {
+		if !h.agent.owns() || h.agent.mustStay(nil) {
 			continue
 		}
 		if err := (*netns.Namespace)(nil).EndLease(d.addr); err != nil {

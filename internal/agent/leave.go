@@ -97,8 +97,12 @@ func (a *agent) tidy() {
 		return
 	}
 	err := RemoveRules(context.Background(), a.cfg.RunDir, false, a.log, func(r Removed) { // each step bounds itself
-		if r.Kept != "" {
+		switch {
+		case r.Kept != "":
 			a.log.Info("leaving rules alone that another daemon serves", "namespace", r.Namespace, "by", r.Kept)
+		case r.Carried != "":
+			a.log.Warn("rules stay, unhooked, for connections that another process carries; they go with the last of these",
+				"namespace", r.Namespace, "family", r.Family.String(), "carried", r.Carried)
 		}
 	})
 	if err != nil && !errors.Is(err, handover.ErrServed) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/binding"
@@ -24,10 +23,7 @@ import (
 type earlyRefusals struct {
 	watched map[uint16]*watchedPort
 	warned  bool
-
-	mu    sync.Mutex
-	ports *refuse.Ports // nil while no port has the option
-	empty map[uint16]bool
+	refused *refusals // nil while no port has the option
 }
 
 // watchedPort is a port whose target is followed.
@@ -51,15 +47,22 @@ func (e *earlyRefusals) update(ctx context.Context, a *agent, ns *netns.Namespac
 		if b, ok := wanted[port]; !ok || b.Text != w.text || b.Options.Wait != w.wait {
 			w.end()
 			delete(e.watched, port)
-			e.set(a, n, port, w.text, false)
+			e.refused.want(port, w.text, false)
 		}
 	}
 	if len(wanted) == 0 {
 		e.close()
 		return
 	}
-	if e.ports == nil {
-		ports, err := refuse.Open(ns)
+	if e.refused == nil {
+		open := func() (portSet, error) {
+			ports, err := refuse.Open(ns)
+			if err != nil {
+				return nil, err // not a nil *refuse.Ports
+			}
+			return ports, nil
+		}
+		ports, err := open()
 		if err != nil { // what is declared is served all the same; the next look tries again
 			if !e.warned {
 				e.warned = true
@@ -71,9 +74,7 @@ func (e *earlyRefusals) update(ctx context.Context, a *agent, ns *netns.Namespac
 			}
 			return
 		}
-		e.mu.Lock()
-		e.ports, e.empty = ports, map[uint16]bool{}
-		e.mu.Unlock()
+		e.refused = keepRefusals(ports, open, a.log.With("client", n.Owner.Name, "id", n.Owner.ShortID()))
 	}
 	for port, b := range wanted {
 		if e.watched[port] != nil {
@@ -85,9 +86,10 @@ func (e *earlyRefusals) update(ctx context.Context, a *agent, ns *netns.Namespac
 		following, stop := context.WithCancel(ctx)
 		w := &watchedPort{text: b.Text, wait: b.Options.Wait, stop: stop, done: make(chan struct{})}
 		e.watched[port] = w
+		refused := e.refused
 		go func() {
 			defer close(w.done)
-			e.follow(following, a, n, &b)
+			followTarget(following, a, refused, &b)
 		}()
 	}
 }
@@ -97,9 +99,9 @@ func (w *watchedPort) end() {
 	<-w.done
 }
 
-// follow has b's port refused when its target has had no endpoint for as long as a
+// followTarget has b's port refused when its target has had no endpoint for as long as a
 // connection would wait, and no longer than that lasts.
-func (e *earlyRefusals) follow(ctx context.Context, a *agent, n *identity.Namespace, b *binding.Binding) {
+func followTarget(ctx context.Context, a *agent, refused *refusals, b *binding.Binding) {
 	var since time.Time // when it had none for the first time; zero while it has some
 	for {
 		asked := time.Now()
@@ -110,14 +112,14 @@ func (e *earlyRefusals) follow(ctx context.Context, a *agent, n *identity.Namesp
 		left := time.Duration(0) // for ever
 		if err == nil {
 			since = time.Time{}
-			e.set(a, n, b.Port, b.Text, false)
+			refused.want(b.Port, b.Text, false)
 		} else {
 			if since.IsZero() {
 				since = asked
 			}
 			if left = b.Options.Wait - time.Since(since); left <= 0 {
 				left = 0
-				e.set(a, n, b.Port, b.Text, true)
+				refused.want(b.Port, b.Text, true)
 			}
 		}
 		waiting, stop := ctx, context.CancelFunc(func() {})
@@ -129,38 +131,15 @@ func (e *earlyRefusals) follow(ctx context.Context, a *agent, n *identity.Namesp
 	}
 }
 
-// set notes whether the target of a port has no endpoint, and has the kernel know.
-func (e *earlyRefusals) set(a *agent, n *identity.Namespace, port uint16, target string, empty bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.ports == nil || e.empty[port] == empty {
-		return
-	}
-	if e.empty[port] = empty; !empty {
-		delete(e.empty, port)
-	}
-	log := a.log.With("client", n.Owner.Name, "id", n.Owner.ShortID(), "port", port, "target", target)
-	switch err := e.ports.Set(slices.Collect(maps.Keys(e.empty))); {
-	case err != nil:
-		log.Error("a port with refuse=early is not as it should be", "refused", !empty, "error", err, "hint", "restart the container, or leave the option out")
-	case empty:
-		log.Info("the target has no endpoint; its port is refused early")
-	default:
-		log.Info("the target has an endpoint; its port is not refused any more")
-	}
-}
-
 // close refuses nothing any more. It may be called again.
 func (e *earlyRefusals) close() {
 	for port, w := range e.watched {
 		w.end()
 		delete(e.watched, port)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.ports != nil {
-		_ = e.ports.Close() // the table goes with the socket, whatever it says
-		e.ports = nil
+	if e.refused != nil {
+		e.refused.end()
+		e.refused = nil
 	}
 }
 

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"github.com/ambassadord/ambassadord/internal/claim"
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -21,25 +23,50 @@ type Removed struct {
 	Addrs     []netip.Addr // of mode host
 	// Kept says, in place of all that, which daemon serves this namespace.
 	Kept string
+	// Carried says, in place of chains and addresses, who carries connections that came by
+	// the rules, and how many: these are unhooked, and go with the last of them.
+	Carried string
 }
 
 // RemoveRules removes every chain of ours, and what a killed daemon left of the
 // addresses of mode host, from every network namespace of this host, in both of the
 // kernel's packet filters, with no daemon and no engine needed. It goes on after an
 // error and returns them all. While a daemon serves this host it refuses, and what a daemon
-// elsewhere serves it leaves alone and reports, unless force.
+// elsewhere serves it leaves alone and reports, unless force. What connections came by that
+// others carry, the keeper of a daemon that was killed or a daemon that has handed over, is
+// unhooked alone and reported, unless force.
 // Namespaces that cannot be looked into are logged: they are those of processes
 // that even root may not trace, which no container's are.
 func RemoveRules(ctx context.Context, folder string, force bool, log *slog.Logger, report func(Removed)) error {
+	if force {
+		_, err := removeRules(ctx, nil, true, log, report)
+		return err
+	}
+	dir, err := rundir.Open(folder)
+	if err != nil {
+		return err
+	}
+	unlock, err := lock(ctx, folder, log)
+	if err != nil {
+		return err
+	}
+	left, err := removeRules(ctx, dir, false, log, report)
+	unlock()
+	return errors.Join(err, removeUnneeded(ctx, dir, left, log))
+}
+
+// removeRules is RemoveRules; the caller has the lock, or forces it. It returns what it has
+// left for connections that others carry.
+func removeRules(ctx context.Context, dir *rundir.Dir, force bool, log *slog.Logger, report func(Removed)) (left []netns.ID, err error) {
+	var all claim.Carriers
 	if !force {
-		unlock, err := lock(ctx, folder, log)
-		if err != nil {
-			return err
+		if all, err = findCarriers(dir, log); err != nil {
+			return nil, err
 		}
-		defer unlock()
+		all = withDraining(all, dir)
 	}
 	var living *living
-	return everywhere(ctx, log, func(rules filter.Rules, ns *netns.Namespace) error {
+	err = everywhere(ctx, log, func(rules filter.Rules, ns *netns.Namespace) error {
 		if living == nil && !force {
 			living = findLiving(ctx, rules)
 		}
@@ -53,31 +80,22 @@ func RemoveRules(ctx context.Context, folder string, force bool, log *slog.Logge
 				return nil
 			}
 		}
-		leases, err := ns.Leases()
-		errs := []error{err}
-		found, err := rules.Remove(ctx, ns)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", ns.Path(), err))
-		}
-		for _, f := range families() {
-			removed := Removed{Namespace: ns.Path(), Family: f, Chains: found[f]}
-			for _, addr := range leases {
-				if familyOf(addr) != f {
-					continue
-				}
-				// After the chain, lest that lead to where nobody is.
-				if err := ns.EndLease(addr); err != nil {
-					errs = append(errs, err)
-					continue
-				}
-				removed.Addrs = append(removed.Addrs, addr)
+		if others := all.In(ns.ID()); !others.None() {
+			there, err := anyChain(rules, ns)
+			if err != nil || !there {
+				return err
 			}
-			if len(removed.Chains)+len(removed.Addrs) > 0 {
-				report(removed)
-			}
+			left = append(left, ns.ID())
+			report(Removed{Namespace: ns.Path(), Carried: others.String()})
+			return rules.Unhook(ctx, ns)
 		}
-		return errors.Join(errs...)
+		removed, err := removeAll(ctx, rules, ns)
+		for _, one := range removed {
+			report(one)
+		}
+		return err
 	})
+	return left, err
 }
 
 // everywhere calls do for every network namespace of this host. It goes on after an
@@ -119,9 +137,12 @@ func (a *agent) unhookOwn(m config.Mode, applied []netrules.Family) {
 	a.takeDownOwn(m, applied, a.rules.Unhook)
 }
 
-// removeOwn removes them.
+// removeOwn removes them, but for those that connections need which others carry.
 func (a *agent) removeOwn(m config.Mode, applied []netrules.Family) {
 	a.takeDownOwn(m, applied, func(ctx context.Context, ns *netns.Namespace) error {
+		if a.mustStay(nil) {
+			return a.rules.Unhook(ctx, ns)
+		}
 		_, err := a.rules.Remove(ctx, ns)
 		return err
 	})

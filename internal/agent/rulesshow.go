@@ -8,7 +8,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ambassadord/ambassadord/internal/claim"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -21,6 +24,9 @@ type Shown struct {
 	Variant   netrules.Variant
 	Rules     []ShownRule
 	Orphans   []Orphan
+	// Carried says who carries connections on that came by these rules, and how many; "" if
+	// nobody does. They stay for those, and are no orphans.
+	Carried string
 	// Unlisted is nil, or says why iptables cannot list the table: then there is no more here
 	// than ours, without counters. It carries a hint.
 	Unlisted error
@@ -47,8 +53,15 @@ type Orphan struct {
 
 // ShowRules reports every rule of ours in every network namespace of this host, by whichever
 // way it got there, jumps first, and the chains that a dead daemon left. It goes on after an
-// error and returns them all; namespaces that cannot be looked into are logged.
-func ShowRules(ctx context.Context, log *slog.Logger, report func(Shown)) error {
+// error and returns them all; namespaces that cannot be looked into are logged. folder is
+// config.Config.RunDir.
+func ShowRules(ctx context.Context, folder string, log *slog.Logger, report func(Shown)) error {
+	var carriers claim.Carriers
+	if dir, err := rundir.Find(folder); err == nil { // without the folder nobody carries any
+		if carriers, err = findCarriers(dir, log); err != nil {
+			log.Warn("who carries connections on is not known", "error", err, hint.Attr(err))
+		}
+	}
 	ways, err := filter.All(ctx)
 	if err != nil {
 		return err
@@ -64,6 +77,9 @@ func ShowRules(ctx context.Context, log *slog.Logger, report func(Shown)) error 
 			for i := range all {
 				if i == 0 {
 					showLeases(&all[i], leases, all)
+				}
+				if others := carriers.Of(claim.Need{Namespace: ns.ID(), Family: f}); !others.None() {
+					all[i].Carried, all[i].Orphans = others.String(), nil
 				}
 				if len(all[i].Rules) > 0 || len(all[i].Orphans) > 0 {
 					report(all[i])

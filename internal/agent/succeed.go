@@ -130,9 +130,14 @@ func (a *agent) dropLeftovers() {
 	l := &a.leftovers
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	all, err := findCarriers(a.dir, a.log)
+	a.complain(err)
 	for _, ns := range l.in {
-		_, err := l.rules.Remove(context.Background(), ns)
-		a.complain(err)
+		id, idErr := idOf(ns)
+		if err == nil && idErr == nil && all.In(id).None() {
+			_, err := l.rules.Remove(context.Background(), ns)
+			a.complain(err)
+		} // else they are unhooked, and go with the last of what needs them
 		if ns != nil {
 			ns.Close()
 		}

@@ -9,7 +9,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ambassadord/ambassadord/internal/claim"
 	"github.com/ambassadord/ambassadord/internal/privilege"
+	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -20,10 +22,13 @@ type leftovers struct {
 	looked int      // namespaces that were looked into
 	ours   int      // those of them with chains of ours
 	stale  []string // those whose chains lead to a port where nobody listens
-	blind  []string // those in which iptables cannot list what others have, and whose they are
-	locked bool     // a daemon runs, in whatever namespace
-	err    error    // why not all that could be opened were looked into
-	hidden error    // why some could not be opened
+	// carried are those in which chains are left for connections that processes carry on whose
+	// daemon is gone, each with which process, and how many.
+	carried []string
+	blind   []string // those in which iptables cannot list what others have, and whose they are
+	locked  bool     // a daemon runs, in whatever namespace
+	err     error    // why not all that could be opened were looked into
+	hidden  error    // why some could not be opened
 }
 
 func (h *host) staleRules(ctx context.Context) Result {
@@ -34,14 +39,21 @@ func (h *host) staleRules(ctx context.Context) Result {
 	if err != nil {
 		return undone(err)
 	}
+	s := &search{rules: rules}
+	if dir, err := rundir.Find(h.RunDir); err == nil { // without the folder nobody carries any
+		s.carriers, _, _ = claim.Find(dir)
+	}
 	have, _ := privilege.Effective() // none, where that cannot be known
-	l := (&search{rules: rules}).all(ctx)
+	l := s.all(ctx)
 	l.locked = h.daemonRuns(ctx)
 	return judgeLeftovers(l, have.Has("SYS_PTRACE"))
 }
 
 // search looks for rules of ours.
-type search struct{ rules filter.Rules }
+type search struct {
+	rules    filter.Rules
+	carriers claim.Carriers
+}
 
 // judgeLeftovers does not mind what is hidden from who may trace any container's
 // process: it belongs to the few, such as process 1 of some machines, that may do
@@ -63,6 +75,8 @@ func judgeLeftovers(l leftovers, ptrace bool) Result {
 		return undone(fmt.Errorf("looked into %d network namespaces, not all: %w", l.looked, unseen))
 	case l.ours == 0:
 		return ok("no rules of ours in %d network namespaces", l.looked)
+	case len(l.carried) > 0:
+		return ok("rules of ours in %s; some stay until connections of a daemon that is gone have ended, %s", of, strings.Join(l.carried, ", "))
 	case l.locked:
 		return ok("rules of ours in %s, and a daemon runs", of)
 	}
@@ -109,6 +123,10 @@ func (s *search) one(ctx context.Context, ns *netns.Namespace, l *leftovers) err
 				return nil
 			}
 		}
+	}
+	if others := s.carriers.In(ns.ID()); !others.None() {
+		l.carried = append(l.carried, fmt.Sprintf("%s: %s", ns.Path(), others))
+		return nil
 	}
 	l.stale = append(l.stale, ns.Path())
 	return nil

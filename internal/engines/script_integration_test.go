@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -114,12 +115,12 @@ func TestEngineThatIsKilled(t *testing.T) {
 				t.Errorf("processes have outlived it: %s", output)
 			}
 			if c.signal == syscall.SIGKILL {
-				lock, err := os.Open(filepath.Join(roots[0], "lock"))
+				lock, err := os.Open(filepath.Join(roots[0], "running"))
 				if err != nil {
 					t.Fatal(err)
 				}
 				defer lock.Close()
-				wait(t, "nobody holds the lock", func() bool {
+				wait(t, "none of its processes runs", func() bool {
 					return syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
 				})
 				lock.Close()
@@ -132,6 +133,75 @@ func TestEngineThatIsKilled(t *testing.T) {
 				t.Errorf("left: %v\n%s", rest, output)
 			}
 		})
+	}
+}
+
+// What the engine makes beside its folder is not on the machine.
+func TestEngineTouchesNothingElse(t *testing.T) {
+	listing := func() string {
+		out, err := exec.Command("sh", "-c", `find /etc /opt /var/lib -maxdepth 2 -printf '%p %T@ %C@\n' |
+			grep -E 'docker|containerd|ambassadord' | grep -v '^/var/lib/docker/' | sort`).Output()
+		if err != nil && len(out) > 0 {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	t.Cleanup(func() { // after a failure
+		for _, place := range []string{"/etc", "/opt", "/opt/containerd", "/etc/docker"} {
+			_ = os.Remove(filepath.Join(place, "ambassadord-test"))
+		}
+	})
+	for _, name := range []string{"20.10", "29"} {
+		before := listing()
+		const script = `set -e
+docker run --rm "$0" true
+for place in /etc /opt /opt/containerd $([ "$ENGINE" != 20.10 ] || echo /etc/docker); do : >"$place/ambassadord-test"; done
+docker info --format '{{.DockerRootDir}}'`
+		command, output := beside(t, shortFolder(t), name, "sh", "-c", script, dockertest.Image(t))
+		err := command.Run()
+		if name != "20.10" && strings.Contains(output.String(), "run: scripts/setup") {
+			t.Logf("%s: %s", name, output)
+			continue
+		}
+		if err != nil || strings.Contains(output.String(), "/var/lib/docker") {
+			t.Errorf("%s: %v: %s; want that it has folders of its own", name, err, output)
+		}
+		if after := listing(); after != before {
+			t.Errorf("%s: on the machine there was\n%s\nand is\n%s", name, before, after)
+		}
+	}
+}
+
+// Many that begin at once, and remove what others have left, remove nobody's that lives.
+func TestEnginesThatBeginAtOnce(t *testing.T) {
+	folder := shortFolder(t)
+	// Without the engine: a dockerd that is none ends it at once, after all of the folder's making.
+	tools := t.TempDir()
+	for _, program := range []string{"dockerd", "docker-proxy", "containerd", "containerd-shim-runc-v2", "runc"} {
+		if err := os.MkdirAll(filepath.Join(tools, "engine29"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(tools, "engine29", program), []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const count = 16
+	var running sync.WaitGroup
+	for i := range count {
+		running.Go(func() {
+			for range 3 {
+				command, output := beside(t, folder, "29", "true")
+				command.Env = append(command.Env, "AMBASSADORD_CACHE="+tools, "ENGINE_IMAGES=")
+				_ = command.Run()
+				if got := output.String(); !strings.Contains(got, "dockerd has ended by itself") || strings.Contains(got, "removing") || strings.Contains(got, "cannot remove") {
+					t.Errorf("run %d: %s; want that its folder is its own until it ends", i, got)
+				}
+			}
+		})
+	}
+	running.Wait()
+	if entries, err := os.ReadDir(folder); err != nil || len(entries) > 0 {
+		t.Errorf("left in its folder: %v, %v", entries, err)
 	}
 }
 

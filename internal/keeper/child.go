@@ -7,25 +7,36 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/claim"
+	"github.com/ambassadord/ambassadord/internal/rundir"
 )
 
 // child is the keeper's process as the daemon sees it. A nil child is none.
 type child struct {
-	conn *net.UnixConn
-	cmd  *exec.Cmd
-	kept []connection  // of a message, to be used again
-	done chan struct{} // closed when the process has ended
-	err  error         // why; valid after done
+	conn  *net.UnixConn
+	claim *rundir.Claim // nil if there could be none
+	cmd   *exec.Cmd
+	kept  []connection  // of a message, to be used again
+	done  chan struct{} // closed when the process has ended
+	err   error         // why; valid after done
 }
 
-// spawn starts command with one end of a new socket at its descriptor 3. It gets a
-// session of its own (setsid(2)), so that a terminal's interrupt, which is meant for
-// the daemon, passes it by.
-func spawn(ctx context.Context, command []string) (*child, error) {
+// spawn starts command with one end of a new socket at its descriptor 3, and, unless that is
+// nil, the file of claimed at 4, of which it is told by the flag --claim. It gets a session of
+// its own (setsid(2)), so that a terminal's interrupt, which is meant for the daemon, passes
+// it by. It takes claimed over, which is released when the process has ended, or on an error.
+func spawn(ctx context.Context, command []string, claimed *rundir.Claim) (c *child, err error) {
+	defer func() {
+		if err != nil && claimed != nil {
+			claimed.Release()
+		}
+	}()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
@@ -37,16 +48,24 @@ func spawn(ctx context.Context, command []string) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
+	files := []*os.File{theirs}
+	if claimed != nil {
+		files = append(files, claimed.File())
+		command = append(slices.Clone(command), "--claim", claimed.Name())
+	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), command[0], command[1:]...) // a farewell ends it
 	cmd.Args[0] = "ambassadord"                                                        // not the path, which may be /proc/self/exe
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("start the process that keeps connections: %w", err)
 	}
-	c := &child{conn: conn, cmd: cmd, done: make(chan struct{})}
+	if claimed != nil {
+		claimed.HandedOver()
+	}
+	c = &child{conn: conn, claim: claimed, cmd: cmd, done: make(chan struct{})}
 	go c.wait()
 	return c, nil
 }
@@ -55,6 +74,9 @@ func (c *child) wait() {
 	defer close(c.done)
 	c.err = c.cmd.Wait()
 	c.conn.Close()
+	if c.claim != nil {
+		c.claim.Release()
+	}
 }
 
 // ended is closed when the process has ended.
@@ -109,7 +131,12 @@ func (c *child) sendKept(due []handover) error {
 			continue
 		}
 		fds = append(fds, client, upstream)
-		m.Kept = append(m.Kept, describe(h.number, h.conn.Live()))
+		live := h.conn.Live()
+		described := describe(h.number, live)
+		if need := needOf(client, live.Source.Addr()); need != (claim.Need{}) {
+			described.Need = &need
+		}
+		m.Kept = append(m.Kept, described)
 	}
 	if len(m.Kept) == 0 {
 		return nil

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
@@ -26,6 +28,7 @@ type Keeper struct {
 	log     *slog.Logger
 
 	mu       sync.Mutex
+	dir      *rundir.Dir // where the process claims what it carries; nil if nowhere
 	entries  slab[entry]
 	fresh    []newcomer // not handed over yet, as they came; some have ended
 	released []uint64   // handed over, and ended since
@@ -55,6 +58,29 @@ type handover struct {
 // connection is to be handed over. It finds the socket at its descriptor 3.
 func New(command []string, log *slog.Logger) *Keeper {
 	return &Keeper{command: command, log: log, wake: make(chan struct{}, 1)}
+}
+
+// ClaimIn has every process that is started from now on say in dir what it carries when the
+// daemon has died, so that nobody takes rules away which that needs.
+func (k *Keeper) ClaimIn(dir *rundir.Dir) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.dir = dir
+}
+
+// start starts a process.
+func (k *Keeper) start(ctx context.Context) (*child, error) {
+	k.mu.Lock()
+	dir := k.dir
+	k.mu.Unlock()
+	var claimed *rundir.Claim
+	if dir != nil {
+		var err error
+		if claimed, err = dir.MakeClaim(); err != nil {
+			k.log.Warn("connections that outlive the daemon would break when rules are removed", "error", err, hint.Attr(err))
+		}
+	}
+	return spawn(ctx, k.command, claimed)
 }
 
 // Keep has a connection handed over once it is a second old. It is for a proxy.Server.
@@ -113,7 +139,7 @@ func (k *Keeper) Run(ctx context.Context) {
 		due, released, next := k.work(time.Now())
 		if c == nil && len(due) > 0 {
 			var err error
-			if c, err = spawn(ctx, k.command); err != nil {
+			if c, err = k.start(ctx); err != nil {
 				k.log.Warn("connections would not survive the daemon's death", "error", err, "retry_in", pause.String())
 				c = nil
 				k.takeBack()

@@ -57,7 +57,7 @@ func runKeeper() error {
 	if err := confine.ToOpenDescriptors(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
-	return Serve(ctx, os.NewFile(3, "daemon"), server, 50*time.Millisecond, slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	return Serve(ctx, os.NewFile(3, "daemon"), server, 50*time.Millisecond, nil, slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelDebug})))
 }
 
 // runDaemon forwards a port to endpoint until SIGTERM. It prints its address.

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/internal/claim"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
@@ -44,6 +45,8 @@ type connection struct {
 	Options  proxy.Options  `json:"options"`
 	Preface  []byte         `json:"preface,omitempty"`
 	Read     int            `json:"read,omitempty"`
+	// Need is the rules by which it came; none if that is nil.
+	Need *claim.Need `json:"need,omitempty"`
 }
 
 func describe(number uint64, live proxy.Live) connection {

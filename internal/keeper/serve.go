@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/internal/claim"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
@@ -23,7 +24,11 @@ import (
 // on with server until the last has ended. While the daemon lives ctx is of no
 // interest: who stops a service ends all of its processes, and the daemon has yet
 // to drain. Afterwards its end starts a drain of that length.
-func Serve(ctx context.Context, socket *os.File, server *proxy.Server, drain time.Duration, log *slog.Logger) error {
+//
+// orphaned, which may be nil, is called when the daemon is dead and has left connections,
+// before the first of their bytes is moved, with the rules that they need; what it returns is
+// called with what is needed still.
+func Serve(ctx context.Context, socket *os.File, server *proxy.Server, drain time.Duration, orphaned func(claim.Needs) (say func(claim.Needs)), log *slog.Logger) error {
 	conn, err := unixConn(socket)
 	if err != nil {
 		return fmt.Errorf("the daemon's socket: %w", err)
@@ -36,7 +41,11 @@ func Serve(ctx context.Context, socket *os.File, server *proxy.Server, drain tim
 		return err
 	}
 	log.Warn("the daemon is gone; its connections are carried on", "connections", h.count)
-	h.resume(server, log)
+	needed := h.needs()
+	if orphaned != nil {
+		defer needed.tell(orphaned(needed.now()))()
+	}
+	h.resume(server, needed, log)
 	h.drain(ctx, server, drain)
 	log.Info("the last connection of a daemon that is gone has ended")
 	return nil
@@ -61,12 +70,17 @@ type common struct {
 	options  proxy.Options
 	preface  string
 	read     int
+	need     claim.Need
 }
 
 func pairOf(c *connection) pair {
+	var need claim.Need
+	if c.Need != nil {
+		need = *c.Need
+	}
 	return pair{
 		number: c.Number,
-		common: unique.Make(common{c.Client, c.Port, c.Target, c.Endpoint, c.Attempts, c.Options, string(c.Preface), c.Read}),
+		common: unique.Make(common{c.Client, c.Port, c.Target, c.Endpoint, c.Attempts, c.Options, string(c.Preface), c.Read, need}),
 		source: c.Source, accepted: c.Accepted.UnixNano(),
 	}
 }
@@ -165,8 +179,19 @@ func descriptors(oob []byte) []int {
 	return fds
 }
 
-// resume hands everything to server.
-func (h *held) resume(server *proxy.Server, log *slog.Logger) {
+// needs are the rules that what is held needs.
+func (h *held) needs() *needs {
+	n := newNeeds()
+	for _, p := range h.pairs {
+		if p.number != 0 {
+			n.add(p.common.Value().need)
+		}
+	}
+	return n
+}
+
+// resume hands everything to server, and takes from needed what has ended.
+func (h *held) resume(server *proxy.Server, needed *needs, log *slog.Logger) {
 	pairs := h.pairs
 	h.pairs, h.count = nil, 0
 	defer h.files.close()
@@ -174,13 +199,14 @@ func (h *held) resume(server *proxy.Server, log *slog.Logger) {
 		if p.number == 0 {
 			continue
 		}
-		live := p.live()
+		live, need := p.live(), p.common.Value().need
 		var err error
 		if live.Client, live.Upstream, err = h.ends(at); err != nil {
 			log.Warn("a connection could not be carried on", "client", live.Route.Client.Name, "error", err)
+			needed.end(need)
 			continue
 		}
-		server.Resume(live)
+		server.Resume(live, func() { needed.end(need) })
 	}
 }
 

@@ -94,7 +94,7 @@ func (d *Dir) Socket(address string) string { return d.name("control", address) 
 
 // Address is that of which Socket has made a name, "" for the host's.
 func (d *Dir) Address(socket string) string {
-	middle, _ := cut(socket, d.name("control", ""), ".sock")
+	middle, _ := cutName(socket, d.name("control", ""), ".sock")
 	return strings.TrimPrefix(middle, "-")
 }
 
@@ -110,7 +110,7 @@ func (d *Dir) list(prefix, end string) ([]string, error) {
 	err := d.with(false, func(int) error {
 		entries, err := os.ReadDir(d.path)
 		for _, e := range entries {
-			if middle, ok := cut(e.Name(), prefix, end); ok && (middle == "" || middle[0] == '-') {
+			if middle, ok := cutName(e.Name(), prefix, end); ok && (middle == "" || middle[0] == '-') {
 				names = append(names, e.Name())
 			}
 		}
@@ -128,7 +128,7 @@ func (d *Dir) list(prefix, end string) ([]string, error) {
 	return names, err
 }
 
-func cut(name, prefix, end string) (middle string, ok bool) {
+func cutName(name, prefix, end string) (middle string, ok bool) {
 	name, ok = strings.CutPrefix(name, prefix)
 	middle, fits := strings.CutSuffix(name, end)
 	return middle, ok && fits

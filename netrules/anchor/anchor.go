@@ -14,11 +14,13 @@ package anchor
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -30,6 +32,19 @@ const chainName = "keep-tracking"
 
 // ErrUnsupported says that this kernel has no nftables, or none that we may use.
 var ErrUnsupported = errors.New("no nftables here")
+
+// ErrForeign says that a table of the anchor's name belongs to another process: nobody else may
+// change it, and it goes with that process. Ours belongs to none.
+var ErrForeign = hint.Wrap(errors.New("the table is another process's"),
+	"nothing of ours is in it; see whose it is with nft list table inet "+Table+" in that network namespace, and have it named otherwise")
+
+// ownedByAProcess reports whether a table has NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h.
+// google/nftables reads the big-endian number in this machine's order of bytes; should it not
+// do so any more, the other order has no flag of that value.
+func ownedByAProcess(t *nftables.Table) bool {
+	const owner = 0x2
+	return (t.Flags|bits.ReverseBytes32(t.Flags))&owner != 0
+}
 
 // Set puts the anchor into ns, unless it is there, and reports whether it had to. It may be
 // called again and again: whoever flushes a namespace's whole ruleset takes the anchor along.
@@ -57,7 +72,8 @@ func Set(ns *netns.Namespace) (changed bool, err error) {
 	return changed && err == nil, explain("set", ns, err)
 }
 
-// Drop takes the anchor out of ns. That there is none is no error.
+// Drop takes the anchor out of ns. That there is none is no error; what somebody else has in its
+// place is ErrForeign.
 func Drop(ns *netns.Namespace) error {
 	err := ns.Do(func() error {
 		conn, err := nftables.New()
@@ -69,7 +85,11 @@ func Drop(ns *netns.Namespace) error {
 			return err
 		}
 		for _, t := range tables {
-			if t.Name == Table {
+			switch {
+			case t.Name != Table:
+			case ownedByAProcess(t):
+				return ErrForeign
+			default:
 				conn.DelTable(t)
 			}
 		}

@@ -3,6 +3,7 @@
 package anchor
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -11,10 +12,13 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
+	"github.com/ambassadord/ambassadord/netrules/owned"
 )
 
 // TestConnectionsSurviveAFlush has a translated connection carry bytes right after
@@ -143,5 +147,27 @@ func echo(t *testing.T, conn net.Conn, when string) {
 	}
 	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 		t.Fatalf("%s: %v", when, err)
+	}
+}
+
+// TestDropLeavesWhatIsSomebodyElses: a table by our name that belongs to a process is none of
+// ours, and says so.
+func TestDropLeavesWhatIsSomebodyElses(t *testing.T) {
+	lab := netlab.New(t)
+	theirs, err := owned.Make(lab.NS(), nftables.TableFamilyINet, Table, 0)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		t.Skip("this kernel has no tables that belong to a process:", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Drop(lab.NS()); !errors.Is(err, ErrForeign) || hint.Of(err) == "" {
+		t.Errorf("Drop: %v (hint %q); want that it is another's, and what to do", err, hint.Of(err))
+	}
+	if err := theirs.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Drop(lab.NS()); err != nil {
+		t.Errorf("Drop of none: %v", err)
 	}
 }

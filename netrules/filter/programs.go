@@ -193,9 +193,9 @@ func (p *byPrograms) Remove(ctx context.Context, ns *netns.Namespace) (map[netru
 	return removed, errors.Join(errs...)
 }
 
-// unpin takes the track pin out.
+// unpin takes the track pin out. Another process's table by its name is none of ours.
 func unpin(ns *netns.Namespace) error {
-	if err := anchor.Drop(ns); !errors.Is(err, anchor.ErrUnsupported) {
+	if err := anchor.Drop(ns); !errors.Is(err, anchor.ErrUnsupported) && !errors.Is(err, anchor.ErrForeign) {
 		return err
 	}
 	return nil

@@ -53,7 +53,7 @@ fails when the page and the program differ.
 | command | does |
 | --- | --- |
 | ` + "`ambassadord rules plan`" + ` | prints the rules with what would change: + to add, - to remove; ` + "`--mode host`" + `: with the addresses and the bridge table |
-| ` + "`ambassadord rules show`" + ` | prints the rules that are there, the addresses and the bridge tables, with packet counters, whose and why; and what dead daemons left |
+| ` + "`ambassadord rules show`" + ` | prints the rules that are there, the addresses and the bridge tables, with packet counters, whose and why; and what dead daemons left, or connections need that another process carries on |
 | ` + "`ambassadord rules apply --listen-port PORT`" + ` | sets the chains once, for another process that listens at PORT |
 | ` + "`ambassadord rules remove`" + ` | removes all of them and the addresses, in every network namespace and both packet filters; beside a running daemon only with ` + "`--force`" + `, and then that puts them back, in containers at once |
 `

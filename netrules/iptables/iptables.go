@@ -79,9 +79,10 @@ type Rules struct {
 type tool struct {
 	family  netrules.Family
 	variant Variant
-	path    string // iptables
-	restore string // iptables-restore
-	wait    string // seconds to wait for the lock
+	path    string        // iptables
+	restore string        // iptables-restore
+	wait    string        // seconds to wait for the lock
+	around  time.Duration // aroundTimeout
 	ipt     *coreos.IPTables
 	before  func(program string) error // tests fail here, as if we had been killed; may be nil
 }
@@ -164,7 +165,7 @@ func newTool(ctx context.Context, f netrules.Family, variant Variant, s settings
 		return nil, fmt.Errorf("set up %s: %w", path, err)
 	}
 	return &tool{
-		family: f, variant: variant, path: path, restore: restore, wait: fmt.Sprint(wait), ipt: ipt,
+		family: f, variant: variant, path: path, restore: restore, wait: fmt.Sprint(wait), around: aroundTimeout, ipt: ipt,
 	}, nil
 }
 
@@ -296,9 +297,6 @@ func (r *Rules) Ensure(ctx context.Context, ns *netns.Namespace, c netrules.Chai
 func (t *tool) restoreAll(ctx context.Context, changes []netrules.Change) error {
 	byNumber, others := numbered(changes)
 	if len(byNumber) > 0 {
-		if err := t.step("nftables"); err != nil {
-			return err
-		}
 		if err := t.deleteNumbered(byNumber); err != nil {
 			return err
 		}
@@ -343,25 +341,26 @@ func (t *tool) readBy(ctx context.Context, path string, args ...string) (netrule
 		}
 	}
 	out, err := run(ctx, "", path, args...)
-	var state netrules.State
-	if err == nil {
-		state, err = netrules.ParseState(t.family, natTable, out)
-	}
-	if err == nil {
-		// Some versions leave out what they cannot print, and succeed.
-		var missing []string
-		if missing, err = t.leftOut(state); err == nil && len(missing) > 0 {
-			err = fmt.Errorf("%s left out %s", filepath.Base(path), strings.Join(missing, ", "))
-		}
-	}
 	if err != nil {
-		if t.variant == Legacy || ctx.Err() != nil {
-			return netrules.State{}, err
-		}
-		if exists, existsErr := nftTable(t.family); existsErr != nil || !exists {
+		if t.variant == Legacy || !listing(err) {
 			return netrules.State{}, err
 		}
 		return t.readAround(ctx, err)
+	}
+	state, err := netrules.ParseState(t.family, natTable, out)
+	if t.variant == Legacy && err != nil {
+		return netrules.State{}, err
+	}
+	if err != nil {
+		return t.readAround(ctx, err)
+	}
+	// Some versions leave out what they cannot print, and succeed.
+	missing, err := t.leftOut(state)
+	if err != nil {
+		return netrules.State{}, err
+	}
+	if len(missing) > 0 {
+		return t.readAround(ctx, fmt.Errorf("%s left out %s", filepath.Base(path), strings.Join(missing, ", ")))
 	}
 	switch {
 	case state.Exists:

@@ -140,9 +140,6 @@ func equalChange(a, b netrules.Change) bool { return a.String() == b.String() &&
 func (t *tool) unhook(ctx context.Context, changes []netrules.Change) error {
 	byNumber, others := numbered(changes)
 	if len(byNumber) > 0 {
-		if err := t.step("nftables"); err != nil {
-			return err
-		}
 		if err := t.deleteNumbered(byNumber); err != nil {
 			return err
 		}

@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -46,6 +48,28 @@ func unlisted(f netrules.Family, cause error) error {
 		"ours are kept in order, and removed, all the same; see which rule it is with nft list table "+family+" nat in that network namespace, and let whoever adds it have a table of its own")
 }
 
+// aroundTimeout bounds all that is done where the table cannot be listed.
+const aroundTimeout = 10 * time.Second
+
+// listing reports whether what an iptables program complains of is a rule that it has no words
+// for. Whatever else keeps it from its work, such as a missing capability, memory or time, is no
+// reason to go around it.
+func listing(err error) bool {
+	const resource = 4 // RESOURCE_PROBLEM of iptables: what the kernel or another program refuses
+	exit := new(exec.ExitError)
+	if !errors.As(err, &exit) || !exit.Exited() || exit.ExitCode() == resource {
+		return false
+	}
+	// "table `nat' is incompatible, use 'nft' tool"; "Parsing nftables rule failed. Perhaps
+	// iptables or your kernel needs to be upgraded".
+	for _, words := range []string{"incompatible", "nftables rule"} {
+		if strings.Contains(err.Error(), words) {
+			return true
+		}
+	}
+	return false
+}
+
 // leftOut returns the chains of ours that a listing of the table has left out.
 func (t *tool) leftOut(s netrules.State) ([]string, error) {
 	if t.variant == Legacy {
@@ -64,6 +88,8 @@ func (t *tool) leftOut(s netrules.State) ([]string, error) {
 
 // readAround reads what is ours in a table that iptables does not list, because of cause.
 func (t *tool) readAround(ctx context.Context, cause error) (netrules.State, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, t.around, fmt.Errorf("to read what is ours without it took more than %s", t.around))
+	defer cancel()
 	s := netrules.State{Family: t.family, Table: natTable, Exists: true, Unlisted: unlisted(t.family, cause)}
 	all, err := nftChains(t.family)
 	if err != nil {
@@ -92,6 +118,9 @@ func (t *tool) readAround(ctx context.Context, cause error) (netrules.State, err
 				continue
 			}
 		}
+		if ctx.Err() != nil { // what iptables did not confirm is not known to be otherwise
+			return s, fmt.Errorf("%w: %w", cause, context.Cause(ctx))
+		}
 		s.Chains = append(s.Chains, state)
 	}
 	return s, nil
@@ -110,7 +139,7 @@ func (t *tool) readChain(ctx context.Context, name string, marked bool) (netrule
 		}
 	}
 	if ctx.Err() != nil {
-		return netrules.ChainState{}, err
+		return netrules.ChainState{}, fmt.Errorf("%w: %w", err, context.Cause(ctx))
 	}
 	c := netrules.ChainState{Name: name, Rules: [][]string{netrules.Rule{Comment: "iptables cannot print what is in here"}.Args()}}
 	if marked {
@@ -216,39 +245,68 @@ func target(expressions []byte) string {
 	return ""
 }
 
-// deleteNumbered deletes the rules that changes name by their number, some at a time.
+// deleteNumbered deletes the rules that changes name by their number. A number says which rule
+// it is until its table is made anew, and then it may be somebody else's. So each is looked
+// for once more, and what leads to ours still is deleted if nothing has changed since that look.
 func (t *tool) deleteNumbered(changes []netrules.Change) error {
-	const some = 50 // the kernel answers each, and twice, before we read
-	for chunk := range slices.Chunk(changes, some) {
-		err := t.deleteTogether(chunk)
-		if errors.Is(err, unix.ENOENT) { // one of them is gone already, and so none was deleted
-			err = nil
-			for _, c := range chunk {
-				if one := t.deleteTogether([]netrules.Change{c}); !errors.Is(one, unix.ENOENT) {
-					err = errors.Join(err, one)
-				}
+	const (
+		some  = 50 // the kernel answers each, and twice, before we read
+		looks = 50 // others may go on changing rules
+	)
+	for range looks {
+		generation, err := nfnetlink.Generation()
+		if err != nil {
+			return err
+		}
+		there, err := findLeads(t.family)
+		if err != nil {
+			return err
+		}
+		found := t.still(changes, there)
+		for chunk := range slices.Chunk(found, some) {
+			if err := t.step("nftables"); err != nil {
+				return err
+			}
+			if err = nfnetlink.TransactAt(uint32(generation), chunk); err != nil {
+				break
+			}
+			if generation++; uint32(generation) == 0 { // which the kernel leaves out
+				generation++
 			}
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.ERESTART) && !errors.Is(err, unix.ENOENT):
 			return fmt.Errorf("delete rules that lead to ours: %w", err)
 		}
 	}
-	return nil
+	return hint.Errorf("see who does it: nft monitor in that network namespace",
+		"delete rules that lead to ours: somebody changes rules all the time, and did at each of %d looks", looks)
 }
 
-// deleteTogether deletes rules by their number, all or none.
-func (t *tool) deleteTogether(changes []netrules.Change) error {
-	conn, err := nftables.New()
-	if err != nil {
-		return err
-	}
-	table := &nftables.Table{Name: natTable, Family: nftFamily(t.family)}
-	for _, c := range changes {
-		if err := conn.DelRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: c.Chain, Table: table}, Handle: c.Handle}); err != nil {
-			return err
+// still are the messages that delete those of changes that are there and lead to ours.
+func (t *tool) still(changes []netrules.Change, there *found) []netlink.Message {
+	leads := map[lead]string{} // the chain in which it is
+	for chain, all := range there.leads {
+		for _, l := range all {
+			leads[l] = chain
 		}
 	}
-	return conn.Flush()
+	var messages []netlink.Message
+	for _, c := range changes {
+		if chain, ok := leads[lead{c.Handle, netrules.Target(c.Args)}]; !ok || chain != c.Chain {
+			continue
+		}
+		m, err := t.message(unix.NFT_MSG_DELRULE, 0,
+			netlink.Attribute{Type: unix.NFTA_RULE_TABLE, Data: []byte(natTable + "\x00")},
+			netlink.Attribute{Type: unix.NFTA_RULE_CHAIN, Data: []byte(c.Chain + "\x00")},
+			netlink.Attribute{Type: unix.NFTA_RULE_HANDLE, Data: binary.BigEndian.AppendUint64(nil, c.Handle)})
+		if err == nil { // it can only be too long a name, which the kernel has none of
+			messages = append(messages, m)
+		}
+	}
+	return messages
 }
 
 // numbered parts the changes that nftables has to make from those for iptables.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -211,5 +212,49 @@ func TestUnlistedIsBounded(t *testing.T) {
 	}
 	if slices.ContainsFunc(removed.Chains, func(name string) bool { return !strings.HasPrefix(name, "AMBASSADORD") }) {
 		t.Errorf("removed %v", removed.Chains)
+	}
+}
+
+// TestNumbersOfAnotherTable: the table is made anew before the deletion, or amid it, and the number
+// of the rule that led to ours is somebody else's by then. That rule stays.
+func TestNumbersOfAnotherTable(t *testing.T) {
+	tool := newNFT(t).v4
+	for _, amid := range []bool{false, true} {
+		lab := netlab.New(t)
+		table := func(rule string) string {
+			return `add table ip nat
+add chain ip nat AMBASSADORD
+add chain ip nat OUTPUT { type nat hook output priority -100; policy accept; }
+add rule ip nat OUTPUT ` + rule + "\n"
+		}
+		lab.Run(t, table("tcp dport 9 counter jump AMBASSADORD"), "nft", "-f", "-")
+		_, number, _ := strings.Cut(ruleset(t, lab), "jump AMBASSADORD # handle ")
+		handle, err := strconv.ParseUint(strings.Fields(number)[0], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		remade := false
+		remake := func() {
+			if remade {
+				return
+			}
+			remade = true
+			lab.Run(t, "", "nft", "delete", "table", "ip", "nat")
+			lab.Run(t, table("tcp dport 99 counter accept"), "nft", "-f", "-")
+		}
+		if amid {
+			tool.before = func(string) error { remake(); return nil }
+		} else {
+			remake()
+		}
+		change := netrules.Change{Family: tool.family, Table: natTable, Op: netrules.Delete, Chain: "OUTPUT", Args: []string{"-j", "AMBASSADORD"}, Handle: handle}
+		err = lab.NS().Do(func() error { return tool.deleteNumbered([]netrules.Change{change}) })
+		tool.before = nil
+		if err != nil || !remade {
+			t.Errorf("amid it: %t: %v, made anew: %t", amid, err, remade)
+		}
+		if text := ruleset(t, lab); !strings.Contains(text, fmt.Sprintf("accept # handle %d", handle)) {
+			t.Errorf("amid it: %t: number %d was ours, and there is now:\n%s", amid, handle, text)
+		}
 	}
 }

@@ -42,3 +42,18 @@ func (n *Namespace) Again() (*Namespace, error) {
 	again.path = n.path // which says more
 	return again, nil
 }
+
+// IDOf is the ID of the namespace that a socket, by its descriptor, was made in. It takes
+// CAP_NET_ADMIN there, and opens nothing for longer than it takes.
+func IDOf(socket int) (ID, error) {
+	ns, err := unix.IoctlRetInt(socket, unix.SIOCGSKNS)
+	if err != nil {
+		return ID{}, os.NewSyscallError("ioctl SIOCGSKNS", err)
+	}
+	defer func() { _ = unix.Close(ns) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(ns, &st); err != nil {
+		return ID{}, os.NewSyscallError("fstat", err)
+	}
+	return ID{Dev: st.Dev, Inode: st.Ino}, nil
+}

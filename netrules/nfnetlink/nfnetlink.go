@@ -7,6 +7,7 @@
 package nfnetlink
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -43,7 +44,11 @@ func Message(kind int, family byte, flags netlink.HeaderFlags, attrs ...netlink.
 }
 
 // Transact makes changes, all or none, however many they are.
-func Transact(changes []netlink.Message) error {
+func Transact(changes []netlink.Message) error { return TransactAt(0, changes) }
+
+// TransactAt is Transact if the rule set still has the ID that Generation returned, whatever
+// that is if it is 0; else it fails with ERESTART, and nothing is changed.
+func TransactAt(generation uint32, changes []netlink.Message) error {
 	conn, err := dial()
 	if err != nil {
 		return err
@@ -55,7 +60,18 @@ func Transact(changes []netlink.Message) error {
 			Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
 		}
 	}
-	batch := append([]netlink.Message{bracket(unix.NFNL_MSG_BATCH_BEGIN)}, changes...)
+	begin := bracket(unix.NFNL_MSG_BATCH_BEGIN)
+	if generation != 0 {
+		const batchGeneration = 1 // NFNL_BATCH_GENID of linux/netfilter/nfnetlink.h
+		attr, err := netlink.MarshalAttributes([]netlink.Attribute{
+			{Type: batchGeneration, Data: binary.BigEndian.AppendUint32(nil, generation)},
+		})
+		if err != nil {
+			return err
+		}
+		begin.Data = append(begin.Data, attr...)
+	}
+	batch := append([]netlink.Message{begin}, changes...)
 	// The kernel tells of what fails in any case, in order, and of the last that it was done if
 	// it is asked to. An answer for each would be more than the socket can hold.
 	batch[len(batch)-1].Header.Flags |= netlink.Acknowledge

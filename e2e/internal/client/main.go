@@ -2,9 +2,11 @@
 // dials one address and speaks to the tests' backends, which answer one line,
 // their name, to the one line that they are told.
 //
-//	client [-token TEXT] [-want NAME] [-n COUNT] [-within DURATION] [-patience DURATION] [-serve NAME [-pause DURATION]] ADDRESS
+//	client [-token TEXT] [-want NAME] [-n COUNT] [-within DURATION] [-patience DURATION] [-serve NAME [-pause DURATION]] [-rate RATE] ADDRESS
 //
-// With -serve it is first of all such a backend itself, at that very address.
+// With -serve it is first of all such a backend itself, at that very address; with -n -1 as
+// well it is nothing else. With -rate it makes so many connections a second until it is
+// killed, each once, whatever becomes of the others, and prints what rate.go says.
 //
 // It prints the container's host name, which is its short ID, and every answer.
 // A connection that is refused or reset is tried again, because a container may
@@ -39,10 +41,11 @@ var patience = flag.Duration("patience", 5*time.Second, "how long one connection
 func main() {
 	token := flag.String("token", "", "what to tell the backend")
 	want := flag.String("want", "", "the only answer that is right (default any)")
-	count := flag.Int("n", 1, "how many answers to get; 0 goes on for ever")
+	count := flag.Int("n", 1, "how many answers to get; 0 goes on for ever, -1 asks nobody")
 	within := flag.Duration("within", 10*time.Second, "how long to try for one answer; 0 tries once")
 	serve := flag.String("serve", "", "listen at ADDRESS before dialling it, and answer that")
 	pause := flag.Duration("pause", 0, "how long to take for that answer")
+	rate := flag.Int("rate", 0, "how many connections to make in a second")
 	flag.Parse()
 	if flag.NArg() != 1 {
 		flag.Usage()
@@ -58,6 +61,13 @@ func main() {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(exitNoAnswer)
 		}
+	}
+	if *count < 0 {
+		fmt.Println("serving", time.Now().UnixNano())
+		select {}
+	}
+	if *rate > 0 {
+		steadily(*rate, func() error { _, err := ask(flag.Arg(0), name, *want); return err })
 	}
 	fmt.Println(name)
 	for i := 0; *count == 0 || i < *count; i++ {
