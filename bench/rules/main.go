@@ -38,6 +38,7 @@ func main() {
 	flag.IntVar(&b.n, "n", 200, "how many containers")
 	flag.StringVar(&b.daemon, "daemon", "", "the daemon's binary; without one it is built")
 	flag.StringVar(&b.mode, "mode", "redirect", "the daemon's: redirect or listen")
+	flag.StringVar(&b.rules, "rules", "", "how the daemon sets its rules: iptables or nft; without it, as it chooses")
 	flag.DurationVar(&b.settle, "settle", time.Minute, "how long to wait after the attaching; containers that are younger are inspected more often")
 	flag.DurationVar(&b.steady, "steady", 10*time.Minute, "how long to watch the steady state")
 	flag.BoolVar(&b.execs, "execs", false, "count the programs that the daemon starts, too, for as long again")
@@ -55,6 +56,7 @@ func main() {
 type bench struct {
 	n              int
 	daemon, mode   string
+	rules          string
 	settle, steady time.Duration
 	execs          bool
 	markdown       string
@@ -99,7 +101,11 @@ func (b bench) run(ctx context.Context, out io.Writer) error {
 
 // measure starts the daemon beside containers that run.
 func (b bench) measure(ctx context.Context, dir string) (f figures, err error) {
-	d, err := daemon.Start(b.daemon, dir, "run", "--mode", b.mode)
+	args := []string{"run", "--mode", b.mode}
+	if b.rules != "" { // which older daemons do not know
+		args = append(args, "--rules", b.rules)
+	}
+	d, err := daemon.Start(b.daemon, dir, args...)
 	if err != nil {
 		return f, err
 	}

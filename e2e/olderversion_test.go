@@ -1,0 +1,87 @@
+//go:build integration
+
+package e2e
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/netlab"
+	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter/filtertest"
+)
+
+// olderVersion is the last that knew of no way to set rules but iptables.
+const olderVersion = "7b0a421"
+
+// buildOlder builds the daemon of an older version, if the history is here that has it.
+func buildOlder(t *testing.T) string {
+	t.Helper()
+	git := func(args ...string) error {
+		out, err := exec.CommandContext(t.Context(), "git", append([]string{"-C", ".."}, args...)...).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("git %s: %w: %s", strings.Join(args, " "), err, out)
+		}
+		return err
+	}
+	if err := git("cat-file", "-e", olderVersion+"^{commit}"); err != nil {
+		t.Skipf("a clone without the history: %v", err)
+	}
+	tree := filepath.Join(t.TempDir(), "tree")
+	if err := git("worktree", "add", "--detach", tree, olderVersion); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := git("worktree", "remove", "--force", tree); err != nil {
+			t.Error(err)
+		}
+	}()
+	path := filepath.Join(t.TempDir(), "ambassadord-older")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, "./cmd/ambassadord")
+	build.Dir = tree
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v: %s", olderVersion, err, out)
+	}
+	return path
+}
+
+// TestRulesOfAnOlderVersionAreChangedOver: a daemon that sets its rules by netlink takes over
+// from one of before there was that. What it carries goes on, and its rules go.
+func TestRulesOfAnOlderVersionAreChangedOver(t *testing.T) {
+	older := buildOlder(t)
+	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
+	c := declaring(t, map[int]string{6379: backend})
+	old := launch(t, exec.Command(older, "run", "--mode", "redirect", "--log-format", "json"), nil)
+	old.attached(c.name)
+	live := dialIn(t, c.ns, "127.0.0.1:6379")
+	if err := pingPong(live); err != nil {
+		t.Fatal(err)
+	}
+	next := startPlain(t, "run", "--mode", "redirect", "--rules", "nft", "--takeover")
+	next.attached(c.name)
+	alone := func() error {
+		text := wholeRuleSet(t, c.ns)
+		if saved := netlab.Save(t, c.ns, netrules.IPv4); strings.Contains(saved, "AMBASSADORD") || strings.Contains(text, "table inet ambassadord {") ||
+			strings.Count(filtertest.Own(t, c.ns, netrules.IPv4), "-j AMBASSADORD") != 1 {
+			return fmt.Errorf("there is:\n%s", text)
+		}
+		return connects(c)
+	}
+	poll(t, 10*time.Second, "rules by netlink alone", alone)
+	if err := pingPong(live); err != nil {
+		t.Errorf("a connection that the older version carries: %v", err)
+	}
+	live.Close()
+	old.ended(20 * time.Second)
+	if err := alone(); err != nil {
+		t.Errorf("after the older version has ended: %v", err)
+	}
+	next.stop()
+	if text := wholeRuleSet(t, c.ns); strings.Contains(strings.ToLower(text), "ambassadord") {
+		t.Errorf("left behind:\n%s", text)
+	}
+}
