@@ -245,6 +245,27 @@ func TestCarriedAcrossATakeover(t *testing.T) {
 	})
 }
 
+// TestCarriedWithoutRules: a connection that came by no rules needs none, and nobody waits to
+// remove any.
+func TestCarriedWithoutRules(t *testing.T) {
+	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
+	c := carriedCase{mode: "listen", address: "127.0.0.1:6379"}
+	c.carrying, c.nobodies = declaring(t, map[int]string{6379: backend}), declaring(t, map[int]string{6379: backend})
+	c.first, c.live = c.killed(t)
+	status, stdout, stderr := ambassadord(t, "rules", "remove")
+	if status != 0 || strings.Contains(stdout, "left for") {
+		t.Errorf("rules remove: exit %d, %q, %q; want that nobody needs any", status, stdout, stderr)
+	}
+	if found := ours(t, "sweeper"); len(found) > 0 {
+		t.Errorf("sweepers run: %v", found)
+	}
+	if err := pingPong(c.live); err != nil {
+		t.Error(err)
+	}
+	c.live.Close()
+	awaitKeeper(t, c.first)
+}
+
 // TestClaimsOfNobody: what is in the folder and is no living process's claim keeps no rules, and is
 // named.
 func TestClaimsOfNobody(t *testing.T) {
