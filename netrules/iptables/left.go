@@ -107,7 +107,8 @@ func (t *tool) unhookBare() error {
 			continue // they go with their chain
 		}
 		for _, l := range leads {
-			changes = append(changes, netrules.Change{Family: t.family, Table: natTable, Op: netrules.Delete, Chain: chain, Handle: l.handle})
+			changes = append(changes, netrules.Change{Family: t.family, Table: natTable, Op: netrules.Delete, Chain: chain,
+				Handle: l.handle, Args: []string{"-j", l.to}})
 		}
 	}
 	return t.deleteNumbered(changes)
