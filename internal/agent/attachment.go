@@ -16,6 +16,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
 )
@@ -395,7 +396,7 @@ func (at *attachment) detach() {
 	}
 	remove := at.alive.Load() && !at.agent.tuned().cfg.KeepRules && at.agent.owns()
 	if remove {
-		at.takeDown(at.agent.rules.Unhook)
+		at.takeDown(filter.Rules.Unhook)
 	}
 	at.stopListening()
 	for _, cancel := range at.direct {
@@ -417,23 +418,23 @@ func (at *attachment) release() {
 	}
 	defer at.close()
 	if at.mode == config.Redirect && at.agent.mustStay(at.ns) {
-		at.takeDown(at.agent.rules.Unhook)
+		at.takeDown(filter.Rules.Unhook)
 		return
 	}
-	at.takeDown(func(ctx context.Context, ns *netns.Namespace) error {
-		_, err := at.agent.rules.Remove(ctx, ns)
+	at.takeDown(func(rules filter.Rules, ctx context.Context, ns *netns.Namespace) error {
+		_, err := rules.Remove(ctx, ns)
 		return err
 	})
 }
 
-// takeDown takes rules down, if there can be any. The agent's context has ended by then;
-// every step bounds itself.
-func (at *attachment) takeDown(step func(context.Context, *netns.Namespace) error) {
-	if len(at.listening) == 0 {
+// takeDown takes rules down, if there can be any: mode listen has none. The agent's context
+// has ended by then; every step bounds itself.
+func (at *attachment) takeDown(step func(filter.Rules, context.Context, *netns.Namespace) error) {
+	if at.agent.rules == nil || len(at.listening) == 0 {
 		return
 	}
 	defer at.turn()()
-	if err := step(context.Background(), at.ns); err != nil {
+	if err := step(at.agent.rules, context.Background(), at.ns); err != nil {
 		at.agent.log.Error("cannot remove the rules of a container", "client", at.desired.Load().Owner.Name,
 			"error", err, "hint", "run: ambassadord rules remove")
 	}

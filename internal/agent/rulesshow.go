@@ -78,7 +78,7 @@ func ShowRules(ctx context.Context, folder string, log *slog.Logger, report func
 				if i == 0 {
 					showLeases(&all[i], leases, all)
 				}
-				if others := carriers.Of(claim.Need{Namespace: ns.ID(), Family: f}); !others.None() {
+				if others := carriers.In(ns.ID()); !others.None() {
 					all[i].Carried, all[i].Orphans = others.String(), nil
 				}
 				if len(all[i].Rules) > 0 || len(all[i].Orphans) > 0 {
