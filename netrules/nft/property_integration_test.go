@@ -165,12 +165,12 @@ func startingState(r *rand.Rand) string {
 			case 2:
 				say("add chain %s ambassadord %s { type filter hook %s priority -150; policy accept; }", family, name, hook)
 			case 3:
-				say("add chain %s ambassadord %s { type nat hook %s priority -100; policy accept; }", family, name, hook)
+				say("add chain %s ambassadord %s { type nat hook %s priority -101; policy accept; }", family, name, hook)
 				if r.IntN(2) == 0 {
 					say("add rule %s ambassadord %s %s", family, name, []string{"accept", "tcp dport 7 drop", "meta mark 1 return"}[r.IntN(3)])
 				}
 			case 4:
-				say("add chain %s ambassadord %s { type nat hook %s priority -99; policy accept; }", family, name, hook)
+				say("add chain %s ambassadord %s { type nat hook %s priority -100; policy accept; }", family, name, hook)
 			}
 			for _, chain := range []string{"AMBASSADORD", "AMBASSADORD_OLD", "AMBASSADORD_HOST"} {
 				if r.IntN(2) == 0 {
