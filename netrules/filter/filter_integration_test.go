@@ -314,6 +314,24 @@ func TestChangingOverWithoutPrograms(t *testing.T) {
 	}
 }
 
+// TestOthersComeAfter: what others translate, and set later, comes after ours.
+func TestOthersComeAfter(t *testing.T) {
+	for name, rules := range ways(t) {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			s.apply(t, rules, redirect(6379)...)
+			for _, f := range families() {
+				program := f.Command()
+				if strings.Contains(name, "legacy") {
+					program += "-legacy"
+				}
+				s.Run(t, "", program, "-t", "nat", "-A", "OUTPUT", "-p", "tcp", "--dport", "6379", "-j", "REDIRECT", "--to-ports", "1")
+			}
+			echo(t, "beside rules of another's", s.dial(t, 6379))
+		})
+	}
+}
+
 // TestFlushed: a live connection goes on when somebody flushes the nat table, or ours, and so
 // do new ones once the rules are applied again.
 func TestFlushed(t *testing.T) {

@@ -140,8 +140,8 @@ Where the engine sets its own rules by nftables, where no iptables program is in
 with ` + "`--rules nft`" + `, the same chains are set by netlink, with no program at all:
 
 - They are in tables of our own, ` + "`ip ambassadord` and `ip6 ambassadord`" + `, and nothing of ours in any
-  other but these, the guard's and that of ` + "`refuse=early`" + `. Each has the chain at the hook, at the
-  priority of iptables' nat table, and in it the jump alone.
+  other but these, the guard's and that of ` + "`refuse=early`" + `. Each has the chain at the hook, just
+  before where iptables and others translate, and in it the jump alone.
 - Both families are one transaction: whenever it is interrupted, all of it is there or none.
 - What somebody has made of these tables, another hook, another rule, a dormant table, is set
   right again; they are removed whole. They stay when the daemon is killed, for the

@@ -35,7 +35,7 @@ func script(t *testing.T, lab *netlab.Lab) string {
 		fmt.Fprintf(&b, "add table %s %s\n", familyName(f), Table)
 		for _, c := range state.Chains {
 			if hook, ok := map[string]string{"OUTPUT": "output", "PREROUTING": "prerouting"}[c.Name]; ok {
-				fmt.Fprintf(&b, "add chain %s %s %s { type nat hook %s priority -100; policy accept; }\n", familyName(f), Table, c.Name, hook)
+				fmt.Fprintf(&b, "add chain %s %s %s { type nat hook %s priority -101; policy accept; }\n", familyName(f), Table, c.Name, hook)
 			}
 		}
 		nothing := empty(f)

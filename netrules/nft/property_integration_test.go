@@ -3,6 +3,7 @@
 package nft
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -61,6 +62,16 @@ func TestAnyStartingState(t *testing.T) {
 				if jumps := state.Jumps(c.Name); len(jumps) != 1 || jumps[0].Chain != c.Hook {
 					t.Fatalf("jumps: %v", jumps)
 				}
+			}
+			for _, c := range chains {
+				lab.Do(t, func() error {
+					_, flags, err := tableThere(c.Family)
+					_, hooked, askErr := askChain(c.Family, c.Hook)
+					if flags != 0 || hooked != right {
+						t.Errorf("%s: the table's flags are %d, the chain at the hook is %d", c.Family, flags, hooked)
+					}
+					return errors.Join(err, askErr)
+				})
 			}
 			if changes := mustApply(t, lab, chains...); len(changes) > 0 {
 				t.Errorf("applied twice: %v", changes)
@@ -154,12 +165,12 @@ func startingState(r *rand.Rand) string {
 			case 2:
 				say("add chain %s ambassadord %s { type filter hook %s priority -150; policy accept; }", family, name, hook)
 			case 3:
-				say("add chain %s ambassadord %s { type nat hook %s priority -100; policy accept; }", family, name, hook)
+				say("add chain %s ambassadord %s { type nat hook %s priority -101; policy accept; }", family, name, hook)
 				if r.IntN(2) == 0 {
 					say("add rule %s ambassadord %s %s", family, name, []string{"accept", "tcp dport 7 drop", "meta mark 1 return"}[r.IntN(3)])
 				}
 			case 4:
-				say("add chain %s ambassadord %s { type nat hook %s priority -99; policy accept; }", family, name, hook)
+				say("add chain %s ambassadord %s { type nat hook %s priority -100; policy accept; }", family, name, hook)
 			}
 			for _, chain := range []string{"AMBASSADORD", "AMBASSADORD_OLD", "AMBASSADORD_HOST"} {
 				if r.IntN(2) == 0 {
@@ -199,6 +210,20 @@ func foreignTables(t *testing.T, lab *netlab.Lab) string {
 		}
 	}
 	return b.String()
+}
+
+// A table that somebody has put to sleep redirects nothing, whatever is in it.
+func TestDormantTable(t *testing.T) {
+	lab := netlab.New(t)
+	chain := netrules.Redirect(netrules.IPv4, 15001, []netrules.Port{{Number: 6379}})
+	mustApply(t, lab, chain)
+	lab.Run(t, "", "nft", "add table ip ambassadord { flags dormant; }")
+	if changes := mustApply(t, lab, chain); len(changes) == 0 {
+		t.Error("nothing to repair of a dormant table")
+	}
+	if text := ruleset(t, lab); strings.Contains(text, "dormant") || !strings.Contains(text, "jump AMBASSADORD") {
+		t.Errorf("repaired:\n%s", text)
+	}
 }
 
 // Who has put any number of rules into our table keeps himself waiting, and not long; what is

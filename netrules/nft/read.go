@@ -31,9 +31,10 @@ const (
 	maxChains = 12
 )
 
-// priority is that of our chains at a hook: where destinations are translated
-// (NF_IP_PRI_NAT_DST), as iptables has it.
-const priority = -100
+// priority is that of our chains at a hook: right before where others translate destinations
+// (NF_IP_PRI_NAT_DST, -100). Of two that are equal the kernel asks the younger first, and a port
+// that Docker publishes is not to go before ours because Docker was started again.
+const priority = -101
 
 // hookOf are the hooks of the chains that lead to ours, by the names that iptables gives them.
 var hookOf = map[string]uint32{"PREROUTING": unix.NF_INET_PRE_ROUTING, "OUTPUT": unix.NF_INET_LOCAL_OUT}
