@@ -20,8 +20,8 @@ import (
 )
 
 // Serve is the keeper's process: it holds what the daemon hands over through
-// socket until the daemon says farewell, or dies. Then it carries the connections
-// on with server until the last has ended. While the daemon lives ctx is of no
+// socket, which it takes over, until the daemon says farewell, or dies. Then it carries
+// the connections on with server until the last has ended. While the daemon lives ctx is of no
 // interest: who stops a service ends all of its processes, and the daemon has yet
 // to drain. Afterwards its end starts a drain of that length.
 //
@@ -30,6 +30,7 @@ import (
 // called with what is needed still.
 func Serve(ctx context.Context, socket *os.File, server *proxy.Server, drain time.Duration, orphaned func(claim.Needs) (say func(claim.Needs)), log *slog.Logger) error {
 	conn, err := unixConn(socket)
+	socket.Close() // conn has a descriptor of its own
 	if err != nil {
 		return fmt.Errorf("the daemon's socket: %w", err)
 	}
