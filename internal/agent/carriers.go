@@ -64,11 +64,23 @@ func (a *agent) mustStay(ns *netns.Namespace) bool {
 	if others.None() {
 		return false
 	}
+	s.keep(id, others)
+	return true
+}
+
+// note says that the rules in a namespace were left for what others carry.
+func (s *staying) note(id netns.ID, others claim.Carried) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keep(id, others)
+}
+
+// keep is note, under the lock.
+func (s *staying) keep(id netns.ID, others claim.Carried) {
 	if s.left == nil {
 		s.left = map[netns.ID]claim.Carried{}
 	}
 	s.left[id] = others
-	return true
 }
 
 // say tells for whom rules have been left, and who removes them.

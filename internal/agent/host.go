@@ -65,11 +65,12 @@ func (a *agent) startHost(ctx context.Context) (*host, error) {
 	}
 	// Until the last connection is drained, whatever becomes of ctx.
 	h.sentry = a.startSentry(context.WithoutCancel(ctx), nil, guard.TableName, ours)
-	for _, d := range h.doors {
-		if !a.owns() {
-			break // they are in order, or keep mends them
+	if a.owns() { // else they are in order, or keep mends them
+		var chains []netrules.Chain
+		for _, d := range h.doors {
+			chains = append(chains, d.chain())
 		}
-		if _, err := a.rules.Apply(ctx, nil, d.chain()); err != nil {
+		if _, err := a.rules.Apply(ctx, nil, chains...); err != nil {
 			h.takeDown()
 			h.close()
 			return nil, fmt.Errorf("set the rules of mode host: %w", err)

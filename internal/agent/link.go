@@ -174,13 +174,11 @@ func linkChains(families []netrules.Family, port uint16) []netrules.Chain {
 	return chains
 }
 
-// applyLink applies the chain for every family that this namespace has.
+// applyLink applies the chain for every family that this namespace has. It returns these also
+// with an error: the chain of one may be there then.
 func applyLink(ctx context.Context, rules filter.Rules, port uint16) ([]netrules.Family, error) {
 	applied, err := rules.Apply(ctx, nil, linkChains(families(), port)...)
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(families(), func(f netrules.Family) bool { return slices.Contains(applied.Lacking, f) }), nil
+	return slices.DeleteFunc(families(), func(f netrules.Family) bool { return slices.Contains(applied.Lacking, f) }), err
 }
 
 // mustNotBeHost refuses to redirect every port of a host: a namespace with

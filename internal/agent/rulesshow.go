@@ -78,7 +78,7 @@ func ShowRules(ctx context.Context, folder string, log *slog.Logger, report func
 				if i == 0 {
 					showLeases(&all[i], leases, all)
 				}
-				if others := carriers.In(ns.ID()); !others.None() {
+				if others := carriers.In(ns.ID()); !others.None() && !hooked(all[i].Rules) {
 					all[i].Carried, all[i].Orphans = others.String(), nil
 				}
 				if len(all[i].Rules) > 0 || len(all[i].Orphans) > 0 {
@@ -88,6 +88,11 @@ func ShowRules(ctx context.Context, folder string, log *slog.Logger, report func
 		}
 		return errors.Join(append(errs, showGuards(ns, report))...)
 	})
+}
+
+// hooked reports whether rules lead to a chain of ours from another.
+func hooked(rules []ShownRule) bool {
+	return slices.ContainsFunc(rules, func(r ShownRule) bool { return !strings.HasPrefix(r.Chain, netrules.ChainPrefix) })
 }
 
 // showRulesIn is what each way has in ns; what none can read are orphans of the first, which is

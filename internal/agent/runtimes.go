@@ -56,8 +56,9 @@ func (r *runtimes) meant(ctx context.Context, name string, ask func(context.Cont
 	case ok:
 		return known, nil
 	case mine:
-		var all map[string]dockerd.Runtime
-		all, err = ask(ctx)
+		// Also if who has asked gives up: the others want to know, too.
+		all, askErr := ask(context.WithoutCancel(ctx)) // bounds itself
+		err = askErr
 		r.mu.Lock()
 		if err == nil {
 			r.byName = all

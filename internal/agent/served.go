@@ -46,8 +46,8 @@ func (l *living) servedBy(ctx context.Context, ns *netns.Namespace) (string, err
 	for port, kind := range ports {
 		for _, inode := range listening[port] {
 			processes, seen := l.held[inode]
-			if !seen && unread {
-				continue
+			if !seen && unread && (port < firstListenPort || port > lastListenPort) {
+				continue // a container's own, out of sight as we are in another
 			}
 			if !seen {
 				return fmt.Sprintf("a process out of our sight, which listens on port %d", port), nil

@@ -134,10 +134,14 @@ func (a *agent) dropLeftovers() {
 	a.complain(err)
 	for _, ns := range l.in {
 		id, idErr := idOf(ns)
-		if err == nil && idErr == nil && all.In(id).None() {
+		switch {
+		case err != nil || idErr != nil: // they are unhooked, and stay
+		case all.In(id).None():
 			_, err := l.rules.Remove(context.Background(), ns)
 			a.complain(err)
-		} // else they are unhooked, and go with the last of what needs them
+		default: // they go when we stop, or later with the last of what needs them
+			a.staying.note(id, all.In(id))
+		}
 		if ns != nil {
 			ns.Close()
 		}

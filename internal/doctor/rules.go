@@ -101,7 +101,7 @@ func (s *search) all(ctx context.Context) leftovers {
 
 // one adds what it finds in a namespace to l.
 func (s *search) one(ctx context.Context, ns *netns.Namespace, l *leftovers) error {
-	chains, blind, err := s.chains(ctx, ns)
+	chains, hooked, blind, err := s.chains(ctx, ns)
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (s *search) one(ctx context.Context, ns *netns.Namespace, l *leftovers) err
 			}
 		}
 	}
-	if others := s.carriers.In(ns.ID()); !others.None() {
+	if others := s.carriers.In(ns.ID()); !others.None() && !hooked {
 		l.carried = append(l.carried, fmt.Sprintf("%s: %s", ns.Path(), others))
 		return nil
 	}
@@ -146,7 +146,7 @@ func whose(ns *netns.Namespace, chains []netrules.ChainState) string {
 
 // chains are those of ours in a namespace, of both families, wherever they are; blind is
 // whether iptables cannot list what there is besides.
-func (s *search) chains(ctx context.Context, ns *netns.Namespace) (chains []netrules.ChainState, blind bool, err error) {
+func (s *search) chains(ctx context.Context, ns *netns.Namespace) (chains []netrules.ChainState, hooked, blind bool, err error) {
 	for _, f := range families() {
 		state, err := s.rules.Read(ctx, ns, f)
 		states := []netrules.State{state}
@@ -159,17 +159,18 @@ func (s *search) chains(ctx context.Context, ns *netns.Namespace) (chains []netr
 		case errors.Is(err, netrules.ErrUnsupported):
 			continue
 		case err != nil:
-			return nil, false, err
+			return nil, false, false, err
 		}
 		for _, state := range states {
 			for _, name := range state.Ours() {
 				c, _ := state.Chain(name)
 				chains = append(chains, c)
+				hooked = hooked || len(state.Jumps(name)) > 0
 			}
 			blind = blind || state.Unlisted != nil
 		}
 	}
-	return chains, blind, nil
+	return chains, hooked, blind, nil
 }
 
 // destinations are the ports that a chain's rules send connections to.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,7 +38,7 @@ func TakeHostLock(ctx context.Context, dir *rundir.Dir, inherited *Set, log *slo
 	served := hint.Wrap(ErrServed, "stop the other one first, or start with --takeover; one daemon serves the whole host")
 	l := &HostLock{file: inherited.TakeLock(dir, dir.HostLock()), guard: inherited.TakeUnix(abstract.Guard)}
 	if l.file == nil {
-		file, err := dir.Take(dir.HostLock())
+		file, err := takeSoon(ctx, dir)
 		if err != nil {
 			l.closeGuard()
 			if errors.Is(err, rundir.ErrHeld) {
@@ -73,6 +74,29 @@ func TakeHostLock(ctx context.Context, dir *rundir.Dir, inherited *Set, log *slo
 	}
 	log.Warn("the name that older versions have as their lock is not ours; another daemon, of an older version or one in a container, may serve beside this one", "error", fmt.Sprint(err), "hint", fix)
 	return l, nil
+}
+
+// takeSoon takes the lock of the host. It waits for who has it and serves nobody, a command
+// that removes rules or the sweeper of a daemon that was killed, which will soon let go of it.
+func takeSoon(ctx context.Context, dir *rundir.Dir) (*rundir.Lock, error) {
+	const (
+		patience = 5 * time.Second
+		interval = 100 * time.Millisecond
+	)
+	late := time.After(patience)
+	for {
+		file, err := dir.Take(dir.HostLock())
+		if !errors.Is(err, rundir.ErrHeld) || control.Held(dir, dir.Socket("")) {
+			return file, err
+		}
+		select {
+		case <-time.After(interval):
+		case <-late:
+			return file, err
+		case <-ctx.Done():
+			return file, err
+		}
+	}
 }
 
 // Claim makes the lock of older versions tell of our process. It is called once the daemon

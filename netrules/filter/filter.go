@@ -164,6 +164,15 @@ func All(ctx context.Context) ([]Rules, error) {
 	return ways, nil
 }
 
+// familiesOf are those of chains.
+func familiesOf(chains []netrules.Chain) []netrules.Family {
+	all := make([]netrules.Family, len(chains))
+	for i, c := range chains {
+		all[i] = c.Family
+	}
+	return all
+}
+
 func families() []netrules.Family { return []netrules.Family{netrules.IPv4, netrules.IPv6} }
 
 // Mixed says what is wrong where a host uses both of the kernel's packet filters, nil where it

@@ -61,6 +61,7 @@ func (n *byNetlink) ReadElsewhere(ctx context.Context, ns *netns.Namespace, f ne
 		return nil, err
 	}
 	n.once.Do(func() {
+		ctx := context.WithoutCancel(ctx) // what is found holds for all who ask
 		for _, v := range []iptables.Variant{iptables.NFT, iptables.Legacy} {
 			if r, err := iptables.New(ctx, iptables.Prefer(v)); err == nil {
 				n.programs = append(n.programs, r)
@@ -127,17 +128,24 @@ func (n *byNetlink) Apply(ctx context.Context, ns *netns.Namespace, chains ...ne
 	if err != nil {
 		return applied, err
 	}
-	// Last, so that at no moment nothing redirects.
-	_, err = n.clear(ctx, ns)
+	// Last, so that at no moment nothing redirects; and not what no chain of ours replaces yet.
+	_, err = n.clear(ctx, ns, familiesOf(chains)...)
 	return applied, err
 }
 
-// clear removes what an older daemon has set by iptables, and its track pin: what is ours
-// holds connection tracking itself, and nobody who flushes the nat table takes it along.
-func (n *byNetlink) clear(ctx context.Context, ns *netns.Namespace) (map[netrules.Family][]string, error) {
+// clear removes what an older daemon has set by iptables for some families, and its track pin
+// with the last: what is ours holds connection tracking itself, and nobody who flushes the nat
+// table takes it along.
+func (n *byNetlink) clear(ctx context.Context, ns *netns.Namespace, some ...netrules.Family) (map[netrules.Family][]string, error) {
 	removed := map[netrules.Family][]string{}
 	var errs []error
+	pinned := false
 	for _, f := range families() {
+		if !slices.Contains(some, f) {
+			left, err := iptables.Left(ns, f)
+			pinned = pinned || len(left) > 0 || err != nil
+			continue
+		}
 		chains, err := iptables.RemoveLeft(ctx, ns, f)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", f, err))
@@ -145,6 +153,9 @@ func (n *byNetlink) clear(ctx context.Context, ns *netns.Namespace) (map[netrule
 		if len(chains) > 0 {
 			removed[f] = chains
 		}
+	}
+	if pinned {
+		return removed, errors.Join(errs...)
 	}
 	return removed, errors.Join(append(errs, unpin(ns))...)
 }
@@ -160,8 +171,8 @@ func (n *byNetlink) Unhook(ctx context.Context, ns *netns.Namespace) error {
 
 // Remove is part of Changer.
 func (n *byNetlink) Remove(ctx context.Context, ns *netns.Namespace) (map[netrules.Family][]string, error) {
-	removed, err := n.rules.Remove(ctx, ns)
-	cleared, clearErr := n.clear(ctx, ns)
+	removed, err := n.rules.Remove(ctx, ns, families()...)
+	cleared, clearErr := n.clear(ctx, ns, families()...)
 	for f, chains := range cleared {
 		removed[f] = slices.Concat(removed[f], chains)
 	}

@@ -132,12 +132,12 @@ func (p *byPrograms) Apply(ctx context.Context, ns *netns.Namespace, chains ...n
 		}
 	}
 	// Last, so that at no moment nothing redirects.
-	return applied, dropOwn(ctx, ns)
+	return applied, dropOwn(ctx, ns, familiesOf(chains)...)
 }
 
-// dropOwn removes our own tables, which a daemon with the other way has left.
-func dropOwn(ctx context.Context, ns *netns.Namespace) error {
-	_, err := own.Remove(ctx, ns)
+// dropOwn removes our own tables of some families, which a daemon with the other way has left.
+func dropOwn(ctx context.Context, ns *netns.Namespace, some ...netrules.Family) error {
+	_, err := own.Remove(ctx, ns, some...)
 	if errors.Is(err, netrules.ErrUnsupported) {
 		return nil
 	}
@@ -167,7 +167,7 @@ func (p *byPrograms) Unhook(ctx context.Context, ns *netns.Namespace) error {
 
 // Remove is part of Changer.
 func (p *byPrograms) Remove(ctx context.Context, ns *netns.Namespace) (map[netrules.Family][]string, error) {
-	removed, err := own.Remove(ctx, ns)
+	removed, err := own.Remove(ctx, ns, families()...)
 	if errors.Is(err, netrules.ErrUnsupported) {
 		removed, err = map[netrules.Family][]string{}, nil
 	}

@@ -297,7 +297,7 @@ func (r *Rules) Ensure(ctx context.Context, ns *netns.Namespace, c netrules.Chai
 func (t *tool) restoreAll(ctx context.Context, changes []netrules.Change) error {
 	byNumber, others := numbered(changes)
 	if len(byNumber) > 0 {
-		if err := t.deleteNumbered(byNumber); err != nil {
+		if err := t.deleteNumbered(ctx, byNumber); err != nil {
 			return err
 		}
 	}

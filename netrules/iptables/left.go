@@ -34,7 +34,7 @@ func Left(ns *netns.Namespace, f netrules.Family) ([]string, error) {
 func UnhookLeft(ctx context.Context, ns *netns.Namespace, f netrules.Family) error {
 	_, err := within(ns, func() (_ struct{}, err error) {
 		if len(oursIn(NFT, f)) > 0 {
-			err = (&tool{family: f, variant: NFT}).unhookBare()
+			_, err = (&tool{family: f, variant: NFT}).unhookBare(ctx)
 		}
 		if err == nil && len(oursIn(Legacy, f)) > 0 {
 			var t *tool
@@ -55,7 +55,7 @@ func UnhookLeft(ctx context.Context, ns *netns.Namespace, f netrules.Family) err
 func RemoveLeft(ctx context.Context, ns *netns.Namespace, f netrules.Family) ([]string, error) {
 	chains, err := within(ns, func() ([]string, error) {
 		t := &tool{family: f, variant: NFT}
-		chains, err := t.removeBare()
+		chains, err := t.removeBare(ctx)
 		if err != nil {
 			return chains, err
 		}
@@ -96,10 +96,10 @@ func (t *tool) unhookAll(ctx context.Context) error {
 }
 
 // unhookBare unhooks by netlink, in the calling thread's namespace.
-func (t *tool) unhookBare() error {
+func (t *tool) unhookBare(ctx context.Context) ([]netrules.Change, error) {
 	found, err := findLeads(t.family)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var changes []netrules.Change
 	for chain, leads := range found.leads {
@@ -111,11 +111,11 @@ func (t *tool) unhookBare() error {
 				Handle: l.handle, Args: []string{"-j", l.to}})
 		}
 	}
-	return t.deleteNumbered(changes)
+	return changes, t.deleteNumbered(ctx, changes)
 }
 
 // removeBare removes by netlink, in the calling thread's namespace.
-func (t *tool) removeBare() ([]string, error) {
+func (t *tool) removeBare(ctx context.Context) ([]string, error) {
 	chains := oursIn(NFT, t.family)
 	var removed Removed
 	if len(chains) > 0 {
@@ -124,7 +124,7 @@ func (t *tool) removeBare() ([]string, error) {
 			return nil, err
 		}
 		removed.MadeTable = len(found.marked) > 0
-		if err := t.unhookBare(); err != nil {
+		if _, err := t.unhookBare(ctx); err != nil {
 			return nil, err
 		}
 		// Emptied first, all of them: one may lead to another.

@@ -37,6 +37,9 @@ func (r *Rules) Unhook(ctx context.Context, ns *netns.Namespace, f netrules.Fami
 			return nil, nil
 		}
 		state, err := t.read(ctx)
+		if t.tooLong(ctx, err) {
+			return t.unhookBare(ctx)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -104,6 +107,10 @@ func (t *tool) remove(ctx context.Context) (Removed, error) {
 	var failed error
 	for range tries {
 		state, err := t.read(ctx)
+		if t.tooLong(ctx, err) {
+			chains, err := t.removeBare(ctx)
+			return Removed{Chains: chains}, err
+		}
 		if err != nil {
 			return Removed{}, err
 		}
@@ -124,6 +131,12 @@ func (t *tool) remove(ctx context.Context) (Removed, error) {
 	return Removed{}, failed
 }
 
+// tooLong reports whether err is that the iptables program took too long to list a table, as
+// it does with some 100,000 rules: to take ours out, netlink finds what leads to them sooner.
+func (t *tool) tooLong(ctx context.Context, err error) bool {
+	return t.variant == NFT && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
+}
+
 // hasNone reports whether there is no chain of ours in the calling thread's namespace, and
 // so no jump to one. That takes no process, and no reading of all the rules of others.
 func (t *tool) hasNone() bool {
@@ -140,7 +153,7 @@ func equalChange(a, b netrules.Change) bool { return a.String() == b.String() &&
 func (t *tool) unhook(ctx context.Context, changes []netrules.Change) error {
 	byNumber, others := numbered(changes)
 	if len(byNumber) > 0 {
-		if err := t.deleteNumbered(byNumber); err != nil {
+		if err := t.deleteNumbered(ctx, byNumber); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -48,7 +49,7 @@ func unlisted(f netrules.Family, cause error) error {
 		"ours are kept in order, and removed, all the same; see which rule it is with nft list table "+family+" nat in that network namespace, and let whoever adds it have a table of its own")
 }
 
-// aroundTimeout bounds all that is done where the table cannot be listed.
+// aroundTimeout bounds the reading where the table cannot be listed, and then the deleting.
 const aroundTimeout = 10 * time.Second
 
 // listing reports whether what an iptables program complains of is a rule that it has no words
@@ -248,12 +249,17 @@ func target(expressions []byte) string {
 // deleteNumbered deletes the rules that changes name by their number. A number says which rule
 // it is until its table is made anew, and then it may be somebody else's. So each is looked
 // for once more, and what leads to ours still is deleted if nothing has changed since that look.
-func (t *tool) deleteNumbered(changes []netrules.Change) error {
+func (t *tool) deleteNumbered(ctx context.Context, changes []netrules.Change) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(t.around, aroundTimeout), errors.New("others changed rules all that time"))
+	defer cancel()
 	const (
 		some  = 50 // the kernel answers each, and twice, before we read
 		looks = 50 // others may go on changing rules
 	)
 	for range looks {
+		if ctx.Err() != nil {
+			return fmt.Errorf("delete rules that lead to ours: %w", context.Cause(ctx))
+		}
 		generation, err := nfnetlink.Generation()
 		if err != nil {
 			return err

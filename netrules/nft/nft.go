@@ -149,16 +149,19 @@ func unhook() error {
 	return nfnetlink.Transact(batch.messages)
 }
 
-// Remove deletes our tables with all that is in them and returns the chains of ours that were
-// there. It needs no knowledge of what was applied, so it also cleans up after a daemon that
+// Remove deletes our tables of some families, of both if none is named, with all that is in
+// them, and returns the chains of ours that were there. It needs no knowledge of what was applied, so it also cleans up after a daemon that
 // was killed.
 //
 // Connections that went through our rules may break, where nothing else in the namespace has
 // the kernel translate. So Unhook and drain first.
-func (r *Rules) Remove(_ context.Context, ns *netns.Namespace) (map[netrules.Family][]string, error) {
+func (r *Rules) Remove(_ context.Context, ns *netns.Namespace, some ...netrules.Family) (map[netrules.Family][]string, error) {
+	if len(some) == 0 {
+		some = families()
+	}
 	removed := map[netrules.Family][]string{}
 	err := ns.Do(func() error {
-		for _, f := range families() {
+		for _, f := range some {
 			there, _, err := tableThere(f)
 			if err != nil {
 				return err
