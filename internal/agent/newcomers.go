@@ -6,7 +6,6 @@ import (
 	"path"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -34,9 +33,11 @@ type newcomers struct {
 	behind []*newcomer          // those that were left to another daemon
 	idle   map[string]idler     // others that have appeared, by their paths
 
-	begin    sync.Once
-	began    chan struct{}                     // closed by begun
-	vanguard atomic.Pointer[vanguard.Vanguard] // nil while there is none
+	vanguard *vanguard.Vanguard // nil while there is none
+	told     *identity.Table    // what that was told of last
+
+	begin sync.Once
+	began chan struct{} // closed by begun
 }
 
 func newNewcomers(a *agent) *newcomers {
@@ -116,12 +117,19 @@ func (ns *newcomers) forget(where string) {
 	delete(ns.idle, where)
 }
 
+// forgetAll lets go of all of them. ns.mu is held.
+func (ns *newcomers) forgetAll() {
+	for where := range ns.idle {
+		ns.forget(where)
+	}
+}
+
 // hasten is follow for what cannot wait until table is everybody's: what is redirected in
 // namespaces that appear, and in those that are nobody's yet.
 func (ns *newcomers) hasten(table *identity.Table) {
-	ns.declare(table)
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
+	ns.declare(table)
 	if len(ns.there) > 0 { // or nobody has to look for mounts
 		ns.widen(startersPorts(table.Starters(sandbox.Mounted)))
 	}
@@ -141,6 +149,7 @@ func (ns *newcomers) widen(ports []netrules.Port) {
 func (ns *newcomers) follow(ctx context.Context, table *identity.Table) {
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
+	ns.declare(table) // if it has not been since hasten
 	if len(ns.idle) == 0 && len(ns.there) == 0 {
 		return
 	}
@@ -251,6 +260,7 @@ func (ns *newcomers) decline(n *identity.Namespace) {
 func (ns *newcomers) unhook() {
 	ns.watching.Wait()
 	ns.mu.Lock()
+	ns.forgetAll()
 	there := make([]*newcomer, 0, len(ns.there))
 	for _, nc := range ns.there {
 		there = append(there, nc)

@@ -75,18 +75,29 @@ func (ns *newcomers) advance(ctx, watching context.Context, folders []string) er
 			ns.agent.log.Warn("so many network namespaces appear that they are prepared at ordinary priority for a while")
 		},
 	}
-	v.Declare(portsOf(startersPorts(ns.agent.table.load().Starters(asRunning))))
-	ns.vanguard.Store(v)
-	defer ns.vanguard.Store(nil)
+	ns.mu.Lock()
+	ns.vanguard, ns.told = v, nil
+	ns.declare(ns.agent.table.load())
+	ns.mu.Unlock()
+	defer func() {
+		ns.mu.Lock()
+		defer ns.mu.Unlock()
+		if ns.vanguard == v { // else there is one for other folders by now
+			ns.vanguard = nil
+		}
+	}()
 	return v.Run(watching)
 }
 
 // declare tells the process what is to be prepared in what appears from now on. Containers that
-// the engine shows as running are not looked at: when one has ended, it soon says so.
+// the engine shows as running are not looked at: when one has ended, it soon says so. ns.mu is
+// held.
 func (ns *newcomers) declare(table *identity.Table) {
-	if v := ns.vanguard.Load(); v != nil {
-		v.Declare(portsOf(startersPorts(table.Starters(asRunning))))
+	if ns.vanguard == nil || ns.told == table {
+		return
 	}
+	ns.told = table
+	ns.vanguard.Declare(portsOf(startersPorts(table.Starters(asRunning))))
 }
 
 // asRunning takes every namespace for mounted.
