@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
@@ -14,16 +15,20 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/advance"
 )
 
-// occupied takes all places of l, so that iptables is waited for until free is called.
-func occupied(l *lanes) (free func()) {
+// occupied takes all places of l, so that iptables is waited for until free is called, or the
+// test ends.
+func occupied(t *testing.T, l *lanes) (free func()) {
+	t.Helper()
 	for range cap(l.usual) {
 		l.usual <- struct{}{}
 	}
-	return func() {
+	free = sync.OnceFunc(func() {
 		for range cap(l.usual) {
 			<-l.usual
 		}
-	}
+	})
+	t.Cleanup(free)
+	return free
 }
 
 // dialled waits until port is redirected, to iptables' or to our own rules.
@@ -46,7 +51,7 @@ func (h *newcomerLab) declares(name, network, port string) *dockerd.Container {
 // What is declared while iptables is waited for does not wait for it.
 func TestNewcomerDoesNotWaitForIptables(t *testing.T) {
 	h := newNewcomerLab(t)
-	free := occupied(h.as.newcomers.lanes)
+	free := occupied(t, h.as.newcomers.lanes)
 	h.follow(h.declaring(false))
 	h.mount()
 	h.dialled("7000")
@@ -72,7 +77,7 @@ func TestJoinersDoNotWaitForIptables(t *testing.T) {
 	h.mount()
 	h.dialled("7000")
 	h.prepared("7000")
-	free := occupied(h.as.lanes)
+	free := occupied(t, h.as.lanes)
 	ahead := func(port string) {
 		t.Helper()
 		h.eventually("port "+port+" is redirected in advance", func() bool {
