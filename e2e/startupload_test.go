@@ -74,7 +74,7 @@ func TestFirstInstructionUnderLoad(t *testing.T) {
 				b, token := s.backends[i%len(s.backends)], fmt.Sprintf("%d-%d", first, i)
 				s.expect(token, b)
 				args := append([]string{"run", "--rm", "--name", dockertest.Name(t), "--network", row.network, clientOption(t)}, row.declare(port, b.target())...)
-				s.docker(i, append(args, dockertest.Image(t), "/client", "-within", "0", "-token", token, "-want", b.name, fmt.Sprintf("localhost:%d", port)))
+				s.docker(i, append(args, dockertest.Image(t), "/client", "-within", "0", "-patience", "30s", "-token", token, "-want", b.name, fmt.Sprintf("localhost:%d", port)))
 			})
 		})
 	}
