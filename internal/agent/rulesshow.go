@@ -90,9 +90,9 @@ func ShowRules(ctx context.Context, folder string, log *slog.Logger, report func
 	})
 }
 
-// hooked reports whether rules lead to a chain of ours from another.
+// hooked reports whether rules lead to a chain of ours from another. An address is in none.
 func hooked(rules []ShownRule) bool {
-	return slices.ContainsFunc(rules, func(r ShownRule) bool { return !strings.HasPrefix(r.Chain, netrules.ChainPrefix) })
+	return slices.ContainsFunc(rules, func(r ShownRule) bool { return r.Chain != "" && !strings.HasPrefix(r.Chain, netrules.ChainPrefix) })
 }
 
 // showRulesIn is what each way has in ns; what none can read are orphans of the first, which is
