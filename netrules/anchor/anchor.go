@@ -72,7 +72,7 @@ func Set(ns *netns.Namespace) (changed bool, err error) {
 	return changed && err == nil, explain("set", ns, err)
 }
 
-// Drop takes the anchor out of ns. That there is none is no error; what somebody else has in its
+// Drop takes the anchor out of ns, nil being the process's own. That there is none is no error; what somebody else has in its
 // place is ErrForeign.
 func Drop(ns *netns.Namespace) error {
 	err := ns.Do(func() error {
@@ -109,5 +109,9 @@ func explain(operation string, ns *netns.Namespace, err error) error {
 		errors.Is(err, unix.EINVAL):
 		err = fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
-	return fmt.Errorf("%s the anchor in %s: %w", operation, ns.Path(), err)
+	where := "our own network namespace"
+	if ns != nil {
+		where = "network namespace " + ns.Path()
+	}
+	return fmt.Errorf("%s the anchor in %s: %w", operation, where, err)
 }
