@@ -28,13 +28,6 @@ func newAttachments(a *agent, mode config.Mode) *attachments {
 	}
 }
 
-// hasten does what cannot wait until update: a container may be about to dial.
-func (as *attachments) hasten(table *identity.Table) {
-	if as.mode == config.Redirect && !as.departed {
-		as.newcomers.hasten(table)
-	}
-}
-
 // update makes the attachments follow table. It starts the work and does not
 // wait for it: a container that is slow to attach delays no other.
 func (as *attachments) update(ctx context.Context, table *identity.Table) {
@@ -59,9 +52,7 @@ func (as *attachments) update(ctx context.Context, table *identity.Table) {
 		}
 		switch {
 		case at != nil:
-			if at.follow(n) {
-				as.wg.Go(at.ahead.hurry) // run may be at what another has declared
-			}
+			at.follow(n)
 		case attaches(as.mode, n):
 			at = newAttachment(as, n)
 			if at.newcomer = as.newcomers.claim(at, n); at.newcomer == nil {
