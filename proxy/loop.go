@@ -29,6 +29,7 @@ type loop struct {
 	busy        bool // the last wait ended with events, and may be short
 	pace        pace
 	now         int64 // nanoseconds since began, when this batch of events came
+	until       int64 // when bulk has had its turn
 	relays      []*relay
 	generations int32         // tells the events of a connection from those of earlier ones in its slot
 	free        []int32       // slots of relays
@@ -61,6 +62,10 @@ const (
 	smallInARow = 16
 	// youngAsARule is for how many a loop has the room at hand.
 	youngAsARule = 1 << 10
+	// bulkTurn is for how long bulk is moved, all of it together, before the loop looks for
+	// events: whoever dials or sends a message waits for no more than two such turns, however
+	// many others send as much as they can.
+	bulkTurn = time.Millisecond
 	// tick is how often connections are looked at that wait for something of which no
 	// event tells.
 	tick = 20 * time.Millisecond
@@ -129,6 +134,7 @@ func (l *loop) run() {
 	for !l.stopped {
 		n := l.poll(events[:])
 		l.now = l.clock()
+		l.until = l.now + int64(bulkTurn)
 		l.pace.note(n, l.now)
 		for i := range n {
 			l.event(&events[i])
@@ -188,9 +194,17 @@ func (l *loop) takePosted() {
 	}
 }
 
-// resume goes on with those that had their share before they were through.
+// bulkIsOver reports whether bulk has had its turn.
+func (l *loop) bulkIsOver() bool { return l.clock() >= l.until }
+
+// resume goes on with those that had their share before they were through, in a turn of their
+// own: events may have used up the one before.
 func (l *loop) resume() {
-	for n := len(l.again); n > 0; n-- {
+	if len(l.again) == 0 {
+		return
+	}
+	l.until = l.clock() + int64(bulkTurn)
+	for n := len(l.again); n > 0 && !l.bulkIsOver(); n-- {
 		r := l.again[0]
 		l.again = append(l.again[:0], l.again[1:]...)
 		r.isAgain = false

@@ -185,7 +185,7 @@ func (r *relay) move(d *stream) bool {
 		if d.finished || d.dead || src.flags&readable == 0 {
 			return true
 		}
-		if share <= 0 {
+		if share <= 0 || d.bulky && r.loop.bulkIsOver() {
 			r.later()
 			return true
 		}
