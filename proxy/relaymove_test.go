@@ -67,3 +67,46 @@ func segments(t *testing.T, conn *net.TCPConn) (n uint32) {
 	}
 	return n
 }
+
+// TestBulkHasItsTurn: when the turn of bulk is over nothing of it is moved until the loop has
+// looked for events, and then it is, in a turn of its own.
+func TestBulkHasItsTurn(t *testing.T) {
+	if ways.loops == 0 {
+		return // goroutines have turns by the runtime
+	}
+	server := &Server{}
+	l := newLab(t, server, to(backend(t, func(c *net.TCPConn) {
+		_, _ = io.CopyN(c, c, 1)
+		_, _ = io.Copy(io.Discard, c)
+	})))
+	conn := l.dial()
+	if _, err := conn.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	const bulk = 32 << 10
+	release := holdLoops(t, server, func(r *relay) {
+		if _, err := conn.Write(make([]byte, bulk)); err != nil {
+			t.Error(err)
+		}
+		acked(t, conn) // it has arrived
+		r.up.bulky = true
+		r.client.flags |= readable
+		r.loop.until = r.loop.clock()
+		before := r.up.bytes
+		if !r.move(&r.up) || r.up.bytes != before || !r.isAgain {
+			t.Errorf("%d bytes were moved after the turn of bulk, to go on: %v; want none, and that it goes on", r.up.bytes-before, r.isAgain)
+		}
+		r.loop.resume()
+		if moved := r.up.bytes - before; moved != bulk || r.isAgain {
+			t.Errorf("%d bytes were moved in the next turn, to go on: %v; want all %d", moved, r.isAgain, bulk)
+		}
+	})
+	release()
+	conn.Close()
+	if r := l.record(); r.Err != nil {
+		t.Errorf("record %+v; want a clean end", r)
+	}
+}
