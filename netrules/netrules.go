@@ -27,6 +27,9 @@ const (
 	Bridge Family = 7
 )
 
+// Families are those in which connections are redirected.
+func Families() []Family { return []Family{IPv4, IPv6} }
+
 // String returns "ipv4", "ipv6" or "bridge".
 func (f Family) String() string {
 	switch f {

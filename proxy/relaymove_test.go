@@ -24,13 +24,7 @@ func TestEndGoesWithTheLastBytes(t *testing.T) {
 		answered <- c
 		_, _ = io.Copy(io.Discard, c)
 	})))
-	conn := l.dial()
-	if _, err := conn.Write([]byte("x")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
+	conn := begin(t, l)
 	release := holdLoops(t, server, func(*relay) {}) // or else one may see the answer before its end
 	close(answer)
 	acked(t, <-answered) // and so has the end arrived
@@ -46,6 +40,19 @@ func TestEndGoesWithTheLastBytes(t *testing.T) {
 	if r := l.record(); r.Err != nil {
 		t.Errorf("record %+v; want a clean end", r)
 	}
+}
+
+// begin dials, and has one byte come back.
+func begin(t *testing.T, l *lab) *net.TCPConn {
+	t.Helper()
+	conn := l.dial()
+	if _, err := conn.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return conn
 }
 
 // segments is how many segments have come from the peer.
@@ -79,13 +86,7 @@ func TestBulkHasItsTurn(t *testing.T) {
 		_, _ = io.CopyN(c, c, 1)
 		_, _ = io.Copy(io.Discard, c)
 	})))
-	conn := l.dial()
-	if _, err := conn.Write([]byte("x")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
+	conn := begin(t, l)
 	const bulk = 32 << 10
 	release := holdLoops(t, server, func(r *relay) {
 		if _, err := conn.Write(make([]byte, bulk)); err != nil {

@@ -28,7 +28,7 @@ func (at *attachment) adopt(ctx context.Context) {
 		return // as for any other; run tries again
 	}
 	at.ns, at.inside = ns, ns
-	both := families()
+	both := netrules.Families()
 	if at.mode == config.Listen {
 		for _, f := range both {
 			for _, b := range n.Bindings() {

@@ -356,7 +356,7 @@ func chainsText(chains []netrules.Chain) string {
 // familiesIn are those that changes are about.
 func familiesIn(changes []netrules.Change) []netrules.Family {
 	var found []netrules.Family
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		if slices.ContainsFunc(changes, func(c netrules.Change) bool { return c.Family == f }) {
 			found = append(found, f)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -92,7 +93,7 @@ func (a *agent) tidy() {
 		}
 		defer own.Close()
 		if ports, err := own.ListeningPorts(); err == nil && !ports[a.cfg.Port] {
-			a.removeOwn(config.Link, families())
+			a.removeOwn(config.Link, netrules.Families())
 		}
 		return
 	}

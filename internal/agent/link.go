@@ -177,8 +177,8 @@ func linkChains(families []netrules.Family, port uint16) []netrules.Chain {
 // applyLink applies the chain for every family that this namespace has. It returns these also
 // with an error: the chain of one may be there then.
 func applyLink(ctx context.Context, rules filter.Rules, port uint16) ([]netrules.Family, error) {
-	applied, err := rules.Apply(ctx, nil, linkChains(families(), port)...)
-	return slices.DeleteFunc(families(), func(f netrules.Family) bool { return slices.Contains(applied.Lacking, f) }), err
+	applied, err := rules.Apply(ctx, nil, linkChains(netrules.Families(), port)...)
+	return slices.DeleteFunc(netrules.Families(), func(f netrules.Family) bool { return slices.Contains(applied.Lacking, f) }), err
 }
 
 // mustNotBeHost refuses to redirect every port of a host: a namespace with

@@ -9,6 +9,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/filter/filtertest"
 )
@@ -44,7 +45,7 @@ func TestUntouched(t *testing.T) {
 	if !at.untouched(h.ctx) {
 		t.Error("rules that were found in order, and let be, count as touched")
 	}
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		filtertest.Flush(t, h.lab.NS(), f)
 		if at.untouched(h.ctx) {
 			t.Errorf("the chains of %s are emptied, and the rules count as untouched", f)

@@ -122,8 +122,6 @@ func everyNamespace(ctx context.Context, log *slog.Logger, do func(*netns.Namesp
 	return errors.Join(errs...)
 }
 
-func families() []netrules.Family { return []netrules.Family{netrules.IPv4, netrules.IPv6} }
-
 func familyOf(addr netip.Addr) netrules.Family {
 	if addr.Is6() {
 		return netrules.IPv6

@@ -132,7 +132,7 @@ func eachWanted(ctx context.Context, cfg config.Config, wanted WantedRules, log 
 			port = cfg.Port
 		}
 		do(rules, wantedIn{
-			families: families(),
+			families: netrules.Families(),
 			chain:    func(s netrules.State) netrules.Chain { return netrules.Link(s.Family, port) },
 		})
 		return nil

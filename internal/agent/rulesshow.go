@@ -69,7 +69,7 @@ func ShowRules(ctx context.Context, folder string, log *slog.Logger, report func
 	return everyNamespace(ctx, log, func(ns *netns.Namespace) error {
 		leases, err := ns.Leases()
 		errs := []error{err}
-		for _, f := range families() {
+		for _, f := range netrules.Families() {
 			all, err := showRulesIn(ctx, ways, ns, f)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s, %s: %w", ns.Path(), f, err))

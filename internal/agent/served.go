@@ -68,7 +68,7 @@ func (l *living) servedBy(ctx context.Context, ns *netns.Namespace) (string, err
 func (l *living) destinations(ctx context.Context, ns *netns.Namespace) (map[uint16]netrules.Kind, error) {
 	ports := map[uint16]netrules.Kind{}
 	var unread error
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		states, err := l.rules.ReadElsewhere(ctx, ns, f)
 		switch {
 		case errors.Is(err, netrules.ErrUnsupported):

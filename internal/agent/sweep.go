@@ -195,7 +195,7 @@ func (l *living) sweep(ctx context.Context, ns *netns.Namespace, log *slog.Logge
 // leftBehind reports whether there are chains of ours in ns, and none of them is hooked:
 // somebody has left them for connections that another process carried.
 func leftBehind(ctx context.Context, rules filter.Rules, ns *netns.Namespace) (there bool, err error) {
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		states, err := rules.ReadElsewhere(ctx, ns, f)
 		if errors.Is(err, netrules.ErrUnsupported) {
 			continue
@@ -220,7 +220,7 @@ func leftBehind(ctx context.Context, rules filter.Rules, ns *netns.Namespace) (t
 
 // anyChain reports whether there is a chain of ours in ns, however it got there.
 func anyChain(rules filter.Rules, ns *netns.Namespace) (bool, error) {
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		for _, chains := range []func(*netns.Namespace, netrules.Family) ([]string, error){rules.Chains, rules.Elsewhere} {
 			found, err := chains(ns, f)
 			if len(found) > 0 || err != nil && !errors.Is(err, netrules.ErrUnsupported) {
@@ -241,7 +241,7 @@ func removeAll(ctx context.Context, rules filter.Rules, ns *netns.Namespace) ([]
 		errs = append(errs, fmt.Errorf("%s: %w", ns.Path(), err))
 	}
 	var all []Removed
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		removed := Removed{Namespace: ns.Path(), Family: f, Chains: found[f]}
 		for _, addr := range leases {
 			if familyOf(addr) != f {

@@ -13,8 +13,6 @@ import (
 )
 
 // families are those that rules are made for.
-func families() []netrules.Family { return []netrules.Family{netrules.IPv4, netrules.IPv6} }
-
 // rules says how rules get into the kernel, and why so.
 func (h *host) rules(ctx context.Context) Result {
 	if !h.needsRules() {
@@ -90,7 +88,7 @@ func countRules(ctx context.Context, v iptables.Variant) (natRules, error) {
 	if err != nil {
 		return n, fmt.Errorf("look for %s rules: %w", v, err)
 	}
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		state, err := rules.Read(ctx, nil, f)
 		if errors.Is(err, netrules.ErrUnsupported) {
 			continue

@@ -147,7 +147,7 @@ func whose(ns *netns.Namespace, chains []netrules.ChainState) string {
 // chains are those of ours in a namespace, of both families, wherever they are; blind is
 // whether iptables cannot list what there is besides.
 func (s *search) chains(ctx context.Context, ns *netns.Namespace) (chains []netrules.ChainState, hooked, blind bool, err error) {
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		state, err := s.rules.Read(ctx, ns, f)
 		states := []netrules.State{state}
 		if err == nil {

@@ -109,9 +109,5 @@ func explain(operation string, ns *netns.Namespace, err error) error {
 		errors.Is(err, unix.EINVAL):
 		err = fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
-	where := "our own network namespace"
-	if ns != nil {
-		where = "network namespace " + ns.Path()
-	}
-	return fmt.Errorf("%s the anchor in %s: %w", operation, where, err)
+	return fmt.Errorf("%s the anchor in %s: %w", operation, ns.Name(), err)
 }

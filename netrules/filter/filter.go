@@ -173,8 +173,6 @@ func familiesOf(chains []netrules.Chain) []netrules.Family {
 	return all
 }
 
-func families() []netrules.Family { return []netrules.Family{netrules.IPv4, netrules.IPv6} }
-
 // Mixed says what is wrong where a host uses both of the kernel's packet filters, nil where it
 // does not. It carries a hint.
 func Mixed(r Rules) error {

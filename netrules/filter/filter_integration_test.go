@@ -127,7 +127,7 @@ func everything(t *testing.T, lab *netlab.Lab) string {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString(lab.Run(t, "", "nft", "list", "ruleset"))
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		for line := range strings.Lines(netlab.SaveWith(t, lab.NS(), f.Command()+"-legacy-save")) {
 			if strings.HasPrefix(line, "-A") || strings.Contains(line, "AMBASSADORD") {
 				b.WriteString(line)
@@ -211,7 +211,7 @@ func TestChangingOver(t *testing.T) {
 				before := everything(t, s.Lab)
 				s.apply(t, first, redirect(6379)...)
 				live := s.dial(t, 6379)
-				for _, f := range families() {
+				for _, f := range netrules.Families() {
 					elsewhere, err := second.Elsewhere(s.NS(), f)
 					if err != nil || !slices.Equal(elsewhere, []string{"AMBASSADORD"}) {
 						t.Errorf("%s: elsewhere: %v, %v", f, elsewhere, err)
@@ -224,7 +224,7 @@ func TestChangingOver(t *testing.T) {
 				s.apply(t, second, redirect(6379)...)
 				echo(t, "after the change", live)
 				echo(t, "after the change, a new one", s.dial(t, 6379))
-				for _, f := range families() {
+				for _, f := range netrules.Families() {
 					if here, err := second.Chains(s.NS(), f); err != nil || len(here) != 1 {
 						t.Errorf("%s: here: %v, %v", f, here, err)
 					}
@@ -320,7 +320,7 @@ func TestOthersComeAfter(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
 			s.apply(t, rules, redirect(6379)...)
-			for _, f := range families() {
+			for _, f := range netrules.Families() {
 				program := f.Command()
 				if strings.Contains(name, "legacy") {
 					program += "-legacy"
@@ -340,7 +340,7 @@ func TestFlushed(t *testing.T) {
 			s := newScene(t)
 			s.apply(t, rules, redirect(6379)...)
 			live := s.dial(t, 6379)
-			for _, f := range families() {
+			for _, f := range netrules.Families() {
 				if strings.Contains(name, "legacy") {
 					s.Run(t, "", f.Command()+"-legacy", "-t", "nat", "-F")
 				} else {

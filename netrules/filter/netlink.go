@@ -140,7 +140,7 @@ func (n *byNetlink) clear(ctx context.Context, ns *netns.Namespace, some ...netr
 	removed := map[netrules.Family][]string{}
 	var errs []error
 	pinned := false
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		if !slices.Contains(some, f) {
 			left, err := iptables.Left(ns, f)
 			pinned = pinned || len(left) > 0 || err != nil
@@ -163,7 +163,7 @@ func (n *byNetlink) clear(ctx context.Context, ns *netns.Namespace, some ...netr
 // Unhook is part of Changer.
 func (n *byNetlink) Unhook(ctx context.Context, ns *netns.Namespace) error {
 	errs := []error{n.rules.Unhook(ctx, ns)}
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		errs = append(errs, iptables.UnhookLeft(ctx, ns, f))
 	}
 	return errors.Join(errs...)
@@ -171,8 +171,8 @@ func (n *byNetlink) Unhook(ctx context.Context, ns *netns.Namespace) error {
 
 // Remove is part of Changer.
 func (n *byNetlink) Remove(ctx context.Context, ns *netns.Namespace) (map[netrules.Family][]string, error) {
-	removed, err := n.rules.Remove(ctx, ns, families()...)
-	cleared, clearErr := n.clear(ctx, ns, families()...)
+	removed, err := n.rules.Remove(ctx, ns, netrules.Families()...)
+	cleared, clearErr := n.clear(ctx, ns, netrules.Families()...)
 	for f, chains := range cleared {
 		removed[f] = slices.Concat(removed[f], chains)
 	}

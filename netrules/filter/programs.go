@@ -147,7 +147,7 @@ func dropOwn(ctx context.Context, ns *netns.Namespace, some ...netrules.Family) 
 // Unhook is part of Changer.
 func (p *byPrograms) Unhook(ctx context.Context, ns *netns.Namespace) error {
 	var errs []error
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		if _, err := p.Rules.Unhook(ctx, ns, f); !errors.Is(err, netrules.ErrUnsupported) {
 			errs = append(errs, err)
 		}
@@ -167,12 +167,12 @@ func (p *byPrograms) Unhook(ctx context.Context, ns *netns.Namespace) error {
 
 // Remove is part of Changer.
 func (p *byPrograms) Remove(ctx context.Context, ns *netns.Namespace) (map[netrules.Family][]string, error) {
-	removed, err := own.Remove(ctx, ns, families()...)
+	removed, err := own.Remove(ctx, ns, netrules.Families()...)
 	if errors.Is(err, netrules.ErrUnsupported) {
 		removed, err = map[netrules.Family][]string{}, nil
 	}
 	errs := []error{err}
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		found, err := p.Rules.Remove(ctx, ns, f)
 		if errors.Is(err, netrules.ErrUnsupported) {
 			continue
@@ -208,7 +208,7 @@ func (p *byPrograms) Mark(ctx context.Context, ns *netns.Namespace) (uint64, err
 		return generation, err
 	}
 	hash := fnv.New64a()
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		mark, err := p.Fingerprint(ctx, ns, f)
 		if err != nil && !errors.Is(err, netrules.ErrUnsupported) {
 			return 0, err

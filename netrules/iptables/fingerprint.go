@@ -38,7 +38,7 @@ func (r *Rules) Fingerprint(ctx context.Context, ns *netns.Namespace, f netrules
 		return nfnetlink.Generation()
 	})
 	if err != nil {
-		return 0, fmt.Errorf("fingerprint %s rules in %s: %w", f, where(ns), err)
+		return 0, fmt.Errorf("fingerprint %s rules in %s: %w", f, ns.Name(), err)
 	}
 	return value, nil
 }
@@ -49,7 +49,7 @@ func (r *Rules) Fingerprint(ctx context.Context, ns *netns.Namespace, f netrules
 func Generation(ns *netns.Namespace) (uint64, error) {
 	value, err := within(ns, nfnetlink.Generation)
 	if err != nil {
-		return 0, fmt.Errorf("generation of the rules in %s: %w", where(ns), err)
+		return 0, fmt.Errorf("generation of the rules in %s: %w", ns.Name(), err)
 	}
 	return value, nil
 }

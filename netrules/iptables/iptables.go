@@ -211,7 +211,7 @@ func (r *Rules) Read(ctx context.Context, ns *netns.Namespace, f netrules.Family
 	}
 	state, err := within(ns, func() (netrules.State, error) { return t.read(ctx) })
 	if err != nil {
-		return netrules.State{}, fmt.Errorf("read %s rules in %s: %w", f, where(ns), err)
+		return netrules.State{}, fmt.Errorf("read %s rules in %s: %w", f, ns.Name(), err)
 	}
 	return state, nil
 }
@@ -235,7 +235,7 @@ func (r *Rules) ReadCounters(ctx context.Context, ns *netns.Namespace, f netrule
 		return t.readBy(ctx, save, "-c", "-t", natTable)
 	})
 	if err != nil {
-		return netrules.State{}, fmt.Errorf("read %s counters in %s: %w", f, where(ns), err)
+		return netrules.State{}, fmt.Errorf("read %s counters in %s: %w", f, ns.Name(), err)
 	}
 	return state, nil
 }
@@ -287,7 +287,7 @@ func (r *Rules) Ensure(ctx context.Context, ns *netns.Namespace, c netrules.Chai
 		return applied, t.restoreAll(ctx, applied.Changes)
 	})
 	if err != nil {
-		return Applied{}, fmt.Errorf("apply chain %s (%s) in %s: %w", c.Name, c.Family, where(ns), err)
+		return Applied{}, fmt.Errorf("apply chain %s (%s) in %s: %w", c.Name, c.Family, ns.Name(), err)
 	}
 	return applied, nil
 }
@@ -379,12 +379,4 @@ func within[T any](ns *netns.Namespace, fn func() (T, error)) (result T, err err
 		return err
 	})
 	return result, err
-}
-
-// where names a namespace in an error.
-func where(ns *netns.Namespace) string {
-	if ns == nil {
-		return "our own network namespace"
-	}
-	return "network namespace " + ns.Path()
 }

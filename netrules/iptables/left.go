@@ -25,7 +25,7 @@ import (
 func Left(ns *netns.Namespace, f netrules.Family) ([]string, error) {
 	chains, err := within(ns, func() ([]string, error) { return slices.Concat(oursIn(NFT, f), oursIn(Legacy, f)), nil })
 	if err != nil {
-		return nil, fmt.Errorf("look for %s chains of iptables in %s: %w", f, where(ns), err)
+		return nil, fmt.Errorf("look for %s chains of iptables in %s: %w", f, ns.Name(), err)
 	}
 	return chains, nil
 }
@@ -45,7 +45,7 @@ func UnhookLeft(ctx context.Context, ns *netns.Namespace, f netrules.Family) err
 		return struct{}{}, err
 	})
 	if err != nil {
-		return fmt.Errorf("unhook %s rules of iptables in %s: %w", f, where(ns), err)
+		return fmt.Errorf("unhook %s rules of iptables in %s: %w", f, ns.Name(), err)
 	}
 	return nil
 }
@@ -70,7 +70,7 @@ func RemoveLeft(ctx context.Context, ns *netns.Namespace, f netrules.Family) ([]
 		return chains, nil
 	})
 	if err != nil {
-		return chains, fmt.Errorf("remove %s rules of iptables in %s: %w", f, where(ns), err)
+		return chains, fmt.Errorf("remove %s rules of iptables in %s: %w", f, ns.Name(), err)
 	}
 	return chains, nil
 }

@@ -47,7 +47,7 @@ func (r *Rules) Unhook(ctx context.Context, ns *netns.Namespace, f netrules.Fami
 		return changes, t.unhook(ctx, changes)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("unhook %s rules in %s: %w", f, where(ns), err)
+		return nil, fmt.Errorf("unhook %s rules in %s: %w", f, ns.Name(), err)
 	}
 	return changes, nil
 }
@@ -80,7 +80,7 @@ func (r *Rules) Remove(ctx context.Context, ns *netns.Namespace, f netrules.Fami
 		return removed, err
 	})
 	if err != nil {
-		return Removed{}, fmt.Errorf("remove %s rules in %s: %w", f, where(ns), err)
+		return Removed{}, fmt.Errorf("remove %s rules in %s: %w", f, ns.Name(), err)
 	}
 	return removed, nil
 }

@@ -39,7 +39,7 @@ func (r *Rules) DropTable(_ context.Context, ns *netns.Namespace, f netrules.Fam
 	}
 	_, err = within(ns, func() (struct{}, error) { return struct{}{}, t.dropTable() })
 	if err != nil {
-		return fmt.Errorf("drop %s table %s in %s: %w", f, natTable, where(ns), err)
+		return fmt.Errorf("drop %s table %s in %s: %w", f, natTable, ns.Name(), err)
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func (r *Rules) Chains(ns *netns.Namespace, f netrules.Family) ([]string, error)
 	}
 	chains, err := within(ns, func() ([]string, error) { return chainsIn(t.variant, f) })
 	if err != nil {
-		return nil, fmt.Errorf("list %s chains in %s: %w", f, where(ns), err)
+		return nil, fmt.Errorf("list %s chains in %s: %w", f, ns.Name(), err)
 	}
 	return ours(chains), nil
 }

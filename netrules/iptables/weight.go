@@ -36,7 +36,7 @@ func (r *Rules) Heavy(ns *netns.Namespace) (bool, error) {
 		return false, nil
 	})
 	if err != nil {
-		return false, fmt.Errorf("count the rules in %s: %w", where(ns), err)
+		return false, fmt.Errorf("count the rules in %s: %w", ns.Name(), err)
 	}
 	return heavy, nil
 }

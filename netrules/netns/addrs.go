@@ -28,7 +28,7 @@ func (n *Namespace) HasLoopback6() (bool, error) {
 		return err
 	})
 	if err != nil {
-		return false, fmt.Errorf("look for ::1 in %s: %w", n.name(), err)
+		return false, fmt.Errorf("look for ::1 in %s: %w", n.Name(), err)
 	}
 	return found, nil
 }
@@ -45,7 +45,7 @@ func (n *Namespace) AllowsLoopback6() (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look whether IPv6 is on in %s: %w", n.name(), err)
+		return false, fmt.Errorf("look whether IPv6 is on in %s: %w", n.Name(), err)
 	}
 	return strings.TrimSpace(string(off)) == "0", nil
 }
@@ -58,7 +58,7 @@ func (n *Namespace) Addrs() ([]netip.Addr, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list addresses in %s: %w", n.name(), err)
+		return nil, fmt.Errorf("list addresses in %s: %w", n.Name(), err)
 	}
 	return addrs, nil
 }
@@ -79,8 +79,8 @@ func (n *Namespace) netlink(fn func(*netlink.Handle) error) error {
 	return fn(h)
 }
 
-// name names a namespace, which may be nil, in an error.
-func (n *Namespace) name() string {
+// Name names a namespace, which may be nil, in an error or a line.
+func (n *Namespace) Name() string {
 	if n == nil {
 		return "our own network namespace"
 	}

@@ -31,7 +31,7 @@ func (n *Namespace) Changes(ctx context.Context) (changed <-chan struct{}, end f
 		return err
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("listen to changes of %s: %w", n.name(), err)
+		return nil, nil, fmt.Errorf("listen to changes of %s: %w", n.Name(), err)
 	}
 	token := make(chan struct{}, 1)
 	done := make(chan struct{}, len(sockets))

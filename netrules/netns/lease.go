@@ -42,7 +42,7 @@ func (n *Namespace) Lease(addr netip.Addr, lifetime time.Duration) (ours bool, e
 		return h.AddrReplace(lo, a)
 	})
 	if err != nil {
-		return false, fmt.Errorf("put %s on lo of %s: %w", addr, n.name(), err)
+		return false, fmt.Errorf("put %s on lo of %s: %w", addr, n.Name(), err)
 	}
 	return ours, nil
 }
@@ -62,7 +62,7 @@ func (n *Namespace) EndLease(addr netip.Addr) error {
 		return h.AddrDel(lo, loopbackAddr(addr))
 	})
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-		return fmt.Errorf("take %s off lo of %s: %w", addr, n.name(), err)
+		return fmt.Errorf("take %s off lo of %s: %w", addr, n.Name(), err)
 	}
 	return nil
 }
@@ -90,7 +90,7 @@ func (n *Namespace) Leases() ([]netip.Addr, error) {
 		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list addresses on lo of %s: %w", n.name(), err)
+		return nil, fmt.Errorf("list addresses on lo of %s: %w", n.Name(), err)
 	}
 	return leases, nil
 }

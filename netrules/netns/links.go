@@ -28,7 +28,7 @@ func (n *Namespace) Links() (*Links, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make a socket in %s: %w", n.name(), err)
+		return nil, fmt.Errorf("make a socket in %s: %w", n.Name(), err)
 	}
 	return &l, nil
 }

@@ -45,7 +45,7 @@ func ReadWiring(ns *Namespace) (*Wiring, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the bridge ports of %s: %w", ns.name(), err)
+		return nil, fmt.Errorf("read the bridge ports of %s: %w", ns.Name(), err)
 	}
 	return w, nil
 }
@@ -86,7 +86,7 @@ func (w *Wiring) idOf(far *Namespace) (id int, err error) {
 		})
 	})
 	if err != nil {
-		return 0, fmt.Errorf("look up %s from %s: %w", far.name(), w.ns.name(), err)
+		return 0, fmt.Errorf("look up %s from %s: %w", far.Name(), w.ns.Name(), err)
 	}
 	return id, nil
 }
@@ -113,7 +113,7 @@ func (w *Wiring) Behind(far *Namespace) (map[netip.Addr]int, error) {
 		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list addresses in %s: %w", far.name(), err)
+		return nil, fmt.Errorf("list addresses in %s: %w", far.Name(), err)
 	}
 	return found, nil
 }

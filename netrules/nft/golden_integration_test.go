@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func script(t *testing.T, lab *netlab.Lab) string {
 	t.Helper()
 	var b strings.Builder
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		state := mustRead(t, lab, f)
 		if len(state.Chains) == 0 {
 			continue

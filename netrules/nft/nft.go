@@ -55,7 +55,7 @@ func (r *Rules) Read(_ context.Context, ns *netns.Namespace, f netrules.Family) 
 		return err
 	})
 	if err != nil {
-		return netrules.State{}, fmt.Errorf("read %s rules in %s: %w", f, where(ns), explain(err))
+		return netrules.State{}, fmt.Errorf("read %s rules in %s: %w", f, ns.Name(), explain(err))
 	}
 	return found.planned(), nil
 }
@@ -81,7 +81,7 @@ func (r *Rules) Apply(ctx context.Context, ns *netns.Namespace, chains ...netrul
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("apply rules in %s: %w", where(ns), explain(err))
+		return nil, fmt.Errorf("apply rules in %s: %w", ns.Name(), explain(err))
 	}
 	return changes, nil
 }
@@ -124,7 +124,7 @@ func (r *Rules) Unhook(_ context.Context, ns *netns.Namespace) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("unhook rules in %s: %w", where(ns), explain(err))
+		return fmt.Errorf("unhook rules in %s: %w", ns.Name(), explain(err))
 	}
 	return nil
 }
@@ -132,7 +132,7 @@ func (r *Rules) Unhook(_ context.Context, ns *netns.Namespace) error {
 // unhook runs in the namespace.
 func unhook() error {
 	var batch batch
-	for _, f := range families() {
+	for _, f := range netrules.Families() {
 		found, err := read(f)
 		if err != nil {
 			return err
@@ -157,7 +157,7 @@ func unhook() error {
 // the kernel translate. So Unhook and drain first.
 func (r *Rules) Remove(_ context.Context, ns *netns.Namespace, some ...netrules.Family) (map[netrules.Family][]string, error) {
 	if len(some) == 0 {
-		some = families()
+		some = netrules.Families()
 	}
 	removed := map[netrules.Family][]string{}
 	err := ns.Do(func() error {
@@ -189,7 +189,7 @@ func (r *Rules) Remove(_ context.Context, ns *netns.Namespace, some ...netrules.
 		return nil
 	})
 	if err != nil {
-		return removed, fmt.Errorf("remove rules in %s: %w", where(ns), explain(err))
+		return removed, fmt.Errorf("remove rules in %s: %w", ns.Name(), explain(err))
 	}
 	return removed, nil
 }
@@ -203,7 +203,7 @@ func (r *Rules) Chains(ns *netns.Namespace, f netrules.Family) ([]string, error)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list %s chains in %s: %w", f, where(ns), explain(err))
+		return nil, fmt.Errorf("list %s chains in %s: %w", f, ns.Name(), explain(err))
 	}
 	return names, nil
 }
@@ -218,7 +218,7 @@ func (r *Rules) Mark(_ context.Context, ns *netns.Namespace) (uint64, error) {
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("mark of the rules in %s: %w", where(ns), explain(err))
+		return 0, fmt.Errorf("mark of the rules in %s: %w", ns.Name(), explain(err))
 	}
 	return mark, nil
 }
@@ -230,7 +230,7 @@ func (r *Rules) Heavy(ns *netns.Namespace) (bool, error) {
 	heavy := false
 	err := ns.Do(func() error {
 		left := nfnetlink.Budget{Messages: manyRules, Bytes: manyBytes}
-		for _, f := range families() {
+		for _, f := range netrules.Families() {
 			if err := dumpRules(&left, f); err != nil {
 				return err
 			}
@@ -239,19 +239,9 @@ func (r *Rules) Heavy(ns *netns.Namespace) (bool, error) {
 		return nil
 	})
 	if err != nil {
-		return false, fmt.Errorf("count the rules in %s: %w", where(ns), explain(err))
+		return false, fmt.Errorf("count the rules in %s: %w", ns.Name(), explain(err))
 	}
 	return heavy, nil
-}
-
-func families() []netrules.Family { return []netrules.Family{netrules.IPv4, netrules.IPv6} }
-
-// where names a namespace in an error.
-func where(ns *netns.Namespace) string {
-	if ns == nil {
-		return "our own network namespace"
-	}
-	return "network namespace " + ns.Path()
 }
 
 // explain adds what an error of the kernel's means for the reader.

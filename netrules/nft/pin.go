@@ -37,7 +37,7 @@ func Pin(ns *netns.Namespace) (*owned.Table, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("keep connections tracked in %s: %w", where(ns), explain(err))
+		return nil, fmt.Errorf("keep connections tracked in %s: %w", ns.Name(), explain(err))
 	}
 	return t, nil
 }

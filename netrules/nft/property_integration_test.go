@@ -108,7 +108,7 @@ func breakBy(t *testing.T, lab *netlab.Lab, script string) {
 
 // desired are the chains of a mode, for one family or both.
 func desired(r *rand.Rand) []netrules.Chain {
-	fs := [][]netrules.Family{{netrules.IPv4}, {netrules.IPv6}, families()}[r.IntN(3)]
+	fs := [][]netrules.Family{{netrules.IPv4}, {netrules.IPv6}, netrules.Families()}[r.IntN(3)]
 	mode := r.IntN(4)
 	var ports []netrules.Port
 	for range r.IntN(5) {
