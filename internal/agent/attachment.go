@@ -63,7 +63,7 @@ type attachment struct {
 	redirected map[uint16]bool
 
 	conceded concessions
-	// inside is presence.ns, for those who route; it is set before the first connection.
+	// inside is holding.ns, for those who route; it is set before the first connection.
 	inside *netns.Namespace
 }
 
@@ -115,7 +115,7 @@ func (at *attachment) end(alive bool) {
 // an interval.
 func (at *attachment) run(ctx context.Context) {
 	if at.newcomer != nil {
-		at.presence = at.newcomer.handOver()
+		at.holding = at.newcomer.handOver()
 		at.inside = at.ns
 	}
 	if !at.agent.own(ctx, at.ending) {
@@ -375,17 +375,11 @@ func (at *attachment) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route
 
 // RouteNow is Route for the ports that are declared.
 func (at *attachment) RouteNow(conn proxy.Accepted) (*proxy.Route, proxy.Chooser) {
-	return at.routeNow(at.agent, conn)
-}
-
-// routeNow is RouteNow for who may be early: at has its presence, and with it the agent, from
-// the beginning of run on.
-func (at *attachment) routeNow(a *agent, conn proxy.Accepted) (*proxy.Route, proxy.Chooser) {
 	dst, err := proxy.OriginalDstOf(conn.FD, conn.Source.Addr())
 	if err != nil {
 		return nil, nil
 	}
-	return a.promptFor(&at.known, at.desired.Load(), way{conn.Source, dst})
+	return at.agent.promptFor(&at.known, at.desired.Load(), way{conn.Source, dst})
 }
 
 // detach stops redirecting and accepting. The rest of the rules stays until

@@ -123,7 +123,7 @@ func (at *attachment) routeComing(ctx context.Context, n *identity.Namespace, w 
 		return route, proxy.Fail(proxy.NoBinding, err)
 	}
 	// As one whose owner was not known is let through.
-	early := newcomer{path: at.inside.Path(), inside: at.inside, presence: presence{agent: at.agent, listen: at.listen}}
+	early := newcomer{path: at.inside.Path(), inside: at.inside, presence: presence{agent: at.agent, holding: holding{listen: at.listen}}}
 	return early.through(route.Client, w.to)
 }
 

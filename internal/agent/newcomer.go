@@ -48,10 +48,10 @@ type newcomer struct {
 	done     chan struct{} // closed when run has ended
 	guests   *guests
 
-	// What follows belongs to run, and after it to whoever it is handed over to.
+	// What follows belongs to run, and after it to whoever the holding is handed over to.
 	presence
 	leftBehind bool // another daemon goes on with it
-	// inside is presence.ns, for dialling; it is set before the first connection.
+	// inside is holding.ns, for dialling; it is set before the first connection.
 	inside *netns.Namespace
 }
 
@@ -120,13 +120,13 @@ func (nc *newcomer) declared() []netrules.Port {
 // handOver returns what was prepared. If the claim came too late, that is at most
 // the open namespace, with a chain of ours in it that an Apply will replace. It is
 // called once, by the attachment that has claimed it.
-func (nc *newcomer) handOver() presence {
+func (nc *newcomer) handOver() holding {
 	close(nc.wanted)
 	<-nc.done
 	if nc.verdict.owner != nil {
-		return nc.presence
+		return nc.holding
 	}
-	late := newPresence(nc.agent)
+	late := newHolding()
 	late.ns = nc.ns
 	return late
 }
@@ -340,7 +340,7 @@ func (nc *newcomer) RouteNow(conn proxy.Accepted) (*proxy.Route, proxy.Chooser) 
 	if nc.verdict.owner == nil {
 		return nil, nil
 	}
-	return nc.verdict.owner.routeNow(nc.agent, conn)
+	return nc.verdict.owner.RouteNow(conn)
 }
 
 // routeOwned routes a connection of the container that at serves.

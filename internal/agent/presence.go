@@ -20,11 +20,16 @@ const (
 	lastListenPort  = 61099
 )
 
-// presence is what we hold inside one network namespace: the namespace itself,
-// and a listening socket for each of its loopback addresses. Either keeps it
-// alive. One goroutine at a time works on it.
+// presence is what an agent holds inside one network namespace. The agent is the same from
+// the beginning to the end, so that whoever routes may ask it at any time.
 type presence struct {
-	agent     *agent
+	agent *agent
+	holding
+}
+
+// holding is the namespace itself, and a listening socket for each of its loopback
+// addresses. Either keeps it alive. One goroutine at a time works on it.
+type holding struct {
 	ns        *netns.Namespace // nil while we hold none
 	listen    uint16           // the port of the sockets, 0 before the first
 	listening map[netrules.Family]context.CancelFunc
@@ -32,7 +37,11 @@ type presence struct {
 }
 
 func newPresence(a *agent) presence {
-	return presence{agent: a, listening: map[netrules.Family]context.CancelFunc{}}
+	return presence{agent: a, holding: newHolding()}
+}
+
+func newHolding() holding {
+	return holding{listening: map[netrules.Family]context.CancelFunc{}}
 }
 
 // familiesOf are those whose loopback the namespace has.

@@ -284,11 +284,12 @@ func TestRedirectedConnectionsAreRoutedAtOnce(t *testing.T) {
 	port := netip.MustParseAddrPort(listener.Addr().String()).Port()
 	web := labelled("web", map[string]string{fmt.Sprintf("connect.%d", port): "10.0.0.1:80"})
 	n := a.tableOf(nil, web).Owned(web.ID)
-	at := &attachment{presence: newPresence(a)}
+	at := &attachment{presence: newPresence(a), ending: make(chan struct{})}
 	at.desired.Store(n)
+	at.end(false)
 	accepted := proxy.Accepted{Source: peerOf(conn)}
-	nc := newcomer{presence: newPresence(a)}
-	nc.decided = make(chan struct{})
+	nc := newcomer{presence: newPresence(a), wanted: make(chan struct{}), decided: make(chan struct{}), done: make(chan struct{})}
+	close(nc.done)
 	if err := raw.Control(func(fd uintptr) {
 		accepted.FD = int(fd)
 		alone, err := at.Route(t.Context(), conn)
@@ -300,6 +301,13 @@ func TestRedirectedConnectionsAreRoutedAtOnce(t *testing.T) {
 			t.Error("a connection is routed before it is known whose it is")
 		}
 		nc.decide(verdict{owner: at})
+		at.newcomer = &nc
+		handed := make(chan struct{})
+		go func() { // while they route
+			defer close(handed)
+			at.run(t.Context())
+		}()
+		defer func() { <-handed }()
 		for _, router := range []proxy.PromptRouter{at, &nc} {
 			shared, c := router.RouteNow(accepted)
 			if shared == nil {
