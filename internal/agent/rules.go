@@ -58,54 +58,71 @@ func RemoveRules(ctx context.Context, folder string, force bool, log *slog.Logge
 // removeRules is RemoveRules; the caller has the lock, or forces it. It returns what it has
 // left for connections that others carry.
 func removeRules(ctx context.Context, dir *rundir.Dir, force bool, log *slog.Logger, report func(Removed)) (left []netns.ID, err error) {
-	var all claim.Carriers
+	r := removal{force: force, report: report}
 	if !force {
-		if all, err = findCarriers(dir, log); err != nil {
+		if err := r.findCarriers(dir, log); err != nil {
 			return nil, err
 		}
-		all = withDraining(all, dir)
 	}
-	var living *living
-	err = everywhere(ctx, log, func(rules filter.Rules, ns *netns.Namespace) error {
-		if living == nil && !force {
-			living = findLiving(ctx, rules)
+	err = everywhere(ctx, log, r.in)
+	return r.left, err
+}
+
+// removal removes rules of ours, namespace by namespace, but for what others need, unless force.
+type removal struct {
+	force  bool
+	report func(Removed)
+
+	carriers claim.Carriers
+	living   *living    // nil before the first
+	left     []netns.ID // what was unhooked alone, for connections that others carry
+}
+
+func (r *removal) findCarriers(dir *rundir.Dir, log *slog.Logger) error {
+	all, err := findCarriers(dir, log)
+	r.carriers = withDraining(all, dir)
+	return err
+}
+
+// in removes the rules in ns.
+func (r *removal) in(ctx context.Context, rules filter.Rules, ns *netns.Namespace) error {
+	if !r.force {
+		if r.living == nil {
+			r.living = findLiving(ctx, rules)
 		}
-		if living != nil {
-			by, err := living.servedBy(ctx, ns)
-			if err != nil {
-				return fmt.Errorf("%s: %w", ns.Path(), err)
-			}
-			if by != "" {
-				report(Removed{Namespace: ns.Path(), Kept: by})
-				return nil
-			}
+		by, err := r.living.servedBy(ctx, ns)
+		if err != nil {
+			return fmt.Errorf("%s: %w", ns.Path(), err)
 		}
-		if others := all.In(ns.ID()); !others.None() {
-			there, err := anyChain(rules, ns)
-			if err != nil || !there {
-				return err
-			}
-			left = append(left, ns.ID())
-			report(Removed{Namespace: ns.Path(), Carried: others.String()})
-			return rules.Unhook(ctx, ns)
+		if by != "" {
+			r.report(Removed{Namespace: ns.Path(), Kept: by})
+			return nil
 		}
-		removed, err := removeAll(ctx, rules, ns)
-		for _, one := range removed {
-			report(one)
+	}
+	if others := r.carriers.In(ns.ID()); !others.None() {
+		there, err := anyChain(rules, ns)
+		if err != nil || !there {
+			return err
 		}
-		return err
-	})
-	return left, err
+		r.left = append(r.left, ns.ID())
+		r.report(Removed{Namespace: ns.Path(), Carried: others.String()})
+		return rules.Unhook(ctx, ns)
+	}
+	removed, err := removeAll(ctx, rules, ns)
+	for _, one := range removed {
+		r.report(one)
+	}
+	return err
 }
 
 // everywhere calls do for every network namespace of this host. It goes on after an
 // error and returns them all; namespaces that cannot be looked into are logged.
-func everywhere(ctx context.Context, log *slog.Logger, do func(filter.Rules, *netns.Namespace) error) error {
+func everywhere(ctx context.Context, log *slog.Logger, do func(context.Context, filter.Rules, *netns.Namespace) error) error {
 	rules, err := filter.Open(ctx, filter.Auto)
 	if err != nil {
 		return err
 	}
-	return everyNamespace(ctx, log, func(ns *netns.Namespace) error { return do(rules, ns) })
+	return everyNamespace(ctx, log, func(ns *netns.Namespace) error { return do(ctx, rules, ns) })
 }
 
 // everyNamespace is everywhere without rules.

@@ -45,32 +45,44 @@ func Sweep(ctx context.Context, folder, name string, carrier io.Reader, log *slo
 	}()
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
-	needed := neededBy(dir, name)
+	needed, err := claim.Orphan(dir, name)
 	for over := false; !over; {
+		if err != nil {
+			log.Warn("cannot see which rules are left for connections of a daemon that is gone", "error", err)
+		}
 		renewKept(needed, log)
 		select {
 		case <-ended:
 			over = true
 		case <-ticker.C:
 		}
-		var now claim.Needs
+		var now claim.Carrier
 		if over {
 			awaitEnd(dir, name)
-		} else {
-			now = neededBy(dir, name)
+		} else if now, err = claim.Orphan(dir, name); err != nil {
+			continue // with what was needed before
 		}
-		var gone []netns.ID
-		for need := range needed {
-			if now[need] == 0 {
-				gone = append(gone, need.Namespace)
-			}
-		}
-		needed = now
-		if err := removeUnneeded(ctx, dir, gone, log); err != nil {
+		if err := removeUnneeded(ctx, dir, noMore(ctx, needed, now, log), log); err != nil {
 			log.Error("cannot remove all rules that were left for connections of a daemon that is gone", "error", err, "hint", "run: ambassadord rules remove")
 		}
+		needed = now
 	}
 	return nil
+}
+
+// noMore are the namespaces in which something was needed that is not any more.
+func noMore(ctx context.Context, before, now claim.Carrier, log *slog.Logger) (gone []netns.ID) {
+	if before.Everything && !now.Everything {
+		if err := everyNamespace(ctx, log, func(ns *netns.Namespace) error { gone = append(gone, ns.ID()); return nil }); err != nil {
+			log.Warn("some network namespaces were not looked into", "error", err)
+		}
+	}
+	for need := range before.Needs {
+		if _, needed := now.Count(need); !needed {
+			gone = append(gone, need.Namespace)
+		}
+	}
+	return gone
 }
 
 // awaitEnd returns when nobody has the claim name any more, or after endPatience. The descriptors
@@ -86,17 +98,18 @@ func awaitEnd(dir *rundir.Dir, name string) {
 	}
 }
 
-// neededBy is what the process needs that has the claim name.
-func neededBy(dir *rundir.Dir, name string) claim.Needs {
-	c, _ := claim.ByName(dir, name)
-	return c.Needs
-}
-
-// renewKept renews the addresses of mode host, of our own namespace, that connections need.
-func renewKept(needed claim.Needs, log *slog.Logger) {
+// renewKept renews the addresses of mode host, of our own namespace, that a carrier needs.
+func renewKept(by claim.Carrier, log *slog.Logger) {
 	var own *netns.Namespace
 	id, err := idOf(own)
-	if err != nil || needed[claim.Need{Namespace: id, Family: netrules.IPv4}]+needed[claim.Need{Namespace: id, Family: netrules.IPv6}] == 0 {
+	if err != nil {
+		return
+	}
+	needs := func(f netrules.Family) bool {
+		_, needed := by.Count(claim.Need{Namespace: id, Family: f})
+		return needed
+	}
+	if !slices.ContainsFunc(netrules.Families(), needs) {
 		return
 	}
 	leases, err := own.Leases()
@@ -105,7 +118,7 @@ func renewKept(needed claim.Needs, log *slog.Logger) {
 		return
 	}
 	for _, addr := range leases {
-		if needed[claim.Need{Namespace: id, Family: familyOf(addr)}] == 0 {
+		if !needs(familyOf(addr)) {
 			continue
 		}
 		if _, err := own.Lease(addr, keptLease); err != nil {
@@ -161,7 +174,7 @@ func sweepAll(ctx context.Context, dir *rundir.Dir, unneeded map[netns.ID]bool, 
 		delete(unneeded, own)
 	}
 	var living *living
-	return everywhere(ctx, log, func(rules filter.Rules, ns *netns.Namespace) error {
+	return everywhere(ctx, log, func(ctx context.Context, rules filter.Rules, ns *netns.Namespace) error {
 		if !unneeded[ns.ID()] || !all.In(ns.ID()).None() {
 			return nil
 		}

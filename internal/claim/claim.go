@@ -195,7 +195,7 @@ func Find(dir *rundir.Dir) (all Carriers, others []error, err error) {
 	}
 	until := time.Now().Add(patience) // for all of them
 	for _, claimed := range claims {
-		c, carries, err := carrier(dir, claimed, until)
+		c, carries, err := carrier(dir, claimed, false, until)
 		if err != nil {
 			others = append(others, err)
 		}
@@ -206,19 +206,28 @@ func Find(dir *rundir.Dir) (all Carriers, others []error, err error) {
 	return all, others, nil
 }
 
-// ByName is the carrier that has the claim name; false if nobody has it, or it carries nothing.
-func ByName(dir *rundir.Dir, name string) (Carrier, bool) {
+// Orphan is the carrier that has the claim name, for a process that knows its daemon to be
+// dead: the lock of a process that ends goes a moment after its pipes. The zero value carries
+// nothing, or is nobody; an error says that it cannot be seen.
+func Orphan(dir *rundir.Dir, name string) (Carrier, error) {
 	claimed, err := dir.ReadClaim(name)
-	if err != nil {
-		return Carrier{}, false
+	if errors.Is(err, fs.ErrNotExist) {
+		return Carrier{}, nil
 	}
-	c, carries, _ := carrier(dir, claimed, time.Now().Add(patience))
-	return c, carries
+	if err != nil {
+		return Carrier{}, err
+	}
+	c, _, err := carrier(dir, claimed, true, time.Now().Add(patience))
+	if c.Everything { // what it says cannot be read, which whoever removes rules minds
+		err = nil
+	}
+	return c, err
 }
 
-func carrier(dir *rundir.Dir, claimed rundir.Claimed, until time.Time) (c Carrier, carries bool, err error) {
+// carrier is who has a claim; orphan says that the daemon is known to be dead.
+func carrier(dir *rundir.Dir, claimed rundir.Claimed, orphan bool, until time.Time) (c Carrier, carries bool, err error) {
 	for {
-		if claimed.MakerLive {
+		if claimed.MakerLive && !orphan {
 			return Carrier{}, false, nil // the daemon carries its connections itself
 		}
 		said, err := decode(claimed.Text)

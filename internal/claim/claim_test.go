@@ -129,6 +129,30 @@ func TestFind(t *testing.T) {
 	want("when both were")
 }
 
+// TestOrphan: whoever knows the daemon to be dead does not take the lock's word, which it may
+// yet hold for a moment.
+func TestOrphan(t *testing.T) {
+	dir := openDir(t)
+	made, err := dir.MakeClaim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer made.Release()
+	if c, err := Orphan(dir, "carrier-0-0.claim"); err != nil || len(c.Needs) > 0 || c.Everything {
+		t.Errorf("Orphan of a claim that is nobody's = %+v, %v; want nothing", c, err)
+	}
+	needs := Needs{first: 2, second: 1}
+	if err := NewWriter(made.File()).Write(needs); err != nil {
+		t.Fatal(err)
+	}
+	if all, _, err := Find(dir); err != nil || len(all) > 0 {
+		t.Errorf("carriers %+v, %v; want none, for the daemon lives", all, err)
+	}
+	if c, err := Orphan(dir, made.Name()); err != nil || !maps.Equal(c.Needs, needs) {
+		t.Errorf("Orphan = %+v, %v; want %v", c, err, needs)
+	}
+}
+
 // TestCarrierThatHasYetToSay is waited for; one that does not say needs everything.
 func TestCarrierThatHasYetToSay(t *testing.T) {
 	dir := openDir(t)
