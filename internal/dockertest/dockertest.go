@@ -80,7 +80,19 @@ func Exec(t testing.TB, id string, args ...string) (stdout string, err error) {
 func Network(t testing.TB, args ...string) string {
 	t.Helper()
 	name := Name(t)
-	Docker(t, append(append([]string{"network", "create", "--label", label}, args...), name)...)
+	create := append(append([]string{"network", "create", "--label", label}, args...), name)
+	out, err := command(nil, create...)
+	if err != nil && strings.Contains(err.Error(), "overlaps") {
+		// With one that a killed run has left. The engine removes none that anybody is on.
+		for _, left := range strings.Fields(Docker(t, "network", "ls", "-q", "--filter", "label="+label)) {
+			_, removeErr := command(nil, "network", "rm", left)
+			t.Logf("network rm %s, which another run has left: %v", left, removeErr)
+		}
+		out, err = command(nil, create...)
+	}
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 	t.Cleanup(func() { remove(t, "network", "rm", name) })
 	return name
 }
