@@ -239,6 +239,8 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 	defer stopControl()
 	succeeding := a.succeed(ctx, session)
 	defer succeeding.Wait()
+	clearing := a.clearStale(watching)
+	defer clearing.Wait()
 	reloading := a.startReloads(ctx)
 	defer reloading.Wait()
 	d := a.serveOn(ctx, func() {
@@ -255,6 +257,7 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 		a.endReloads()
 		stopFollowing()
 		<-following
+		clearing.Wait()
 		a.leave(d)
 		cancel()
 		closeControl()
@@ -267,6 +270,7 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 	a.shelf.stopping()
 	a.log.Info("stopping", "drain_timeout", a.tuned().cfg.DrainTimeout.String())
 	<-following
+	clearing.Wait()
 	a.takeDown(func() {
 		drain, cancel := context.WithDeadline(context.WithoutCancel(ctx), a.deadline())
 		defer cancel()
