@@ -4,7 +4,7 @@
 // [Features] is the one list of the tests that depend on the engine. The command in
 // matrix/ runs them on every one of [Engines], each in namespaces of its own
 // (scripts/engine), and writes down what came of them; [Page] makes the page of that.
-// All other tests run once, on the machine's own engine.
+// All other tests run once, on the machine's own engine, in the same run.
 package engines
 
 import (
@@ -26,11 +26,13 @@ type Engine struct {
 	Backend string
 	// Built says that it is built from the modules that the repository pins.
 	Built bool
+	// Release begins the version of one that is not.
+	Release string
 }
 
 // Engines are the columns of the table.
 var Engines = []Engine{
-	{Name: "20.10", Title: "Debian's", Backend: "iptables"},
+	{Name: "20.10", Title: "Debian's", Backend: "iptables", Release: "20.10."},
 	{Name: "29", Title: "29", Backend: "iptables", Built: true},
 	{Name: "29-nft", Title: "29", Backend: "nftables", Built: true},
 }
@@ -78,12 +80,16 @@ type Run struct {
 	Run, Skip string
 }
 
-// Runs are what to run on the engine named engine, in the order of the packages' names.
-func Runs(features []Feature, engine string) []Run {
+// Runs are what to run on the engine named engine, in the order of the packages' names: the
+// tests that keep says yes to.
+func Runs(features []Feature, engine string, keep func(test string) bool) []Run {
 	functions, without := map[string][]string{}, map[string][]string{}
 	for _, f := range features {
 		_, not := f.Not[engine]
 		for _, test := range f.Tests {
+			if !keep(test) {
+				continue
+			}
 			pkg, name := split(test)
 			if not {
 				without[pkg] = append(without[pkg], pattern(name))
@@ -96,7 +102,7 @@ func Runs(features []Feature, engine string) []Run {
 		slices.Sort(names)
 		runs = append(runs, Run{
 			Folder: Packages[pkg],
-			Run:    "^(" + strings.Join(slices.Compact(names), "|") + ")$",
+			Run:    either(slices.Compact(names)),
 			Skip:   strings.Join(without[pkg], "|"),
 		})
 	}
@@ -109,19 +115,23 @@ func pattern(name string) string {
 	return "^" + strings.ReplaceAll(name, "/", "$/^") + "$"
 }
 
-// Elsewhere matches what Runs runs, of any package, for go test's flag -skip: whoever has
-// run it on every engine need not do so on the machine's.
-func Elsewhere(features []Feature) string {
-	var names []string
-	for _, f := range features {
-		for _, test := range f.Tests {
-			_, name := split(test)
-			names = append(names, function(name))
-		}
-	}
-	slices.Sort(names)
-	return "^(" + strings.Join(slices.Compact(names), "|") + ")$"
+// Alone are the tests, of package e2e, that measure time, or fill the machine: they run when
+// nothing else does.
+var Alone = []string{
+	"TestHostileTenants",
 }
+
+// IsAlone reports whether the test or subtest, PACKAGE.TestName, is one of those.
+func IsAlone(test string) bool {
+	pkg, name := split(test)
+	return pkg == "e2e" && slices.Contains(Alone, function(name))
+}
+
+// AlonePattern matches them, for go test's flags -run and -skip.
+func AlonePattern() string { return either(Alone) }
+
+// either matches the test functions of names.
+func either(names []string) string { return "^(" + strings.Join(names, "|") + ")$" }
 
 // pinnedModules are what an engine that is built from its modules consists of.
 var pinnedModules = []struct{ name, folder, module string }{

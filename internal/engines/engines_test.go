@@ -75,6 +75,20 @@ func TestFeatures(t *testing.T) {
 	}
 }
 
+// TestAlone: what is to run alone exists, in package e2e only: it is left out of the run of all
+// packages.
+func TestAlone(t *testing.T) {
+	everywhere := functions(t)
+	for _, name := range engines.Alone {
+		if got := everywhere[name]; !slices.Equal(got, []string{"e2e"}) {
+			t.Errorf("%s is a test of %q, want e2e alone", name, got)
+		}
+		if test := "e2e." + name; !engines.IsAlone(test) || !engines.IsAlone(test+"/part") || engines.IsAlone(test+"More") || engines.IsAlone("docker."+name) {
+			t.Errorf("%s is not told from others", name)
+		}
+	}
+}
+
 var function = regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9_]+)\(`)
 
 // functions are the folders of all test functions, by name.
@@ -143,15 +157,16 @@ func TestRuns(t *testing.T) {
 		{Folder: "e2e", Run: "^(TestOne|TestThree)$", Skip: "^TestThree$/^d$"},
 		{Folder: "resolver/docker", Run: "^(TestTwo)$"},
 	}
-	if got := engines.Runs(features, "29"); !slices.Equal(got, want) {
+	all := func(string) bool { return true }
+	if got := engines.Runs(features, "29", all); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	want[0].Skip = ""
-	if got := engines.Runs(features, "20.10"); !slices.Equal(got, want) {
+	if got := engines.Runs(features, "20.10", all); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
-	if got, want := engines.Elsewhere(features), "^(TestOne|TestThree|TestTwo)$"; got != want {
-		t.Errorf("elsewhere %s, want %s", got, want)
+	if got := engines.Runs(features, "20.10", func(test string) bool { return test == "docker.TestTwo" }); !slices.Equal(got, want[1:]) {
+		t.Errorf("of one test %q, want %q", got, want[1:])
 	}
 	if got, want := engines.Wanted(features, "29"), []string{"docker.TestTwo", "e2e.TestOne/a_b", "e2e.TestOne/c"}; !slices.Equal(got, want) {
 		t.Errorf("wanted %q, want %q", got, want)
