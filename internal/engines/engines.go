@@ -118,7 +118,12 @@ func pattern(name string) string {
 // Alone are the tests, of package e2e, that measure time, or fill the machine: they run when
 // nothing else does.
 var Alone = []string{
-	"TestHostileTenants",
+	// How quick honest clients are beside hostile ones.
+	"TestHostileTenants", "TestOneClientDeniesNobody", "TestATenantEjectsNothing",
+	// What a flood costs, and how much of it gets through.
+	"TestNobodyFillsTheLog", "TestARegistryOfATenantsOwn",
+	// Memory, descriptors, thousands of connections.
+	"TestManyIdleConnections", "TestOutOfDescriptors", "TestSlowPeersAffectNobody", "TestMemoryPressure",
 }
 
 // IsAlone reports whether the test or subtest, PACKAGE.TestName, is one of those.
@@ -134,28 +139,46 @@ func AlonePattern() string { return either(Alone) }
 func either(names []string) string { return "^(" + strings.Join(names, "|") + ")$" }
 
 // pinnedModules are what an engine that is built from its modules consists of.
-var pinnedModules = []struct{ name, folder, module string }{
-	{"moby", "moby", "github.com/moby/moby/v2"},
-	{"containerd", "containerd", "github.com/containerd/containerd/v2"},
-	{"runc", "runc", "github.com/opencontainers/runc"},
+var pinnedModules = []pinnedModule{
+	{"moby", "engine29/moby", "github.com/moby/moby/v2"},
+	{"containerd", "engine29/containerd", "github.com/containerd/containerd/v2"},
+	{"runc", "engine29/runc", "github.com/opencontainers/runc"},
 }
 
-// Pinned says which versions of them the repository in root pins.
+// compose is what the tests of Compose run.
+var compose = pinnedModule{"Compose", "compose", "github.com/docker/compose/v5"}
+
+// pinnedModule is one that a go.mod in a folder of tools/ requires.
+type pinnedModule struct{ name, folder, module string }
+
+// version says which, as "NAME v1.2.3". The repository is in root.
+func (p pinnedModule) version(root string) (string, error) {
+	file := filepath.Join(root, "tools", p.folder, "go.mod")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	_, after, found := strings.Cut(string(text), "\t"+p.module+" v")
+	if !found {
+		return "", fmt.Errorf("%s requires no %s", file, p.module)
+	}
+	version, _, _ := strings.Cut(after, "\n")
+	version, _, _ = strings.Cut(version, " ")
+	return p.name + " v" + version, nil
+}
+
+// Pinned says which versions of the engine's modules the repository in root pins.
 func Pinned(root string) (string, error) {
 	var parts []string
 	for _, p := range pinnedModules {
-		file := filepath.Join(root, "tools", "engine29", p.folder, "go.mod")
-		text, err := os.ReadFile(file)
+		version, err := p.version(root)
 		if err != nil {
 			return "", err
 		}
-		_, after, found := strings.Cut(string(text), "\t"+p.module+" v")
-		if !found {
-			return "", fmt.Errorf("%s requires no %s", file, p.module)
-		}
-		version, _, _ := strings.Cut(after, "\n")
-		version, _, _ = strings.Cut(version, " ")
-		parts = append(parts, p.name+" v"+version)
+		parts = append(parts, version)
 	}
 	return strings.Join(parts, ", "), nil
 }
+
+// PinnedCompose says so of Compose.
+func PinnedCompose(root string) (string, error) { return compose.version(root) }

@@ -47,6 +47,29 @@ func TestPageIsNotStale(t *testing.T) {
 	}
 }
 
+// TestReadmeSaysWhatIsTested: the versions that the README says are those that the repository
+// pins.
+func TestReadmeSaysWhatIsTested(t *testing.T) {
+	root := filepath.Join("..", "..")
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine, err := engines.Pinned(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compose, err := engines.PinnedCompose(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{engine, compose} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("README.md does not say %q", want)
+		}
+	}
+}
+
 // TestFeatures: every row has tests, which exist, of packages that are run, and whose names
 // no other package's tests have: those would be left out on the machine's own engine.
 func TestFeatures(t *testing.T) {
