@@ -75,8 +75,7 @@ var Features = []Feature{
 	{Mode: lifeCycle, Name: "what the engine says of containers, health, networks", Tests: []string{
 		"dockerd.TestEngineLifeOfAContainer", "dockerd.TestEngineHealth", "dockerd.TestEngineNetworks", "dockerd.TestEngineSelf"}},
 	{Mode: lifeCycle, Name: "takeover by another daemon", Tests: []string{"e2e.TestTakeovers"}},
-	{Mode: lifeCycle, Name: "rules that an older version, or the other way, has left are changed over", Tests: []string{
-		"e2e.TestChangingRulesOver", "e2e.TestRulesOfAnOlderVersionAreChangedOver"}},
+	{Mode: lifeCycle, Name: "from rules by iptables to rules by netlink, and back", Tests: []string{"e2e.TestChangingRulesOver"}},
 	{Mode: lifeCycle, Name: "connections go on after `kill -9`, beside the next daemon and without", Tests: []string{
 		"e2e.TestCarriedBesideTheNextStop", "e2e.TestCarriedBesideRulesRemove", "e2e.TestCarriedOutOfSight",
 		"e2e.TestCarriedRulesRemovedByForce", "e2e.TestCarriedByTwo", "e2e.TestCarryingKeeperIsKilled",
