@@ -20,8 +20,10 @@ import (
 const (
 	// testTimeout bounds the tests of one package on one engine: Go shows what they were at.
 	testTimeout = "30m"
-	// laneTimeout bounds all that runs on one engine, also when Go's own bound does not hold.
+	// laneTimeout bounds all that runs on one engine, also when Go's own bound does not hold,
+	// and laneSilence how long nothing is heard of it: no test is silent for a third of that.
 	laneTimeout = 45 * time.Minute
+	laneSilence = 10 * time.Minute
 	// endPatience is how long an engine may take to end.
 	endPatience = time.Minute
 
@@ -35,9 +37,11 @@ type lane struct {
 	engine  engines.Engine
 	machine bool // it is the machine's own, and runs all tests
 	parts   []part
-	timeout time.Duration
 	results *engines.EngineResults
 	out     *printer
+
+	timeout, silence time.Duration
+	heard            *time.Timer // ends it after silence; it may be silent while it waits to be alone
 
 	output map[string]*strings.Builder // by package and test function, while it runs
 	failed []failure
@@ -51,15 +55,19 @@ type lane struct {
 type failure struct{ line, text string }
 
 func newLane(e engines.Engine, out *printer) *lane {
-	return &lane{engine: e, out: out, timeout: laneTimeout, results: &engines.EngineResults{Tests: map[string]string{}},
+	return &lane{engine: e, out: out, timeout: laneTimeout, silence: laneSilence, results: &engines.EngineResults{Tests: map[string]string{}},
 		output: map[string]*strings.Builder{}, alone: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // run runs the tests and demands that all of them have passed.
 func (l *lane) run(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, l.timeout, fmt.Errorf("it was ended after %s", l.timeout))
-	defer cancel()
 	began := time.Now()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	whole := time.AfterFunc(l.timeout, func() { cancel(fmt.Errorf("it was ended after %s", l.timeout)) })
+	defer whole.Stop()
+	l.heard = time.AfterFunc(l.silence, func() { cancel(fmt.Errorf("it was ended after %s of silence", l.silence)) })
+	defer l.heard.Stop()
 	args := []string{"sh", "-c", script(l.parts)}
 	if !l.machine {
 		args = append([]string{"scripts/engine", l.engine.Name}, args...)
@@ -114,6 +122,7 @@ func (l *lane) command(ctx context.Context, args []string) error {
 	telling.Go(func() {
 		select {
 		case <-l.alone:
+			l.heard.Reset(l.silence)
 			_, _ = io.WriteString(stdin, "\n") // unless it has ended
 		case <-going:
 		}
@@ -140,6 +149,7 @@ func (l *lane) check() error {
 
 // event takes what test2json, or go test -json, says.
 func (l *lane) event(e engines.Event) {
+	l.heard.Reset(l.silence)
 	function, _, sub := strings.Cut(e.Test, "/")
 	key := e.Package
 	if function != "" {
@@ -193,9 +203,11 @@ func (l *lane) wanted(name string) bool {
 // other takes a line that is none of test2json's.
 func (l *lane) other(line string) {
 	if strings.HasPrefix(line, aloneLine) {
+		l.heard.Stop()
 		l.waits()
 		return
 	}
+	l.heard.Reset(l.silence)
 	version, ok := strings.CutPrefix(line, versionLine)
 	if !ok {
 		l.print(line, "")

@@ -76,20 +76,25 @@ func TestLaneThatHangs(t *testing.T) {
 	var out strings.Builder
 	p := &printer{stdout: &out}
 	hangs := fake(t, p, "hangs", shell(says("run", "TestStuck", "")+says("output", "TestStuck", "at the well\\n")+"sleep 1000", false), shell("true", true))
-	hangs.timeout = 300 * time.Millisecond
+	hangs.timeout = 5 * time.Second
+	silent := fake(t, p, "silent", shell(says("run", "TestMute", "")+"sleep 1000", false))
+	silent.silence = 300 * time.Millisecond
+	// It may be silent while it waits for the others.
+	patient := fake(t, p, "patient", shell("true", false), shell("true", true))
+	patient.silence = 2500 * time.Millisecond
 	fails := fake(t, p, "fails", shell(says("run", "TestBad", "")+says("output", "TestBad", "bad news\\n")+says("fail", "TestBad", "")+"exit 1", false),
 		shell(says("run", "TestLate", "")+says("pass", "TestLate", ""), true))
 	fine := fake(t, p, "fine", shell(says("run", "TestGood", "")+says("pass", "TestGood/part", "")+says("pass", "TestGood", ""), false))
-	err := runLanes(t.Context(), []*lane{hangs, fails, fine})
+	err := runLanes(t.Context(), []*lane{hangs, silent, patient, fails, fine})
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, want := range []string{"engine hangs, none: it was ended after 300ms", "unfinished e2e.TestStuck", "engine fails, none: exit status 1", "fail e2e.TestBad"} {
+	for _, want := range []string{"engine hangs, none: it was ended after 5s\n", "engine silent, none: it was ended after 300ms of silence\n", "unfinished e2e.TestStuck", "engine fails, none: exit status 1", "fail e2e.TestBad"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error is %v, want %q", err, want)
 		}
 	}
-	if strings.Contains(err.Error(), "fine") {
+	if strings.Contains(err.Error(), "fine") || strings.Contains(err.Error(), "patient") {
 		t.Errorf("the error is %v", err)
 	}
 	for _, want := range []string{"at the well", "bad news"} {
