@@ -122,6 +122,8 @@ var Alone = []string{
 	"TestHostileTenants", "TestOneClientDeniesNobody", "TestATenantEjectsNothing",
 	// What a flood costs, and how much of it gets through.
 	"TestNobodyFillsTheLog", "TestARegistryOfATenantsOwn",
+	// Whether any first dial comes too early, of many containers that start at once.
+	"TestEngineRestartsItsContainers",
 	// Memory, descriptors, thousands of connections.
 	"TestManyIdleConnections", "TestOutOfDescriptors", "TestSlowPeersAffectNobody", "TestMemoryPressure",
 }

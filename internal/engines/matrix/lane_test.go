@@ -134,7 +134,7 @@ func TestWholeParts(t *testing.T) {
 	for _, e := range engines.Engines {
 		for _, p := range tableParts("/root", "/bin", e) {
 			all := strings.Join(p.args, " ")
-			if strings.Contains(all, "HostileTenants") != p.alone {
+			if strings.Contains(all, "EngineRestartsItsContainers") != p.alone {
 				t.Errorf("engine %s: alone is %v: %s", e.Name, p.alone, all)
 			}
 		}
