@@ -165,7 +165,7 @@ func (l *lane) event(e engines.Event) {
 			text.WriteString(e.Output)
 		}
 	case "build-output":
-		l.print("build", e.Output)
+		l.print("build: "+strings.TrimSuffix(e.Output, "\n"), "")
 	case engines.Passed, engines.Failed, engines.Skipped:
 		if l.wanted(e.Name()) {
 			l.results.Tests[e.Name()] = e.Action
