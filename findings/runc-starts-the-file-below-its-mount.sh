@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # runc 1.5.3: where the program is a file that is mounted over another, `runc run` and
-# `runc create` execute that other one, as root, and not themselves.
+# `runc create` execute that other one, and not themselves.
 #
 # To keep containers from writing to its program runc starts its second stage, `runc init`,
 # from a read-only overlay of the folder that /proc/self/exe is in. An overlay shows what is
