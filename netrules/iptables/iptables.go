@@ -121,7 +121,7 @@ func New(ctx context.Context, opts ...Option) (*Rules, error) {
 	}
 	v4, err := find(netrules.IPv4)
 	if errors.Is(err, exec.ErrNotFound) {
-		err = hint.Wrap(err, "install iptables: apt-get install iptables (apk add iptables on Alpine); mode listen works without it")
+		err = hint.Wrap(err, "leave --rules away or say --rules nft, which takes no program; or install iptables: apt-get install iptables (apk add iptables on Alpine)")
 	}
 	if err != nil {
 		return nil, err

@@ -259,4 +259,4 @@ func explain(err error) error {
 	return err
 }
 
-const unsupportedHint = "the kernel needs nftables with nft_chain_nat, nft_redir, nft_nat and nft_fib; or install iptables, or use mode listen, which has no rules"
+const unsupportedHint = "the kernel needs nftables with nft_chain_nat, nft_redir, nft_nat and nft_fib; it loads them itself where modprobe is installed (on Debian the package kmod), else: modprobe -a nft_chain_nat nft_redir nft_nat nft_fib_inet; or install iptables, or use mode listen, which has no rules"
