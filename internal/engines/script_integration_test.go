@@ -114,6 +114,10 @@ func TestEngineThatIsKilled(t *testing.T) {
 			if err := command.Wait(); errors.Is(err, exec.ErrWaitDelay) {
 				t.Errorf("processes have outlived it: %s", output)
 			}
+			// A run that is ended since it hangs tells what the engine was at.
+			if c.signal != syscall.SIGKILL && !strings.Contains(output.String(), "the end of the engine's log:\n") {
+				t.Errorf("it says %s; want the end of the engine's log", output)
+			}
 			if c.signal == syscall.SIGKILL {
 				lock, err := os.Open(filepath.Join(roots[0], "running"))
 				if err != nil {
