@@ -125,14 +125,17 @@ func (p *byPrograms) Apply(ctx context.Context, ns *netns.Namespace, chains ...n
 	if err := errors.Join(errs...); err != nil {
 		return applied, err
 	}
-	if slices.ContainsFunc(chains, func(c netrules.Chain) bool { return c.Hook == "OUTPUT" }) {
-		applied.Pinned, applied.Unpinned = anchor.Set(ns)
-		if errors.Is(applied.Unpinned, anchor.ErrUnsupported) {
-			applied.Unpinned = nil // it does without
+	err := ns.Visit(func(ns *netns.Namespace) error {
+		if slices.ContainsFunc(chains, func(c netrules.Chain) bool { return c.Hook == "OUTPUT" }) {
+			applied.Pinned, applied.Unpinned = anchor.Set(ns)
+			if errors.Is(applied.Unpinned, anchor.ErrUnsupported) {
+				applied.Unpinned = nil // it does without
+			}
 		}
-	}
-	// Last, so that at no moment nothing redirects.
-	return applied, dropOwn(ctx, ns, familiesOf(chains)...)
+		// Last, so that at no moment nothing redirects.
+		return dropOwn(ctx, ns, familiesOf(chains)...)
+	})
+	return applied, err
 }
 
 // dropOwn removes our own tables of some families, which a daemon with the other way has left.
