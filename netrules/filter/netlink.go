@@ -170,21 +170,26 @@ func (n *byNetlink) clear(ctx context.Context, ns *netns.Namespace, some ...netr
 
 // Unhook is part of Changer.
 func (n *byNetlink) Unhook(ctx context.Context, ns *netns.Namespace) error {
-	errs := []error{n.rules.Unhook(ctx, ns)}
-	for _, f := range netrules.Families() {
-		errs = append(errs, iptables.UnhookLeft(ctx, ns, f))
-	}
-	return errors.Join(errs...)
+	return ns.Visit(func(ns *netns.Namespace) error {
+		errs := []error{n.rules.Unhook(ctx, ns)}
+		for _, f := range netrules.Families() {
+			errs = append(errs, iptables.UnhookLeft(ctx, ns, f))
+		}
+		return errors.Join(errs...)
+	})
 }
 
 // Remove is part of Changer.
-func (n *byNetlink) Remove(ctx context.Context, ns *netns.Namespace) (map[netrules.Family][]string, error) {
-	removed, err := n.rules.Remove(ctx, ns, netrules.Families()...)
-	cleared, clearErr := n.clear(ctx, ns, netrules.Families()...)
-	for f, chains := range cleared {
-		removed[f] = slices.Concat(removed[f], chains)
-	}
-	return removed, errors.Join(err, clearErr)
+func (n *byNetlink) Remove(ctx context.Context, ns *netns.Namespace) (removed map[netrules.Family][]string, err error) {
+	err = ns.Visit(func(ns *netns.Namespace) (err error) {
+		removed, err = n.rules.Remove(ctx, ns, netrules.Families()...)
+		cleared, clearErr := n.clear(ctx, ns, netrules.Families()...)
+		for f, chains := range cleared {
+			removed[f] = slices.Concat(removed[f], chains)
+		}
+		return errors.Join(err, clearErr)
+	})
+	return removed, err
 }
 
 // Told is part of Watcher.

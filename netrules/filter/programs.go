@@ -149,6 +149,10 @@ func dropOwn(ctx context.Context, ns *netns.Namespace, some ...netrules.Family) 
 
 // Unhook is part of Changer.
 func (p *byPrograms) Unhook(ctx context.Context, ns *netns.Namespace) error {
+	return ns.Visit(func(ns *netns.Namespace) error { return p.unhook(ctx, ns) })
+}
+
+func (p *byPrograms) unhook(ctx context.Context, ns *netns.Namespace) error {
 	var errs []error
 	for _, f := range netrules.Families() {
 		if _, err := p.Rules.Unhook(ctx, ns, f); !errors.Is(err, netrules.ErrUnsupported) {
@@ -169,7 +173,15 @@ func (p *byPrograms) Unhook(ctx context.Context, ns *netns.Namespace) error {
 }
 
 // Remove is part of Changer.
-func (p *byPrograms) Remove(ctx context.Context, ns *netns.Namespace) (map[netrules.Family][]string, error) {
+func (p *byPrograms) Remove(ctx context.Context, ns *netns.Namespace) (removed map[netrules.Family][]string, err error) {
+	err = ns.Visit(func(ns *netns.Namespace) (err error) {
+		removed, err = p.remove(ctx, ns)
+		return err
+	})
+	return removed, err
+}
+
+func (p *byPrograms) remove(ctx context.Context, ns *netns.Namespace) (map[netrules.Family][]string, error) {
 	removed, err := own.Remove(ctx, ns, netrules.Families()...)
 	if errors.Is(err, netrules.ErrUnsupported) {
 		removed, err = map[netrules.Family][]string{}, nil
