@@ -10,9 +10,9 @@ import (
 
 // TestFiguresAreCompared: each daemon is compared with the first, within a round.
 func TestFiguresAreCompared(t *testing.T) {
-	after := func(ready ...time.Duration) (all []start) {
+	after := func(ready ...int) (all []start) {
 		for _, r := range ready {
-			all = append(all, start{ready: r * time.Millisecond})
+			all = append(all, start{ready: time.Duration(r) * time.Millisecond})
 		}
 		return all
 	}
