@@ -119,7 +119,7 @@ func docsNetlink(t *testing.T, chain netrules.Chain) string {
 	t.Helper()
 	lab := netlab.New(t)
 	var rules nft.Rules
-	if _, err := rules.Apply(t.Context(), lab.NS(), chain); err != nil {
+	if _, _, err := rules.Apply(t.Context(), lab.NS(), chain); err != nil {
 		t.Fatal(err)
 	}
 	state, err := rules.Read(t.Context(), lab.NS(), chain.Family)
