@@ -39,12 +39,28 @@ func (n *Namespace) Lease(addr netip.Addr, lifetime time.Duration) (ours bool, e
 		a := loopbackAddr(addr)
 		a.ValidLft = int(lifetime / time.Second)
 		ours = true
-		return h.AddrReplace(lo, a)
+		if err := h.AddrReplace(lo, a); err != nil || found || addr.Is4() {
+			return err
+		}
+		awaitRoute(h, addr)
+		return nil
 	})
 	if err != nil {
 		return false, fmt.Errorf("put %s on lo of %s: %w", addr, n.Name(), err)
 	}
 	return ours, nil
+}
+
+// awaitRoute waits, for a second at most, until addr, of IPv6, can be reached: the kernel makes
+// its route in a work queue, after it has said that the address is there.
+func awaitRoute(h *netlink.Handle, addr netip.Addr) {
+	const patience, look = time.Second, time.Millisecond
+	for until := time.Now().Add(patience); time.Now().Before(until); time.Sleep(look) {
+		routes, err := h.RouteGet(addr.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return
+		}
+	}
 }
 
 // EndLease removes what Lease added. An address that is gone, or is somebody
