@@ -133,6 +133,7 @@ func (ns *newcomers) leave() {
 	}
 	ns.watching.Wait()
 	ns.mu.Lock()
+	ns.forgetAll()
 	there := make([]*newcomer, 0, len(ns.there))
 	for _, nc := range ns.there {
 		close(nc.leaving)

@@ -59,9 +59,8 @@ type attachment struct {
 	refusals earlyRefusals
 	saying   sync.WaitGroup // what it means which runtime the container has
 	took     time.Duration  // the last look
-	// redirected are the ports for which there are rules, by what at has made.
-	redirected map[uint16]bool
 
+	ahead    ahead
 	conceded concessions
 	// inside is holding.ns, for those who route; it is set before the first connection.
 	inside *netns.Namespace
@@ -79,6 +78,7 @@ func newAttachment(as *attachments, n *identity.Namespace) *attachment {
 		direct:   map[netip.AddrPort]context.CancelFunc{},
 	}
 	at.desired.Store(n)
+	at.ahead.wanted = func() []netrules.Port { return at.portsFor(at.desired.Load()) }
 	return at
 }
 
@@ -89,16 +89,18 @@ func (at *attachment) same(n *identity.Namespace) bool {
 }
 
 // follow replaces what is declared. What has not changed costs nothing: every
-// event of any container comes by here.
-func (at *attachment) follow(n *identity.Namespace) {
+// event of any container comes by here. It reports whether somebody may be coming who dials
+// before run gets to it.
+func (at *attachment) follow(n *identity.Namespace) (hurry bool) {
 	if at.desired.Load().Equal(n) {
-		return
+		return false
 	}
 	at.desired.Store(n)
 	select {
 	case at.changed <- struct{}{}:
 	default:
 	}
+	return len(n.Coming) > 0 && at.mode == config.Redirect
 }
 
 // end makes run stop. alive says whether the namespace lives on: the rules of a
@@ -117,6 +119,7 @@ func (at *attachment) run(ctx context.Context) {
 	if at.newcomer != nil {
 		at.holding = at.newcomer.handOver()
 		at.inside = at.ns
+		at.ahead.take(&at.newcomer.ahead)
 	}
 	if !at.agent.own(ctx, at.ending) {
 		at.detach()
@@ -139,6 +142,7 @@ func (at *attachment) run(ctx context.Context) {
 			pause, failures, at.logged = firstPause, 0, ""
 		}
 		if !at.await(ctx, retry) {
+			at.ahead.end()
 			return
 		}
 	}
@@ -150,7 +154,7 @@ func (at *attachment) look(ctx context.Context) error {
 	if err := at.open(ctx); err != nil {
 		return err
 	}
-	defer at.hasten(ctx)()
+	at.hasten(ctx)
 	defer at.turn()()
 	began := time.Now()
 	defer func() { at.took = time.Since(began) }()
@@ -244,7 +248,7 @@ func familyNames(families []netrules.Family) []string {
 // redirect is mode redirect: a socket for each family, and the rules that lead
 // the declared ports to it.
 func (at *attachment) redirect(ctx context.Context, served []netrules.Family, ports []netrules.Port) error {
-	if err := at.listenAll(ctx, served); err != nil {
+	if err := at.accept(ctx, served); err != nil {
 		return err
 	}
 	return at.applyRules(ctx, served, ports)
@@ -392,6 +396,7 @@ func (at *attachment) detach() {
 	if remove {
 		at.takeDown(filter.Rules.Unhook)
 	}
+	at.ahead.end()
 	at.stopListening()
 	for _, cancel := range at.direct {
 		cancel()

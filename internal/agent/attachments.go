@@ -28,6 +28,13 @@ func newAttachments(a *agent, mode config.Mode) *attachments {
 	}
 }
 
+// hasten does what cannot wait until update: a container may be about to dial.
+func (as *attachments) hasten(table *identity.Table) {
+	if as.mode == config.Redirect && !as.departed {
+		as.newcomers.hasten(table)
+	}
+}
+
 // update makes the attachments follow table. It starts the work and does not
 // wait for it: a container that is slow to attach delays no other.
 func (as *attachments) update(ctx context.Context, table *identity.Table) {
@@ -52,7 +59,9 @@ func (as *attachments) update(ctx context.Context, table *identity.Table) {
 		}
 		switch {
 		case at != nil:
-			at.follow(n)
+			if at.follow(n) {
+				as.wg.Go(at.ahead.hurry) // run may be at what another has declared
+			}
 		case attaches(as.mode, n):
 			at = newAttachment(as, n)
 			if at.newcomer = as.newcomers.claim(at, n); at.newcomer == nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/sandbox"
+	"github.com/ambassadord/ambassadord/internal/vanguard"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -48,6 +49,9 @@ type newcomer struct {
 	done     chan struct{} // closed when run has ended
 	guests   *guests
 
+	ahead ahead
+	made  *vanguard.Made // what is there already when run begins; nil if nothing is
+
 	// What follows belongs to run, and after it to whoever the holding is handed over to.
 	presence
 	leftBehind bool // another daemon goes on with it
@@ -62,11 +66,12 @@ type verdict struct {
 	dead   bool         // the namespace is not mounted any more
 }
 
-func newNewcomer(ns *newcomers, where string, ports []netrules.Port) *newcomer {
-	return &newcomer{
+func newNewcomer(ns *newcomers, where string, ports []netrules.Port, made *vanguard.Made) *newcomer {
+	nc := &newcomer{
 		path:     where,
 		lanes:    ns.lanes,
 		ports:    ports,
+		made:     made,
 		more:     make(chan struct{}, 1),
 		decided:  make(chan struct{}),
 		wanted:   make(chan struct{}),
@@ -76,6 +81,8 @@ func newNewcomer(ns *newcomers, where string, ports []netrules.Port) *newcomer {
 		guests:   newGuests(),
 		presence: newPresence(ns.agent),
 	}
+	nc.ahead.wanted = nc.declared
+	return nc
 }
 
 // decide says what becomes of it. Only the first verdict counts.
@@ -86,8 +93,9 @@ func (nc *newcomer) decide(v verdict) {
 	})
 }
 
-// widen has those of ports prepared as well that are not yet.
-func (nc *newcomer) widen(ports []netrules.Port) {
+// widen has those of ports prepared as well that are not yet, and reports whether there are
+// some.
+func (nc *newcomer) widen(ports []netrules.Port) bool {
 	nc.mu.Lock()
 	defer nc.mu.Unlock()
 	known := map[uint16]bool{}
@@ -101,13 +109,14 @@ func (nc *newcomer) widen(ports []netrules.Port) {
 		}
 	}
 	if len(all) == len(nc.ports) {
-		return
+		return false
 	}
 	nc.ports = all
 	select {
 	case nc.more <- struct{}{}:
 	default:
 	}
+	return true
 }
 
 // declared are the ports to prepare.
@@ -148,6 +157,7 @@ func (nc *newcomer) run(ctx context.Context) {
 	}
 	switch {
 	case nc.leftBehind:
+		nc.ahead.end()
 		close(nc.unhooked) // which the other daemon does
 	case nc.verdict.owner == nil:
 		nc.letGo()
@@ -194,6 +204,7 @@ func (nc *newcomer) letGo() {
 		return
 	}
 	nc.undo(nc.agent.rules.Unhook)
+	nc.ahead.end()
 	nc.admit()
 	nc.stopListening()
 	close(nc.unhooked)

@@ -356,7 +356,7 @@ func TestStopBeforeTheOwnerIsKnown(t *testing.T) {
 func TestNobodyDeclaresAnything(t *testing.T) {
 	h := newNewcomerLab(t)
 	h.follow(&dockerd.Container{ID: "quiet", Name: "quiet", NetworkMode: "default"})
-	h.as.newcomers.appeared(h.ctx, h.key)
+	h.as.newcomers.appeared(h.ctx, h.key, nil)
 	h.follow(&dockerd.Container{ID: "quiet", Name: "quiet", NetworkMode: "default"})
 	if h.nobodys() != nil {
 		t.Error("a namespace is entered for nobody's sake")

@@ -11,6 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/sandbox"
+	"github.com/ambassadord/ambassadord/internal/vanguard"
 	"github.com/ambassadord/ambassadord/netrules"
 )
 
@@ -30,12 +31,18 @@ type newcomers struct {
 	mu     sync.Mutex
 	there  map[string]*newcomer // by the namespace's name, until it is somebody's or let go of
 	behind []*newcomer          // those that were left to another daemon
-	idle   map[string]time.Time // the paths of others that have appeared, and when
+	idle   map[string]idler     // others that have appeared, by their paths
+
+	vanguard *vanguard.Vanguard // nil while there is none
+	told     *identity.Table    // what that was told of last
+
+	begin sync.Once
+	began chan struct{} // closed by begun
 }
 
 func newNewcomers(a *agent) *newcomers {
 	return &newcomers{agent: a, folders: sandbox.Folders(), lanes: newLanes(a, 8), there: map[string]*newcomer{},
-		idle: map[string]time.Time{}}
+		idle: map[string]idler{}, began: make(chan struct{})}
 }
 
 // watch watches until ctx ends, where table shows the engine to mount namespaces.
@@ -55,21 +62,21 @@ func (ns *newcomers) watch(ctx context.Context, table *identity.Table) {
 	ns.stop = stop
 	folders := ns.folders
 	ns.watching.Go(func() {
+		defer ns.begun()
 		if !ns.agent.own(watching, nil) {
 			return
 		}
-		err := sandbox.Watch(watching, folders, func(path string) { ns.appeared(ctx, path) })
-		if err != nil {
+		if err := ns.await(ctx, watching, folders); err != nil {
 			ns.agent.log.Warn("cannot watch the engine's network namespaces; a container that dials at once may be too early",
 				"error", err, hint.Attr(err))
 		}
 	})
 }
 
-// appeared serves the namespace at where, unless it is known. While nobody who
-// declares anything may be in it, it is kept in mind: the mount may be seen before
+// appeared serves the namespace at where, in which made was prepared, unless it is known. While
+// nobody who declares anything may be in it, it is kept in mind: the mount may be seen before
 // the engine's word of whose it is.
-func (ns *newcomers) appeared(ctx context.Context, where string) {
+func (ns *newcomers) appeared(ctx context.Context, where string, made *vanguard.Made) {
 	name := path.Base(where)
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
@@ -77,17 +84,64 @@ func (ns *newcomers) appeared(ctx context.Context, where string) {
 	// decline are called for, after this.
 	table := ns.agent.table.load()
 	if _, known := table.Sandbox(name); known || ns.there[name] != nil {
+		if made != nil {
+			made.Close()
+		}
 		return
 	}
 	if engine := ns.agent.docker; engine != nil {
 		engine.CatchUp() // its declarations may be on their way to us
 	}
 	ports := startersPorts(table.Starters(sandbox.Mounted))
+	if made != nil && made.Rules != nil {
+		_ = made.Rules.Update(ports) // it may be too late when the newcomer comes to it
+	}
 	if len(ports) == 0 {
-		ns.idle[where] = time.Now()
+		ns.idle[where] = idler{time.Now(), made}
 		return
 	}
-	ns.serve(ctx, where, ports)
+	ns.serve(ctx, where, ports, made)
+}
+
+// idler is a namespace that has appeared while nobody declared anything.
+type idler struct {
+	since time.Time
+	made  *vanguard.Made
+}
+
+// forget lets go of the one at where. ns.mu is held.
+func (ns *newcomers) forget(where string) {
+	if made := ns.idle[where].made; made != nil {
+		made.Close()
+	}
+	delete(ns.idle, where)
+}
+
+// forgetAll lets go of all of them. ns.mu is held.
+func (ns *newcomers) forgetAll() {
+	for where := range ns.idle {
+		ns.forget(where)
+	}
+}
+
+// hasten is follow for what cannot wait until table is everybody's: what is redirected in
+// namespaces that appear, and in those that are nobody's yet.
+func (ns *newcomers) hasten(table *identity.Table) {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	ns.declare(table)
+	if len(ns.there) > 0 { // or nobody has to look for mounts
+		ns.widen(startersPorts(table.Starters(sandbox.Mounted)))
+	}
+}
+
+// widen redirects ports in all that are nobody's yet. ns.mu is held.
+func (ns *newcomers) widen(ports []netrules.Port) {
+	for _, nc := range ns.there {
+		if nc.widen(ports) {
+			nc.ahead.hurry()
+		}
+	}
 }
 
 // follow prepares what has been declared since a namespace that is nobody's yet
@@ -95,29 +149,28 @@ func (ns *newcomers) appeared(ctx context.Context, where string) {
 func (ns *newcomers) follow(ctx context.Context, table *identity.Table) {
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
+	ns.declare(table) // if it has not been since hasten
 	if len(ns.idle) == 0 && len(ns.there) == 0 {
-		return // and nobody has to look for mounts
+		return
 	}
 	ports := startersPorts(table.Starters(sandbox.Mounted))
-	for _, nc := range ns.there {
-		nc.widen(ports)
-	}
-	for where, since := range ns.idle {
+	ns.widen(ports) // those that have appeared since hasten by an older table
+	for where, i := range ns.idle {
 		_, known := table.Sandbox(path.Base(where))
 		switch {
-		case known, time.Since(since) > unclaimedPatience, !sandbox.Mounted(where):
-			delete(ns.idle, where)
+		case known, time.Since(i.since) > unclaimedPatience, !sandbox.Mounted(where):
+			ns.forget(where)
 		case len(ports) > 0:
 			delete(ns.idle, where)
-			ns.serve(ctx, where, ports)
+			ns.serve(ctx, where, ports, i.made)
 		}
 	}
 }
 
 // serve starts to work on the namespace at where. ns.mu is held.
-func (ns *newcomers) serve(ctx context.Context, where string, ports []netrules.Port) {
+func (ns *newcomers) serve(ctx context.Context, where string, ports []netrules.Port, made *vanguard.Made) {
 	name := path.Base(where)
-	nc := newNewcomer(ns, where, ports)
+	nc := newNewcomer(ns, where, ports, made)
 	ns.there[name] = nc
 	ns.running.Go(func() {
 		nc.run(ctx)
@@ -207,6 +260,7 @@ func (ns *newcomers) decline(n *identity.Namespace) {
 func (ns *newcomers) unhook() {
 	ns.watching.Wait()
 	ns.mu.Lock()
+	ns.forgetAll()
 	there := make([]*newcomer, 0, len(ns.there))
 	for _, nc := range ns.there {
 		there = append(there, nc)

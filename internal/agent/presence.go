@@ -136,6 +136,14 @@ func (p *presence) stopListening() {
 	}
 }
 
+// stopListeningOn closes the socket of f, if there is one.
+func (p *presence) stopListeningOn(f netrules.Family) {
+	if cancel := p.listening[f]; cancel != nil {
+		cancel()
+		delete(p.listening, f)
+	}
+}
+
 // close lets go of the namespace.
 func (p *presence) close() {
 	if p.unpin != nil {
