@@ -133,7 +133,7 @@ func wantNoNewcomer(t *testing.T, d *daemon) {
 	wantNoGoroutines(t, d)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if dump := d.raw.String(); !strings.Contains(dump, "vanguard.(*Vanguard).Run(") || strings.Contains(dump, "agent.(*newcomer).run(") {
+	if dump := d.raw.String(); !strings.Contains(dump, "preparer.(*Preparer).Run(") || strings.Contains(dump, "agent.(*newcomer).run(") {
 		t.Error("the daemon does not watch for new namespaces any more, or still works in one")
 	}
 }

@@ -139,7 +139,7 @@ func TestFirstInstructionWithoutPriority(t *testing.T) {
 		s.daemon = start(t, "run", "--mode", "redirect", "--log-level", "debug")
 		urgent(1)
 		serve(t)
-		if err := unix.Kill(childOf(t, s.daemon.cmd.Process.Pid, "vanguard"), unix.SIGKILL); err != nil {
+		if err := unix.Kill(childOf(t, s.daemon.cmd.Process.Pid, "preparer"), unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		s.daemon.wait("that it has ended", 20*time.Second, func(l line) bool {

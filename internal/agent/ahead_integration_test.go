@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
-	"github.com/ambassadord/ambassadord/internal/vanguard"
+	"github.com/ambassadord/ambassadord/internal/preparer"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/advance"
 )
@@ -108,7 +108,7 @@ func TestNewcomerThatWasPrepared(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.follow(h.declaring(false))
-	made := &vanguard.Made{Listening: map[netrules.Family]*net.TCPListener{netrules.IPv4: four}, Listen: 61005, Rules: rules}
+	made := &preparer.Made{Listening: map[netrules.Family]*net.TCPListener{netrules.IPv4: four}, Listen: 61005, Rules: rules}
 	h.as.newcomers.stop() // nothing else is to see it
 	h.as.newcomers.watching.Wait()
 	h.mount()

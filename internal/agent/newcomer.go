@@ -13,7 +13,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/sandbox"
-	"github.com/ambassadord/ambassadord/internal/vanguard"
+	"github.com/ambassadord/ambassadord/internal/preparer"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -50,7 +50,7 @@ type newcomer struct {
 	guests   *guests
 
 	ahead ahead
-	made  *vanguard.Made // what is there already when run begins; nil if nothing is
+	made  *preparer.Made // what is there already when run begins; nil if nothing is
 
 	// What follows belongs to run, and after it to whoever the holding is handed over to.
 	presence
@@ -66,7 +66,7 @@ type verdict struct {
 	dead   bool         // the namespace is not mounted any more
 }
 
-func newNewcomer(ns *newcomers, where string, ports []netrules.Port, made *vanguard.Made) *newcomer {
+func newNewcomer(ns *newcomers, where string, ports []netrules.Port, made *preparer.Made) *newcomer {
 	nc := &newcomer{
 		path:     where,
 		lanes:    ns.lanes,

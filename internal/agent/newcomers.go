@@ -11,7 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/sandbox"
-	"github.com/ambassadord/ambassadord/internal/vanguard"
+	"github.com/ambassadord/ambassadord/internal/preparer"
 	"github.com/ambassadord/ambassadord/netrules"
 )
 
@@ -33,7 +33,7 @@ type newcomers struct {
 	behind []*newcomer          // those that were left to another daemon
 	idle   map[string]idler     // others that have appeared, by their paths
 
-	vanguard *vanguard.Vanguard // nil while there is none
+	preparer *preparer.Preparer // nil while there is none
 	told     *identity.Table    // what that was told of last
 
 	begin sync.Once
@@ -76,7 +76,7 @@ func (ns *newcomers) watch(ctx context.Context, table *identity.Table) {
 // appeared serves the namespace at where, in which made was prepared, unless it is known. While
 // nobody who declares anything may be in it, it is kept in mind: the mount may be seen before
 // the engine's word of whose it is.
-func (ns *newcomers) appeared(ctx context.Context, where string, made *vanguard.Made) {
+func (ns *newcomers) appeared(ctx context.Context, where string, made *preparer.Made) {
 	name := path.Base(where)
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
@@ -106,7 +106,7 @@ func (ns *newcomers) appeared(ctx context.Context, where string, made *vanguard.
 // idler is a namespace that has appeared while nobody declared anything.
 type idler struct {
 	since time.Time
-	made  *vanguard.Made
+	made  *preparer.Made
 }
 
 // forget lets go of the one at where. ns.mu is held.
@@ -168,7 +168,7 @@ func (ns *newcomers) follow(ctx context.Context, table *identity.Table) {
 }
 
 // serve starts to work on the namespace at where. ns.mu is held.
-func (ns *newcomers) serve(ctx context.Context, where string, ports []netrules.Port, made *vanguard.Made) {
+func (ns *newcomers) serve(ctx context.Context, where string, ports []netrules.Port, made *preparer.Made) {
 	name := path.Base(where)
 	nc := newNewcomer(ns, where, ports, made)
 	ns.there[name] = nc

@@ -11,7 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/sandbox"
 	"github.com/ambassadord/ambassadord/internal/turns"
-	"github.com/ambassadord/ambassadord/internal/vanguard"
+	"github.com/ambassadord/ambassadord/internal/preparer"
 )
 
 // The namespaces of new containers are seen, and prepared, by a process of our own at real-time
@@ -32,13 +32,13 @@ func (ns *newcomers) await(ctx, watching context.Context, folders []string) erro
 	if err := turns.Shorten(); err != nil { // what is declared by the last moment is for us to add
 		log.Debug("on a busy host what is declared when a container starts may be known too late", "error", err)
 	}
-	for pause := firstRetry; len(ns.agent.cfg.Vanguard) > 0; pause = min(2*pause, lastRetry) {
+	for pause := firstRetry; len(ns.agent.cfg.Preparer) > 0; pause = min(2*pause, lastRetry) {
 		began := time.Now()
 		err := ns.advance(ctx, watching, folders)
 		switch {
 		case watching.Err() != nil:
 			return nil
-		case errors.Is(err, vanguard.ErrDenied):
+		case errors.Is(err, preparer.ErrDenied):
 			log.Info("on a busy host a container that dials at once may be too early: what prepares new network namespaces has no real-time priority",
 				"error", err, "hint", "give the daemon the capability SYS_NICE")
 			return ns.see(ctx, watching, folders)
@@ -64,9 +64,9 @@ func (ns *newcomers) see(ctx, watching context.Context, folders []string) error 
 
 // advance is await by the process, until that has ended.
 func (ns *newcomers) advance(ctx, watching context.Context, folders []string) error {
-	v := &vanguard.Vanguard{
-		Command:  slices.Concat(ns.agent.cfg.Vanguard, folders),
-		Appeared: func(path string, made *vanguard.Made) { ns.appeared(ctx, path, made) },
+	v := &preparer.Preparer{
+		Command:  slices.Concat(ns.agent.cfg.Preparer, folders),
+		Appeared: func(path string, made *preparer.Made) { ns.appeared(ctx, path, made) },
 		Watching: func() {
 			ns.agent.log.Debug("new network namespaces are prepared at real-time priority")
 			ns.begun()
@@ -76,14 +76,14 @@ func (ns *newcomers) advance(ctx, watching context.Context, folders []string) er
 		},
 	}
 	ns.mu.Lock()
-	ns.vanguard, ns.told = v, nil
+	ns.preparer, ns.told = v, nil
 	ns.declare(ns.agent.table.load())
 	ns.mu.Unlock()
 	defer func() {
 		ns.mu.Lock()
 		defer ns.mu.Unlock()
-		if ns.vanguard == v { // else there is one for other folders by now
-			ns.vanguard = nil
+		if ns.preparer == v { // else there is one for other folders by now
+			ns.preparer = nil
 		}
 	}()
 	return v.Run(watching)
@@ -93,11 +93,11 @@ func (ns *newcomers) advance(ctx, watching context.Context, folders []string) er
 // the engine shows as running are not looked at: when one has ended, it soon says so. ns.mu is
 // held.
 func (ns *newcomers) declare(table *identity.Table) {
-	if ns.vanguard == nil || ns.told == table {
+	if ns.preparer == nil || ns.told == table {
 		return
 	}
 	ns.told = table
-	ns.vanguard.Declare(portsOf(startersPorts(table.Starters(asRunning))))
+	ns.preparer.Declare(portsOf(startersPorts(table.Starters(asRunning))))
 }
 
 // asRunning takes every namespace for mounted.
@@ -106,7 +106,7 @@ func asRunning(string) bool { return true }
 // begun says that somebody watches, or that nobody can.
 func (ns *newcomers) begun() { ns.begin.Do(func() { close(ns.began) }) }
 
-// GoAhead is the process that Config.Vanguard starts.
+// GoAhead is the process that Config.Preparer starts.
 func GoAhead(ctx context.Context, socket *os.File, folders []string) error {
-	return vanguard.Serve(ctx, socket, vanguard.Config{Folders: folders, First: firstListenPort, Last: lastListenPort})
+	return preparer.Serve(ctx, socket, preparer.Config{Folders: folders, First: firstListenPort, Last: lastListenPort})
 }

@@ -1,4 +1,4 @@
-// Package vanguard is a process of the daemon's own that prepares new network namespaces at
+// Package preparer is a process of the daemon's own that prepares new network namespaces at
 // real-time priority, and hands what it has made to the daemon.
 //
 // From the mount of a namespace to the container's first instruction an engine of today
@@ -15,4 +15,4 @@
 // own, the daemon prepares namespaces itself, as quickly as it is given processors. What the
 // process may use of them at that priority is bounded twice: by itself (see urgency in
 // internal/sandbox), and by the kernel (RLIMIT_RTTIME). It ends with its daemon.
-package vanguard
+package preparer

@@ -1,4 +1,4 @@
-package vanguard
+package preparer
 
 import (
 	"context"
@@ -26,8 +26,8 @@ var ErrDenied = errors.New("real-time priority is not allowed")
 // patience is how long the process may take to take a message, or to end.
 const patience = 5 * time.Second
 
-// Vanguard is the daemon's side.
-type Vanguard struct {
+// Preparer is the daemon's side.
+type Preparer struct {
 	// Command starts the process. It finds its socket at its descriptor 3.
 	Command []string
 	// Appeared is called, from one goroutine, with the path of each container's network
@@ -72,7 +72,7 @@ func (m *Made) Families() []netrules.Family {
 }
 
 // Declare says which ports are to be redirected in what appears from now on.
-func (v *Vanguard) Declare(ports []uint16) {
+func (v *Preparer) Declare(ports []uint16) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.ports != nil && slices.Equal(ports, v.ports) {
@@ -83,7 +83,7 @@ func (v *Vanguard) Declare(ports []uint16) {
 }
 
 // order sends what was declared, if there is somebody to take it. v.mu is held.
-func (v *Vanguard) order() {
+func (v *Preparer) order() {
 	if v.conn == nil || v.ports == nil {
 		return
 	}
@@ -103,12 +103,12 @@ func (v *Vanguard) order() {
 // Run runs the process until ctx ends, and then returns nil. It begins to watch with the first
 // Declare. Where that may not have the priority, the error is ErrDenied. It may be called again
 // after an error.
-func (v *Vanguard) Run(ctx context.Context) error {
+func (v *Preparer) Run(ctx context.Context) error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socketpair", err)
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "vanguard"), os.NewFile(uintptr(pair[1]), "daemon")
+	ours, theirs := os.NewFile(uintptr(pair[0]), "preparer"), os.NewFile(uintptr(pair[1]), "daemon")
 	defer func() { _ = theirs.Close() }()
 	conn, err := connection(ours)
 	if err != nil {
@@ -148,7 +148,7 @@ func (v *Vanguard) Run(ctx context.Context) error {
 }
 
 // follow acts on what the process says, until it ends or says that it cannot go on.
-func (v *Vanguard) follow(conn *net.UnixConn) error {
+func (v *Preparer) follow(conn *net.UnixConn) error {
 	buffer, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(3*4))
 	for {
 		n, oobn, _, _, err := conn.ReadMsgUnix(buffer, oob)

@@ -1,4 +1,4 @@
-package vanguard
+package preparer
 
 import (
 	"encoding/json"

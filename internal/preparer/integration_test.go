@@ -1,6 +1,6 @@
 //go:build integration
 
-package vanguard
+package preparer
 
 import (
 	"context"
@@ -24,7 +24,7 @@ import (
 )
 
 // The test program is also the process.
-const folderVariable = "VANGUARD_TEST_FOLDER"
+const folderVariable = "PREPARER_TEST_FOLDER"
 
 func TestMain(m *testing.M) {
 	if folder := os.Getenv(folderVariable); folder != "" {
@@ -43,9 +43,9 @@ type appearance struct {
 	made *Made
 }
 
-// running is a Vanguard that runs until the test ends.
+// running is a Preparer that runs until the test ends.
 type running struct {
-	*Vanguard
+	*Preparer
 
 	t        *testing.T
 	folder   string
@@ -62,7 +62,7 @@ func run(t *testing.T, before ...string) *running {
 	r := &running{
 		t: t, folder: folder, appeared: make(chan appearance, 10), watching: make(chan struct{}), ended: make(chan error, 1),
 	}
-	r.Vanguard = &Vanguard{
+	r.Preparer = &Preparer{
 		Command:  append(before, os.Args[0]),
 		Appeared: func(path string, made *Made) { r.appeared <- appearance{path, made} },
 		Watching: func() { close(r.watching) }, Spent: func() {},
