@@ -19,6 +19,7 @@ type ahead struct {
 	wanted func() []netrules.Port // the ports to redirect now
 	place  place
 	rules  *advance.Rules  // nil while there are none
+	empty  *advance.Rules  // redirect nothing any more, and keep connections tracked that came by them
 	caught map[uint16]bool // what iptables redirects
 }
 
@@ -45,11 +46,11 @@ func (h *ahead) begin(at place, rules *advance.Rules) {
 // take goes on with what other has begun.
 func (h *ahead) take(other *ahead) {
 	other.mu.Lock()
-	at, rules, caught := other.place, other.rules, other.caught
-	other.place, other.rules = place{}, nil
+	at, rules, empty, caught := other.place, other.rules, other.empty, other.caught
+	other.place, other.rules, other.empty = place{}, nil, nil
 	other.mu.Unlock()
 	h.mu.Lock()
-	h.caught = caught
+	h.caught, h.empty = caught, empty
 	h.mu.Unlock()
 	h.begin(at, rules)
 }
@@ -123,6 +124,9 @@ func (h *ahead) caughtUp(ports []netrules.Port) {
 	for _, p := range ports {
 		h.caught[p.Number] = true
 	}
+	if len(ports) > 0 {
+		h.closeEmpty()
+	}
 	if wanted := h.wanted(); len(h.missing(wanted)) == 0 {
 		h.closeRules()
 	} else if h.rules != nil {
@@ -132,12 +136,36 @@ func (h *ahead) caughtUp(ports []netrules.Port) {
 	h.refresh()
 }
 
+// unhook redirects nothing any more, for good. Until end, or until iptables has rules, connections
+// that came by ours go on.
+func (h *ahead) unhook() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.place, h.caught = place{}, nil
+	if h.rules == nil {
+		return
+	}
+	if err := h.rules.Update(nil); err != nil {
+		h.closeRules()
+		return
+	}
+	h.empty, h.rules = h.rules, nil
+}
+
 // end ends it, for good.
 func (h *ahead) end() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.place = place{}
+	h.place, h.caught = place{}, nil
 	h.closeRules()
+	h.closeEmpty()
+}
+
+func (h *ahead) closeEmpty() {
+	if h.empty != nil {
+		_ = h.empty.Close()
+		h.empty = nil
+	}
 }
 
 func (h *ahead) closeRules() {

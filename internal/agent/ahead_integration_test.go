@@ -5,11 +5,13 @@ package agent
 import (
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/internal/preparer"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/advance"
@@ -96,24 +98,162 @@ func TestJoinersDoNotWaitForIptables(t *testing.T) {
 	h.prepared("7002")
 }
 
+// makes prepares the sandbox as the process does that prepares: ports lead to listen.
+func (h *newcomerLab) makes(listen uint16, ports ...uint16) *preparer.Made {
+	h.t.Helper()
+	made := &preparer.Made{Listening: map[netrules.Family]*net.TCPListener{}, Listen: listen}
+	for _, f := range netrules.Families() {
+		listener, err := h.lab.NS().ListenTCP(netip.AddrPortFrom(loopback(f), listen))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		made.Listening[f] = listener
+	}
+	declared := make([]netrules.Port, len(ports))
+	for i, port := range ports {
+		declared[i].Number = port
+	}
+	var err error
+	if made.Rules, err = advance.Redirect(h.lab.NS(), netrules.Families(), listen, declared); err != nil {
+		h.t.Fatal(err)
+	}
+	return made
+}
+
+// unwatched has nobody but the test tell of the sandbox.
+func (h *newcomerLab) unwatched() {
+	h.as.newcomers.stop()
+	h.as.newcomers.watching.Wait()
+}
+
+// wantNoEarlyRules waits until there are no rules in advance.
+func (h *newcomerLab) wantNoEarlyRules() {
+	h.t.Helper()
+	h.eventually("the rules in advance are gone", func() bool {
+		return !strings.Contains(h.lab.Run(h.t, "", "nft", "list", "tables", "inet"), advance.Table)
+	})
+}
+
 // What was prepared in advance is gone on with, and added to before anything else is done.
 func TestNewcomerThatWasPrepared(t *testing.T) {
 	h := newNewcomerLab(t)
-	four, err := h.lab.NS().ListenTCP(netip.MustParseAddrPort("127.0.0.1:61005"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	rules, err := advance.Redirect(h.lab.NS(), []netrules.Family{netrules.IPv4}, 61005, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	h.follow(h.declaring(false))
-	made := &preparer.Made{Listening: map[netrules.Family]*net.TCPListener{netrules.IPv4: four}, Listen: 61005, Rules: rules}
-	h.as.newcomers.stop() // nothing else is to see it
-	h.as.newcomers.watching.Wait()
+	h.unwatched()
 	h.mount()
-	h.as.newcomers.appeared(h.ctx, h.key, made)
+	h.as.newcomers.appeared(h.ctx, h.key, h.makes(61005))
 	early := h.lab.Dial(t, "127.0.0.1:7000") // at once
 	h.follow(h.declaring(true))
 	h.wantAnswer(early, "backend")
+	h.wantNoEarlyRules()
+}
+
+// What was prepared before anybody declared anything stays for who does, and is let go of when
+// the namespace is gone, although the engine says nothing.
+func TestNewcomerThatWasPreparedForNobody(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.follow()
+	h.unwatched()
+	h.mount()
+	h.as.newcomers.appeared(h.ctx, h.key, h.makes(61005))
+	if rules := h.rules(); strings.Contains(rules, "AMBASSADORD") {
+		t.Errorf("there are rules for nothing:\n%s", rules)
+	}
+	h.follow(h.declaring(false))
+	early := h.lab.Dial(t, "127.0.0.1:7000")
+	h.follow(h.declaring(true))
+	h.wantAnswer(early, "backend")
+
+	h = newNewcomerLab(t)
+	h.follow()
+	h.unwatched()
+	h.mount()
+	h.as.newcomers.appeared(h.ctx, h.key, h.makes(61005))
+	nc := h.nobodys()
+	if err := os.Remove(h.key); err != nil { // as the engine unmounts it
+		t.Fatal(err)
+	}
+	<-nc.done
+	h.wantNoEarlyRules()
+}
+
+// The process's word may come after the engine's. What was dialled meanwhile is served.
+func TestPreparedAfterItsOwnerIsKnown(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.serve(h.lab, "127.0.0.1:7001", "myself")
+	h.follow(h.declaring(false))
+	h.unwatched()
+	h.mount()
+	made := h.makes(61005, 7000, 7001)
+	mine, own := h.lab.Dial(t, "127.0.0.1:7000"), h.lab.Dial(t, "127.0.0.1:7001")
+	h.follow(h.declaring(true))
+	h.prepared("7000") // by the owner's attachment, which had to do without
+	h.as.newcomers.appeared(h.ctx, h.key, made)
+	h.wantAnswer(mine, "backend")
+	h.wantAnswer(own, "myself")
+	h.wantNoEarlyRules()
+	h.wantAnswer(h.lab.Dial(t, "127.0.0.1:7000"), "backend")
+	h.wantAnswer(h.lab.Dial(t, "127.0.0.1:7001"), "myself")
+	if rules := h.rules(); !strings.Contains(rules, "-j AMBASSADORD") {
+		t.Errorf("the owner's rules are unhooked:\n%s", rules)
+	}
+}
+
+// Likewise where whoever has the namespace declares nothing.
+func TestPreparedAfterItIsKnownToDeclareNothing(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.serve(h.lab, "127.0.0.1:7000", "myself")
+	h.follow(h.declaring(false))
+	h.unwatched()
+	h.mount()
+	made := h.makes(61005, 7000)
+	early := h.lab.Dial(t, "127.0.0.1:7000")
+	h.follow(h.declaring(false), h.bystander())
+	h.as.newcomers.appeared(h.ctx, h.key, made)
+	h.wantAnswer(early, "myself")
+	h.wantAnswer(h.lab.Dial(t, "127.0.0.1:7000"), "myself")
+	h.wantAnswer(early, "myself")
+	early.Close()
+	h.wantNoEarlyRules()
+	h.eventually("it is let go of", func() bool { return h.nobodys() == nil })
+}
+
+// Told of one twice, nothing of what is served in there ends.
+func TestPreparedTwice(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.follow()
+	h.unwatched()
+	h.mount()
+	made := h.makes(61005, 7000)
+	h.as.newcomers.appeared(h.ctx, h.key, nil)
+	early := h.lab.Dial(t, "127.0.0.1:7000")
+	h.follow(h.declaring(false)) // serves what is kept in mind, with rules of its own
+	h.prepared("7000")
+	h.as.newcomers.appeared(h.ctx, h.key, made)
+	h.as.newcomers.appeared(h.ctx, h.key, nil)
+	h.follow(h.declaring(true))
+	h.wantAnswer(early, "backend")
+	h.as.newcomers.appeared(h.ctx, h.key, nil)
+	h.follow(h.declaring(true))
+	h.wantNoEarlyRules()
+	h.wantAnswer(h.lab.Dial(t, "127.0.0.1:7000"), "backend")
+}
+
+// What is prepared for nobody is bounded: the oldest is let go of.
+func TestPreparedForNobodyIsBounded(t *testing.T) {
+	h := newNewcomerLab(t)
+	h.follow()
+	h.unwatched()
+	h.as.newcomers.most = 1
+	h.mount()
+	h.as.newcomers.appeared(h.ctx, h.key, h.makes(61005))
+	first, firstLab := h.nobodys(), h.lab
+	h.lab, h.key = netlab.New(t), h.key[:len(h.key)-1]+"c"
+	h.mount()
+	h.as.newcomers.appeared(h.ctx, h.key, h.makes(61005))
+	<-first.done
+	if left := firstLab.Run(t, "", "nft", "list", "ruleset"); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+	h.follow(h.declaring(false))
+	h.lab.Dial(t, "127.0.0.1:7000") // the younger one is kept
 }

@@ -2,19 +2,16 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/preparer"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -54,13 +51,13 @@ type attachment struct {
 	unpinned bool                                  // and said so
 	logged   string                                // the last failure that was logged
 	attached bool
-	borrowed []context.CancelFunc // sockets of the daemon before us in another mode
 	lookout  lookout
 	refusals earlyRefusals
 	saying   sync.WaitGroup // what it means which runtime the container has
 	took     time.Duration  // the last look
 
 	ahead    ahead
+	offered  offered
 	conceded concessions
 	// inside is holding.ns, for those who route; it is set before the first connection.
 	inside *netns.Namespace
@@ -103,6 +100,19 @@ func (at *attachment) follow(n *identity.Namespace) (hurry bool) {
 	return len(n.Coming) > 0 && at.mode == config.Redirect
 }
 
+// offer has run go on with made, which was prepared in the namespace after all. It reports
+// whether run will.
+func (at *attachment) offer(made *preparer.Made) bool {
+	if at.mode != config.Redirect || !at.offered.put(made) {
+		return false
+	}
+	select {
+	case at.changed <- struct{}{}:
+	default:
+	}
+	return true
+}
+
 // end makes run stop. alive says whether the namespace lives on: the rules of a
 // dead container go with it.
 func (at *attachment) end(alive bool) {
@@ -121,9 +131,17 @@ func (at *attachment) run(ctx context.Context) {
 		at.inside = at.ns
 		at.ahead.take(&at.newcomer.ahead)
 	}
+	defer func() {
+		for _, made := range at.offered.take(true) {
+			made.Close()
+		}
+	}()
 	if !at.agent.own(ctx, at.ending) {
 		at.detach()
 		return
+	}
+	if at.newcomer != nil && at.ns != nil {
+		at.borrow(ctx, at)
 	}
 	defer at.saying.Wait()
 	defer at.lookout.close() // it would keep the namespace alive
@@ -153,6 +171,12 @@ func (at *attachment) run(ctx context.Context) {
 func (at *attachment) look(ctx context.Context) error {
 	if err := at.open(ctx); err != nil {
 		return err
+	}
+	for _, made := range at.offered.take(false) {
+		at.adoptMade(ctx, made, at.earlyRouter(made.Listen))
+		if at.attached { // what else is dialled is let through, and is not to come back
+			at.surplus.drop()
+		}
 	}
 	at.hasten(ctx)
 	defer at.turn()()
@@ -216,10 +240,10 @@ func (at *attachment) apply(ctx context.Context) error {
 		return err
 	}
 	at.arrived(ports)
+	at.giveBack()
 	if !at.attached {
 		at.attached = true
 		close(at.settled)
-		at.giveBack()
 		at.agent.log.Info("attached", "client", n.Owner.Name, "id", n.Owner.ShortID(), "mode", at.mode,
 			"ports", portsOf(ports), "listen", at.listen, "families", familyNames(families))
 		// Not in its turn, which others wait for.
@@ -227,22 +251,6 @@ func (at *attachment) apply(ctx context.Context) error {
 	}
 	at.refusals.update(ctx, at.agent, at.ns, n)
 	return nil
-}
-
-func portsOf(ports []netrules.Port) []uint16 {
-	out := make([]uint16, len(ports))
-	for i, p := range ports {
-		out[i] = p.Number
-	}
-	return out
-}
-
-func familyNames(families []netrules.Family) []string {
-	names := make([]string, len(families))
-	for i, f := range families {
-		names[i] = f.String()
-	}
-	return names
 }
 
 // redirect is mode redirect: a socket for each family, and the rules that lead
@@ -267,23 +275,6 @@ func (at *attachment) listenAll(ctx context.Context, families []netrules.Family)
 		}
 	}
 	return nil
-}
-
-// redirectPorts are the ports that n's clients declared, each with whose it is.
-func redirectPorts(n *identity.Namespace) []netrules.Port {
-	var ports []netrules.Port
-	for _, b := range n.Bindings() {
-		client, _, _ := n.Lookup(b.Port)
-		ports = append(ports, redirectPort(client, b))
-	}
-	return ports
-}
-
-func redirectPort(client *identity.Client, b binding.Binding) netrules.Port {
-	return netrules.Port{
-		Number:  b.Port,
-		Comment: ownerText(client.Container) + " " + b.Origin,
-	}
 }
 
 // applyRules redirects ports. When there are none any more, because a container
@@ -340,34 +331,6 @@ func (at *attachment) tellUnpinned(err error) {
 		"error", err, hint.Attr(err))
 }
 
-// redirectChains are the chains of mode redirect.
-func redirectChains(families []netrules.Family, listen uint16, ports []netrules.Port) []netrules.Chain {
-	chains := make([]netrules.Chain, len(families))
-	for i, f := range families {
-		chains[i] = netrules.Redirect(f, listen, ports)
-	}
-	return chains
-}
-
-func chainsText(chains []netrules.Chain) string {
-	var b strings.Builder
-	for _, c := range chains {
-		fmt.Fprintf(&b, "%s %s", c.Family, c)
-	}
-	return b.String()
-}
-
-// familiesIn are those that changes are about.
-func familiesIn(changes []netrules.Change) []netrules.Family {
-	var found []netrules.Family
-	for _, f := range netrules.Families() {
-		if slices.ContainsFunc(changes, func(c netrules.Change) bool { return c.Family == f }) {
-			found = append(found, f)
-		}
-	}
-	return found
-}
-
 // Route is that of this namespace's connections: whoever reaches its socket is inside.
 func (at *attachment) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
 	dst, err := proxy.OriginalDst(conn)
@@ -401,9 +364,7 @@ func (at *attachment) detach() {
 	for _, cancel := range at.direct {
 		cancel()
 	}
-	for _, cancel := range at.borrowed {
-		cancel()
-	}
+	at.surplus.end()
 	if !remove {
 		at.close()
 	}

@@ -53,9 +53,8 @@ func (as *attachments) update(ctx context.Context, table *identity.Table) {
 		id := n.Owner.ID
 		at := as.live[id]
 		if at != nil && !at.same(n) { // restarted: a new namespace under the old ID
-			at.end(false)
+			as.drop(id)
 			at = nil
-			delete(as.live, id)
 		}
 		switch {
 		case at != nil:
@@ -83,12 +82,19 @@ func (as *attachments) update(ctx context.Context, table *identity.Table) {
 			delete(as.swept, id)
 		}
 	}
-	for id, at := range as.live {
+	for id := range as.live {
 		if !there[id] {
-			at.end(false) // the namespace has died, and its rules with it
-			delete(as.live, id)
+			as.drop(id)
 		}
 	}
+}
+
+// drop ends the attachment of a container whose namespace has died, and its rules with it.
+func (as *attachments) drop(id string) {
+	at := as.live[id]
+	at.end(false)
+	as.newcomers.disown(at)
+	delete(as.live, id)
 }
 
 // sweep has no new connection led to us any more, once, in the namespace of a container that

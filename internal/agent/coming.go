@@ -123,8 +123,19 @@ func (at *attachment) routeComing(ctx context.Context, n *identity.Namespace, w 
 		return route, proxy.Fail(proxy.NoBinding, err)
 	}
 	// As one whose owner was not known is let through.
-	early := newcomer{path: at.inside.Path(), inside: at.inside, presence: presence{agent: at.agent, holding: holding{listen: at.listen}}}
-	return early.through(route.Client, w.to)
+	return at.earlyRouter(at.listen).through(route.Client, w.to)
+}
+
+// earlyRouter routes what is led to the port listen by rules that were made before at had the
+// namespace: what others declare, and at does not, is let through. It is called when at.inside
+// is there.
+func (at *attachment) earlyRouter(listen uint16) *newcomer {
+	nc := &newcomer{
+		path: at.inside.Path(), inside: at.inside, presence: presence{agent: at.agent, holding: holding{listen: listen}},
+		decided: make(chan struct{}), guests: newGuests(),
+	}
+	nc.decide(verdict{owner: at})
+	return nc
 }
 
 // concessions are ports that an attachment does not redirect, because somebody in the

@@ -11,8 +11,14 @@
 // does nothing else, has next to no garbage, and shares no lock: its one thread of real-time
 // priority waits in ppoll(2), makes the sockets and the rules, and sends them off.
 //
-// It takes CAP_SYS_NICE, or RLIMIT_RTPRIO; without either, and where it is no process of its
-// own, the daemon prepares namespaces itself, as quickly as it is given processors. What the
-// process may use of them at that priority is bounded twice: by itself (see urgency in
-// internal/sandbox), and by the kernel (RLIMIT_RTTIME). It ends with its daemon.
+// It takes CAP_SYS_NICE, or RLIMIT_RTPRIO. Where the control group has no real-time time the
+// thread is nice -10 instead; where it may be neither, and where there is no such process, the
+// daemon prepares namespaces itself, as quickly as it is given processors. What the thread may use
+// of them at its priority is bounded twice: by itself (see urgency in internal/sandbox), and by
+// the kernel (RLIMIT_RTTIME).
+//
+// It ends with its daemon, which is told by the end of their socket, and when it is told to, by
+// the end of that socket's one direction: what it has made by then comes by the other. Of two
+// that see a namespace, during a takeover, one makes everything and the other nothing: the
+// nftables table of the rules in advance is there once.
 package preparer

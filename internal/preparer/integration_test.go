@@ -3,6 +3,7 @@
 package preparer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,6 +52,8 @@ type running struct {
 	folder   string
 	appeared chan appearance
 	watching chan struct{}
+	why      error // of watching
+	lost     chan error
 	ended    chan error
 	stop     func()
 }
@@ -60,12 +63,12 @@ func run(t *testing.T, before ...string) *running {
 	folder := t.TempDir()
 	t.Setenv(folderVariable, folder)
 	r := &running{
-		t: t, folder: folder, appeared: make(chan appearance, 10), watching: make(chan struct{}), ended: make(chan error, 1),
+		t: t, folder: folder, appeared: make(chan appearance, 10), watching: make(chan struct{}), lost: make(chan error, 10), ended: make(chan error, 1),
 	}
 	r.Preparer = &Preparer{
 		Command:  append(before, os.Args[0]),
 		Appeared: func(path string, made *Made) { r.appeared <- appearance{path, made} },
-		Watching: func() { close(r.watching) }, Spent: func() {},
+		Watching: func(why error) { r.why = why; close(r.watching) }, Spent: func() {}, Lost: func(err error) { r.lost <- err },
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
@@ -75,6 +78,7 @@ func run(t *testing.T, before ...string) *running {
 		if err, open := <-r.ended; open && err != nil {
 			t.Errorf("it ended with %v", err)
 		}
+		r.Wait()
 	})
 	return r
 }
@@ -294,6 +298,143 @@ func TestDenied(t *testing.T) {
 	r.Declare(nil)
 	if err := <-r.ended; !errors.Is(err, ErrDenied) {
 		t.Errorf("it ended with %v, want %v", err, ErrDenied)
+	}
+	close(r.ended)
+}
+
+// RLIMIT_RTPRIO does in its place.
+func TestAllowedByRLIMIT(t *testing.T) {
+	if err := exec.Command("prlimit", "--rtprio=1", "true").Run(); err != nil {
+		t.Skip("to raise the limit takes CAP_SYS_RESOURCE: ", err)
+	}
+	r := run(t, "setpriv", "--inh-caps", "-sys_nice", "--bounding-set", "-sys_nice", "prlimit", "--rtprio=1")
+	r.watch()
+	if r.why != nil {
+		t.Errorf("it watches, but %v", r.why)
+	}
+}
+
+// Two daemons' processes watch during a takeover: one of them prepares a namespace, and the
+// other leaves it alone.
+func TestOneOfTwoPrepares(t *testing.T) {
+	lab := netlab.New(t)
+	one := run(t)
+	one.watch(7000)
+	two := run(t)
+	if err := os.Remove(two.folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(one.folder, two.folder); err != nil {
+		t.Fatal(err)
+	}
+	two.watch(7000)
+	path := one.mount(lab, "0123456789ab")
+	first, second := one.await(path), two.await(filepath.Join(two.folder, "0123456789ab"))
+	if (first == nil) == (second == nil) {
+		t.Fatalf("prepared: %+v and %+v; want one of them", first, second)
+	}
+	made := cmp.Or(first, second)
+	defer made.Close()
+	reach(t, lab, made.Listening[netrules.IPv4], "127.0.0.1:7000")
+}
+
+// What it has made by the time that it is to end it tells of.
+func TestLastWords(t *testing.T) {
+	labs := []*netlab.Lab{netlab.New(t), netlab.New(t)}
+	r := run(t)
+	held := make(chan struct{})
+	tell := r.Appeared
+	r.Appeared = func(path string, made *Made) { <-held; tell(path, made) }
+	r.watch(7000)
+	for i, lab := range labs {
+		r.mount(lab, fmt.Sprintf("0123456789a%d", i))
+	}
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(labs[1].Run(t, "", "nft", "list", "ruleset"), "7000"); {
+		if time.Now().After(deadline) {
+			t.Fatal("the second one is not prepared")
+		}
+	}
+	stat := fmt.Sprintf("/proc/%d/stat", child(t))
+	r.stop()
+	for deadline := time.Now().Add(20 * time.Second); ; { // until it has ended, and is a zombie
+		if text, err := os.ReadFile(stat); err != nil || strings.Contains(string(text), ") Z ") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it does not end")
+		}
+	}
+	close(held)
+	for i := range labs {
+		made := r.await(filepath.Join(r.folder, fmt.Sprintf("0123456789a%d", i)))
+		if made == nil {
+			t.Fatal("nothing was prepared")
+		}
+		made.Close()
+	}
+}
+
+// Where no descriptor is free, what was prepared is given up, and that is told of.
+func TestNoDescriptorIsFree(t *testing.T) {
+	lab := netlab.New(t)
+	r := run(t)
+	r.watch(7000)
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &before) }()
+	free, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0) // the least that is free
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = unix.Close(free)
+	path := r.mount(lab, "0123456789aa")
+	if made := r.await(path); made == nil {
+		t.Fatal("nothing was prepared")
+	} else {
+		made.Close()
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free) + 1, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	path = r.mount(lab, "0123456789ab")
+	made := r.await(path)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if made != nil {
+		t.Errorf("prepared: %+v; want nothing", made)
+	}
+	select {
+	case err := <-r.lost:
+		if !errors.Is(err, unix.EMFILE) {
+			t.Errorf("lost by %v, want %v", err, unix.EMFILE)
+		}
+	default:
+		t.Error("nobody was told")
+	}
+	if left := lab.Run(t, "", "nft", "list", "ruleset"); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+}
+
+// One that hangs is not waited for.
+func TestOneThatHangs(t *testing.T) {
+	r := run(t)
+	r.watch()
+	if err := unix.Kill(child(t), unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for port := range uint16(20000) { // more than there is room for
+		r.Declare([]uint16{port})
+	}
+	if took := time.Since(began); took >= patience {
+		t.Errorf("it was waited for, %s", took)
+	}
+	if err := <-r.ended; err == nil || errors.Is(err, ErrDenied) {
+		t.Errorf("it ended with %v", err)
 	}
 	close(r.ended)
 }

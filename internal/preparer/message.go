@@ -10,6 +10,9 @@ import (
 // maxMessage bounds a message: ports are the longest part of it, at most six bytes each.
 const maxMessage = 64 << 10
 
+// mostDescriptors is how many come with a message.
+const mostDescriptors = 3
+
 // order is what the daemon says: from now on these ports are to be redirected in what appears.
 type order struct {
 	Ports []uint16 `json:"ports"`
@@ -17,9 +20,10 @@ type order struct {
 
 // report is what the process says: that it watches, or that it cannot, or that a namespace
 // has appeared. The descriptors of what it has made come with it: the sockets that listen, of
-// IPv4 and, if Six, of IPv6, and if Rules that of the rules in advance.
+// IPv4 and, if Six, of IPv6, and then that of the rules in advance.
 type report struct {
 	Watching bool   `json:"watching,omitempty"`
+	Nice     bool   `json:"nice,omitempty"` // Watching, but not at real-time priority; Failure says why
 	Failure  string `json:"failure,omitempty"`
 	Hint     string `json:"hint,omitempty"`
 	Denied   bool   `json:"denied,omitempty"` // Failure is that real-time priority is not allowed
@@ -28,20 +32,19 @@ type report struct {
 	Path   string   `json:"path,omitempty"`
 	Listen uint16   `json:"listen,omitempty"` // 0: nothing was prepared
 	Six    bool     `json:"six,omitempty"`
-	Rules  bool     `json:"rules,omitempty"`
 	Ports  []uint16 `json:"ports,omitempty"` // that the rules redirect
 	Took   int64    `json:"took,omitempty"`  // nanoseconds
 }
 
 // descriptors is how many come with r.
 func (r *report) descriptors() int {
-	n := 0
-	for _, there := range []bool{r.Listen != 0, r.Six, r.Rules} {
-		if there {
-			n++
-		}
+	switch {
+	case r.Listen == 0:
+		return 0
+	case r.Six:
+		return mostDescriptors
 	}
-	return n
+	return mostDescriptors - 1
 }
 
 func encode(message any) ([]byte, error) {

@@ -22,6 +22,9 @@ type Config struct {
 // prepare opens sockets in the namespace at path, where lo may be down still, and makes rules
 // that lead ports to them. It is called on the watching thread. What it has made is in fds, in the
 // order of a report's.
+//
+// It makes both or nothing. Where the rules are there already another daemon's process has made
+// them, or a daemon without one: our daemon is taking over from it, or the other way round.
 func prepare(c Config, path string, ports []uint16) (r report, fds []int, err error) {
 	r = report{Path: path}
 	ns, err := netns.Open(path)
@@ -40,10 +43,11 @@ func prepare(c Config, path string, ports []uint16) (r report, fds []int, err er
 		if six, err := listen(netip.IPv6Loopback(), port); err == nil {
 			r.Six, fds, families = true, append(fds, six), append(families, netrules.IPv6)
 		}
-		// Where the kernel has no means for them, iptables is waited for.
-		if rules, err := advance.Redirect(nil, families, port, asPorts(ports)); err == nil {
-			r.Rules, r.Ports, fds = true, ports, append(fds, rules.Socket())
+		rules, err := advance.Redirect(nil, families, port, asPorts(ports))
+		if err != nil {
+			return err
 		}
+		r.Ports, fds = ports, append(fds, rules.Socket())
 		return nil
 	})
 	return r, fds, err

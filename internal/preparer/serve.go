@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"sync"
 	"time"
 
@@ -22,8 +23,10 @@ const (
 	// memory is how much of it there may be before garbage is collected while it works;
 	// some kilobytes are left for each namespace.
 	memory = 48 << 20
-	// restful is how long nothing has appeared before garbage is collected.
-	restful = 2 * time.Second
+	// restful is how long nothing has appeared before garbage is collected, if there is a
+	// worthwhile amount.
+	restful    = 2 * time.Second
+	worthwhile = 4 << 20
 	// mostTime is how long the kernel lets a thread of real-time priority run without a pause
 	// before it ends the process (RLIMIT_RTTIME).
 	mostTime = time.Second
@@ -39,9 +42,10 @@ func Serve(ctx context.Context, socket *os.File, c Config) error {
 	_ = unix.Setrlimit(unix.RLIMIT_RTTIME, &bound)
 	s := &server{config: c, socket: int(socket.Fd()), appeared: make(chan struct{}, 1)} // which blocks from now on
 	defer func() { _ = socket.Close() }()
-	if !s.take(0) { // before that the daemon may not be the one whose namespaces these are
+	if !s.take(0) { // the first order: what is redirected from the beginning
 		return nil
 	}
+	debug.FreeOSMemory() // of the program's beginning, while nothing can be late yet
 	ctx, cancel := context.WithCancel(ctx)
 	var tidying sync.WaitGroup
 	defer tidying.Wait()
@@ -50,12 +54,15 @@ func Serve(ctx context.Context, socket *os.File, c Config) error {
 	w := &sandbox.Watcher{
 		Folders: c.Folders, Appeared: s.prepare,
 		Descriptor: s.socket, Told: func() bool { return s.take(unix.MSG_DONTWAIT) },
-		Urgent: func(err error) {
+		Urgent: func(has sandbox.Priority, err error) {
 			switch {
 			case err == nil:
 				s.say(report{Watching: true})
 			case errors.Is(err, sandbox.ErrOverspent):
 				s.say(report{Spent: true})
+			case has == sandbox.Nice:
+				beNice()
+				s.say(report{Watching: true, Nice: true, Failure: err.Error()})
 			default:
 				s.say(report{Denied: true, Failure: err.Error()})
 				cancel()
@@ -130,9 +137,16 @@ func (s *server) say(r report, fds ...int) {
 	} // any other failure is that the daemon has ended, as take will see
 }
 
-// tidy collects garbage when nothing has appeared for a while.
+// beNice has the kernel prefer this process to those of other sessions, where it groups
+// processes by those (autogroup, sched(7)): nice values count within a group only. This process
+// is a session of its own.
+func beNice() {
+	_ = os.WriteFile("/proc/self/autogroup", []byte("-10"), 0)
+}
+
+// tidy collects garbage when nothing has appeared for a while, and it is worth it: the thread
+// waits for others meanwhile.
 func (s *server) tidy(ctx context.Context) {
-	debug.FreeOSMemory() // of the beginning
 	var since <-chan time.Time
 	for {
 		select {
@@ -140,9 +154,21 @@ func (s *server) tidy(ctx context.Context) {
 			since = time.After(restful)
 		case <-since:
 			since = nil
-			debug.FreeOSMemory()
+			if inUse() > worthwhile {
+				debug.FreeOSMemory()
+			}
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// inUse is how much memory objects take, and garbage.
+func inUse() uint64 {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample)
+	if sample[0].Value.Kind() != metrics.KindUint64 {
+		return 0
+	}
+	return sample[0].Value.Uint64()
 }

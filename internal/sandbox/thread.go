@@ -18,6 +18,7 @@ type thread struct {
 	// As a Watcher's.
 	descriptor int
 	told       func() bool
+	watching   func() // called when it first waits, if it is not nil
 
 	home   unix.Stat_t
 	urgent urgency
@@ -82,6 +83,10 @@ func (t *thread) wait(events int, mounts bool, next time.Time) (occasion, error)
 	if err := t.stray(); err != nil {
 		return occasion{}, err
 	}
+	if t.watching != nil {
+		t.watching()
+		t.watching = nil
+	}
 	t.polled = append(t.polled[:0],
 		unix.PollFd{Fd: int32(events), Events: unix.POLLIN},
 		unix.PollFd{Fd: -1, Events: unix.POLLPRI}, // poll(2) passes over what is negative
@@ -98,7 +103,9 @@ func (t *thread) wait(events int, mounts bool, next time.Time) (occasion, error)
 		left := unix.NsecToTimespec(int64(max(time.Until(next), 0)))
 		timeout = &left
 	}
-	t.urgent.pace()
+	if err := t.urgent.pace(); err != nil {
+		return occasion{}, err
+	}
 	if _, err := unix.Ppoll(t.polled, timeout, nil); err != nil && !errors.Is(err, unix.EINTR) {
 		return occasion{}, os.NewSyscallError("ppoll", err)
 	}

@@ -1,27 +1,45 @@
 package sandbox
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// priority is the least of the real-time ones (sched(7)): before every ordinary thread,
+	// rtPriority is the least of the real-time ones (sched(7)): before every ordinary thread,
 	// after all that others hold to be more urgent.
-	priority = 1
+	rtPriority = 1
+	// niceness is what a thread has where real-time priority is not to be had.
+	niceness = -10
 
-	// A thread of real-time priority keeps others from its processor. So it has processor
-	// time of that kind for as long as budget only, and earns it anew at a rate of one in
-	// earning: preparing a namespace takes a millisecond. Beyond that it is an ordinary one.
+	// A preferred thread keeps others from its processor. So it has processor time of that
+	// kind for as long as budget only, and earns it anew at a rate of one in earning: preparing
+	// a namespace takes a millisecond. Beyond that it is an ordinary one.
 	budget  = 100 * time.Millisecond
 	earning = 20
 )
 
+// Priority is how the kernel prefers a thread to others.
+type Priority int
+
+// The priorities, the best last.
+const (
+	Ordinary Priority = iota
+	Nice              // nice -10: a greater share than others, and sooner
+	RealTime          // SCHED_RR
+)
+
+// errUnbounded: the thread cannot give its priority up, so nothing bounds what it uses.
+var errUnbounded = errors.New("the thread that watches cannot give its priority up")
+
 // urgency is the priority of the thread that calls its methods.
 type urgency struct {
-	err      error           // why it has none
-	ordinary *unix.SchedAttr // what the thread was before
+	err      error           // why it is not RealTime
+	best     Priority        // what the thread may have
+	ordinary *unix.SchedAttr // what the thread is without it
 	raised   bool
 	left     time.Duration // of the budget
 	seen     time.Time
@@ -29,12 +47,20 @@ type urgency struct {
 	exceeded func()        // called when the budget is spent, if it is not nil
 }
 
-// begin raises the priority, if that is allowed.
+// begin raises the priority as far as that is allowed.
 func (u *urgency) begin() {
 	u.left, u.seen, u.spent = budget, time.Now(), threadTime()
 	u.ordinary = attributes()
-	u.err = setPriority(priority)
-	u.raised = u.err == nil
+	for _, p := range []Priority{RealTime, Nice} {
+		err := setPriority(p)
+		if err == nil {
+			u.best, u.raised = p, true
+			return
+		}
+		if u.err == nil {
+			u.err = err
+		}
+	}
 }
 
 func (u *urgency) end() {
@@ -43,14 +69,19 @@ func (u *urgency) end() {
 	}
 }
 
-// lower makes the thread what it was.
-func (u *urgency) lower() error { return unix.SchedSetAttr(0, u.ordinary, 0) }
+// lower makes the thread an ordinary one. It keeps SCHED_FLAG_RESET_ON_FORK, which only
+// CAP_SYS_NICE may take away: without that flag the kernel would refuse all of it.
+func (u *urgency) lower() error {
+	attr := *u.ordinary
+	attr.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
+	return unix.SchedSetAttr(0, &attr, 0)
+}
 
 // pace takes the priority away when the budget is spent, and gives it back when half of it
-// is there again.
-func (u *urgency) pace() {
-	if u.ordinary == nil || u.err != nil {
-		return // it is an ordinary one
+// is there again. An error says that the budget cannot be enforced: the thread has to end.
+func (u *urgency) pace() error {
+	if u.best == Ordinary {
+		return nil
 	}
 	now, spent := time.Now(), threadTime()
 	if u.raised {
@@ -60,13 +91,17 @@ func (u *urgency) pace() {
 	u.seen, u.spent = now, spent
 	switch {
 	case u.raised && u.left <= 0:
-		u.raised = u.lower() != nil
+		if err := u.lower(); err != nil {
+			return fmt.Errorf("%w: %w", errUnbounded, err)
+		}
+		u.raised = false
 		if u.exceeded != nil {
 			u.exceeded()
 		}
 	case !u.raised && u.left >= budget/2:
-		u.raised = setPriority(priority) == nil
+		u.raised = setPriority(u.best) == nil
 	}
+	return nil
 }
 
 // threadTime is the processor time that this thread has used.
@@ -78,9 +113,12 @@ func threadTime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// setPriority gives this thread real-time priority. What it starts is an ordinary one.
-func setPriority(to uint32) error {
-	attr := unix.SchedAttr{Policy: unix.SCHED_RR, Priority: to, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
+// setPriority gives this thread p. What it starts is an ordinary one.
+func setPriority(p Priority) error {
+	attr := unix.SchedAttr{Policy: unix.SCHED_RR, Priority: rtPriority, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
+	if p == Nice {
+		attr.Policy, attr.Priority, attr.Nice = unix.SCHED_NORMAL, 0, niceness
+	}
 	return unix.SchedSetAttr(0, &attr, 0)
 }
 
@@ -96,10 +134,7 @@ func attributes() *unix.SchedAttr {
 // MayBeUrgent says why a thread of this process cannot have real-time priority; nil if it can.
 func MayBeUrgent() (err error) {
 	onThread(func() {
-		var u urgency
-		u.begin()
-		err = u.err
-		u.end()
+		err = setPriority(RealTime) // which ends with the thread
 	})
 	return err
 }

@@ -22,10 +22,10 @@ type Watcher struct {
 	// that is mounted: those that are there already, and each new one at once. fresh says
 	// that it is new: nobody can have worked in it before. It may be told of one twice.
 	Appeared func(path string, fresh bool)
-	// Urgent, if it is set, has the thread ask for real-time priority. It is told on the thread,
-	// before that watches, whether it has it: nil, or why not; and later of ErrOverspent, once, if
-	// it has been taken away for a while.
-	Urgent func(error)
+	// Urgent, if it is set, has the thread ask for real-time priority, or to be nice -10. It is
+	// told on the thread, as soon as that watches, which it has, and why it has not the former;
+	// and later of ErrOverspent, once, if that has been taken away for a while.
+	Urgent func(Priority, error)
 	// Told, if it is set, is called on the thread whenever there is something to read at
 	// Descriptor. If it returns false, Run returns nil.
 	Descriptor int
@@ -74,13 +74,17 @@ func (w *Watcher) follow(ctx context.Context, wake int, look time.Duration) erro
 	defer t.close()
 	if w.Urgent != nil {
 		t.urgent.begin()
-		t.urgent.exceeded = sync.OnceFunc(func() { w.Urgent(ErrOverspent) })
-		w.Urgent(t.urgent.err)
+		t.urgent.exceeded = sync.OnceFunc(func() { w.Urgent(Ordinary, ErrOverspent) })
+		t.watching = func() { w.Urgent(t.urgent.best, t.urgent.err) }
+	}
+	appeared := func(path string, fresh bool) {
+		w.Appeared(path, fresh)
+		_ = t.urgent.pace() // many may have appeared; wait tries again, and says what fails
 	}
 	for ctx.Err() == nil {
 		folder, err := firstFolder(w.Folders)
 		if err == nil {
-			err = folder.run(ctx, t, w.Appeared)
+			err = folder.run(ctx, t, appeared)
 			folder.close()
 		}
 		if err == nil || isGone(err) {
