@@ -70,6 +70,11 @@ func TestWithRulesByNetlink(t *testing.T) {
 		"slow to accept":                 TestNewcomerThatIsSlowToAccept,
 		"while the engine is away":       TestNewcomerWhileTheEngineIsAway,
 		"untouched":                      TestUntouched,
+		"prepared":                       TestNewcomerThatWasPrepared,
+		"prepared for nobody":            TestNewcomerThatWasPreparedForNobody,
+		"prepared, its owner is known":   TestPreparedAfterItsOwnerIsKnown,
+		"prepared, declares nothing":     TestPreparedAfterItIsKnownToDeclareNothing,
+		"prepared twice":                 TestPreparedTwice,
 	} {
 		t.Run(name, test)
 	}
