@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -35,21 +34,6 @@ func occupy(t *testing.T, count int) {
 	}
 }
 
-// startService is startPlain as a service manager does it: in a session of its own, for where
-// the kernel groups processes by these (autogroup, sched(7)).
-func startService(t *testing.T, args ...string) *daemon {
-	t.Helper()
-	path, err := plainBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path, append(lenient(args), "--log-format", "json")...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	d := launch(t, cmd, nil)
-	d.wait("ready", 20*time.Second, func(l line) bool { return l.str("msg") == "ready" })
-	return d
-}
-
 // Twelve containers are started at once on a machine whose processors others want: what they
 // dial in their first instruction is there. An engine of today leaves 8 ms for it.
 func TestFirstInstructionUnderLoad(t *testing.T) {
@@ -62,7 +46,7 @@ func TestFirstInstructionUnderLoad(t *testing.T) {
 	owner := dockertest.Name(t)
 	dockertest.Run(t, "--name", owner, "--network", "none", dockertest.Image(t))
 	clientOption(t) // is built before the machine is busy
-	s.daemon = startService(t, "run", "--mode", "redirect")
+	s.daemon = startPlain(t, "run", "--mode", "redirect")
 	occupy(t, 2)
 
 	next := firstPort + 100 // what nobody has declared before
