@@ -36,18 +36,16 @@ demo: ## show it at work: two web containers, one client, one of them stopped (r
 	@scripts/demo
 
 .PHONY: test
-test: root setup check lint ## every check and every test, with real Docker, iptables, Redis, Consul, etcd and NSD (root)
+test: root setup check lint image ## every check and every test, on three engines, with real Docker, iptables, Redis, Consul, etcd and NSD (root)
 	@echo '==> tests'
-	@# All packages are compiled at once, but run one after the other: the tests
-	@# of several of them share the host's engine and firewall.
-	CGO_ENABLED=1 go build -race -tags integration -o /dev/null ./...
-	PATH="$$(scripts/setup path):$$PATH" CGO_ENABLED=1 scripts/retell go test -race -tags integration -count=1 -p 1 -timeout 50m ./...
+	@# All packages are compiled at once, but their tests run one after the other.
+	CGO_ENABLED=1 go list -race -tags integration -test -export ./... >/dev/null
+	PATH="$$(scripts/setup path):$$PATH" go run ./internal/engines/matrix -all
 	@# What the race detector would count wrong.
 	go test -count=1 -run Allocations ./internal/agent
 
 .PHONY: engines
-engines: root setup image ## the tests that depend on the engine on every engine; writes docs/engines.md (root)
-	@scripts/setup engine29
+engines: root setup image ## the tests of docs/engines.md alone, on every engine; writes it (root)
 	PATH="$$(scripts/setup path):$$PATH" go run ./internal/engines/matrix -update $(ENGINES)
 
 .PHONY: test-unit

@@ -89,6 +89,9 @@ func (e *engine) start() {
 		args = append(append([]string{"unshare", "--net"}, args...), "--bridge", "none", "--iptables=false", "--ip6tables=false", "--live-restore")
 	} else {
 		args = append(args, "--bip", "10.213.0.1/24")
+		if os.Getenv("ENGINE") == "29-nft" { // scripts/engine says so: the backend is its engine's
+			args = append(args, "--firewall-backend=nftables")
+		}
 	}
 	args = append(args, e.more...)
 	e.cmd = exec.Command(args[0], args[1:]...)

@@ -56,19 +56,29 @@ func image(t *testing.T) string {
 
 const imageName = "ambassadord:local"
 
-var makeImage = sync.OnceValue(func() error {
-	// Tests beside other engines make it from the same files.
+// lockBin waits until no other process makes files in the checkout's bin: tests beside other
+// engines make the daemon and its image from the same. The lock goes with the file.
+func lockBin() (*os.File, error) {
 	if err := os.MkdirAll("../bin", 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	folder, err := os.Open("../bin")
 	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX); err != nil {
+		folder.Close()
+		return nil, fmt.Errorf("lock bin: %w", err)
+	}
+	return folder, nil
+}
+
+var makeImage = sync.OnceValue(func() error {
+	lock, err := lockBin()
+	if err != nil {
 		return err
 	}
-	defer folder.Close() // and with it goes the lock
-	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX); err != nil {
-		return fmt.Errorf("lock bin: %w", err)
-	}
+	defer lock.Close()
 	command := exec.Command("make", "-C", "..", "image")
 	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("make image: %w: %s", err, out)

@@ -21,12 +21,15 @@ import (
 // test ends.
 func occupied(t *testing.T, l *lanes) (free func()) {
 	t.Helper()
-	for range cap(l.usual) {
-		l.usual <- struct{}{}
+	l.mu.Lock()
+	places := l.free
+	l.mu.Unlock()
+	for range places {
+		l.await(&l.first)
 	}
 	free = sync.OnceFunc(func() {
-		for range cap(l.usual) {
-			<-l.usual
+		for range places {
+			l.leave()
 		}
 	})
 	t.Cleanup(free)
@@ -75,8 +78,8 @@ func TestNewcomerDoesNotWaitForIptables(t *testing.T) {
 // Nor what those declare who are to join, one after the other.
 func TestJoinersDoNotWaitForIptables(t *testing.T) {
 	h := newNewcomerLab(t)
-	h.follow(h.declaring(true))
 	h.mount()
+	h.follow(h.declaring(true))
 	h.dialled("7000")
 	h.prepared("7000")
 	free := occupied(t, h.as.lanes)

@@ -190,6 +190,9 @@ func (at *attachment) turn() (leave func()) {
 	if at.mode == config.Listen { // there are no rules
 		return at.lanes.enter(nil)
 	}
+	if at.attached {
+		return at.lanes.enterAgain(at.ns)
+	}
 	return at.lanes.enter(at.ns)
 }
 
@@ -285,23 +288,24 @@ func (at *attachment) applyRules(ctx context.Context, served []netrules.Family, 
 		at.verified = verified{}
 		return at.agent.rules.Unhook(ctx, at.ns)
 	}
-	if at.unpin == nil {
-		unpin, err := at.agent.rules.Pin(at.ns)
-		at.tellUnpinned(err)
-		at.unpin = unpin
-	}
 	chains := redirectChains(served, at.listen, ports)
 	now := verified{chains: chainsText(chains)}
-	var err error
-	if now.mark, err = at.agent.rules.Mark(ctx, at.ns); err != nil {
+	var applied filter.Applied
+	var pinErr error
+	err := at.ns.Visit(func(ns *netns.Namespace) (err error) {
+		if at.unpin == nil {
+			at.unpin, pinErr = at.agent.rules.Pin(ns)
+		}
+		if now.mark, err = at.agent.rules.Mark(ctx, ns); err != nil || at.verified == now {
+			return err // or nobody has touched anything since we looked
+		}
+		if applied, err = at.agent.rules.Apply(ctx, ns, chains...); err != nil {
+			at.verified = verified{}
+		}
 		return err
-	}
-	if at.verified == now {
-		return nil // nobody has touched anything since we looked
-	}
-	applied, err := at.agent.rules.Apply(ctx, at.ns, chains...)
-	if err != nil {
-		at.verified = verified{}
+	})
+	at.tellUnpinned(pinErr)
+	if err != nil || at.verified == now {
 		return err
 	}
 	owner := at.desired.Load().Owner
@@ -315,6 +319,10 @@ func (at *attachment) applyRules(ctx context.Context, served []netrules.Family, 
 			"families", familyNames(familiesIn(applied.Changes)), "changes", len(applied.Changes))
 	case applied.Settled():
 		at.verified = now
+		return nil
+	}
+	if applied.Mark != 0 {
+		at.verified = verified{chains: now.chains, mark: applied.Mark}
 	}
 	return nil
 }

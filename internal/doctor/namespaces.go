@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/privilege"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
@@ -41,6 +42,7 @@ type sight struct {
 	ordinary  int   // files in it that are none
 	enterErr  error // the last reason why one could not be
 	hostPIDs  bool  // /proc shows the host's processes
+	contained bool  // we are in a container of an engine's, with mounts of our own
 	hostMount bool  // we have the host's mounts, the engine's therefore
 	ptrace    bool  // SYS_PTRACE, for those of other users
 }
@@ -49,7 +51,9 @@ func (h *host) namespaces(ctx context.Context) Result {
 	if !h.entersNamespaces() {
 		return h.unneeded()
 	}
-	return judgeSight(look(ctx))
+	s := look(ctx)
+	_, s.contained = dockerd.Self(ctx)
+	return judgeSight(s)
 }
 
 func look(ctx context.Context) sight {
@@ -99,7 +103,9 @@ func judgeSight(s sight) Result {
 			"they can be entered neither by the engine's folder nor through /proc: %v", s.folderErr)
 	case s.entered == 0 && s.enterErr != nil:
 		return fail("run as root; in a container add --cap-add SYS_ADMIN", "none in %s can be entered: %v", s.folder, s.enterErr)
-	case s.entered == 0 && s.ordinary > 0 && !s.hostMount: // else the engine has yet to remove what it has unmounted
+	// Elsewhere, be it in another PID namespace than the machine's first, the engine has yet to
+	// remove what it has unmounted.
+	case s.entered == 0 && s.ordinary > 0 && s.contained && !s.hostMount:
 		return fail(mount, "%s holds %d files that are no namespaces: it was mounted without propagation", s.folder, s.ordinary)
 	case s.enterErr != nil:
 		return warn("containers that are just starting or ending are like that; look again",

@@ -4,7 +4,7 @@
 // [Features] is the one list of the tests that depend on the engine. The command in
 // matrix/ runs them on every one of [Engines], each in namespaces of its own
 // (scripts/engine), and writes down what came of them; [Page] makes the page of that.
-// All other tests run once, on the machine's own engine.
+// All other tests run once, on the machine's own engine, in the same run.
 package engines
 
 import (
@@ -26,11 +26,13 @@ type Engine struct {
 	Backend string
 	// Built says that it is built from the modules that the repository pins.
 	Built bool
+	// Release begins the version of one that is not.
+	Release string
 }
 
 // Engines are the columns of the table.
 var Engines = []Engine{
-	{Name: "20.10", Title: "Debian's", Backend: "iptables"},
+	{Name: "20.10", Title: "Debian's", Backend: "iptables", Release: "20.10."},
 	{Name: "29", Title: "29", Backend: "iptables", Built: true},
 	{Name: "29-nft", Title: "29", Backend: "nftables", Built: true},
 }
@@ -78,12 +80,16 @@ type Run struct {
 	Run, Skip string
 }
 
-// Runs are what to run on the engine named engine, in the order of the packages' names.
-func Runs(features []Feature, engine string) []Run {
+// Runs are what to run on the engine named engine, in the order of the packages' names: the
+// tests that keep says yes to.
+func Runs(features []Feature, engine string, keep func(test string) bool) []Run {
 	functions, without := map[string][]string{}, map[string][]string{}
 	for _, f := range features {
 		_, not := f.Not[engine]
 		for _, test := range f.Tests {
+			if !keep(test) {
+				continue
+			}
 			pkg, name := split(test)
 			if not {
 				without[pkg] = append(without[pkg], pattern(name))
@@ -96,7 +102,7 @@ func Runs(features []Feature, engine string) []Run {
 		slices.Sort(names)
 		runs = append(runs, Run{
 			Folder: Packages[pkg],
-			Run:    "^(" + strings.Join(slices.Compact(names), "|") + ")$",
+			Run:    either(slices.Compact(names)),
 			Skip:   strings.Join(without[pkg], "|"),
 		})
 	}
@@ -109,43 +115,72 @@ func pattern(name string) string {
 	return "^" + strings.ReplaceAll(name, "/", "$/^") + "$"
 }
 
-// Elsewhere matches what Runs runs, of any package, for go test's flag -skip: whoever has
-// run it on every engine need not do so on the machine's.
-func Elsewhere(features []Feature) string {
-	var names []string
-	for _, f := range features {
-		for _, test := range f.Tests {
-			_, name := split(test)
-			names = append(names, function(name))
-		}
-	}
-	slices.Sort(names)
-	return "^(" + strings.Join(slices.Compact(names), "|") + ")$"
+// Alone are the tests, of package e2e, that measure time, or fill the machine: they run when
+// nothing else does.
+var Alone = []string{
+	// How quick honest clients are beside hostile ones.
+	"TestHostileTenants", "TestOneClientDeniesNobody", "TestATenantEjectsNothing",
+	// What a flood costs, and how much of it gets through.
+	"TestNobodyFillsTheLog", "TestARegistryOfATenantsOwn",
+	// Whether any first dial comes too early, of many containers that start at once.
+	"TestEngineRestartsItsContainers",
+	// Memory, descriptors, thousands of connections.
+	"TestManyIdleConnections", "TestOutOfDescriptors", "TestSlowPeersAffectNobody", "TestMemoryPressure",
 }
+
+// IsAlone reports whether the test or subtest, PACKAGE.TestName, is one of those.
+func IsAlone(test string) bool {
+	pkg, name := split(test)
+	return pkg == "e2e" && slices.Contains(Alone, function(name))
+}
+
+// AlonePattern matches them, for go test's flags -run and -skip.
+func AlonePattern() string { return either(Alone) }
+
+// either matches the test functions of names.
+func either(names []string) string { return "^(" + strings.Join(names, "|") + ")$" }
 
 // pinnedModules are what an engine that is built from its modules consists of.
-var pinnedModules = []struct{ name, folder, module string }{
-	{"moby", "moby", "github.com/moby/moby/v2"},
-	{"containerd", "containerd", "github.com/containerd/containerd/v2"},
-	{"runc", "runc", "github.com/opencontainers/runc"},
+var pinnedModules = []pinnedModule{
+	{"moby", "engine29/moby", "github.com/moby/moby/v2"},
+	{"containerd", "engine29/containerd", "github.com/containerd/containerd/v2"},
+	{"runc", "engine29/runc", "github.com/opencontainers/runc"},
 }
 
-// Pinned says which versions of them the repository in root pins.
+// compose is what the tests of Compose run.
+var compose = pinnedModule{"Compose", "compose", "github.com/docker/compose/v5"}
+
+// pinnedModule is one that a go.mod in a folder of tools/ requires.
+type pinnedModule struct{ name, folder, module string }
+
+// version says which, as "NAME v1.2.3". The repository is in root.
+func (p pinnedModule) version(root string) (string, error) {
+	file := filepath.Join(root, "tools", p.folder, "go.mod")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	_, after, found := strings.Cut(string(text), "\t"+p.module+" v")
+	if !found {
+		return "", fmt.Errorf("%s requires no %s", file, p.module)
+	}
+	version, _, _ := strings.Cut(after, "\n")
+	version, _, _ = strings.Cut(version, " ")
+	return p.name + " v" + version, nil
+}
+
+// Pinned says which versions of the engine's modules the repository in root pins.
 func Pinned(root string) (string, error) {
 	var parts []string
 	for _, p := range pinnedModules {
-		file := filepath.Join(root, "tools", "engine29", p.folder, "go.mod")
-		text, err := os.ReadFile(file)
+		version, err := p.version(root)
 		if err != nil {
 			return "", err
 		}
-		_, after, found := strings.Cut(string(text), "\t"+p.module+" v")
-		if !found {
-			return "", fmt.Errorf("%s requires no %s", file, p.module)
-		}
-		version, _, _ := strings.Cut(after, "\n")
-		version, _, _ = strings.Cut(version, " ")
-		parts = append(parts, p.name+" v"+version)
+		parts = append(parts, version)
 	}
 	return strings.Join(parts, ", "), nil
 }
+
+// PinnedCompose says so of Compose.
+func PinnedCompose(root string) (string, error) { return compose.version(root) }

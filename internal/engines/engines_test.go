@@ -47,6 +47,29 @@ func TestPageIsNotStale(t *testing.T) {
 	}
 }
 
+// TestReadmeSaysWhatIsTested: the versions that the README says are those that the repository
+// pins.
+func TestReadmeSaysWhatIsTested(t *testing.T) {
+	root := filepath.Join("..", "..")
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine, err := engines.Pinned(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compose, err := engines.PinnedCompose(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{engine, compose} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("README.md does not say %q", want)
+		}
+	}
+}
+
 // TestFeatures: every row has tests, which exist, of packages that are run, and whose names
 // no other package's tests have: those would be left out on the machine's own engine.
 func TestFeatures(t *testing.T) {
@@ -71,6 +94,20 @@ func TestFeatures(t *testing.T) {
 			if got := everywhere[name]; !slices.Equal(got, want) {
 				t.Errorf("%s is a test of %q, want %q alone", test, got, want)
 			}
+		}
+	}
+}
+
+// TestAlone: what is to run alone exists, in package e2e only: it is left out of the run of all
+// packages.
+func TestAlone(t *testing.T) {
+	everywhere := functions(t)
+	for _, name := range engines.Alone {
+		if got := everywhere[name]; !slices.Equal(got, []string{"e2e"}) {
+			t.Errorf("%s is a test of %q, want e2e alone", name, got)
+		}
+		if test := "e2e." + name; !engines.IsAlone(test) || !engines.IsAlone(test+"/part") || engines.IsAlone(test+"More") || engines.IsAlone("docker."+name) {
+			t.Errorf("%s is not told from others", name)
 		}
 	}
 }
@@ -143,15 +180,16 @@ func TestRuns(t *testing.T) {
 		{Folder: "e2e", Run: "^(TestOne|TestThree)$", Skip: "^TestThree$/^d$"},
 		{Folder: "resolver/docker", Run: "^(TestTwo)$"},
 	}
-	if got := engines.Runs(features, "29"); !slices.Equal(got, want) {
+	all := func(string) bool { return true }
+	if got := engines.Runs(features, "29", all); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	want[0].Skip = ""
-	if got := engines.Runs(features, "20.10"); !slices.Equal(got, want) {
+	if got := engines.Runs(features, "20.10", all); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
-	if got, want := engines.Elsewhere(features), "^(TestOne|TestThree|TestTwo)$"; got != want {
-		t.Errorf("elsewhere %s, want %s", got, want)
+	if got := engines.Runs(features, "20.10", func(test string) bool { return test == "docker.TestTwo" }); !slices.Equal(got, want[1:]) {
+		t.Errorf("of one test %q, want %q", got, want[1:])
 	}
 	if got, want := engines.Wanted(features, "29"), []string{"docker.TestTwo", "e2e.TestOne/a_b", "e2e.TestOne/c"}; !slices.Equal(got, want) {
 		t.Errorf("wanted %q, want %q", got, want)

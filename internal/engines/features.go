@@ -31,6 +31,7 @@ var Features = []Feature{
 	{Mode: redirect, Name: "least privileges", Tests: []string{
 		"e2e.TestLeastPrivileges/redirect_by_the_engine's_folder", "e2e.TestLeastPrivileges/redirect_through_proc"}},
 	{Mode: redirect, Name: "`rules plan`, `show`, `apply`", Tests: []string{"e2e.TestRulesShow", "e2e.TestRulesApply"}},
+	{Mode: redirect, Name: "`--rules nft`, without any iptables program", Tests: []string{"e2e.TestWithoutIptables"}},
 
 	{Mode: listen, Name: "without any rule", Tests: []string{"e2e.TestListenMode"}},
 	{Mode: listen, Name: "least privileges", Tests: []string{
@@ -45,6 +46,7 @@ var Features = []Feature{
 	{Mode: host, Name: "least privileges", Tests: []string{
 		"e2e.TestLeastPrivileges/host", "e2e.TestGuardPrivileges/host_by_the_engine's_folder", "e2e.TestGuardPrivileges/host_through_proc"}},
 	{Mode: host, Name: "`rules plan`, `show`, `apply`", Tests: []string{"e2e.TestRulesHost", "e2e.TestRulesApplyHost"}},
+	{Mode: host, Name: "`--rules nft`, without any iptables program", Tests: []string{"e2e.TestHostWithoutIptables"}},
 
 	{Mode: link, Name: "default bridge and user networks", Tests: []string{"e2e.TestLinkNetworks"}},
 	{Mode: link, Name: "the first ambassadord's commands", Tests: []string{"e2e.TestOmnimode", "e2e.TestImageCommandLines/TARGET", "e2e.TestImageCommandLines/PORT"}},
@@ -57,6 +59,7 @@ var Features = []Feature{
 	{Mode: link, Name: "containers come and go, addresses change hands", Tests: []string{"e2e.TestLinkChurn"}},
 	{Mode: link, Name: "least privileges", Tests: []string{"e2e.TestLeastPrivileges/link", "e2e.TestGuardPrivileges/link"}},
 	{Mode: link, Name: "`rules apply`", Tests: []string{"e2e.TestRulesApplyLink"}},
+	{Mode: link, Name: "`--rules nft`, without any iptables program", Tests: []string{"e2e.TestLinkWithoutIptables"}},
 
 	{Mode: lifeCycle, Name: "containers are paused, renamed, restarted", Tests: []string{
 		"e2e.TestPause", "e2e.TestRename", "e2e.TestRestartUnderConnection", "e2e.TestContainerRestarts"}},
@@ -66,6 +69,13 @@ var Features = []Feature{
 	{Mode: lifeCycle, Name: "what the engine says of containers, health, networks", Tests: []string{
 		"dockerd.TestEngineLifeOfAContainer", "dockerd.TestEngineHealth", "dockerd.TestEngineNetworks", "dockerd.TestEngineSelf"}},
 	{Mode: lifeCycle, Name: "takeover by another daemon", Tests: []string{"e2e.TestTakeovers"}},
+	{Mode: lifeCycle, Name: "from rules by iptables to rules by netlink, and back", Tests: []string{"e2e.TestChangingRulesOver"}},
+	{Mode: lifeCycle, Name: "connections go on after `kill -9`, beside the next daemon and without", Tests: []string{
+		"e2e.TestCarriedBesideTheNextStop", "e2e.TestCarriedBesideRulesRemove", "e2e.TestCarriedOutOfSight",
+		"e2e.TestCarriedRulesRemovedByForce", "e2e.TestCarriedByTwo", "e2e.TestCarryingKeeperIsKilled",
+		"e2e.TestCarriedAcrossATakeover", "e2e.TestCarriedWithoutRules"}},
+	{Mode: lifeCycle, Name: "Compose v5: service names, `network_mode: service:X`, links", Tests: []string{"e2e.TestCompose"}},
+	{Mode: lifeCycle, Name: "gVisor (runsc): told of in mode redirect, served in mode host", Tests: []string{"e2e.TestNetworkStackOfItsOwn"}},
 	{Mode: lifeCycle, Name: "containers do not reach what is the host's", Tests: []string{"e2e.TestContainersDoNotReachWhatIsTheHosts"}},
 	{Mode: lifeCycle, Name: "`doctor`", Tests: []string{"e2e.TestDoctorOnThisHost"}},
 }

@@ -12,11 +12,16 @@ const heading = `# Engines
 
 What works on which Docker engine. The tests below run on each of them, in a network, mount
 and PID namespace of its own; a cell says "works" where all tests of its row have passed
-there. ` + "`make test`" + ` runs these and all others on the engine that the machine has.
+there.
 
-This page is made by ` + "`make engines`" + `: do not edit it. ` + "`make test`" + ` fails if the
-page is stale. Its rows are ` + "`internal/engines/features.go`" + `, its
-results ` + "`docs/engines.json`" + `. ` + "`scripts/engine 29 COMMAND`" + ` runs any command beside an engine.
+This page is made by ` + "`make engines`" + ` from such a run: do not edit it. ` + "`make test`" + ` runs the same
+tests again, beside all others, on the machine's engine and on those that are built. It changes
+nothing, and fails if a cell says "works" and one of its tests does not pass, or if the page is
+stale. Its rows are ` + "`internal/engines/features.go`" + `, its results ` + "`docs/engines.json`" + `.
+` + "`scripts/engine 29 COMMAND`" + ` runs any command beside an engine.
+
+The engines that are built are built once, from the Go modules that ` + "`tools/`" + ` pins, as are Compose
+(v5) and gVisor's runsc. Podman's tests run once, beside the machine's engine.
 
 `
 

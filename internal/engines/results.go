@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 )
 
 // Results are those of a run on every engine, as docs/engines.json keeps them.
@@ -123,18 +124,24 @@ func (r *Results) CheckOn(features []Feature, e Engine) error {
 		return errors.New("no results")
 	}
 	var errs []error
+	var missing []string
 	for _, test := range Wanted(features, e.Name) {
-		if got := of.Tests[test]; got != Passed {
+		switch got := of.Tests[test]; got {
+		case Passed:
+		case "":
+			missing = append(missing, test)
+		default:
 			errs = append(errs, fmt.Errorf("%s: %s", test, says(got)))
 		}
+	}
+	if len(missing) > 0 {
+		errs = append(errs, fmt.Errorf("no result, since they did not run or are called otherwise now: %s", strings.Join(missing, ", ")))
 	}
 	return errors.Join(errs...)
 }
 
 func says(outcome string) string {
 	switch outcome {
-	case "":
-		return "no result; was it renamed?"
 	case Failed:
 		return "failed"
 	case Skipped:

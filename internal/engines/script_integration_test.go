@@ -114,6 +114,10 @@ func TestEngineThatIsKilled(t *testing.T) {
 			if err := command.Wait(); errors.Is(err, exec.ErrWaitDelay) {
 				t.Errorf("processes have outlived it: %s", output)
 			}
+			// A run that is ended since it hangs tells what the engine was at.
+			if c.signal != syscall.SIGKILL && !strings.Contains(output.String(), "the end of the engine's log:\n") {
+				t.Errorf("it says %s; want the end of the engine's log", output)
+			}
 			if c.signal == syscall.SIGKILL {
 				lock, err := os.Open(filepath.Join(roots[0], "running"))
 				if err != nil {
@@ -216,6 +220,8 @@ func TestNoEngine(t *testing.T) {
 		{"an unknown name", "", []string{"21", "true"}, "no engine has this name; there are 20.10, 29 and 29-nft"},
 		{"no command", "", []string{"29"}, "usage: scripts/engine"},
 		{"not built", "AMBASSADORD_CACHE=/nowhere", []string{"29", "true"}, "/nowhere/engine29/dockerd is missing; run: scripts/setup engine29"},
+		{"the distribution's on a base", "ENGINE_BASE=/", []string{"20.10", "true"}, "ENGINE_BASE takes 29 or 29-nft"},
+		{"no base", "ENGINE_BASE=/nowhere", []string{"29", "true"}, "there is no folder /nowhere"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			command, output := beside(t, shortFolder(t), c.args...)

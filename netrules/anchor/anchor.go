@@ -14,14 +14,14 @@ package anchor
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/netrules/netns"
+	"github.com/ambassadord/ambassadord/netrules/nfnetlink"
 )
 
 // Table is the name of our table, of the family inet.
@@ -38,14 +38,6 @@ var ErrUnsupported = errors.New("no nftables here")
 var ErrForeign = hint.Wrap(errors.New("the table is another process's"),
 	"nothing of ours is in it; see whose it is with nft list table inet "+Table+" in that network namespace, and have it named otherwise")
 
-// ownedByAProcess reports whether a table has NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h.
-// google/nftables reads the big-endian number in this machine's order of bytes; should it not
-// do so any more, the other order has no flag of that value.
-func ownedByAProcess(t *nftables.Table) bool {
-	const owner = 0x2
-	return (t.Flags|bits.ReverseBytes32(t.Flags))&owner != 0
-}
-
 // Set puts the anchor into ns, unless it is there, and reports whether it had to. It may be
 // called again and again: whoever flushes a namespace's whole ruleset takes the anchor along.
 func Set(ns *netns.Namespace) (changed bool, err error) {
@@ -55,45 +47,71 @@ func Set(ns *netns.Namespace) (changed bool, err error) {
 			return err
 		}
 		changed = true
-		conn, err := nftables.New()
+		batch, err := tracking()
 		if err != nil {
 			return err
 		}
-		table := conn.AddTable(&nftables.Table{Name: Table, Family: nftables.TableFamilyINet})
-		chain := conn.AddChain(&nftables.Chain{Name: chainName, Table: table})
-		conn.FlushChain(chain)
-		// Loading the state of a connection is all it takes: the expression holds
-		// connection tracking as long as the rule exists.
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
-			&expr.Ct{Key: expr.CtKeySTATE, Register: unix.NFT_REG_1},
-		}})
-		return conn.Flush()
+		return nfnetlink.Transact(batch)
 	})
 	return changed && err == nil, explain("set", ns, err)
+}
+
+// tracking makes the table and its chain, and has nothing in there but the rule: loading the
+// state of a connection is all it takes, since the expression holds connection tracking as long
+// as the rule exists.
+func tracking() ([]netlink.Message, error) {
+	load, err := expr.Marshal(unix.NFPROTO_INET, &expr.Ct{Key: expr.CtKeySTATE, Register: unix.NFT_REG_1})
+	if err != nil {
+		return nil, err
+	}
+	list, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NLA_F_NESTED | unix.NFTA_LIST_ELEM, Data: load}})
+	if err != nil {
+		return nil, err
+	}
+	in := []netlink.Attribute{nfnetlink.Name(unix.NFTA_RULE_TABLE, Table), nfnetlink.Name(unix.NFTA_RULE_CHAIN, chainName)}
+	var batch []netlink.Message
+	for _, m := range []struct {
+		kind  int
+		flags netlink.HeaderFlags
+		attrs []netlink.Attribute
+	}{
+		{unix.NFT_MSG_NEWTABLE, netlink.Create, []netlink.Attribute{nfnetlink.Name(unix.NFTA_TABLE_NAME, Table)}},
+		{unix.NFT_MSG_NEWCHAIN, netlink.Create, []netlink.Attribute{
+			nfnetlink.Name(unix.NFTA_CHAIN_TABLE, Table), nfnetlink.Name(unix.NFTA_CHAIN_NAME, chainName),
+		}},
+		{unix.NFT_MSG_DELRULE, 0, in}, // all of the chain, for none is named
+		{unix.NFT_MSG_NEWRULE, netlink.Create | netlink.Append,
+			append(in, netlink.Attribute{Type: unix.NLA_F_NESTED | unix.NFTA_RULE_EXPRESSIONS, Data: list})},
+	} {
+		message, err := nfnetlink.Message(m.kind, unix.NFPROTO_INET, m.flags, m.attrs...)
+		if err != nil {
+			return nil, err
+		}
+		batch = append(batch, message)
+	}
+	return batch, nil
 }
 
 // Drop takes the anchor out of ns, nil being the process's own. That there is none is no error; what somebody else has in its
 // place is ErrForeign.
 func Drop(ns *netns.Namespace) error {
 	err := ns.Do(func() error {
-		conn, err := nftables.New()
+		const owner = 0x2 // NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h
+		name := nfnetlink.Name(unix.NFTA_TABLE_NAME, Table)
+		table, err := nfnetlink.Ask(unix.NFT_MSG_GETTABLE, unix.NFPROTO_INET, name)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			return nil
+		case err != nil:
+			return err
+		case nfnetlink.Uint32(table, unix.NFTA_TABLE_FLAGS)&owner != 0:
+			return ErrForeign
+		}
+		drop, err := nfnetlink.Message(unix.NFT_MSG_DELTABLE, unix.NFPROTO_INET, 0, name)
 		if err != nil {
 			return err
 		}
-		tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
-		if err != nil {
-			return err
-		}
-		for _, t := range tables {
-			switch {
-			case t.Name != Table:
-			case ownedByAProcess(t):
-				return ErrForeign
-			default:
-				conn.DelTable(t)
-			}
-		}
-		if err := conn.Flush(); !errors.Is(err, unix.ENOENT) { // gone since we looked
+		if err := nfnetlink.Transact([]netlink.Message{drop}); !errors.Is(err, unix.ENOENT) { // gone since we looked
 			return err
 		}
 		return nil

@@ -1,11 +1,13 @@
 package anchor
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"slices"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/netrules/nfnetlink"
@@ -24,22 +26,20 @@ func stands() (bool, error) {
 	if uses > fewRules {
 		return true, nil
 	}
-	conn, err := nftables.New()
-	if err != nil {
-		return false, err
-	}
-	table := &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
-	rules, err := conn.GetRules(table, &nftables.Chain{Name: chainName, Table: table})
-	if err != nil {
-		return false, err
-	}
-	return slices.ContainsFunc(rules, func(r *nftables.Rule) bool {
-		return slices.ContainsFunc(r.Exprs, func(e expr.Any) bool { ct, ok := e.(*expr.Ct); return ok && ct.Key == expr.CtKeySTATE })
-	}), nil
+	tracks := false
+	left := nfnetlink.Budget{Messages: 2 * fewRules, Bytes: 1 << 20, Each: nfnetlink.EachAttributes(func(attrs []netlink.Attribute) {
+		for name, data := range nfnetlink.EachExpression(nfnetlink.Data(attrs, unix.NFTA_RULE_EXPRESSIONS)) {
+			key := nfnetlink.Nested(data, unix.NFTA_CT_KEY)
+			tracks = tracks || name == "ct" && bytes.Equal(key, binary.BigEndian.AppendUint32(nil, uint32(expr.CtKeySTATE)))
+		}
+	})}
+	what := slices.Concat(nfnetlink.NameAttribute(unix.NFTA_RULE_TABLE, Table), nfnetlink.NameAttribute(unix.NFTA_RULE_CHAIN, chainName))
+	err = left.Dump(unix.NFT_MSG_GETRULE, unix.NFPROTO_INET, what)
+	return tracks, err
 }
 
 // uses asks for how many rules are in our chain or lead to it; without such a chain there is
-// none. google/nftables does not tell.
+// none.
 func uses() (uint32, error) {
 	attrs, err := nfnetlink.Ask(unix.NFT_MSG_GETCHAIN, unix.NFPROTO_INET,
 		nfnetlink.Name(unix.NFTA_CHAIN_TABLE, Table), nfnetlink.Name(unix.NFTA_CHAIN_NAME, chainName))

@@ -102,6 +102,9 @@ type Applied struct {
 	// connections break when somebody flushes the rules.
 	Pinned   bool
 	Unpinned error
+	// Mark is what Watcher's Mark is as long as nobody has changed anything since the Apply: then
+	// what it has made need not be looked at once more. 0 says that this is not known.
+	Mark uint64
 }
 
 // Settled reports whether all was in order.

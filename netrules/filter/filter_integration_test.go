@@ -381,3 +381,50 @@ func TestFlushed(t *testing.T) {
 		})
 	}
 }
+
+// TestMarkOfAnApply: what an Apply says is the mark of what it has made, is, until somebody changes
+// anything; and it says none rather than one under which it has not looked.
+func TestMarkOfAnApply(t *testing.T) {
+	rules := ways(t)["netlink"]
+	s := newScene(t)
+	mark := func() uint64 {
+		t.Helper()
+		mark, err := rules.Mark(s.ctx, s.NS())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mark
+	}
+	for _, when := range []string{"at first", "in order", "a port more"} {
+		ports := []uint16{6379}
+		if when == "a port more" {
+			ports = append(ports, 7000)
+		}
+		if applied := s.apply(t, rules, redirect(ports...)...); applied.Mark == 0 || applied.Mark != mark() {
+			t.Errorf("%s: the mark is %d, and was to be %d", when, mark(), applied.Mark)
+		}
+	}
+	// Others change rules all the time: ours are set all the same, and no mark is right that is said.
+	ended, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-ended:
+				return
+			default:
+				s.Run(t, "", "nft", "add table ip others; delete table ip others")
+			}
+		}
+	}()
+	for i := range 20 {
+		s.apply(t, rules, redirect(6379, 8000+uint16(i))...)
+	}
+	close(ended)
+	<-stopped
+	last := s.apply(t, rules, redirect(6379)...)
+	s.Run(t, "", "nft", "add table ip others")
+	if last.Mark == mark() {
+		t.Error("the mark is the same after a change of somebody's")
+	}
+}

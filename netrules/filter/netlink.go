@@ -105,10 +105,18 @@ func (*byNetlink) Pin(ns *netns.Namespace) (func(), error) {
 }
 
 // Apply is part of Changer.
-func (n *byNetlink) Apply(ctx context.Context, ns *netns.Namespace, chains ...netrules.Chain) (Applied, error) {
+func (n *byNetlink) Apply(ctx context.Context, ns *netns.Namespace, chains ...netrules.Chain) (applied Applied, err error) {
+	err = ns.Visit(func(ns *netns.Namespace) (err error) {
+		applied, err = n.apply(ctx, ns, chains...)
+		return err
+	})
+	return applied, err
+}
+
+func (n *byNetlink) apply(ctx context.Context, ns *netns.Namespace, chains ...netrules.Chain) (Applied, error) {
 	var applied Applied
 	var err error
-	applied.Changes, err = n.rules.Apply(ctx, ns, chains...)
+	applied.Changes, applied.Mark, err = n.rules.Apply(ctx, ns, chains...)
 	if errors.Is(err, netrules.ErrUnsupported) && len(chains) > 1 { // perhaps of IPv6 alone
 		var four []netrules.Chain
 		for _, c := range chains {
@@ -116,7 +124,7 @@ func (n *byNetlink) Apply(ctx context.Context, ns *netns.Namespace, chains ...ne
 				four = append(four, c)
 			}
 		}
-		if applied.Changes, err = n.rules.Apply(ctx, ns, four...); err == nil {
+		if applied.Changes, applied.Mark, err = n.rules.Apply(ctx, ns, four...); err == nil {
 			applied.Lacking = []netrules.Family{netrules.IPv6}
 		}
 	}
@@ -157,21 +165,26 @@ func (n *byNetlink) clear(ctx context.Context, ns *netns.Namespace, some ...netr
 
 // Unhook is part of Changer.
 func (n *byNetlink) Unhook(ctx context.Context, ns *netns.Namespace) error {
-	errs := []error{n.rules.Unhook(ctx, ns)}
-	for _, f := range netrules.Families() {
-		errs = append(errs, iptables.UnhookLeft(ctx, ns, f))
-	}
-	return errors.Join(errs...)
+	return ns.Visit(func(ns *netns.Namespace) error {
+		errs := []error{n.rules.Unhook(ctx, ns)}
+		for _, f := range netrules.Families() {
+			errs = append(errs, iptables.UnhookLeft(ctx, ns, f))
+		}
+		return errors.Join(errs...)
+	})
 }
 
 // Remove is part of Changer.
-func (n *byNetlink) Remove(ctx context.Context, ns *netns.Namespace) (map[netrules.Family][]string, error) {
-	removed, err := n.rules.Remove(ctx, ns, netrules.Families()...)
-	cleared, clearErr := n.clear(ctx, ns, netrules.Families()...)
-	for f, chains := range cleared {
-		removed[f] = slices.Concat(removed[f], chains)
-	}
-	return removed, errors.Join(err, clearErr)
+func (n *byNetlink) Remove(ctx context.Context, ns *netns.Namespace) (removed map[netrules.Family][]string, err error) {
+	err = ns.Visit(func(ns *netns.Namespace) (err error) {
+		removed, err = n.rules.Remove(ctx, ns, netrules.Families()...)
+		cleared, clearErr := n.clear(ctx, ns, netrules.Families()...)
+		for f, chains := range cleared {
+			removed[f] = slices.Concat(removed[f], chains)
+		}
+		return errors.Join(err, clearErr)
+	})
+	return removed, err
 }
 
 // Told is part of Watcher.

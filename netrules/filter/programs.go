@@ -115,14 +115,17 @@ func (p *byPrograms) Apply(ctx context.Context, ns *netns.Namespace, chains ...n
 	if err := errors.Join(errs...); err != nil {
 		return applied, err
 	}
-	if slices.ContainsFunc(chains, func(c netrules.Chain) bool { return c.Hook == "OUTPUT" }) {
-		applied.Pinned, applied.Unpinned = anchor.Set(ns)
-		if errors.Is(applied.Unpinned, anchor.ErrUnsupported) {
-			applied.Unpinned = nil // it does without
+	err := ns.Visit(func(ns *netns.Namespace) error {
+		if slices.ContainsFunc(chains, func(c netrules.Chain) bool { return c.Hook == "OUTPUT" }) {
+			applied.Pinned, applied.Unpinned = anchor.Set(ns)
+			if errors.Is(applied.Unpinned, anchor.ErrUnsupported) {
+				applied.Unpinned = nil // it does without
+			}
 		}
-	}
-	// Last, so that at no moment nothing redirects.
-	return applied, dropOwn(ctx, ns, familiesOf(chains)...)
+		// Last, so that at no moment nothing redirects.
+		return dropOwn(ctx, ns, familiesOf(chains)...)
+	})
+	return applied, err
 }
 
 // dropOwn removes our own tables of some families, which a daemon with the other way has left.
@@ -136,6 +139,10 @@ func dropOwn(ctx context.Context, ns *netns.Namespace, some ...netrules.Family) 
 
 // Unhook is part of Changer.
 func (p *byPrograms) Unhook(ctx context.Context, ns *netns.Namespace) error {
+	return ns.Visit(func(ns *netns.Namespace) error { return p.unhook(ctx, ns) })
+}
+
+func (p *byPrograms) unhook(ctx context.Context, ns *netns.Namespace) error {
 	var errs []error
 	for _, f := range netrules.Families() {
 		if _, err := p.Rules.Unhook(ctx, ns, f); !errors.Is(err, netrules.ErrUnsupported) {
@@ -156,7 +163,15 @@ func (p *byPrograms) Unhook(ctx context.Context, ns *netns.Namespace) error {
 }
 
 // Remove is part of Changer.
-func (p *byPrograms) Remove(ctx context.Context, ns *netns.Namespace) (map[netrules.Family][]string, error) {
+func (p *byPrograms) Remove(ctx context.Context, ns *netns.Namespace) (removed map[netrules.Family][]string, err error) {
+	err = ns.Visit(func(ns *netns.Namespace) (err error) {
+		removed, err = p.remove(ctx, ns)
+		return err
+	})
+	return removed, err
+}
+
+func (p *byPrograms) remove(ctx context.Context, ns *netns.Namespace) (map[netrules.Family][]string, error) {
 	removed, err := own.Remove(ctx, ns, netrules.Families()...)
 	if errors.Is(err, netrules.ErrUnsupported) {
 		removed, err = map[netrules.Family][]string{}, nil

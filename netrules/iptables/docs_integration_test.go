@@ -119,7 +119,7 @@ func docsNetlink(t *testing.T, chain netrules.Chain) string {
 	t.Helper()
 	lab := netlab.New(t)
 	var rules nft.Rules
-	if _, err := rules.Apply(t.Context(), lab.NS(), chain); err != nil {
+	if _, _, err := rules.Apply(t.Context(), lab.NS(), chain); err != nil {
 		t.Fatal(err)
 	}
 	state, err := rules.Read(t.Context(), lab.NS(), chain.Family)
@@ -152,6 +152,11 @@ with ` + "`--rules nft`" + `, the same chains are set by netlink, with no progra
 - Comments are cut after 128 bytes, so that what ` + "`nft list ruleset`" + ` prints can be loaded again.
 - What iptables has of ours in nf_tables is removed by netlink as well. What is in the legacy
   filter takes its programs.
+- It takes a kernel with nftables (nft_chain_nat, nft_redir, nft_nat, nft_fib), and neither the
+  program nft nor iptables. The engine needs nft for its own rules where it has its backend
+  nftables. A Debian 13 with Docker 29 and that backend needs no iptables for anything; the
+  test ` + "`TestDebian13`" + ` has such a host, and on it ` + "`make demo`" + `, every mode and doctor. Debian 13's own
+  package docker.io (26.1) brings iptables, and then rules are set by that.
 
 Mode redirect, IPv4, as ` + "`rules show`" + ` prints it, which are commands of nft:
 

@@ -10,8 +10,8 @@
 //     transaction.
 //   - go-iptables checks the programs and unhooks our chains.
 //   - iptables-save reads a table with its counters, for people to look at.
-//   - google/nftables and netlink look for and delete the table that the nft
-//     variant leaves behind, which iptables itself cannot.
+//   - netlink looks for the table of the nft variant, which an iptables program need not list
+//     where there is none, and deletes what the variant leaves behind, which iptables cannot.
 //   - The kernel's own interfaces, netlink and getsockopt, tell without a process
 //     whether rules have changed, and in which of its two packet filters chains
 //     are: see [Rules.Fingerprint] and [Choice].
@@ -121,7 +121,7 @@ func New(ctx context.Context, opts ...Option) (*Rules, error) {
 	}
 	v4, err := find(netrules.IPv4)
 	if errors.Is(err, exec.ErrNotFound) {
-		err = hint.Wrap(err, "install iptables: apt-get install iptables (apk add iptables on Alpine); mode listen works without it")
+		err = hint.Wrap(err, "leave --rules away or say --rules nft, which takes no program; or install iptables: apt-get install iptables (apk add iptables on Alpine)")
 	}
 	if err != nil {
 		return nil, err
@@ -332,13 +332,15 @@ func (t *tool) read(ctx context.Context) (netrules.State, error) {
 
 // readBy reads the nat table by a program that prints it.
 func (t *tool) readBy(ctx context.Context, path string, args ...string) (netrules.State, error) {
-	// The legacy variant makes a table by looking at it, so it must not look at
-	// one that is not there.
-	if t.variant == Legacy {
-		exists, err := legacyTable(t.family)
-		if err != nil || !exists {
-			return netrules.State{Family: t.family, Table: natTable}, err
-		}
+	// The legacy variant makes a table by looking at it, so it must not look at one that is
+	// not there. Of the other a process, which is half of what it costs to attach, would say
+	// that there is nothing; where the kernel does not answer us, that says what is wrong.
+	exists, err := t.exists()
+	switch {
+	case err == nil && !exists:
+		return netrules.State{Family: t.family, Table: natTable}, nil
+	case err != nil && t.variant == Legacy:
+		return netrules.State{}, err
 	}
 	out, err := run(ctx, "", path, args...)
 	if err != nil {
@@ -362,14 +364,18 @@ func (t *tool) readBy(ctx context.Context, path string, args ...string) (netrule
 	if len(missing) > 0 {
 		return t.readAround(ctx, fmt.Errorf("%s left out %s", filepath.Base(path), strings.Join(missing, ", ")))
 	}
-	switch {
-	case state.Exists:
-	case t.variant == Legacy:
-		state.Exists = true
-	default:
+	if state.Exists = state.Exists || exists; !state.Exists {
 		state.Exists, err = nftTable(t.family)
 	}
 	return state, err
+}
+
+// exists reports whether there is a nat table in the calling thread's namespace.
+func (t *tool) exists() (bool, error) {
+	if t.variant == Legacy {
+		return legacyTable(t.family)
+	}
+	return nftTable(t.family)
 }
 
 // within runs fn inside ns, or right here if ns is nil.

@@ -162,7 +162,7 @@ func EngineUsesNFT() bool {
 	look := func() error {
 		chains, err := nftChains(netrules.IPv4)
 		for _, c := range chains {
-			found = found || c.Table.Name == engineTable
+			found = found || c.table == engineTable
 		}
 		return err
 	}

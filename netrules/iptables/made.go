@@ -171,11 +171,11 @@ func (t *tool) undoMade() error {
 
 // message is one of nftables for the family of t.
 func (t *tool) message(kind int, flags netlink.HeaderFlags, attrs ...netlink.Attribute) (netlink.Message, error) {
-	return nfnetlink.Message(kind, byte(nftFamily(t.family)), flags, attrs...)
+	return nfnetlink.Message(kind, nfFamily(t.family), flags, attrs...)
 }
 
 // ask has nftables list all of a kind in the calling thread's namespace.
 func ask(f netrules.Family, kind uint16, each func([]netlink.Attribute)) error {
 	left := nfnetlink.Budget{Messages: maxRules, Bytes: maxOutput, Each: nfnetlink.EachAttributes(each)}
-	return left.Dump(kind, byte(nftFamily(f)), nil)
+	return left.Dump(kind, nfFamily(f), nil)
 }

@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -62,43 +62,67 @@ func legacyTable(f netrules.Family) (bool, error) {
 // nftTable reports whether the nft nat table of a family exists in the calling
 // thread's namespace.
 func nftTable(f netrules.Family) (bool, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return false, fmt.Errorf("open nftables: %w", err)
+	_, err := nfnetlink.Ask(unix.NFT_MSG_GETTABLE, nfFamily(f), nfnetlink.Name(unix.NFTA_TABLE_NAME, natTable))
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
 	}
-	tables, err := conn.ListTablesOfFamily(nftFamily(f))
 	if err != nil {
-		return false, fmt.Errorf("list nftables tables: %w", err)
+		return false, fmt.Errorf("look for nftables table %s: %w", natTable, err)
 	}
-	return slices.ContainsFunc(tables, func(table *nftables.Table) bool { return table.Name == natTable }), nil
+	return true, nil
 }
 
-func nftFamily(f netrules.Family) nftables.TableFamily {
+// nfFamily is a family as netlink has it.
+func nfFamily(f netrules.Family) byte {
 	if f == netrules.IPv6 {
-		return nftables.TableFamilyIPv6
+		return unix.NFPROTO_IPV6
 	}
-	return nftables.TableFamilyIPv4
+	return unix.NFPROTO_IPV4
+}
+
+// nftChain is a chain of nftables'.
+type nftChain struct {
+	table, name string
+	hooked      bool // the kernel calls it
+	accepts     bool // what comes to its end
+}
+
+// nftChains lists the chains of all tables of a family in the calling thread's namespace.
+func nftChains(f netrules.Family) ([]nftChain, error) {
+	var chains []nftChain
+	left := nfnetlink.Budget{Messages: maxRules, Bytes: maxOutput, Each: nfnetlink.EachAttributes(func(attrs []netlink.Attribute) {
+		hook := nfnetlink.Data(attrs, unix.NFTA_CHAIN_HOOK)
+		policy := nfnetlink.Data(attrs, unix.NFTA_CHAIN_POLICY)
+		chains = append(chains, nftChain{
+			table:  nfnetlink.Text(nfnetlink.Data(attrs, unix.NFTA_CHAIN_TABLE)),
+			name:   nfnetlink.Text(nfnetlink.Data(attrs, unix.NFTA_CHAIN_NAME)),
+			hooked: hook != nil, accepts: policy == nil || bytes.Equal(policy, acceptPolicy()),
+		})
+	})}
+	if err := left.Dump(unix.NFT_MSG_GETCHAIN, nfFamily(f), nil); err != nil {
+		return nil, fmt.Errorf("list nftables chains: %w", err)
+	}
+	if left.Spent() {
+		return nil, tooMuch(fmt.Errorf("there are more than %d chains", maxRules))
+	}
+	return chains, nil
 }
 
 // dropTable runs in the namespace. Whether the chains hold anything the kernel says.
 func (t *tool) dropTable() error {
-	conn, err := nftables.New()
+	all, err := nftChains(t.family)
 	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
-	}
-	all, err := conn.ListChainsOfTableFamily(nftFamily(t.family))
-	if err != nil {
-		return fmt.Errorf("list nftables chains: %w", err)
+		return err
 	}
 	var chains []string
 	for _, c := range all {
-		if c.Table.Name != natTable {
+		if c.table != natTable {
 			continue
 		}
-		if c.Hooknum == nil || c.Policy != nil && *c.Policy != nftables.ChainPolicyAccept {
+		if !c.hooked || !c.accepts {
 			return t.dropMadeChains() // somebody uses it by now
 		}
-		chains = append(chains, c.Name)
+		chains = append(chains, c.name)
 	}
 	err = t.deleteEmpty(chains)
 	switch {

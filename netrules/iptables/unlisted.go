@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -102,20 +101,20 @@ func (t *tool) readAround(ctx context.Context, cause error) (netrules.State, err
 	}
 	read := 0
 	for _, c := range all {
-		if c.Table.Name != natTable {
+		if c.table != natTable {
 			continue
 		}
 		var state netrules.ChainState
 		switch {
-		case c.Hooknum == nil && strings.HasPrefix(c.Name, netrules.ChainPrefix):
-			state = netrules.ChainState{Name: c.Name}
+		case !c.hooked && strings.HasPrefix(c.name, netrules.ChainPrefix):
+			state = netrules.ChainState{Name: c.name}
 			if read++; read <= readOurs {
-				if state, err = t.readChain(ctx, c.Name, found.marked[c.Name]); err != nil {
+				if state, err = t.readChain(ctx, c.name, found.marked[c.name]); err != nil {
 					return s, err
 				}
 			}
 		default:
-			if state = t.leading(ctx, c, found.leads[c.Name]); len(state.Rules) == 0 {
+			if state = t.leading(ctx, c, found.leads[c.name]); len(state.Rules) == 0 {
 				continue
 			}
 		}
@@ -151,22 +150,22 @@ func (t *tool) readChain(ctx context.Context, name string, marked bool) (netrule
 
 // leading is a chain of somebody else's as far as it leads to ours. iptables confirms that a
 // single rule is the one which we write; all others are known by their numbers alone.
-func (t *tool) leading(ctx context.Context, c *nftables.Chain, leads []lead) netrules.ChainState {
-	state := netrules.ChainState{Name: c.Name}
-	if c.Hooknum != nil {
+func (t *tool) leading(ctx context.Context, c nftChain, leads []lead) netrules.ChainState {
+	state := netrules.ChainState{Name: c.name}
+	if c.hooked {
 		state.Policy = "ACCEPT"
 	}
 	// Our jumps stand in two chains. In others there may be any number of leads, and each would
 	// take a process.
-	_, known := hooks[c.Name]
+	_, known := hooks[c.name]
 	times := map[string]int{}
 	for _, l := range leads {
 		times[l.to]++
 	}
 	for _, l := range leads {
 		args := []string{"-j", l.to}
-		if ours := (netrules.Chain{Name: l.to}).Jump().Args(); known && c.Hooknum != nil && times[l.to] == 1 && len(times) <= readOurs {
-			check := slices.Concat([]string{"-t", natTable, "-C", c.Name}, ours, []string{"-w", t.wait})
+		if ours := (netrules.Chain{Name: l.to}).Jump().Args(); known && c.hooked && times[l.to] == 1 && len(times) <= readOurs {
+			check := slices.Concat([]string{"-t", natTable, "-C", c.name}, ours, []string{"-w", t.wait})
 			if _, err := run(ctx, "", t.path, check...); err == nil {
 				args = ours
 			}
@@ -197,7 +196,7 @@ const maxLeads = 10_000
 func findLeads(f netrules.Family) (*found, error) {
 	all := &found{leads: map[string][]lead{}, marked: map[string]bool{}}
 	left := nfnetlink.Budget{Messages: maxRules, Bytes: maxOutput, Each: nfnetlink.EachAttributes(all.add)}
-	if err := left.Dump(unix.NFT_MSG_GETRULE, byte(nftFamily(f)), nfnetlink.NameAttribute(unix.NFTA_RULE_TABLE, natTable)); err != nil {
+	if err := left.Dump(unix.NFT_MSG_GETRULE, nfFamily(f), nfnetlink.NameAttribute(unix.NFTA_RULE_TABLE, natTable)); err != nil {
 		return nil, err
 	}
 	if left.Spent() || all.count > maxLeads {

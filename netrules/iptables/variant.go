@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/nftables"
-
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -153,23 +151,11 @@ func chainsIn(v Variant, f netrules.Family) ([]string, error) {
 	}
 	var names []string
 	for _, c := range all {
-		if c.Table.Name == natTable {
-			names = append(names, c.Name)
+		if c.table == natTable {
+			names = append(names, c.name)
 		}
 	}
 	return names, nil
-}
-
-func nftChains(f netrules.Family) ([]*nftables.Chain, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return nil, fmt.Errorf("open nftables: %w", err)
-	}
-	chains, err := conn.ListChainsOfTableFamily(nftFamily(f))
-	if err != nil {
-		return nil, fmt.Errorf("list nftables chains: %w", err)
-	}
-	return chains, nil
 }
 
 // dockerVariants returns where Docker's chains are.
@@ -216,8 +202,8 @@ const dockerChain = "DOCKER"
 
 // dockers reports whether a chain is Docker's: made through iptables, or by its
 // nftables backend, which has tables of its own.
-func dockers(c *nftables.Chain) bool {
-	return c.Table.Name == natTable && c.Name == dockerChain || c.Table.Name == engineTable
+func dockers(c nftChain) bool {
+	return c.table == natTable && c.name == dockerChain || c.table == engineTable
 }
 
 // engineTable is the table that the nftables backend of Docker makes.

@@ -58,7 +58,7 @@ func (t *tool) heavy() (bool, error) {
 		kind uint16
 		what []byte
 	}{{unix.NFT_MSG_GETRULE, table}, {unix.NFT_MSG_GETCHAIN, nil}, {unix.NFT_MSG_GETSET, table}} {
-		if err := left.Dump(asked.kind, byte(nftFamily(t.family)), asked.what); err != nil {
+		if err := left.Dump(asked.kind, nfFamily(t.family), asked.what); err != nil {
 			return false, err
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -41,9 +42,10 @@ func (id ID) String() string { return fmt.Sprintf("net:[%d]", id.Inode) }
 
 // Namespace is an open network namespace. Its methods may be called concurrently.
 type Namespace struct {
-	file *os.File
-	path string
-	id   ID
+	file    *os.File
+	path    string
+	id      ID
+	visitor *atomic.Int64 // the thread that is inside by Visit, 0 after that; nil outside of one
 }
 
 // Open opens the network namespace at path, such as /run/docker/netns/NAME or
@@ -138,7 +140,7 @@ type outcome struct {
 // calls runtime.Goexit, as a failing test does, so does Do. A nil namespace is the
 // process's own: there fn is just called.
 func (n *Namespace) Do(fn func() error) error {
-	if n == nil {
+	if n == nil || n.entered() {
 		return fn()
 	}
 	done := make(chan outcome, 1)

@@ -1,14 +1,11 @@
 package nfnetlink
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"syscall"
-	"time"
-	"unsafe"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,41 +24,34 @@ func (b *Budget) Dump(kind uint16, family byte, what []byte) error {
 	if b.Spent() {
 		return nil
 	}
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	s, err := open()
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return nil // no nftables, no rules
 	}
 	if err != nil {
-		return os.NewSyscallError("socket", err)
+		return err
 	}
-	defer func() { _ = unix.Close(fd) }()
-	// The kernel answers at once; this is for the day it does not.
-	wait := unix.NsecToTimeval(int64(answerTimeout / time.Nanosecond))
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
-		return os.NewSyscallError("setsockopt", err)
+	defer s.close()
+	question := netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | netlink.Dump},
+		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, what...),
 	}
-	const headers = unix.SizeofNlMsghdr + header
-	question := make([]byte, headers, headers+len(what))
-	binary.NativeEndian.PutUint32(question, uint32(headers+len(what)))
-	binary.NativeEndian.PutUint16(question[4:], unix.NFNL_SUBSYS_NFTABLES<<8|kind)
-	binary.NativeEndian.PutUint16(question[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	question[unix.SizeofNlMsghdr] = family
-	question = append(question, what...)
-	if err := unix.Sendto(fd, question, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return os.NewSyscallError("sendto", err)
+	if err := s.send(appendMessage(nil, question)); err != nil {
+		return err
 	}
-	buffer := make([]byte, 32<<10) // as much as the kernel says at once
+	// The kernel says a page at first, and later on as much as it was let say before.
+	buffer := make([]byte, 8<<10)
 	for !b.Spent() {
-		n, _, err := unix.Recvfrom(fd, buffer, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
+		n, err := s.receive(buffer)
 		if err != nil {
-			return os.NewSyscallError("recvfrom", err)
+			return err
 		}
 		b.Bytes -= n
 		if done, err := b.count(buffer[:n]); done || err != nil {
 			return err
+		}
+		if most := 32 << 10; len(buffer) < most {
+			buffer = make([]byte, most)
 		}
 	}
 	return nil
@@ -78,14 +68,11 @@ func (b *Budget) count(answer []byte) (done bool, err error) {
 		case unix.NLMSG_DONE:
 			return true, nil
 		case unix.NLMSG_ERROR:
-			if len(m.Data) < int(unsafe.Sizeof(int32(0))) {
-				return false, errors.New("nftables answered with half an error")
-			}
-			errno := unix.Errno(-int32(binary.NativeEndian.Uint32(m.Data)))
-			if errno == 0 || errno == unix.ENOENT { // there is no such table
+			err := errorOf(m)
+			if err == nil || errors.Is(err, unix.ENOENT) { // there is no such table
 				return true, nil
 			}
-			return false, fmt.Errorf("list nftables: %w", errno)
+			return false, fmt.Errorf("list nftables: %w", err)
 		}
 		b.Messages--
 		if b.Each == nil {

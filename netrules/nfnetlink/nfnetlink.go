@@ -49,11 +49,9 @@ func Transact(changes []netlink.Message) error { return TransactAt(0, changes) }
 // TransactAt is Transact if the rule set still has the ID that Generation returned, whatever
 // that is if it is 0; else it fails with ERESTART, and nothing is changed.
 func TransactAt(generation uint32, changes []netlink.Message) error {
-	conn, err := dial()
-	if err != nil {
-		return err
+	if len(changes) == 0 {
+		return nil
 	}
-	defer func() { _ = conn.Close() }()
 	bracket := func(kind netlink.HeaderType) netlink.Message { // begin and end name their subsystem in the big-endian resource ID
 		return netlink.Message{
 			Header: netlink.Header{Type: kind, Flags: netlink.Request},
@@ -71,65 +69,59 @@ func TransactAt(generation uint32, changes []netlink.Message) error {
 		}
 		begin.Data = append(begin.Data, attr...)
 	}
-	batch := append([]netlink.Message{begin}, changes...)
-	// The kernel tells of what fails in any case, in order, and of the last that it was done if
-	// it is asked to. An answer for each would be more than the socket can hold.
-	batch[len(batch)-1].Header.Flags |= netlink.Acknowledge
-	batch = append(batch, bracket(unix.NFNL_MSG_BATCH_END))
-	size := 0
-	for _, m := range batch {
-		size += unix.NLMSG_HDRLEN + len(m.Data)
+	batch := appendMessage(nil, begin)
+	for i, m := range changes {
+		// The kernel tells of what fails in any case, in order, and of the last that it was done
+		// if it is asked to. An answer for each would be more than the socket can hold.
+		if i == len(changes)-1 {
+			m.Header.Flags |= netlink.Acknowledge
+		}
+		batch = appendMessage(batch, m)
 	}
+	batch = appendMessage(batch, bracket(unix.NFNL_MSG_BATCH_END))
+	s, err := open()
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer s.close()
 	const usual, spare = 64 << 10, 4 << 10
-	if size > usual { // it is sent as one message, which the buffer has to hold
-		if err := conn.SetWriteBuffer(2*size + spare); err != nil {
-			return fmt.Errorf("make room for %d bytes: %w", size, err)
+	if len(batch) > usual { // it is sent as one message, which the buffer has to hold
+		if err := s.room(2*len(batch) + spare); err != nil {
+			return fmt.Errorf("make room for %d bytes: %w", len(batch), err)
 		}
 	}
-	if _, err := conn.SendMessages(batch); err != nil {
+	if err := s.send(batch); err != nil {
 		return fmt.Errorf("send to nftables: %w", err)
 	}
-	if _, err := conn.Receive(); err != nil {
+	if _, err := s.answer(); err != nil {
 		return fmt.Errorf("change nftables: %w", err)
 	}
 	return nil
 }
 
-func dial() (*netlink.Conn, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if err != nil {
-		return nil, fmt.Errorf("open netlink: %w", err)
-	}
-	// The kernel answers at once; this is for the day it does not.
-	if err := conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("bound netlink: %w", err)
-	}
-	return conn, nil
-}
-
 // Ask sends a question about one thing, and returns the attributes of the answer; with ENOENT
 // there is no such thing.
 func Ask(kind int, family byte, attrs ...netlink.Attribute) ([]netlink.Attribute, error) {
-	conn, err := dial()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = conn.Close() }()
 	question, err := Message(kind, family, 0, attrs...)
 	if err != nil {
 		return nil, err
 	}
-	answers, err := conn.Execute(question)
+	s, err := open()
 	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	defer s.close()
+	if err := s.send(appendMessage(nil, question)); err != nil {
 		return nil, err
 	}
-	for _, answer := range answers {
-		if len(answer.Data) >= header {
-			return netlink.UnmarshalAttributes(answer.Data[header:])
-		}
+	answer, err := s.answer()
+	if err != nil {
+		return nil, fmt.Errorf("ask nftables: %w", err)
 	}
-	return nil, errors.New("nftables answered nothing")
+	if len(answer.Data) < header {
+		return nil, errors.New("nftables answered nothing")
+	}
+	return netlink.UnmarshalAttributes(answer.Data[header:])
 }
 
 // Generation returns the ID of the rule set's generation: the kernel sets another one with

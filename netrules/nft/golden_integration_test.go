@@ -71,7 +71,7 @@ func mustRead(t *testing.T, lab *netlab.Lab, f netrules.Family) netrules.State {
 
 func mustApply(t *testing.T, lab *netlab.Lab, chains ...netrules.Chain) []netrules.Change {
 	t.Helper()
-	changes, err := new(Rules).Apply(t.Context(), lab.NS(), chains...)
+	changes, _, err := new(Rules).Apply(t.Context(), lab.NS(), chains...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,16 +62,18 @@ func (r *Rules) Read(_ context.Context, ns *netns.Namespace, f netrules.Family) 
 
 // Apply makes a namespace hold the chains, at most one of each family, with their jumps, and
 // returns what it changed: nothing, if they were there already. All changes are made at once
-// or, on an error, none. What the kernel has no support for is netrules.ErrUnsupported.
-func (r *Rules) Apply(ctx context.Context, ns *netns.Namespace, chains ...netrules.Chain) ([]netrules.Change, error) {
-	var changes []netrules.Change
-	err := ns.Do(func() (err error) {
-		for range tries {
+// or, on an error, none. What the kernel has no support for is netrules.ErrUnsupported. mark is
+// what Mark returns as long as nobody has changed anything since; 0 if that is not known.
+func (r *Rules) Apply(ctx context.Context, ns *netns.Namespace, chains ...netrules.Chain) (changes []netrules.Change, mark uint64, err error) {
+	err = ns.Do(func() (err error) {
+		for try := range tries {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			// Between a look and the change somebody may have flushed what was seen.
-			if changes, err = apply(chains); !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
+			// Between a look and the change somebody may have flushed what was seen. Whoever
+			// changes rules all the time does not keep ours from being set.
+			changes, mark, err = apply(chains, try < tries-1)
+			if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ERESTART) {
 				return err
 			}
 		}
@@ -81,19 +83,24 @@ func (r *Rules) Apply(ctx context.Context, ns *netns.Namespace, chains ...netrul
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("apply rules in %s: %w", ns.Name(), explain(err))
+		return nil, 0, fmt.Errorf("apply rules in %s: %w", ns.Name(), explain(err))
 	}
-	return changes, nil
+	return changes, mark, nil
 }
 
-// apply runs in the namespace.
-func apply(chains []netrules.Chain) ([]netrules.Change, error) {
-	var all []netrules.Change
+// apply runs in the namespace. If it is to be exact it fails with ERESTART when somebody has
+// changed any rule since it looked; then what it leaves is what it has planned, and the mark says
+// which generation of the rule set that is.
+func apply(chains []netrules.Chain, exact bool) (all []netrules.Change, mark uint64, err error) {
+	generation, err := nfnetlink.Generation()
+	if err != nil {
+		return nil, 0, err
+	}
 	var batch batch
 	for _, c := range chains {
 		found, err := read(c.Family)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		changes := netrules.Plan(c, found.planned())
 		if len(changes) == 0 {
@@ -101,13 +108,20 @@ func apply(chains []netrules.Chain) ([]netrules.Change, error) {
 		}
 		all = append(all, changes...)
 		if err := batch.add(found, changes); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	if len(all) == 0 {
-		return nil, nil
+	switch {
+	case len(all) == 0: // all of it was seen after the generation
+		return nil, generation, nil
+	case !exact:
+		return all, 0, nfnetlink.Transact(batch.messages)
 	}
-	return all, nfnetlink.Transact(batch.messages)
+	next := uint32(generation) + 1
+	if next == 0 { // which the kernel leaves out
+		next++
+	}
+	return all, uint64(next), nfnetlink.TransactAt(uint32(generation), batch.messages)
 }
 
 // Unhook takes every jump to a chain of ours out of a namespace, of both families. New
@@ -259,4 +273,4 @@ func explain(err error) error {
 	return err
 }
 
-const unsupportedHint = "the kernel needs nftables with nft_chain_nat, nft_redir, nft_nat and nft_fib; or install iptables, or use mode listen, which has no rules"
+const unsupportedHint = "the kernel needs nftables with nft_chain_nat, nft_redir, nft_nat and nft_fib; it loads them itself where modprobe is installed (on Debian the package kmod), else: modprobe -a nft_chain_nat nft_redir nft_nat nft_fib_inet; or install iptables, or use mode listen, which has no rules"

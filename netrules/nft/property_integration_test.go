@@ -247,7 +247,7 @@ func TestManyRules(t *testing.T) {
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("to count no further than is many took %s", took)
 	}
-	_, err := new(Rules).Apply(t.Context(), lab.NS(), chain)
+	_, _, err := new(Rules).Apply(t.Context(), lab.NS(), chain)
 	if err == nil || !strings.Contains(err.Error(), "more than 100000 rules") || !strings.Contains(hint.Of(err), "nft list table ip ambassadord") {
 		t.Errorf("apply: %v, hint %q", err, hint.Of(err))
 	}
@@ -279,7 +279,7 @@ func TestAsManyPortsAsThereMayBe(t *testing.T) {
 func TestTableOfAnother(t *testing.T) {
 	lab := netlab.New(t)
 	own(t, lab)
-	_, err := new(Rules).Apply(t.Context(), lab.NS(), netrules.Redirect(netrules.IPv4, 61000, []netrules.Port{{Number: 6379}}))
+	_, _, err := new(Rules).Apply(t.Context(), lab.NS(), netrules.Redirect(netrules.IPv4, 61000, []netrules.Port{{Number: 6379}}))
 	if err == nil || !strings.Contains(hint.Of(err), "another process owns") {
 		t.Errorf("%v, hint %q; want that another process owns it", err, hint.Of(err))
 	}

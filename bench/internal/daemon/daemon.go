@@ -93,8 +93,12 @@ func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 func (d *Daemon) CPUTime() (time.Duration, error) { return procstat.TreeCPU(d.PID()) }
 
 // Stop ends the daemon, which removes its rules, and waits for that.
-func (d *Daemon) Stop() error {
-	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+func (d *Daemon) Stop() error { return d.StopBy(d.PID()) }
+
+// StopBy is Stop for a daemon that a program which was started in its place runs: pid is the
+// daemon's, and the program ends with it.
+func (d *Daemon) StopBy(pid int) error {
+	_ = syscall.Kill(pid, syscall.SIGTERM)
 	select {
 	case <-d.ended:
 	case <-time.After(time.Minute):

@@ -2,11 +2,16 @@
 // namespaces of its own and all side by side, and fails if one of them does.
 //
 //	go run ./internal/engines/matrix [-update] [-v] [-engines NAME,…]
-//	go run ./internal/engines/matrix -elsewhere
+//	go run ./internal/engines/matrix -all [-v]
 //
 // With -update it writes what came of them to docs/engines.json and docs/engines.md.
-// With -elsewhere it runs nothing, and prints a regular expression for go test's flag
-// -skip: the tests that need not run on the machine's own engine any more.
+//
+// With -all, which make test says, the machine's own engine is one of them, and every test
+// of the repository runs there; nothing is written. The tests of [engines.Alone] come last,
+// when all others have ended, one engine after the other.
+//
+// An engine that hangs is ended after a bound. Whatever becomes of one, the others run on,
+// and what failed is told at the end once more.
 //
 // It is to be run in the repository's root, by root, after scripts/setup and make image.
 package main
@@ -21,12 +26,10 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/ambassadord/ambassadord/internal/engines"
 )
@@ -39,11 +42,6 @@ const (
 	// images are what the tests need of the machine's engine: the network of an engine of
 	// one's own leads nowhere.
 	images = "ambassadord-base:local ambassadord-test/busybox"
-
-	// testTimeout bounds the tests of one package on one engine.
-	testTimeout = "40m"
-	// endPatience is how long an engine may take to end.
-	endPatience = time.Minute
 )
 
 func main() {
@@ -59,22 +57,22 @@ func main() {
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("matrix", flag.ContinueOnError)
 	update := flags.Bool("update", false, "write "+resultsFile+" and "+pageFile)
-	elsewhere := flags.Bool("elsewhere", false, "print which tests run on every engine, and run nothing")
+	all := flags.Bool("all", false, "run every test on the machine's engine, and those of the table on the engines that are built")
 	verbose := flags.Bool("v", false, "tell of tests that pass, too")
 	only := flags.String("engines", "", "the engines to run on, by scripts/engine's names (default all)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *elsewhere {
-		_, err := fmt.Fprintln(stdout, engines.Elsewhere(engines.Features))
-		return err
+	if *all && *update {
+		return errors.New("-all writes nothing; make engines writes the page")
 	}
 	chosen, err := choose(*only)
 	if err != nil {
 		return err
 	}
 	results := &engines.Results{Engines: map[string]*engines.EngineResults{}}
-	if err := runAll(ctx, chosen, *verbose, stdout, results); err != nil {
+	out := &printer{stdout: stdout, verbose: *verbose}
+	if err := runAll(ctx, chosen, *all, out, results); err != nil {
 		return err
 	}
 	if !*update {
@@ -105,13 +103,63 @@ func choose(names string) ([]engines.Engine, error) {
 	return chosen, nil
 }
 
-// runAll builds the tests once and runs them on the engines, side by side.
-func runAll(ctx context.Context, chosen []engines.Engine, verbose bool, stdout io.Writer, results *engines.Results) error {
+// runAll builds the tests once and runs them on the engines, side by side, then those that
+// run alone. With whole, every test of the repository runs on the machine's engine, in the
+// place of the engines that are not built.
+func runAll(ctx context.Context, chosen []engines.Engine, whole bool, out *printer, results *engines.Results) error {
 	dir, err := os.MkdirTemp("", "matrix")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	if err := buildTests(ctx, dir); err != nil {
+		return err
+	}
+	root, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	var lanes []*lane
+	for _, e := range chosen {
+		l := newLane(e, out)
+		l.parts = tableParts(root, dir, e)
+		if whole && !e.Built {
+			l.machine, l.parts = true, wholeParts(root)
+		}
+		results.Engines[e.Name] = l.results
+		lanes = append(lanes, l)
+	}
+	return runLanes(ctx, lanes)
+}
+
+// runLanes runs the lanes side by side until each has ended, or waits to be alone. Then those
+// that wait run on one after the other.
+func runLanes(ctx context.Context, lanes []*lane) error {
+	errs := make([]error, len(lanes))
+	var beside, ended sync.WaitGroup
+	for i, l := range lanes {
+		beside.Add(1)
+		l.waits = sync.OnceFunc(beside.Done)
+		ended.Go(func() {
+			errs[i] = l.run(ctx)
+			l.waits() // which it may never have come to
+			close(l.ended)
+		})
+	}
+	beside.Wait()
+	for _, l := range lanes {
+		close(l.alone)
+		<-l.ended
+	}
+	ended.Wait()
+	for _, l := range lanes {
+		l.retell()
+	}
+	return errors.Join(errs...)
+}
+
+// buildTests builds the test binaries of the table's packages into dir.
+func buildTests(ctx context.Context, dir string) error {
 	for pkg, folder := range engines.Packages {
 		build := exec.CommandContext(ctx, "go", "test", "-c", "-race", "-tags", "integration", "-o", filepath.Join(dir, pkg+".test"), "./"+folder)
 		build.Env = append(os.Environ(), "CGO_ENABLED=1") // for -race
@@ -120,171 +168,76 @@ func runAll(ctx context.Context, chosen []engines.Engine, verbose bool, stdout i
 			return fmt.Errorf("build the tests of %s: %w", folder, err)
 		}
 	}
-	lanes := make([]*lane, len(chosen))
-	errs := make([]error, len(chosen))
-	var printing sync.Mutex
-	var running sync.WaitGroup
-	for i, e := range chosen {
-		lanes[i] = &lane{engine: e, binaries: dir, printing: &printing, stdout: stdout, verbose: verbose,
-			results: &engines.EngineResults{Tests: map[string]string{}}, output: map[string]*strings.Builder{}}
-		results.Engines[e.Name] = lanes[i].results
-		running.Go(func() { errs[i] = lanes[i].run(ctx) })
-	}
-	running.Wait()
-	return errors.Join(errs...)
-}
-
-// lane is a run on one engine.
-type lane struct {
-	engine   engines.Engine
-	binaries string // the folder of the tests
-	results  *engines.EngineResults
-	output   map[string]*strings.Builder // by test, while it runs
-
-	printing *sync.Mutex // one test's output at a time
-	stdout   io.Writer
-	verbose  bool
-}
-
-// run runs the tests and demands that all of them have passed.
-func (l *lane) run(ctx context.Context) error {
-	began := time.Now()
-	command := exec.CommandContext(ctx, "scripts/engine", l.engine.Name, "sh", "-c", l.script())
-	command.Env = append(os.Environ(), "ENGINE_IMAGES="+images)
-	command.Stderr = os.Stderr
-	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) } // it cleans up
-	command.WaitDelay = endPatience
-	stream, err := command.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := command.Start(); err != nil {
-		return err
-	}
-	readErr := engines.ReadEvents(stream, l.event, l.other)
-	err = errors.Join(readErr, command.Wait())
-	// What did not end has no result: a test that a timeout or a crash cut short tells why.
-	for name, text := range l.output {
-		l.print("unfinished "+name, text.String())
-	}
-	all := engines.Results{Engines: map[string]*engines.EngineResults{l.engine.Name: l.results}}
-	err = errors.Join(err, all.CheckOn(engines.Features, l.engine))
-	if err != nil {
-		return fmt.Errorf("engine %s, %s: %w", l.engine.Name, l.results.Version, err)
-	}
-	l.print(fmt.Sprintf("ok, %d tests of %s in %s", len(l.results.Tests), l.results.Version, time.Since(began).Round(time.Second)), "")
 	return nil
 }
 
-// script is what the shell beside the engine runs: all packages, and it fails if one does.
-func (l *lane) script() string {
-	var b strings.Builder
-	root, err := os.Getwd()
-	if err != nil {
-		root = "."
-	}
-	b.WriteString("docker version -f '" + versionLine + " {{.Server.Version}}'\nstatus=0\n")
-	for _, r := range engines.Runs(engines.Features, l.engine.Name) {
-		arguments := []string{"go", "tool", "test2json", "-t", "-p", module + "/" + r.Folder, l.binary(r.Folder),
-			"-test.v=test2json", "-test.count=1", "-test.timeout=" + testTimeout, "-test.run=" + r.Run}
-		if r.Skip != "" {
-			arguments = append(arguments, "-test.skip="+r.Skip)
-		}
-		for i, a := range arguments {
-			arguments[i] = quote(a)
-		}
-		fmt.Fprintf(&b, "cd %s && %s || status=1\n", quote(filepath.Join(root, r.Folder)), strings.Join(arguments, " "))
-	}
-	return b.String() + "exit $status\n"
+// part is what a lane runs of one package, or several, with test2json's events on its
+// standard output.
+type part struct {
+	folder string
+	args   []string
+	alone  bool
 }
 
-// binary is the test binary of the package in folder.
-func (l *lane) binary(folder string) string {
+// wholeParts are all tests of the repository in root.
+func wholeParts(root string) []part {
+	// make check has had vet look at all of it.
+	test := []string{"go", "test", "-json", "-vet=off", "-race", "-tags", "integration", "-count=1", "-timeout=" + testTimeout}
+	// All packages one after the other: the tests of several of them share the host's engine
+	// and firewall.
+	return []part{
+		{folder: root, args: append(slices.Clone(test), "-p", "1", "-skip="+engines.AlonePattern(), "./...")},
+		{folder: root, args: append(slices.Clone(test), "-run="+engines.AlonePattern(), "./e2e"), alone: true},
+	}
+}
+
+// tableParts are the tests of the table, of the repository in root, on an engine; their
+// binaries are in dir.
+func tableParts(root, dir string, e engines.Engine) []part {
+	var parts []part
+	for _, alone := range []bool{false, true} {
+		for _, r := range engines.Runs(engines.Features, e.Name, func(test string) bool { return engines.IsAlone(test) == alone }) {
+			args := []string{"go", "tool", "test2json", "-t", "-p", module + "/" + r.Folder, filepath.Join(dir, packageIn(r.Folder)+".test"),
+				"-test.v=test2json", "-test.count=1", "-test.timeout=" + testTimeout, "-test.run=" + r.Run}
+			if r.Skip != "" {
+				args = append(args, "-test.skip="+r.Skip)
+			}
+			parts = append(parts, part{folder: filepath.Join(root, r.Folder), args: args, alone: alone})
+		}
+	}
+	return parts
+}
+
+// packageIn is the name of the package in folder.
+func packageIn(folder string) string {
 	for pkg, f := range engines.Packages {
 		if f == folder {
-			return filepath.Join(l.binaries, pkg+".test")
+			return pkg
 		}
 	}
 	return ""
 }
 
+// script is what a shell runs: all parts, and it fails if one does. Before those that run alone,
+// which are the last, it says so, and waits for a line on its standard input.
+func script(parts []part) string {
+	var b strings.Builder
+	b.WriteString("docker version -f '" + versionLine + " {{.Server.Version}}'\nstatus=0\n")
+	waited := false
+	for _, p := range parts {
+		if p.alone && !waited {
+			b.WriteString("echo '" + aloneLine + "'\nread -r _ || exit 1\n")
+			waited = true
+		}
+		words := make([]string, len(p.args))
+		for i, a := range p.args {
+			words[i] = quote(a)
+		}
+		// Only the shell reads the line.
+		fmt.Fprintf(&b, "cd %s && %s </dev/null || status=1\n", quote(p.folder), strings.Join(words, " "))
+	}
+	return b.String() + "exit $status\n"
+}
+
 // quote makes one word of text for the shell.
 func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
-
-// event takes what test2json says of a test.
-func (l *lane) event(e engines.Event) {
-	if e.Test == "" {
-		return // of the package: its tests say it all
-	}
-	name := e.Name()
-	root, _, _ := strings.Cut(name, "/")
-	switch e.Action {
-	case "run":
-		if name == root {
-			l.output[root] = &strings.Builder{}
-		}
-	case "output":
-		if text := l.output[root]; text != nil {
-			text.WriteString(e.Output)
-		}
-	case engines.Passed, engines.Failed, engines.Skipped:
-		if l.wanted(name) {
-			l.results.Tests[name] = e.Action
-		}
-		if name != root {
-			return
-		}
-		l.ended(name, e)
-	}
-}
-
-// ended tells of a test function that has ended.
-func (l *lane) ended(name string, e engines.Event) {
-	line := fmt.Sprintf("%s %s (%.1f s)", e.Action, name, e.Elapsed)
-	switch text := l.output[name]; {
-	case text != nil && e.Action != engines.Passed:
-		l.print(line, text.String())
-	case l.verbose:
-		l.print(line, "")
-	}
-	delete(l.output, name)
-}
-
-// wanted reports whether a row of the table wants to know of the test.
-func (l *lane) wanted(name string) bool {
-	_, found := slices.BinarySearch(engines.Wanted(engines.Features, l.engine.Name), name)
-	return found
-}
-
-// versionLine begins the line that says what the engine is.
-const versionLine = "engine-version:"
-
-// other takes a line that is none of test2json's.
-func (l *lane) other(line string) {
-	version, ok := strings.CutPrefix(line, versionLine)
-	if !ok {
-		l.print(line, "")
-		return
-	}
-	l.results.Version = strings.TrimSpace(version)
-	// One that is built from its module does not know its version.
-	if l.engine.Built {
-		pinned, err := engines.Pinned(".")
-		if err != nil {
-			l.print(err.Error(), "")
-		}
-		l.results.Version = pinned
-	}
-}
-
-// indented is what is put before each line of a test's output.
-var indented = regexp.MustCompile(`(?m)^`)
-
-func (l *lane) print(line, text string) {
-	l.printing.Lock()
-	defer l.printing.Unlock()
-	fmt.Fprintf(l.stdout, "engine %s: %s\n", l.engine.Name, line)
-	if text = strings.TrimSuffix(text, "\n"); text != "" {
-		fmt.Fprintln(l.stdout, indented.ReplaceAllString(text, "    "))
-	}
-}
