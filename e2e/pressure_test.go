@@ -101,18 +101,28 @@ func (f *forwarder) descriptorsOf(pid int) map[string]int {
 // a second old, which thousands of them may be made in.
 func (f *forwarder) keeper() (process int) {
 	f.t.Helper()
-	poll(f.t, 20*time.Second, "the daemon has a keeper", func() error {
-		lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", f.cmd.Process.Pid))
+	return childOf(f.t, f.cmd.Process.Pid, "keeper")
+}
+
+// childOf is the process of the daemon's that was started by that command, once it is there.
+func childOf(t *testing.T, daemon int, command string) (process int) {
+	t.Helper()
+	poll(t, 20*time.Second, "the daemon has its "+command, func() error {
+		lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", daemon))
 		if err != nil {
 			return err
 		}
 		for _, list := range lists {
 			text, _ := os.ReadFile(list) // the thread may have ended
-			if process, err = strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
-				return nil
+			for child := range strings.FieldsSeq(string(text)) {
+				line, _ := os.ReadFile("/proc/" + child + "/cmdline")
+				if strings.Contains(string(line), "\x00"+command+"\x00") {
+					process, err = strconv.Atoi(child)
+					return err
+				}
 			}
 		}
-		return errors.New("it has no child")
+		return errors.New("it has no such child")
 	})
 	return process
 }

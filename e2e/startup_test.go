@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -63,11 +64,11 @@ func (s *startup) docker(i int, args []string) {
 	}
 }
 
-// each calls start for count containers, four at once.
+// each calls start for count containers, four at once unless s says otherwise.
 func (s *startup) each(count int, start func(i int)) {
 	var next atomic.Int64
 	var lanes sync.WaitGroup
-	for range 4 {
+	for range cmp.Or(s.lanes, 4) {
 		lanes.Go(func() {
 			for i := int(next.Add(1)) - 1; i < count; i = int(next.Add(1)) - 1 {
 				start(i)
@@ -132,7 +133,7 @@ func wantNoNewcomer(t *testing.T, d *daemon) {
 	wantNoGoroutines(t, d)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if dump := d.raw.String(); !strings.Contains(dump, "internal/sandbox.Watch(") || strings.Contains(dump, "agent.(*newcomer).run(") {
+	if dump := d.raw.String(); !strings.Contains(dump, "preparer.(*Preparer).Run(") || strings.Contains(dump, "agent.(*newcomer).run(") {
 		t.Error("the daemon does not watch for new namespaces any more, or still works in one")
 	}
 }
@@ -144,14 +145,7 @@ func TestFirstInstructionOfAnUnknown(t *testing.T) {
 	s := &startup{churn: &churn{t: t}}
 	s.listen("127.0.0.1", 4)
 	s.daemon = start(t, "run", "--mode", "redirect", "--log-level", "debug")
-	for name, declare := range map[string]func(port int, target string) []string{
-		"by label": func(port int, target string) []string {
-			return []string{"-l", fmt.Sprintf("connect.%d=%s", port, target)}
-		},
-		"by environment": func(port int, target string) []string {
-			return []string{"-e", fmt.Sprintf("BACKEND_%d=%s", port, target)}
-		},
-	} {
+	for name, declare := range map[string]func(port int, target string) []string{"by label": byLabel, "by environment": byEnvironment} {
 		t.Run(name, func(t *testing.T) {
 			s.t = t
 			s.each(40, func(i int) {

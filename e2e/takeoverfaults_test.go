@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -511,15 +512,26 @@ func TestStartsDuringTakeovers(t *testing.T) {
 	d := startPlain(t, "run", "--mode", "redirect", "--log-level", "debug")
 	option := clientOption(t)
 	over := make(chan error, 1)
-	const count = 30
+	const lanes, count = 3, 45
 	go func() {
-		for i := range count {
-			out, err := exec.Command("docker", "run", "--rm", "-l", "connect.6379="+backend, option, dockertest.Image(t),
-				"/client", "-within", "0", "127.0.0.1:6379").CombinedOutput()
-			if err != nil {
-				over <- fmt.Errorf("container %d, by %s: %w: %s", i, time.Now().UTC().Format("15:04:05.000"), err, out)
-				return
-			}
+		var starting sync.WaitGroup
+		var failed atomic.Pointer[error]
+		for lane := range lanes {
+			starting.Go(func() {
+				for i := lane; i < count && failed.Load() == nil; i += lanes {
+					out, err := exec.Command("docker", "run", "--rm", "-l", "connect.6379="+backend, option, dockertest.Image(t),
+						"/client", "-within", "0", "127.0.0.1:6379").CombinedOutput()
+					if err != nil {
+						err = fmt.Errorf("container %d, by %s: %w: %s", i, time.Now().UTC().Format("15:04:05.000"), err, out)
+						failed.Store(&err)
+					}
+				}
+			})
+		}
+		starting.Wait()
+		if err := failed.Load(); err != nil {
+			over <- *err
+			return
 		}
 		over <- nil
 	}()

@@ -257,6 +257,7 @@ func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, err
 		if f.keepConnections {
 			c.Keeper = f.keeperArgs(c)
 		}
+		c.Preparer = preparerArgs()
 		c.TrustSources = f.trustSources
 		var err error
 		if set.Lookup("host-addr") != nil {

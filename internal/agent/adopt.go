@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"net/netip"
-	"time"
 
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/config"
@@ -40,37 +39,34 @@ func (at *attachment) adopt(ctx context.Context) {
 			at.inherit(ctx, f, at)
 		}
 	}
-	at.borrow(ctx, n, both)
+	at.borrowOtherMode(ctx, n, both)
 }
 
-// borrow serves what the daemon before us has left for another mode, until ours is set
+// borrowOtherMode serves what the daemon before us has left for another mode, until ours is set
 // up.
-func (at *attachment) borrow(ctx context.Context, n *identity.Namespace, both []netrules.Family) {
+func (at *attachment) borrowOtherMode(ctx context.Context, n *identity.Namespace, both []netrules.Family) {
 	for _, f := range both {
 		if at.mode == config.Redirect {
 			for _, b := range n.Bindings() {
 				if at.inheritDirect(ctx, directAddr(f, b)) {
-					at.borrowed = append(at.borrowed, at.direct[directAddr(f, b)])
+					at.surplus.sockets = append(at.surplus.sockets, at.direct[directAddr(f, b)])
 					delete(at.direct, directAddr(f, b))
 				}
 			}
 			continue
 		}
 		if at.inherit(ctx, f, at) {
-			at.borrowed = append(at.borrowed, at.listening[f])
+			at.surplus.sockets = append(at.surplus.sockets, at.listening[f])
 			delete(at.listening, f)
 		}
 	}
 }
 
-// giveBack ends what borrow has begun: in mode listen the rules that led there are
-// unhooked, in mode redirect ours go before the socket. What is on its way to it is
-// still accepted.
+// giveBack ends what leads to us beside our own sockets and rules: in mode listen the rules
+// that led there are unhooked, in mode redirect ours are there. What is on its way is still
+// accepted.
 func (at *attachment) giveBack() {
-	if len(at.borrowed) == 0 {
-		return
-	}
-	if at.mode == config.Listen {
+	if at.mode == config.Listen && len(at.surplus.sockets) > 0 {
 		if ns, err := at.ns.Again(); err != nil {
 			at.agent.complain(err)
 		} else {
@@ -78,11 +74,7 @@ func (at *attachment) giveBack() {
 		}
 		at.listen = 0
 	}
-	const onTheWay = time.Second
-	for _, cancel := range at.borrowed {
-		time.AfterFunc(onTheWay, cancel)
-	}
-	at.borrowed = nil
+	at.surplus.drop()
 }
 
 // adopted: update has adopted everything.
@@ -126,13 +118,15 @@ func (as *attachments) settle(table *identity.Table) {
 }
 
 // leave ends the watch and the work on namespaces that are nobody's yet. What was let
-// go of before is seen to its end.
+// go of before is seen to its end. The new daemon watches by now; what our process has
+// prepared until its end is told of before the watch ends, and left like the rest.
 func (ns *newcomers) leave() {
 	if ns.stop != nil {
 		ns.stop()
 	}
 	ns.watching.Wait()
 	ns.mu.Lock()
+	ns.forget()
 	there := make([]*newcomer, 0, len(ns.there))
 	for _, nc := range ns.there {
 		close(nc.leaving)

@@ -2,19 +2,16 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/preparer"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -54,14 +51,13 @@ type attachment struct {
 	unpinned bool                                  // and said so
 	logged   string                                // the last failure that was logged
 	attached bool
-	borrowed []context.CancelFunc // sockets of the daemon before us in another mode
 	lookout  lookout
 	refusals earlyRefusals
 	saying   sync.WaitGroup // what it means which runtime the container has
 	took     time.Duration  // the last look
-	// redirected are the ports for which there are rules, by what at has made.
-	redirected map[uint16]bool
 
+	ahead    ahead
+	offered  offered
 	conceded concessions
 	// inside is holding.ns, for those who route; it is set before the first connection.
 	inside *netns.Namespace
@@ -79,6 +75,7 @@ func newAttachment(as *attachments, n *identity.Namespace) *attachment {
 		direct:   map[netip.AddrPort]context.CancelFunc{},
 	}
 	at.desired.Store(n)
+	at.ahead.wanted = func() []netrules.Port { return at.portsFor(at.desired.Load()) }
 	return at
 }
 
@@ -89,16 +86,31 @@ func (at *attachment) same(n *identity.Namespace) bool {
 }
 
 // follow replaces what is declared. What has not changed costs nothing: every
-// event of any container comes by here.
-func (at *attachment) follow(n *identity.Namespace) {
+// event of any container comes by here. It reports whether somebody may be coming who dials
+// before run gets to it.
+func (at *attachment) follow(n *identity.Namespace) (hurry bool) {
 	if at.desired.Load().Equal(n) {
-		return
+		return false
 	}
 	at.desired.Store(n)
 	select {
 	case at.changed <- struct{}{}:
 	default:
 	}
+	return len(n.Coming) > 0 && at.mode == config.Redirect
+}
+
+// offer has run go on with made, which was prepared in the namespace after all. It reports
+// whether run will.
+func (at *attachment) offer(made *preparer.Made) bool {
+	if at.mode != config.Redirect || !at.offered.put(made) {
+		return false
+	}
+	select {
+	case at.changed <- struct{}{}:
+	default:
+	}
+	return true
 }
 
 // end makes run stop. alive says whether the namespace lives on: the rules of a
@@ -117,10 +129,19 @@ func (at *attachment) run(ctx context.Context) {
 	if at.newcomer != nil {
 		at.holding = at.newcomer.handOver()
 		at.inside = at.ns
+		at.ahead.take(&at.newcomer.ahead)
 	}
+	defer func() {
+		for _, made := range at.offered.take(true) {
+			made.Close()
+		}
+	}()
 	if !at.agent.own(ctx, at.ending) {
 		at.detach()
 		return
+	}
+	if at.newcomer != nil && at.ns != nil {
+		at.borrow(ctx, at)
 	}
 	defer at.saying.Wait()
 	defer at.lookout.close() // it would keep the namespace alive
@@ -139,6 +160,7 @@ func (at *attachment) run(ctx context.Context) {
 			pause, failures, at.logged = firstPause, 0, ""
 		}
 		if !at.await(ctx, retry) {
+			at.ahead.end()
 			return
 		}
 	}
@@ -150,7 +172,13 @@ func (at *attachment) look(ctx context.Context) error {
 	if err := at.open(ctx); err != nil {
 		return err
 	}
-	defer at.hasten(ctx)()
+	for _, made := range at.offered.take(false) {
+		at.adoptMade(ctx, made, at.earlyRouter(made.Listen))
+		if at.attached { // what else is dialled is let through, and is not to come back
+			at.surplus.drop()
+		}
+	}
+	at.hasten(ctx)
 	defer at.turn()()
 	began := time.Now()
 	defer func() { at.took = time.Since(began) }()
@@ -215,10 +243,10 @@ func (at *attachment) apply(ctx context.Context) error {
 		return err
 	}
 	at.arrived(ports)
+	at.giveBack()
 	if !at.attached {
 		at.attached = true
 		close(at.settled)
-		at.giveBack()
 		at.agent.log.Info("attached", "client", n.Owner.Name, "id", n.Owner.ShortID(), "mode", at.mode,
 			"ports", portsOf(ports), "listen", at.listen, "families", familyNames(families))
 		// Not in its turn, which others wait for.
@@ -228,26 +256,10 @@ func (at *attachment) apply(ctx context.Context) error {
 	return nil
 }
 
-func portsOf(ports []netrules.Port) []uint16 {
-	out := make([]uint16, len(ports))
-	for i, p := range ports {
-		out[i] = p.Number
-	}
-	return out
-}
-
-func familyNames(families []netrules.Family) []string {
-	names := make([]string, len(families))
-	for i, f := range families {
-		names[i] = f.String()
-	}
-	return names
-}
-
 // redirect is mode redirect: a socket for each family, and the rules that lead
 // the declared ports to it.
 func (at *attachment) redirect(ctx context.Context, served []netrules.Family, ports []netrules.Port) error {
-	if err := at.listenAll(ctx, served); err != nil {
+	if err := at.accept(ctx, served); err != nil {
 		return err
 	}
 	return at.applyRules(ctx, served, ports)
@@ -266,23 +278,6 @@ func (at *attachment) listenAll(ctx context.Context, families []netrules.Family)
 		}
 	}
 	return nil
-}
-
-// redirectPorts are the ports that n's clients declared, each with whose it is.
-func redirectPorts(n *identity.Namespace) []netrules.Port {
-	var ports []netrules.Port
-	for _, b := range n.Bindings() {
-		client, _, _ := n.Lookup(b.Port)
-		ports = append(ports, redirectPort(client, b))
-	}
-	return ports
-}
-
-func redirectPort(client *identity.Client, b binding.Binding) netrules.Port {
-	return netrules.Port{
-		Number:  b.Port,
-		Comment: ownerText(client.Container) + " " + b.Origin,
-	}
 }
 
 // applyRules redirects ports. When there are none any more, because a container
@@ -344,34 +339,6 @@ func (at *attachment) tellUnpinned(err error) {
 		"error", err, hint.Attr(err))
 }
 
-// redirectChains are the chains of mode redirect.
-func redirectChains(families []netrules.Family, listen uint16, ports []netrules.Port) []netrules.Chain {
-	chains := make([]netrules.Chain, len(families))
-	for i, f := range families {
-		chains[i] = netrules.Redirect(f, listen, ports)
-	}
-	return chains
-}
-
-func chainsText(chains []netrules.Chain) string {
-	var b strings.Builder
-	for _, c := range chains {
-		fmt.Fprintf(&b, "%s %s", c.Family, c)
-	}
-	return b.String()
-}
-
-// familiesIn are those that changes are about.
-func familiesIn(changes []netrules.Change) []netrules.Family {
-	var found []netrules.Family
-	for _, f := range netrules.Families() {
-		if slices.ContainsFunc(changes, func(c netrules.Change) bool { return c.Family == f }) {
-			found = append(found, f)
-		}
-	}
-	return found
-}
-
 // Route is that of this namespace's connections: whoever reaches its socket is inside.
 func (at *attachment) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
 	dst, err := proxy.OriginalDst(conn)
@@ -400,13 +367,12 @@ func (at *attachment) detach() {
 	if remove {
 		at.takeDown(filter.Rules.Unhook)
 	}
+	at.ahead.end()
 	at.stopListening()
 	for _, cancel := range at.direct {
 		cancel()
 	}
-	for _, cancel := range at.borrowed {
-		cancel()
-	}
+	at.surplus.end()
 	if !remove {
 		at.close()
 	}

@@ -28,6 +28,13 @@ func newAttachments(a *agent, mode config.Mode) *attachments {
 	}
 }
 
+// hasten does what cannot wait until update: a container may be about to dial.
+func (as *attachments) hasten(table *identity.Table) {
+	if as.mode == config.Redirect && !as.departed {
+		as.newcomers.hasten(table)
+	}
+}
+
 // update makes the attachments follow table. It starts the work and does not
 // wait for it: a container that is slow to attach delays no other.
 func (as *attachments) update(ctx context.Context, table *identity.Table) {
@@ -46,13 +53,14 @@ func (as *attachments) update(ctx context.Context, table *identity.Table) {
 		id := n.Owner.ID
 		at := as.live[id]
 		if at != nil && !at.same(n) { // restarted: a new namespace under the old ID
-			at.end(false)
+			as.drop(id)
 			at = nil
-			delete(as.live, id)
 		}
 		switch {
 		case at != nil:
-			at.follow(n)
+			if at.follow(n) {
+				as.wg.Go(at.ahead.hurry) // run may be at what another has declared
+			}
 		case attaches(as.mode, n):
 			at = newAttachment(as, n)
 			if at.newcomer = as.newcomers.claim(at, n); at.newcomer == nil {
@@ -74,12 +82,19 @@ func (as *attachments) update(ctx context.Context, table *identity.Table) {
 			delete(as.swept, id)
 		}
 	}
-	for id, at := range as.live {
+	for id := range as.live {
 		if !there[id] {
-			at.end(false) // the namespace has died, and its rules with it
-			delete(as.live, id)
+			as.drop(id)
 		}
 	}
+}
+
+// drop ends the attachment of a container whose namespace has died, and its rules with it.
+func (as *attachments) drop(id string) {
+	at := as.live[id]
+	at.end(false)
+	as.newcomers.disown(at)
+	delete(as.live, id)
 }
 
 // sweep has no new connection led to us any more, once, in the namespace of a container that

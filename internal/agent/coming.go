@@ -123,8 +123,19 @@ func (at *attachment) routeComing(ctx context.Context, n *identity.Namespace, w 
 		return route, proxy.Fail(proxy.NoBinding, err)
 	}
 	// As one whose owner was not known is let through.
-	early := newcomer{path: at.inside.Path(), inside: at.inside, presence: presence{agent: at.agent, holding: holding{listen: at.listen}}}
-	return early.through(route.Client, w.to)
+	return at.earlyRouter(at.listen).through(route.Client, w.to)
+}
+
+// earlyRouter routes what is led to the port listen by rules that were made before at had the
+// namespace: what others declare, and at does not, is let through. It is called when at.inside
+// is there.
+func (at *attachment) earlyRouter(listen uint16) *newcomer {
+	nc := &newcomer{
+		path: at.inside.Path(), inside: at.inside, presence: presence{agent: at.agent, holding: holding{listen: listen}},
+		decided: make(chan struct{}), guests: newGuests(),
+	}
+	nc.decide(verdict{owner: at})
+	return nc
 }
 
 // concessions are ports that an attachment does not redirect, because somebody in the
@@ -187,6 +198,7 @@ func (at *attachment) portsFor(n *identity.Namespace) []netrules.Port {
 
 // arrived says that ports are redirected, and no others.
 func (at *attachment) arrived(ports []netrules.Port) {
+	at.ahead.caughtUp(ports)
 	at.conceded.mu.Lock()
 	defer at.conceded.mu.Unlock()
 	redirected := map[uint16]bool{}
@@ -198,33 +210,49 @@ func (at *attachment) arrived(ports []netrules.Port) {
 			closeOnce(c.done)
 		}
 	}
-	at.redirected = redirected
 }
 
-// hasten redirects by one message what those who are coming declare and is not redirected
-// yet: they may be about to run, and iptables has to wait for its turn. It returns what
-// ends that, once iptables has caught up.
-func (at *attachment) hasten(ctx context.Context) (caughtUp func()) {
-	n, caughtUp := at.desired.Load(), func() {}
-	if at.mode == config.Listen {
-		return caughtUp
-	}
-	ports := at.portsFor(n) // without those that were conceded
-	if !slices.ContainsFunc(ports, func(p netrules.Port) bool { return !at.redirected[p.Number] && len(n.ComingFor(p.Number)) > 0 }) {
-		return caughtUp
+// hasten redirects by one message what is declared by those who are coming, or have come a
+// moment ago, and is not redirected yet: iptables has to wait for its turn.
+func (at *attachment) hasten(ctx context.Context) {
+	n := at.desired.Load()
+	if at.mode == config.Listen || !at.urgent(n) {
+		return
 	}
 	families, err := familiesOf(at.ns)
 	if err == nil {
-		err = at.listenAll(ctx, families)
+		err = at.accept(ctx, families)
 	}
-	early := caughtUp
 	if err == nil {
-		early, err = at.agent.rules.Early(at.ns, slices.Sorted(maps.Keys(at.listening)), at.listen, ports)
+		err = at.ahead.cover()
 	}
 	if err != nil {
-		at.agent.log.Debug("the ports of containers that are coming have to wait for iptables", "namespace", at.ns.Path(), "error", err)
-		return caughtUp
+		at.agent.log.Debug("ports have to wait for iptables", "namespace", at.ns.Path(), "error", err)
+		return
 	}
-	at.agent.log.Debug("prepared for containers that are coming", "client", n.Owner.Name, "ports", portsOf(ports))
-	return early
+	at.agent.log.Debug("prepared in advance", "client", n.Owner.Name, "ports", portsOf(at.portsFor(n)))
+}
+
+// young is for how long after its start a container may not have come to its first dial.
+const young = time.Second
+
+// urgent reports whether one of the ports that iptables does not redirect yet may be about to
+// be dialled for the first time.
+func (at *attachment) urgent(n *identity.Namespace) bool {
+	return slices.ContainsFunc(at.ahead.lacks(), func(p netrules.Port) bool {
+		if len(n.ComingFor(p.Number)) > 0 {
+			return true
+		}
+		client, _, declared := n.Lookup(p.Number)
+		return declared && time.Since(client.Container.StartedAt) < young
+	})
+}
+
+// accept opens the sockets of families, unless they are open, and tells ahead of them.
+func (at *attachment) accept(ctx context.Context, families []netrules.Family) error {
+	if err := at.listenAll(ctx, families); err != nil {
+		return err
+	}
+	at.ahead.begin(place{at.ns, slices.Collect(maps.Keys(at.listening)), at.listen}, nil)
+	return nil
 }

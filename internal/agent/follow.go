@@ -63,6 +63,11 @@ func (a *agent) act(ctx, watching context.Context, t *tuning, snapshot *dockerd.
 	if watching.Err() != nil {
 		return false
 	}
+	for _, m := range a.running {
+		if as, ok := m.(*attachments); ok {
+			as.hasten(table)
+		}
+	}
 	a.logProblems(previous, table)
 	if len(a.modes) == 0 {
 		a.resolver.Keep(a.listenersTargets(t))

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"path"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/preparer"
 	"github.com/ambassadord/ambassadord/internal/sandbox"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -48,8 +48,13 @@ type newcomer struct {
 	done     chan struct{} // closed when run has ended
 	guests   *guests
 
+	ahead   ahead
+	offered offered
+	made    *preparer.Made // what is there already when run begins; nil if nothing is
+
 	// What follows belongs to run, and after it to whoever the holding is handed over to.
 	presence
+	applied    bool // there may be rules beside those in advance
 	leftBehind bool // another daemon goes on with it
 	// inside is holding.ns, for dialling; it is set before the first connection.
 	inside *netns.Namespace
@@ -62,11 +67,12 @@ type verdict struct {
 	dead   bool         // the namespace is not mounted any more
 }
 
-func newNewcomer(ns *newcomers, where string, ports []netrules.Port) *newcomer {
-	return &newcomer{
+func newNewcomer(ns *newcomers, where string, ports []netrules.Port, made *preparer.Made) *newcomer {
+	nc := &newcomer{
 		path:     where,
 		lanes:    ns.lanes,
 		ports:    ports,
+		made:     made,
 		more:     make(chan struct{}, 1),
 		decided:  make(chan struct{}),
 		wanted:   make(chan struct{}),
@@ -76,6 +82,8 @@ func newNewcomer(ns *newcomers, where string, ports []netrules.Port) *newcomer {
 		guests:   newGuests(),
 		presence: newPresence(ns.agent),
 	}
+	nc.ahead.wanted = nc.declared
+	return nc
 }
 
 // decide says what becomes of it. Only the first verdict counts.
@@ -86,8 +94,9 @@ func (nc *newcomer) decide(v verdict) {
 	})
 }
 
-// widen has those of ports prepared as well that are not yet.
-func (nc *newcomer) widen(ports []netrules.Port) {
+// widen has those of ports prepared as well that are not yet, and reports whether there are
+// some.
+func (nc *newcomer) widen(ports []netrules.Port) bool {
 	nc.mu.Lock()
 	defer nc.mu.Unlock()
 	known := map[uint16]bool{}
@@ -101,12 +110,48 @@ func (nc *newcomer) widen(ports []netrules.Port) {
 		}
 	}
 	if len(all) == len(nc.ports) {
-		return
+		return false
 	}
 	nc.ports = all
+	nc.wake()
+	return true
+}
+
+// vain reports whether it is kept although nobody declares anything.
+func (nc *newcomer) vain() bool {
+	select {
+	case <-nc.decided:
+		return false
+	default:
+		return len(nc.declared()) == 0
+	}
+}
+
+// offer has run go on with made, which was prepared beside it. It reports whether run will.
+func (nc *newcomer) offer(made *preparer.Made) bool {
+	if !nc.offered.put(made) {
+		return false
+	}
+	nc.wake()
+	return true
+}
+
+// wake has run look what there is to do.
+func (nc *newcomer) wake() {
 	select {
 	case nc.more <- struct{}{}:
 	default:
+	}
+}
+
+// takeOffered serves what was prepared beside us. If last, no more is.
+func (nc *newcomer) takeOffered(ctx context.Context, last bool) {
+	for _, made := range nc.offered.take(last) {
+		if nc.ns == nil {
+			made.Close()
+			continue
+		}
+		nc.adoptMade(ctx, made, nc)
 	}
 }
 
@@ -127,7 +172,7 @@ func (nc *newcomer) handOver() holding {
 		return nc.holding
 	}
 	late := newHolding()
-	late.ns = nc.ns
+	late.ns, late.surplus = nc.ns, nc.surplus
 	return late
 }
 
@@ -142,12 +187,21 @@ func (nc *newcomer) run(ctx context.Context) {
 		nc.decide(verdict{})
 	}
 	for nc.await(ctx) {
+		nc.takeOffered(ctx, false)
 		if err := nc.redirect(ctx); err != nil { // what is prepared already stays so
 			nc.agent.log.Debug("a new network namespace was not prepared for more ports", "namespace", nc.path, "error", err)
 		}
 	}
+	nc.takeOffered(ctx, true)
 	switch {
 	case nc.leftBehind:
+		if len(nc.ahead.lacks()) > 0 { // the rules in advance go with us
+			if err := nc.redirect(ctx); err != nil {
+				nc.agent.log.Debug("a new network namespace was not prepared for another daemon", "namespace", nc.path, "error", err)
+			}
+		}
+		nc.ahead.end()
+		nc.surplus.drop()
 		close(nc.unhooked) // which the other daemon does
 	case nc.verdict.owner == nil:
 		nc.letGo()
@@ -183,65 +237,6 @@ func (nc *newcomer) await(ctx context.Context) (more bool) {
 				nc.decide(verdict{dead: true})
 			}
 		}
-	}
-}
-
-// letGo leaves the namespace as it was. Connections that came through our rules
-// need the chain to the end, so that goes last; see filter.Rules.Remove.
-func (nc *newcomer) letGo() {
-	if nc.ns == nil {
-		close(nc.unhooked)
-		return
-	}
-	nc.undo(nc.agent.rules.Unhook)
-	nc.admit()
-	nc.stopListening()
-	close(nc.unhooked)
-	select {
-	case <-nc.guests.left():
-		nc.undo(func(ctx context.Context, ns *netns.Namespace) error {
-			_, err := nc.agent.rules.Remove(ctx, ns)
-			return err
-		})
-		nc.close()
-	case <-nc.wanted: // the chain and the namespace are the attachment's from now on
-	}
-}
-
-// admit waits until all connections that the kernel has accepted are guests: those
-// that are still on their way from there would be reset with the socket, or turned
-// away. No new ones come, for nothing is redirected any more.
-func (nc *newcomer) admit() {
-	if nc.verdict.dead {
-		return
-	}
-	const look = time.Millisecond
-	for end := time.Now().Add(ownerPatience); nc.expects() && time.Now().Before(end); {
-		time.Sleep(look)
-	}
-}
-
-// expects reports whether the kernel has accepted a connection that is no guest.
-func (nc *newcomer) expects() bool {
-	for f := range nc.listening {
-		accepted, err := nc.ns.Accepted(netip.AddrPortFrom(loopback(f), nc.listen))
-		if err == nil && slices.ContainsFunc(accepted, func(source netip.AddrPort) bool { return !nc.guests.has(source) }) {
-			return true
-		}
-	}
-	return false
-}
-
-// undo takes rules down, unless they have died with their namespace. The context
-// of run may have ended by then; every step bounds itself.
-func (nc *newcomer) undo(do func(context.Context, *netns.Namespace) error) {
-	if nc.verdict.dead || len(nc.listening) == 0 {
-		return
-	}
-	defer nc.lanes.enter(nc.ns)()
-	if err := do(context.Background(), nc.ns); err != nil {
-		nc.agent.log.Error("cannot remove the rules of a container", "namespace", path.Base(nc.path), "error", err,
-			"hint", "run: ambassadord rules remove")
 	}
 }
 

@@ -70,6 +70,11 @@ func TestWithRulesByNetlink(t *testing.T) {
 		"slow to accept":                 TestNewcomerThatIsSlowToAccept,
 		"while the engine is away":       TestNewcomerWhileTheEngineIsAway,
 		"untouched":                      TestUntouched,
+		"prepared":                       TestNewcomerThatWasPrepared,
+		"prepared for nobody":            TestNewcomerThatWasPreparedForNobody,
+		"prepared, its owner is known":   TestPreparedAfterItsOwnerIsKnown,
+		"prepared, declares nothing":     TestPreparedAfterItIsKnownToDeclareNothing,
+		"prepared twice":                 TestPreparedTwice,
 	} {
 		t.Run(name, test)
 	}
@@ -356,7 +361,7 @@ func TestStopBeforeTheOwnerIsKnown(t *testing.T) {
 func TestNobodyDeclaresAnything(t *testing.T) {
 	h := newNewcomerLab(t)
 	h.follow(&dockerd.Container{ID: "quiet", Name: "quiet", NetworkMode: "default"})
-	h.as.newcomers.appeared(h.ctx, h.key)
+	h.as.newcomers.appeared(h.ctx, h.key, nil)
 	h.follow(&dockerd.Container{ID: "quiet", Name: "quiet", NetworkMode: "default"})
 	if h.nobodys() != nil {
 		t.Error("a namespace is entered for nobody's sake")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/preparer"
 	"github.com/ambassadord/ambassadord/internal/sandbox"
 	"github.com/ambassadord/ambassadord/netrules"
 )
@@ -27,18 +28,30 @@ type newcomers struct {
 	watching sync.WaitGroup
 	running  sync.WaitGroup // every newcomer
 
-	mu     sync.Mutex
-	there  map[string]*newcomer // by the namespace's name, until it is somebody's or let go of
-	behind []*newcomer          // those that were left to another daemon
-	idle   map[string]time.Time // the paths of others that have appeared, and when
+	mu        sync.Mutex
+	there     map[string]*newcomer   // by the namespace's name, until it is somebody's or let go of
+	owners    map[string]*attachment // by the namespace's name: who serves it
+	followed  *identity.Table        // by which claim and decline were called last
+	idle      map[string]time.Time   // by path: others that have appeared, and when
+	unclaimed []*newcomer            // those of whose namespace nobody declares anything, the oldest first
+	most      int                    // of these
+	overfull  bool                   // they were too many, and the log says so
+	behind    []*newcomer            // those that were left to another daemon
+	departed  bool                   // another daemon goes on
+	preparing preparing
+
+	begin sync.Once
+	began chan struct{} // closed by begun
 }
 
 func newNewcomers(a *agent) *newcomers {
 	return &newcomers{agent: a, folders: sandbox.Folders(), lanes: newLanes(a, 8), there: map[string]*newcomer{},
-		idle: map[string]time.Time{}}
+		most: maxUnclaimed, owners: map[string]*attachment{}, idle: map[string]time.Time{}, preparing: newPreparing(), began: make(chan struct{})}
 }
 
-// watch watches until ctx ends, where table shows the engine to mount namespaces.
+// watch watches until ctx ends, where table shows the engine to mount namespaces. It begins
+// also while another daemon owns the rules, so that somebody watches at every moment: until that
+// has let go, we prepare what it has not.
 // There must be a table: without one nobody can say who is new.
 func (ns *newcomers) watch(ctx context.Context, table *identity.Table) {
 	if ns.stop != nil {
@@ -55,69 +68,171 @@ func (ns *newcomers) watch(ctx context.Context, table *identity.Table) {
 	ns.stop = stop
 	folders := ns.folders
 	ns.watching.Go(func() {
-		if !ns.agent.own(watching, nil) {
-			return
-		}
-		err := sandbox.Watch(watching, folders, func(path string) { ns.appeared(ctx, path) })
+		err := sandbox.Watch(watching, folders, func(path string) { ns.seen(ctx, path) })
 		if err != nil {
 			ns.agent.log.Warn("cannot watch the engine's network namespaces; a container that dials at once may be too early",
 				"error", err, hint.Attr(err))
 		}
 	})
+	ns.watching.Go(func() {
+		defer ns.begun()
+		ns.prepareAhead(ctx, watching, folders)
+	})
+	ns.watching.Go(func() {
+		if ns.agent.own(watching, nil) {
+			ns.resume(ctx)
+		}
+	})
 }
 
-// appeared serves the namespace at where, unless it is known. While nobody who
-// declares anything may be in it, it is kept in mind: the mount may be seen before
-// the engine's word of whose it is.
-func (ns *newcomers) appeared(ctx context.Context, where string) {
+// appeared serves the namespace at where, in which made was prepared; nil is nothing. It may be
+// told of one more than once, and before or after the engine's word of whose it is. While
+// nobody who declares anything may be in it, and nothing is prepared, it is kept in mind.
+func (ns *newcomers) appeared(ctx context.Context, where string, made *preparer.Made) {
 	name := path.Base(where)
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
 	// Under the lock: who is not in this table yet will be in one that claim or
 	// decline are called for, after this.
 	table := ns.agent.table.load()
-	if _, known := table.Sandbox(name); known || ns.there[name] != nil {
+	n, known := table.Sandbox(name)
+	switch at, nc := ns.owners[name], ns.there[name]; {
+	case ns.departed:
+		made.Close()
 		return
+	case at != nil || nc != nil:
+		if made == nil || nc != nil && nc.offer(made) || at != nil && at.offer(made) {
+			return
+		}
+		made.Close()
+		return
+	case known && made == nil:
+		return // its attachment does without
+	case !known && ns.agent.docker != nil:
+		ns.agent.docker.CatchUp() // its declarations may be on their way to us
 	}
-	if engine := ns.agent.docker; engine != nil {
-		engine.CatchUp() // its declarations may be on their way to us
+	var ports []netrules.Port
+	if !known {
+		ports = startersPorts(table.Starters(sandbox.Mounted))
 	}
-	ports := startersPorts(table.Starters(sandbox.Mounted))
-	if len(ports) == 0 {
+	if made == nil && (len(ports) == 0 || !ns.agent.owns()) {
 		ns.idle[where] = time.Now()
 		return
 	}
-	ns.serve(ctx, where, ports)
+	delete(ns.idle, where)
+	if made != nil {
+		_ = made.Rules.Update(ports) // it may be too late when the newcomer comes to it
+	}
+	nc := ns.serve(ctx, where, ports, made)
+	switch {
+	case known && table == ns.followed:
+		nc.decide(verdict{client: clientOf(n.Clients[0])}) // else the owner would have claimed it
+	case len(ports) == 0:
+		ns.bound(nc)
+	}
 }
 
-// follow prepares what has been declared since a namespace that is nobody's yet
-// has appeared.
+// maxUnclaimed is how many namespaces we keep prepared in which nobody declares anything, for
+// those that the engine may tell of.
+const maxUnclaimed = 256
+
+// bound lets go of the oldest of those that are kept for nobody, if there are too many with
+// nc. ns.mu is held.
+func (ns *newcomers) bound(nc *newcomer) {
+	ns.unclaimed = slices.DeleteFunc(ns.unclaimed, func(nc *newcomer) bool { return !nc.vain() })
+	ns.unclaimed = append(ns.unclaimed, nc)
+	if len(ns.unclaimed) <= ns.most {
+		return
+	}
+	ns.unclaimed[0].decide(verdict{})
+	ns.unclaimed = ns.unclaimed[1:]
+	if !ns.overfull {
+		ns.overfull = true
+		ns.agent.log.Warn("more network namespaces than are kept prepared have appeared, of which the engine has not told whose they are; one whose container dials at once may be too early",
+			"most", ns.most, "hint", "see whether the engine answers: docker ps")
+	}
+}
+
+// hasten is follow for what cannot wait until table is everybody's: what is redirected in
+// namespaces that appear, and in those that are nobody's yet.
+func (ns *newcomers) hasten(table *identity.Table) {
+	ns.mu.Lock()
+	ns.declare(table)
+	var wider []*newcomer
+	if len(ns.there) > 0 { // or nobody has to look for mounts
+		wider = ns.widen(startersPorts(table.Starters(sandbox.Mounted)))
+	}
+	ns.mu.Unlock()
+	hurry(wider)
+}
+
+// hurry has what newcomers want redirected at once. No lock is held: these are messages to the
+// kernel.
+func hurry(all []*newcomer) {
+	for _, nc := range all {
+		nc.ahead.hurry()
+	}
+}
+
+// widen has ports redirected in all that are nobody's yet, and returns those that are to hurry.
+// ns.mu is held.
+func (ns *newcomers) widen(ports []netrules.Port) (wider []*newcomer) {
+	for _, nc := range ns.there {
+		if nc.widen(ports) {
+			wider = append(wider, nc)
+		}
+	}
+	return wider
+}
+
+// follow prepares what has been declared since a namespace that is nobody's yet has appeared.
+// It comes after claim and decline for all that is in table.
 func (ns *newcomers) follow(ctx context.Context, table *identity.Table) {
 	ns.mu.Lock()
-	defer ns.mu.Unlock()
-	if len(ns.idle) == 0 && len(ns.there) == 0 {
-		return // and nobody has to look for mounts
+	ns.followed = table
+	ns.declare(table) // if it has not been since hasten
+	if len(ns.idle) == 0 && len(ns.there) == 0 || ns.departed {
+		ns.mu.Unlock()
+		return
 	}
 	ports := startersPorts(table.Starters(sandbox.Mounted))
-	for _, nc := range ns.there {
-		nc.widen(ports)
+	wider := ns.widen(ports) // those that have appeared since hasten by an older table
+	ns.rouse(ctx, table, ports)
+	for name, nc := range ns.there { // those that have appeared between decline and this
+		if n, known := table.Sandbox(name); known && ns.owners[name] == nil {
+			nc.decide(verdict{client: clientOf(n.Clients[0])})
+		}
 	}
+	ns.mu.Unlock()
+	hurry(wider)
+}
+
+// resume serves what has appeared before the rules were ours to change.
+func (ns *newcomers) resume(ctx context.Context) {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	table := ns.agent.table.load()
+	ns.rouse(ctx, table, startersPorts(table.Starters(sandbox.Mounted)))
+}
+
+// rouse serves those that were kept in mind, if somebody declares ports. ns.mu is held.
+func (ns *newcomers) rouse(ctx context.Context, table *identity.Table, ports []netrules.Port) {
 	for where, since := range ns.idle {
 		_, known := table.Sandbox(path.Base(where))
 		switch {
 		case known, time.Since(since) > unclaimedPatience, !sandbox.Mounted(where):
 			delete(ns.idle, where)
-		case len(ports) > 0:
+		case len(ports) > 0 && ns.agent.owns() && !ns.departed:
 			delete(ns.idle, where)
-			ns.serve(ctx, where, ports)
+			ns.serve(ctx, where, ports, nil)
 		}
 	}
 }
 
 // serve starts to work on the namespace at where. ns.mu is held.
-func (ns *newcomers) serve(ctx context.Context, where string, ports []netrules.Port) {
+func (ns *newcomers) serve(ctx context.Context, where string, ports []netrules.Port, made *preparer.Made) *newcomer {
 	name := path.Base(where)
-	nc := newNewcomer(ns, where, ports)
+	nc := newNewcomer(ns, where, ports, made)
 	ns.there[name] = nc
 	ns.running.Go(func() {
 		nc.run(ctx)
@@ -127,6 +242,7 @@ func (ns *newcomers) serve(ctx context.Context, where string, ports []netrules.P
 			delete(ns.there, name)
 		}
 	})
+	return nc
 }
 
 const (
@@ -179,11 +295,12 @@ func rankOfStarter(c *identity.Client) int {
 }
 
 // claim says that n, which at will serve, declares something. It returns what was
-// prepared in n, for at to take over; nil if nothing was.
+// prepared in n, for at to take over; nil if nothing was. What is prepared later at is offered.
 func (ns *newcomers) claim(at *attachment, n *identity.Namespace) *newcomer {
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
 	name := path.Base(n.Owner.SandboxKey)
+	ns.owners[name] = at
 	nc := ns.there[name]
 	if nc == nil {
 		return nil
@@ -191,6 +308,15 @@ func (ns *newcomers) claim(at *attachment, n *identity.Namespace) *newcomer {
 	delete(ns.there, name)
 	nc.decide(verdict{owner: at})
 	return nc
+}
+
+// disown says that at serves its namespace no more.
+func (ns *newcomers) disown(at *attachment) {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	if name := path.Base(at.desired.Load().Owner.SandboxKey); ns.owners[name] == at {
+		delete(ns.owners, name)
+	}
 }
 
 // decline says that n declares nothing.
@@ -202,11 +328,19 @@ func (ns *newcomers) decline(n *identity.Namespace) {
 	}
 }
 
+// forget ends all that would serve more namespaces. ns.mu is held, and no one watches.
+func (ns *newcomers) forget() {
+	ns.departed = true
+	clear(ns.idle)
+	ns.preparing.forget()
+}
+
 // unhook waits until no connection is redirected any more in a namespace that is
 // nobody's. The context of watch has ended, and with it the wait for an owner.
 func (ns *newcomers) unhook() {
 	ns.watching.Wait()
 	ns.mu.Lock()
+	ns.forget()
 	there := make([]*newcomer, 0, len(ns.there))
 	for _, nc := range ns.there {
 		there = append(there, nc)

@@ -25,13 +25,41 @@ const (
 func (nc *newcomer) prepare(ctx context.Context) error {
 	ns, err := netns.Open(nc.path)
 	if err != nil {
+		nc.made.Close()
 		return err
 	}
 	nc.ns, nc.inside = ns, ns
-	if err := nc.listenSoon(ctx); err != nil {
-		return err
+	if nc.made == nil {
+		if err := nc.listenSoon(ctx); err != nil {
+			return err
+		}
+		nc.ahead.begin(place{ns, slices.Collect(maps.Keys(nc.listening)), nc.listen}, nil)
+		return nc.redirect(ctx)
 	}
+	nc.listen = nc.made.Listen
+	for family, listener := range nc.made.Listening {
+		nc.serve(ctx, family, listener, nc)
+	}
+	nc.ahead.begin(place{ns, nc.made.Families(), nc.listen}, nc.made.Rules)
+	nc.agent.log.Debug("a new network namespace was prepared in advance", "namespace", nc.path, "took", nc.made.Took.String())
 	return nc.redirect(ctx)
+}
+
+// settleIPv6 closes the socket at ::1, which was opened before lo was up, if it is seen that
+// there will be no such address.
+func (nc *newcomer) settleIPv6(ctx context.Context) {
+	if nc.made == nil || nc.listening[netrules.IPv6] == nil {
+		return
+	}
+	_ = nc.soon(ctx, func() (bool, error) {
+		if allowed, err := nc.ns.AllowsLoopback6(); err != nil || !allowed {
+			if err == nil {
+				nc.stopListeningOn(netrules.IPv6)
+			}
+			return true, err
+		}
+		return nc.ns.HasLoopback6()
+	})
 }
 
 // listenSoon opens the sockets. The engine mounts a namespace a moment before it
@@ -83,15 +111,24 @@ func (nc *newcomer) soon(ctx context.Context, try func() (done bool, err error))
 // redirect makes the rules for all that may be declared: at once by a message to
 // the kernel, where that can be done, and for good by whatever takes longer.
 func (nc *newcomer) redirect(ctx context.Context) error {
-	began, ports, served := time.Now(), nc.declared(), slices.Sorted(maps.Keys(nc.listening))
-	caughtUp, failed := nc.agent.rules.Early(nc.ns, served, nc.listen, ports)
-	if failed != nil {
-		nc.agent.log.Debug("a new network namespace has to wait for iptables", "namespace", nc.path, "error", failed)
-	} else {
-		defer caughtUp()
+	if len(nc.declared()) == 0 {
+		return nil // but what is made in advance is there for what will be
+	}
+	began := time.Now()
+	if err := nc.ahead.cover(); err != nil {
+		nc.agent.log.Debug("a new network namespace has to wait for iptables", "namespace", nc.path, "error", err)
 	}
 	inAdvance := time.Since(began)
+	if !nc.agent.own(ctx, nc.decided) {
+		return nil // whoever claims it waits for the daemon before us
+	}
+	if nc.borrow(ctx, nc) {
+		nc.applied = true
+	}
+	nc.settleIPv6(ctx)
+	ports, served := nc.declared(), slices.Sorted(maps.Keys(nc.listening))
 	defer nc.lanes.enter(nc.ns)()
+	nc.applied = true
 	_, err := nc.agent.rules.Apply(ctx, nc.ns, redirectChains(served, nc.listen, ports)...)
 	if err != nil && len(served) > 1 {
 		_, err = nc.agent.rules.Apply(ctx, nc.ns, redirectChains(served[:1], nc.listen, ports)...) // as above
@@ -99,6 +136,8 @@ func (nc *newcomer) redirect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	nc.ahead.caughtUp(ports)
+	nc.surplus.drop()
 	nc.agent.log.Debug("prepared a new network namespace", "namespace", nc.path, "ports", portsOf(ports),
 		"in_advance", inAdvance.String(), "took", time.Since(began).String())
 	return nil

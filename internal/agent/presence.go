@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/handover"
+	"github.com/ambassadord/ambassadord/internal/preparer"
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/netrules/advance"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
 )
@@ -34,6 +38,45 @@ type holding struct {
 	listen    uint16           // the port of the sockets, 0 before the first
 	listening map[netrules.Family]context.CancelFunc
 	unpin     func() // see filter.Rules.Pin; nil while nothing is pinned
+	surplus   surplus
+}
+
+// surplus is what leads connections to us in a namespace beside our own sockets and rules, until
+// those are there for all that is declared: what the process that prepares namespaces has made
+// while we were at work in there, and what the daemon before us has left.
+type surplus struct {
+	sockets []context.CancelFunc
+	rules   []*advance.Rules
+}
+
+// onTheWay is how long a socket still accepts to which no rule leads any more.
+const onTheWay = time.Second
+
+// drop takes the rules away, and in a moment the sockets.
+func (s *surplus) drop() {
+	for _, cancel := range s.sockets {
+		time.AfterFunc(onTheWay, cancel)
+	}
+	s.sockets = nil
+	s.end()
+}
+
+// unhook has the rules redirect nothing any more. Connections that came by them go on.
+func (s *surplus) unhook() {
+	for _, rules := range s.rules {
+		_ = rules.Update(nil)
+	}
+}
+
+// end takes all of it away.
+func (s *surplus) end() {
+	for _, rules := range s.rules {
+		_ = rules.Close()
+	}
+	for _, cancel := range s.sockets {
+		cancel()
+	}
+	*s = surplus{}
 }
 
 func newPresence(a *agent) presence {
@@ -83,6 +126,36 @@ func (p *presence) inherit(ctx context.Context, f netrules.Family, router proxy.
 	p.listen = handover.AddrOf(listener).Port()
 	p.serve(ctx, f, listener, router)
 	return true
+}
+
+// borrow serves the rest of the sockets that the daemon before us has left, and reports
+// whether there are some.
+func (p *presence) borrow(ctx context.Context, router proxy.PromptRouter) (some bool) {
+	for _, f := range netrules.Families() {
+		for {
+			listener := p.agent.inherit(p.socket(), func(at netip.AddrPort) bool { return at.Addr() == loopback(f) })
+			if listener == nil {
+				break
+			}
+			p.serveBeside(ctx, listener, router)
+			some = true
+		}
+	}
+	return some
+}
+
+// adoptMade serves what was prepared beside us.
+func (p *presence) adoptMade(ctx context.Context, made *preparer.Made, router proxy.PromptRouter) {
+	for _, listener := range made.Listening {
+		p.serveBeside(ctx, listener, router)
+	}
+	p.surplus.rules = append(p.surplus.rules, made.Rules)
+}
+
+func (p *presence) serveBeside(ctx context.Context, listener *net.TCPListener, router proxy.PromptRouter) {
+	serving, cancel := context.WithCancel(ctx)
+	p.surplus.sockets = append(p.surplus.sockets, cancel)
+	p.agent.accept(serving, p.socket(), listener, &insiders{router, p.ns})
 }
 
 func (p *presence) serve(ctx context.Context, f netrules.Family, listener *net.TCPListener, router proxy.PromptRouter) {
@@ -136,6 +209,14 @@ func (p *presence) stopListening() {
 	}
 }
 
+// stopListeningOn closes the socket of f, if there is one.
+func (p *presence) stopListeningOn(f netrules.Family) {
+	if cancel := p.listening[f]; cancel != nil {
+		cancel()
+		delete(p.listening, f)
+	}
+}
+
 // close lets go of the namespace.
 func (p *presence) close() {
 	if p.unpin != nil {
@@ -144,4 +225,31 @@ func (p *presence) close() {
 	}
 	p.ns.Close()
 	p.ns = nil
+}
+
+// offered is what was prepared in a namespace whose presence has begun without it.
+type offered struct {
+	mu     sync.Mutex
+	made   []*preparer.Made
+	closed bool
+}
+
+// put reports whether somebody will take made.
+func (o *offered) put(made *preparer.Made) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return false
+	}
+	o.made = append(o.made, made)
+	return true
+}
+
+// take returns what was put, and if it is the last time, has nobody put more.
+func (o *offered) take(last bool) []*preparer.Made {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	made := o.made
+	o.made, o.closed = nil, last
+	return made
 }

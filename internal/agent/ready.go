@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"time"
+
+	"github.com/ambassadord/ambassadord/internal/config"
 )
 
 // readyPatience is how long the engine may take to say who is there before we are ready all
@@ -18,6 +20,7 @@ func (a *agent) serveOn(ctx context.Context, ready func()) *successor {
 	for {
 		select {
 		case <-followed:
+			a.awaitWatch(ctx)
 		case <-late:
 		case <-ctx.Done():
 			return nil
@@ -26,5 +29,20 @@ func (a *agent) serveOn(ctx context.Context, ready func()) *successor {
 		}
 		ready()
 		followed, late = nil, nil
+	}
+}
+
+// awaitWatch returns when new network namespaces are watched for, if they are to be.
+func (a *agent) awaitWatch(ctx context.Context) {
+	for _, m := range a.running {
+		as, ok := m.(*attachments)
+		if !ok || as.mode != config.Redirect {
+			continue
+		}
+		select {
+		case <-as.newcomers.began:
+		case <-time.After(watchPatience):
+		case <-ctx.Done():
+		}
 	}
 }

@@ -161,6 +161,7 @@ func (a *agent) adopt(ctx context.Context, session *handover.Session) error {
 	if err := a.learnWhoIsThere(ctx, session); err != nil {
 		return err
 	}
+	a.awaitWatch(ctx) // who watches until then ends when we accept
 	for _, m := range a.running {
 		if err := m.adopted(ctx); err != nil {
 			return fmt.Errorf("take over: %w", err)

@@ -159,6 +159,9 @@ type Config struct {
 	// Keeper is the command of the process that carries live connections on when the
 	// daemon dies; empty means that they die with it.
 	Keeper []string
+	// Preparer is the command of the process that prepares new network namespaces; the folders in
+	// which they appear follow. Nil does without.
+	Preparer []string
 	// Sweeper is the command of the process that the keeper starts when the daemon is dead:
 	// it removes the rules that were left for the keeper's connections.
 	Sweeper []string

@@ -55,6 +55,7 @@ func Checks(ctx context.Context, o Options) []Check {
 		{Name: "raw-packets", Run: h.rawPackets},
 		{Name: "joined-networks", Run: h.joinedNetworks},
 		{Name: "namespaces", Run: h.namespaces},
+		{Name: "priority", Run: h.priority},
 		{Name: "runtimes", Run: h.runtimes},
 		{Name: "dns", Run: h.dns},
 		{Name: "consul", Run: h.consul},

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -290,4 +292,20 @@ func TestDescriptors(t *testing.T) {
 	verdict{OK, "1048576, for 480597 connections", ""}.check(t, "many", judgeDescriptors(1<<20))
 	verdict{OK, "for 1010", ""}.check(t, "enough", judgeDescriptors(2204))
 	verdict{Warn, "for 448", "LimitNOFILE"}.check(t, "the old default", judgeDescriptors(1024))
+}
+
+func TestJudgePriority(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		failed error
+		have   privilege.Set
+		want   verdict
+	}{
+		{"root", nil, privilege.Of("SYS_NICE"), verdict{OK, "at real-time priority", ""}},
+		{"without the capability", unix.EPERM, 0, verdict{Warn, "no real-time priority", "--cap-add SYS_NICE"}},
+		{"in a group that has no such time", unix.EPERM, privilege.Of("SYS_NICE"), verdict{Warn, "no real-time priority", "cpu.rt_runtime_us"}},
+		{"a sandbox that knows no such call", unix.ENOSYS, privilege.Of("SYS_NICE"), verdict{Warn, "function not implemented", "sched_setattr"}},
+	} {
+		test.want.check(t, test.name, judgePriority(test.failed, test.have))
+	}
 }

@@ -21,14 +21,8 @@ var Features = []Feature{
 	{Mode: redirect, Name: "one that joined a container which was started again", Tests: []string{"e2e.TestJoinersThatAreLeftBehind"}},
 	{Mode: redirect, Name: "`refuse=early`", Tests: []string{"e2e.TestRefuseEarly"}},
 	{Mode: redirect, Name: "declared by label, by environment, by the image", Tests: []string{"e2e.TestDeclarations", "e2e.TestImageDeclarationsCanBeSwitchedOff"}},
-	{Mode: redirect, Name: "the first instruction dials", Tests: []string{"e2e.TestFirstInstruction", "e2e.TestFirstInstructionAfterRestart"}, Not: map[string]string{
-		"29":     "on a busy host a few dials in a hundred come before the rules: it leaves a tenth of the time that 20.10 does",
-		"29-nft": "likewise",
-	}},
-	{Mode: redirect, Name: "the first instruction dials a port never declared before", Tests: []string{"e2e.TestFirstInstructionOfAnUnknown"}, Not: map[string]string{
-		"29":     "on a busy host a few dials in a hundred come before the rules: it leaves a tenth of the time that 20.10 does",
-		"29-nft": "likewise",
-	}},
+	{Mode: redirect, Name: "the first instruction dials", Tests: []string{"e2e.TestFirstInstruction", "e2e.TestFirstInstructionAfterRestart"}},
+	{Mode: redirect, Name: "the first instruction dials a port never declared before", Tests: []string{"e2e.TestFirstInstructionOfAnUnknown"}},
 	{Mode: redirect, Name: "a container dials what it serves itself", Tests: []string{"e2e.TestFirstInstructionOfAServer"}},
 	{Mode: redirect, Name: "rules that somebody flushes come back", Tests: []string{"e2e.TestRepair/redirect"}},
 	{Mode: redirect, Name: "rules come and go with the daemon, and after `kill -9`", Tests: []string{"e2e.TestRulesComeAndGoWithTheDaemon", "e2e.TestRulesAfterKill", "e2e.TestKeepRules"}},

@@ -26,6 +26,7 @@ func numbers() map[string]int {
 		"NET_BIND_SERVICE": unix.CAP_NET_BIND_SERVICE,
 		"NET_RAW":          unix.CAP_NET_RAW,
 		"SYS_ADMIN":        unix.CAP_SYS_ADMIN,
+		"SYS_NICE":         unix.CAP_SYS_NICE, // which no mode needs
 		"SYS_PTRACE":       unix.CAP_SYS_PTRACE,
 	}
 }

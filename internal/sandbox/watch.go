@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ambassadord/ambassadord/internal/appear"
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
@@ -21,110 +20,99 @@ const (
 	// when it appears: the engine makes it for its first container.
 	lookForFolder = time.Second
 
-	// The mount comes a moment after the file, and nothing announces it. So it is
-	// looked for, soon and then ever later, until it is surely none.
+	// The mount comes a moment after the file. Where the kernel does not tell of mounts it
+	// is looked for, soon and then ever later, until it is surely none.
 	firstLook = 200 * time.Microsecond
 	lastLook  = 50 * time.Millisecond
 	patience  = 2 * time.Second
 )
 
-// Watch calls appeared with the path of each container's network namespace that
-// is mounted in the first of folders that exists: those that are there already,
-// and each new one within a millisecond. It calls it from one goroutine, which
-// should not be held up, and tells of one namespace at least once.
-//
-// It returns nil when ctx has ended. A folder that does not exist yet, or is
-// removed and made again, is waited for; the error is one of inotify itself, and
-// carries a hint.
-func Watch(ctx context.Context, folders []string, appeared func(path string)) error {
-	return follow(ctx, folders, lookForFolder, appeared)
-}
-
-func follow(ctx context.Context, folders []string, look time.Duration, appeared func(path string)) error {
-	for {
-		w, err := firstFolder(folders)
-		if err == nil {
-			err = w.run(ctx, appeared)
-		}
-		if err != nil && !isGone(err) {
-			return err
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		appear.Wait(ctx, look, isFolder, folders...)
-	}
-}
-
 // watch is on one folder for as long as that exists.
 type watch struct {
 	folder  string
-	file    *os.File          // an inotify instance
+	inotify int
 	waiting map[string]*vigil // files that may become namespaces, by name
-	buffer  [16 << 10]byte
+	listed  map[string]bool   // what was there, or may have been, when the folder was listed
 }
 
 // vigil is when to look at a file again.
 type vigil struct {
 	next, end time.Time
 	pause     time.Duration
+	fresh     bool // it was not there when the folder was listed
+}
+
+func newInotify() (int, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return -1, hint.Wrap(os.NewSyscallError("inotify_init1", err), "raise the limit: sysctl fs.inotify.max_user_instances=1024")
+	}
+	return fd, nil
 }
 
 func open(folder string) (*watch, error) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	fd, err := newInotify()
 	if err != nil {
-		return nil, hint.Wrap(os.NewSyscallError("inotify_init1", err), "raise the limit: sysctl fs.inotify.max_user_instances=1024")
+		return nil, err
 	}
-	file := os.NewFile(uintptr(fd), "inotify") // non-blocking, so its reads are the runtime poller's
 	const events = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE | unix.IN_ONLYDIR
 	if _, err := unix.InotifyAddWatch(fd, folder, events); err != nil {
-		_ = file.Close()
+		_ = unix.Close(fd)
 		err = &os.PathError{Op: "inotify_add_watch", Path: folder, Err: err}
 		if errors.Is(err, unix.ENOSPC) {
 			err = hint.Wrap(err, "raise the limit: sysctl fs.inotify.max_user_watches=65536")
 		}
 		return nil, err
 	}
-	return &watch{folder: folder, file: file, waiting: map[string]*vigil{}}, nil
+	return &watch{folder: folder, inotify: fd, waiting: map[string]*vigil{}, listed: map[string]bool{}}, nil
 }
 
-// run returns nil when ctx has ended or the folder is gone.
-func (w *watch) run(ctx context.Context, appeared func(path string)) error {
-	stop := context.AfterFunc(ctx, func() { _ = w.file.Close() })
-	defer stop()
-	defer func() { _ = w.file.Close() }()
+func (w *watch) close() { _ = unix.Close(w.inotify) }
+
+// run returns nil when ctx has ended or the folder is gone. It is called on t's thread.
+func (w *watch) run(ctx context.Context, t *thread, appeared func(path string, fresh bool)) error {
 	if err := w.list(); err != nil {
 		return err
 	}
 	for {
-		n, err := w.read(w.look(appeared))
-		switch {
-		case ctx.Err() != nil:
+		next := w.look(appeared)
+		if ctx.Err() != nil {
 			return nil
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			continue
-		case err != nil:
-			return fmt.Errorf("watch %s: %w", w.folder, err)
 		}
-		there, err := w.take(w.buffer[:n])
+		told, err := t.wait(w.inotify, len(w.waiting) > 0, next)
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		if told.mounts {
+			w.hurry()
+		}
+		if !told.events {
+			continue
+		}
+		there, err := w.read(t.buffer[:])
 		if err != nil || !there {
 			return err
 		}
 	}
 }
 
-// read waits for events until the deadline; a zero one is none.
-func (w *watch) read(deadline time.Time) (int, error) {
-	if err := w.file.SetReadDeadline(deadline); err != nil {
-		return 0, err
+// read takes the events that wait. It reports whether the folder is still there.
+func (w *watch) read(buffer []byte) (bool, error) {
+	n, err := unix.Read(w.inotify, buffer)
+	switch {
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("watch %s: %w", w.folder, os.NewSyscallError("read", err))
 	}
-	return w.file.Read(w.buffer[:])
+	return w.take(buffer[:n])
 }
 
 // list takes every file of the folder for a new one.
 func (w *watch) list() error {
 	entries, err := os.ReadDir(w.folder)
 	for _, e := range entries {
+		w.listed[e.Name()] = true
 		w.await(e.Name())
 	}
 	return err
@@ -135,7 +123,14 @@ func (w *watch) await(name string) {
 		return
 	}
 	now := time.Now()
-	w.waiting[name] = &vigil{next: now, end: now.Add(patience), pause: firstLook}
+	w.waiting[name] = &vigil{next: now, end: now.Add(patience), pause: firstLook, fresh: !w.listed[name]}
+}
+
+// hurry has every file looked at now: something has been mounted somewhere.
+func (w *watch) hurry() {
+	for _, v := range w.waiting {
+		v.next = time.Time{}
+	}
 }
 
 // take acts on events, each a struct inotify_event and a name that NULs pad. It
@@ -158,8 +153,9 @@ func (w *watch) take(events []byte) (bool, error) {
 			}
 		case mask&unix.IN_DELETE != 0:
 			delete(w.waiting, name)
+			delete(w.listed, name)
 		default:
-			w.await(name)
+			w.await(name) // which may have been listed
 		}
 	}
 	return true, nil
@@ -167,14 +163,14 @@ func (w *watch) take(events []byte) (bool, error) {
 
 // look looks at the files whose time has come, and returns when to do so next:
 // zero if there is nothing to look at.
-func (w *watch) look(appeared func(path string)) (next time.Time) {
+func (w *watch) look(appeared func(path string, fresh bool)) (next time.Time) {
 	for name, v := range w.waiting {
 		now := time.Now()
 		if !v.next.After(now) {
 			path := filepath.Join(w.folder, name)
 			if Mounted(path) {
 				delete(w.waiting, name)
-				appeared(path)
+				appeared(path, v.fresh)
 				continue
 			}
 			if now.After(v.end) {

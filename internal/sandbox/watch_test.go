@@ -63,7 +63,8 @@ func watchingEvery(t *testing.T, look time.Duration, folders ...string) <-chan s
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	found, ended := make(chan string, 100), make(chan error, 1)
-	go func() { ended <- follow(ctx, folders, look, func(path string) { found <- path }) }()
+	w := &Watcher{Folders: folders, Appeared: func(path string, _ bool) { found <- path }}
+	go func() { ended <- w.run(ctx, look) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -117,12 +118,12 @@ func TestMountThatComesLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.file.Close()
+	defer w.close()
 	path := filepath.Join(dir, "aaaaaaaaaaaa")
 	touch(t, path)
 	w.await("aaaaaaaaaaaa")
 	var found []string
-	look := func() time.Time { return w.look(func(path string) { found = append(found, path) }) }
+	look := func() time.Time { return w.look(func(path string, _ bool) { found = append(found, path) }) }
 	if next := look(); next.IsZero() || time.Until(next) > firstLook {
 		t.Errorf("next look %v from now, want within %v", time.Until(next), firstLook)
 	}
@@ -173,7 +174,7 @@ func TestQueueOverflowIsListed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.file.Close()
+	defer w.close()
 	// IN_Q_OVERFLOW is 0x4000; the watch descriptor is -1 and there is no name.
 	overflow := []byte{0xff, 0xff, 0xff, 0xff, 0, 0x40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 	mount(t, filepath.Join(dir, "aaaaaaaaaaaa"))

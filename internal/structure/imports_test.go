@@ -74,7 +74,7 @@ var homes = []struct {
 	{"github.com/coreos/go-systemd/", []string{"internal/systemd"}},
 	{"github.com/godbus/", []string{"internal/firewalld"}},
 	{"github.com/google/nftables", []string{"netrules/advance", "netrules/anchor", "netrules/guard", "netrules/iptables", "netrules/nft", "netrules/owned", "netrules/refuse"}},
-	{"github.com/mdlayher/", []string{"netrules/anchor", "netrules/iptables", "netrules/nfnetlink", "netrules/nft", "netrules/owned"}}, // nftables' transport
+	{"github.com/mdlayher/", []string{"netrules/advance", "netrules/anchor", "netrules/iptables", "netrules/nfnetlink", "netrules/nft", "netrules/owned"}}, // nftables' transport
 	{"github.com/vishvananda/", []string{"netrules/netns", "internal/netlab"}},
 	{"github.com/pires/go-proxyproto", []string{"internal/proxyproto"}},
 	{"go.yaml.in/", []string{"internal/config"}},

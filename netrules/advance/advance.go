@@ -9,18 +9,16 @@
 package advance
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
-	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/netns"
-	"github.com/ambassadord/ambassadord/netrules/owned"
 )
 
 // Table is the name of our table, of the family inet.
@@ -37,48 +35,103 @@ const (
 	fin, syn, rst, ack = 0x01, 0x02, 0x04, 0x10
 )
 
-// Redirect redirects what is dialled inside ns at a loopback address of families
-// and at one of ports to listen, until the table is closed. A kernel without
-// nftables, or before 5.12, has no means for it.
-func Redirect(ns *netns.Namespace, families []netrules.Family, listen uint16, ports []netrules.Port) (*owned.Table, error) {
-	t, err := owned.Make(ns, nftables.TableFamilyINet, Table, 0)
-	if err == nil {
-		if err = fill(t, families, listen, ports); err != nil {
-			_ = t.Close()
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("redirect in advance in network namespace %s: %w", ns.Path(), err)
-	}
-	return t, nil
+// The names of what is in it, and the priority of its chain, that of other rules which change
+// the destination.
+const (
+	setName, chainName = "declared", "output"
+
+	natDestination = -100
+)
+
+// Rules are those of one namespace. They are for one goroutine at a time.
+type Rules struct {
+	socket socket          // the table's
+	ports  map[uint16]bool // in the set
 }
 
-func fill(t *owned.Table, families []netrules.Family, listen uint16, ports []netrules.Port) error {
-	// With an ID of our own, because google/nftables counts its IDs for all goroutines
-	// without a lock; in a table it needs to be unique for one transaction.
-	declared := &nftables.Set{Table: t.Table, ID: 1, Name: "declared", KeyType: nftables.TypeInetService}
-	var elements []nftables.SetElement
+// Redirect redirects what is dialled inside ns at a loopback address of families
+// and at one of ports to listen, until the rules are closed. A kernel without
+// nftables, or before 5.12, has no means for it. A nil ns is the one that the calling
+// thread is in, and then no other thread is waited for.
+func Redirect(ns *netns.Namespace, families []netrules.Family, listen uint16, ports []netrules.Port) (*Rules, error) {
+	s, err := openSocket(ns)
+	if err != nil {
+		return nil, fmt.Errorf("redirect in advance: %w", err)
+	}
+	r := &Rules{socket: s, ports: setOf(ports)}
+	messages, err := r.messages(families, listen)
+	if err == nil {
+		err = s.transact(messages...)
+	}
+	if err != nil {
+		_ = s.close()
+		return nil, fmt.Errorf("redirect in advance: %w", err)
+	}
+	return r, nil
+}
+
+// Update redirects ports, and no others any more, in one transaction.
+func (r *Rules) Update(ports []netrules.Port) error {
+	wanted := setOf(ports)
+	messages := append(
+		portMessages(unix.NFT_MSG_NEWSETELEM, Table, setName, except(wanted, r.ports)),
+		portMessages(unix.NFT_MSG_DELSETELEM, Table, setName, except(r.ports, wanted))...)
+	if len(messages) == 0 {
+		return nil
+	}
+	if err := r.socket.transact(messages...); err != nil {
+		return fmt.Errorf("redirect in advance: %w", err)
+	}
+	r.ports = wanted
+	return nil
+}
+
+// Socket is the descriptor that the rules go with: whoever has a duplicate of it can Adopt them.
+func (r *Rules) Socket() int { return int(r.socket) }
+
+// Adopt takes over rules for ports that another process has made, by their socket.
+func Adopt(socketOf int, ports []netrules.Port) *Rules {
+	return &Rules{socket: socket(socketOf), ports: setOf(ports)}
+}
+
+// Close removes the rules.
+func (r *Rules) Close() error { return r.socket.close() }
+
+func setOf(ports []netrules.Port) map[uint16]bool {
+	set := make(map[uint16]bool, len(ports))
 	for _, p := range ports {
-		elements = append(elements, nftables.SetElement{Key: binaryutil.BigEndian.PutUint16(p.Number)})
+		set[p.Number] = true
 	}
-	if err := t.Conn.AddSet(declared, elements); err != nil {
-		return err
+	return set
+}
+
+// except are the ports of a that are not in b.
+func except(a, b map[uint16]bool) []uint16 {
+	var ports []uint16
+	for port := range a {
+		if !b[port] {
+			ports = append(ports, port)
+		}
 	}
-	chain := t.Conn.AddChain(&nftables.Chain{
-		Name: "output", Table: t.Table, Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityNATDest,
-	})
+	return ports
+}
+
+// messages make the table.
+func (r *Rules) messages(families []netrules.Family, listen uint16) ([]message, error) {
+	const id = 1
+	messages := []message{newTable(Table), newPortSet(Table, setName, id)}
+	messages = append(messages, portMessages(unix.NFT_MSG_NEWSETELEM, Table, setName, except(r.ports, nil))...)
+	messages = append(messages, newNATChain(Table, chainName, unix.NF_INET_LOCAL_OUT, natDestination))
+	var failed error
 	rule := func(comment string, exprs ...[]expr.Any) {
-		t.Conn.AddRule(&nftables.Rule{
-			Table: t.Table, Chain: chain, Exprs: slices.Concat(exprs...),
-			UserData: userdata.AppendString(nil, userdata.TypeComment, "ambassadord: "+comment),
-		})
+		m, err := newRule(Table, chainName, "ambassadord: "+comment, slices.Concat(exprs...))
+		messages, failed = append(messages, m), errors.Join(failed, err)
 	}
 	toDeclared := []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{unix.IPPROTO_TCP}},
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: register, SetName: declared.Name, SetID: declared.ID},
+		&expr.Lookup{SourceRegister: register, SetName: setName, SetID: id},
 		// A segment that opens a connection, and no other: the rule is younger than what is
 		// under way in there (see netrules.Redirect).
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlags, Len: 1},
@@ -96,7 +149,7 @@ func fill(t *owned.Table, families []netrules.Family, listen uint16, ports []net
 			[]expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}})
 		rule("until iptables has caught up", to(unix.NFPROTO_IPV4, 16, []byte{127}), toDeclared)
 	}
-	return t.Flush()
+	return messages, failed
 }
 
 // to matches packets of a protocol (NFPROTO_*) whose destination, which is at that

@@ -3,9 +3,8 @@
 // chooses, and sees to it that what is ours is there by one way only: what an older daemon
 // has set by the other goes with the next Apply or Remove.
 //
-// What else one way needs and the other does not is here too: with iptables the early redirect
-// (netrules/advance), until the programs have run, and the track pin (netrules/anchor), because
-// its table is everybody's to flush.
+// What else one way needs and the other does not is here too: with iptables the track pin
+// (netrules/anchor), because its table is everybody's to flush.
 package filter
 
 import (
@@ -63,9 +62,6 @@ type Reader interface {
 
 // Changer changes it.
 type Changer interface {
-	// Early redirects in a new namespace what Apply takes too long for, until caughtUp is
-	// called. Where Apply is a message itself, it does nothing.
-	Early(ns *netns.Namespace, families []netrules.Family, listen uint16, ports []netrules.Port) (caughtUp func(), err error)
 	// Pin has connections that came by our rules go on when somebody flushes these, until unpin
 	// is called, which lets go of the namespace. Where Apply sees to that, it does nothing, and
 	// neither where the kernel has no means for it. It is nil while another daemon has pinned

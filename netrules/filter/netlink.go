@@ -90,11 +90,6 @@ func (n *byNetlink) ReadElsewhere(ctx context.Context, ns *netns.Namespace, f ne
 	return states, nil
 }
 
-// Early is part of Changer: Apply is as early as can be.
-func (*byNetlink) Early(*netns.Namespace, []netrules.Family, uint16, []netrules.Port) (func(), error) {
-	return func() {}, nil
-}
-
 // Pin is part of Changer.
 func (*byNetlink) Pin(ns *netns.Namespace) (func(), error) {
 	table, err := nft.Pin(ns)

@@ -10,7 +10,6 @@ import (
 	"sync"
 
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/netrules/advance"
 	"github.com/ambassadord/ambassadord/netrules/anchor"
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -89,15 +88,6 @@ func appendOwn(ctx context.Context, states []netrules.State, ns *netns.Namespace
 		states = append(states, state)
 	}
 	return states, err
-}
-
-// Early is part of Changer.
-func (p *byPrograms) Early(ns *netns.Namespace, families []netrules.Family, listen uint16, ports []netrules.Port) (func(), error) {
-	table, err := advance.Redirect(ns, families, listen, ports)
-	if err != nil {
-		return nil, err
-	}
-	return func() { _ = table.Close() }, nil // its socket, and the table goes with that
 }
 
 // Pin is part of Changer. The track pin of Apply stays when we do not.

@@ -155,6 +155,29 @@ func (n *Namespace) Do(fn func() error) error {
 	return out.err
 }
 
+// Here runs fn inside the namespace on the calling goroutine's own thread, to which that is
+// locked, and which is not the process's first: for who has a thread that is not to wait for
+// another. If the error is ErrAstray, the thread is still inside, and has to end.
+func (n *Namespace) Here(fn func() error) error {
+	home, err := vnetns.Get()
+	if err != nil {
+		return fmt.Errorf("note own network namespace: %w", err)
+	}
+	defer func() { _ = home.Close() }()
+	enter := func(fd int) error { return os.NewSyscallError("setns", vnetns.Set(vnetns.NsHandle(fd))) }
+	if err := n.WithFD(enter); err != nil {
+		return fmt.Errorf("enter network namespace %s: %w", n.path, err)
+	}
+	err = fn()
+	if back := vnetns.Set(home); back != nil {
+		return fmt.Errorf("%w %s: %w", ErrAstray, n.path, back)
+	}
+	return err
+}
+
+// ErrAstray says that a thread could not come back.
+var ErrAstray = errors.New("cannot leave network namespace")
+
 // offMain runs inside on any thread but the process's first. Go cannot end that
 // one, and /proc/self is its view: while it were away, /proc/self/ns/net and
 // /proc/net would be another namespace's for everybody.

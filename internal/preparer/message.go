@@ -1,0 +1,77 @@
+package preparer
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxMessage bounds a message: ports are the longest part of it, at most six bytes each.
+const maxMessage = 64 << 10
+
+// mostDescriptors is how many come with a message.
+const mostDescriptors = 3
+
+// order is what the daemon says: from now on these ports are to be redirected in what appears.
+type order struct {
+	Ports []uint16 `json:"ports"`
+}
+
+// report is what the process says: that it watches, or that it cannot, or that a namespace
+// has appeared. The descriptors of what it has made come with it: the sockets that listen, of
+// IPv4 and, if Six, of IPv6, and then that of the rules in advance.
+type report struct {
+	Watching bool   `json:"watching,omitempty"`
+	Nice     bool   `json:"nice,omitempty"` // Watching, but not at real-time priority; Failure says why
+	Failure  string `json:"failure,omitempty"`
+	Hint     string `json:"hint,omitempty"`
+	Denied   bool   `json:"denied,omitempty"` // Failure is that real-time priority is not allowed
+	Spent    bool   `json:"spent,omitempty"`  // that has been taken away for a while
+
+	Path   string   `json:"path,omitempty"`
+	Listen uint16   `json:"listen,omitempty"` // 0: nothing was prepared
+	Six    bool     `json:"six,omitempty"`
+	Ports  []uint16 `json:"ports,omitempty"` // that the rules redirect
+	Took   int64    `json:"took,omitempty"`  // nanoseconds
+}
+
+// descriptors is how many come with r.
+func (r *report) descriptors() int {
+	switch {
+	case r.Listen == 0:
+		return 0
+	case r.Six:
+		return mostDescriptors
+	}
+	return mostDescriptors - 1
+}
+
+func encode(message any) ([]byte, error) {
+	packet, err := json.Marshal(message)
+	if err == nil && len(packet) > maxMessage {
+		err = fmt.Errorf("a message of %d bytes", len(packet))
+	}
+	return packet, err
+}
+
+// rights are the descriptors that came with a message.
+func rights(oob []byte) []int {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil
+	}
+	var fds []int
+	for _, m := range messages {
+		if got, err := unix.ParseUnixRights(&m); err == nil {
+			fds = append(fds, got...)
+		}
+	}
+	return fds
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
