@@ -116,7 +116,7 @@ func pattern(name string) string {
 }
 
 // Alone are the tests, of package e2e, that measure time, or fill the machine: they run when
-// nothing else does.
+// nothing else does. On the machine's engine nothing does anyway.
 var Alone = []string{
 	// How quick honest clients are beside hostile ones.
 	"TestHostileTenants", "TestOneClientDeniesNobody", "TestATenantEjectsNothing",
@@ -133,9 +133,6 @@ func IsAlone(test string) bool {
 	pkg, name := split(test)
 	return pkg == "e2e" && slices.Contains(Alone, function(name))
 }
-
-// AlonePattern matches them, for go test's flags -run and -skip.
-func AlonePattern() string { return either(Alone) }
 
 // either matches the test functions of names.
 func either(names []string) string { return "^(" + strings.Join(names, "|") + ")$" }

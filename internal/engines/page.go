@@ -15,7 +15,7 @@ and PID namespace of its own; a cell says "works" where all tests of its row hav
 there.
 
 This page is made by ` + "`make engines`" + ` from such a run: do not edit it. ` + "`make test`" + ` runs the same
-tests again, beside all others, on the machine's engine and on those that are built. It changes
+tests again, first with all others on the machine's engine, and then on those that are built. It changes
 nothing, and fails if a cell says "works" and one of its tests does not pass, or if the page is
 stale. Its rows are ` + "`internal/engines/features.go`" + `, its results ` + "`docs/engines.json`" + `.
 ` + "`scripts/engine 29 COMMAND`" + ` runs any command beside an engine.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -35,7 +34,8 @@ const (
 // lane is a run on one engine.
 type lane struct {
 	engine  engines.Engine
-	machine bool // it is the machine's own, and runs all tests
+	machine bool // it is the machine's own
+	first   bool // it has run before any other begins
 	parts   []part
 	results *engines.EngineResults
 	out     *printer
@@ -189,9 +189,17 @@ func (l *lane) finish(name, key string, e engines.Event) {
 		l.fails(line, text)
 	case e.Action == engines.Skipped && e.Test != "":
 		l.print(line, text)
-	case e.Test == "" && e.Action == engines.Passed || l.out.verbose:
+	case e.Test == "" && e.Action != engines.Failed:
+		l.out.print(summary(text), "")
+	case l.out.verbose:
 		l.print(line, "")
 	}
+}
+
+// summary is Go's own of a package, which it says last.
+func summary(text string) string {
+	text = strings.TrimSuffix(text, "\n")
+	return text[strings.LastIndex(text, "\n")+1:]
 }
 
 // wanted reports whether a row of the table wants to know of the test.
@@ -262,14 +270,11 @@ type printer struct {
 	verbose bool
 }
 
-// indented is what is put before each line of a test's output.
-var indented = regexp.MustCompile(`(?m)^`)
-
 func (p *printer) print(line, text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fmt.Fprintln(p.stdout, line)
 	if text = strings.TrimSuffix(text, "\n"); text != "" {
-		fmt.Fprintln(p.stdout, indented.ReplaceAllString(text, "    "))
+		fmt.Fprintln(p.stdout, text)
 	}
 }

@@ -98,7 +98,7 @@ func TestLaneThatHangs(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 	for _, want := range []string{"at the well", "bad news"} {
-		if strings.Count(out.String(), "    "+want+"\n") != 2 {
+		if strings.Count(out.String(), "\n"+want+"\n") != 2 {
 			t.Errorf("want %q at once and at the end:\n%s", want, out.String())
 		}
 	}
@@ -124,13 +124,36 @@ func TestRunThatIsEnded(t *testing.T) {
 	}
 }
 
-// The whole of the repository is run in two parts, and each test in one of them.
-func TestWholeParts(t *testing.T) {
-	parts := wholeParts("/root")
-	skip, only := "-skip="+engines.AlonePattern(), "-run="+engines.AlonePattern()
-	if len(parts) != 2 || parts[0].alone || !parts[1].alone || !slices.Contains(parts[0].args, skip) || !slices.Contains(parts[1].args, only) {
-		t.Errorf("%+v", parts)
+// What comes first has ended when others begin, and they begin also if it has failed.
+func TestFirstIsFirst(t *testing.T) {
+	noEngine(t)
+	log := filepath.Join(t.TempDir(), "log")
+	var out strings.Builder
+	p := &printer{stdout: &out}
+	first := fake(t, p, "first", shell("sleep 0.2; echo first >>"+log+"; exit 1", false))
+	first.first = true
+	err := runLanes(t.Context(), []*lane{fake(t, p, "other", shell("echo other >>"+log, false)), first})
+	if err == nil || !strings.Contains(err.Error(), "engine first, none: exit status 1") {
+		t.Errorf("%v, want that the first has failed", err)
 	}
+	if text, err := os.ReadFile(log); err != nil || string(text) != "first\nother\n" {
+		t.Errorf("%q, %v; want the first, and then the other", text, err)
+	}
+}
+
+// A package that has passed is told of as Go does.
+func TestSummary(t *testing.T) {
+	for text, want := range map[string]string{
+		"PASS\nok  \tx/y\t1.013s\n": "ok  \tx/y\t1.013s", "?   \tx/z\t[no test files]\n": "?   \tx/z\t[no test files]", "": "",
+	} {
+		if got := summary(text); got != want {
+			t.Errorf("of %q it is %q, want %q", text, got, want)
+		}
+	}
+}
+
+// What is to be alone is in parts of its own.
+func TestTableParts(t *testing.T) {
 	for _, e := range engines.Engines {
 		for _, p := range tableParts("/root", "/bin", e) {
 			all := strings.Join(p.args, " ")

@@ -1,5 +1,5 @@
 // Command matrix runs the tests that depend on the engine on every engine, each in
-// namespaces of its own and all side by side, and fails if one of them does.
+// namespaces of its own and side by side, and fails if one of them does.
 //
 //	go run ./internal/engines/matrix [-update] [-v] [-engines NAME,…]
 //	go run ./internal/engines/matrix -all [-v]
@@ -7,8 +7,10 @@
 // With -update it writes what came of them to docs/engines.json and docs/engines.md.
 //
 // With -all, which make test says, the machine's own engine is one of them, and every test
-// of the repository runs there; nothing is written. The tests of [engines.Alone] come last,
-// when all others have ended, one engine after the other.
+// of the repository runs there; nothing is written. That comes first, with nothing beside it:
+// from the machine the namespaces of the other engines can be seen, and rules be removed there.
+//
+// The tests of [engines.Alone] come last, when all others have ended, one engine after the other.
 //
 // An engine that hangs is ended after a bound. Whatever becomes of one, the others run on,
 // and what failed is told at the end once more.
@@ -103,8 +105,7 @@ func choose(names string) ([]engines.Engine, error) {
 	return chosen, nil
 }
 
-// runAll builds the tests once and runs them on the engines, side by side, then those that
-// run alone. With whole, every test of the repository runs on the machine's engine, in the
+// runAll builds the tests once and runs them on the engines. With whole, every test of the repository runs on the machine's engine, in the
 // place of the engines that are not built.
 func runAll(ctx context.Context, chosen []engines.Engine, whole bool, out *printer, results *engines.Results) error {
 	dir, err := os.MkdirTemp("", "matrix")
@@ -124,7 +125,7 @@ func runAll(ctx context.Context, chosen []engines.Engine, whole bool, out *print
 		l := newLane(e, out)
 		l.parts = tableParts(root, dir, e)
 		if whole && !e.Built {
-			l.machine, l.parts = true, wholeParts(root)
+			l.machine, l.first, l.parts = true, true, wholeParts(root)
 		}
 		results.Engines[e.Name] = l.results
 		lanes = append(lanes, l)
@@ -132,12 +133,22 @@ func runAll(ctx context.Context, chosen []engines.Engine, whole bool, out *print
 	return runLanes(ctx, lanes)
 }
 
-// runLanes runs the lanes side by side until each has ended, or waits to be alone. Then those
-// that wait run on one after the other.
+// runLanes runs those lanes that come first, and then the others side by side until each has
+// ended, or waits to be alone. Then those that wait run on one after the other.
 func runLanes(ctx context.Context, lanes []*lane) error {
 	errs := make([]error, len(lanes))
 	var beside, ended sync.WaitGroup
 	for i, l := range lanes {
+		if l.first {
+			close(l.alone)
+			errs[i] = l.run(ctx)
+			close(l.ended)
+		}
+	}
+	for i, l := range lanes {
+		if l.first {
+			continue
+		}
 		beside.Add(1)
 		l.waits = sync.OnceFunc(beside.Done)
 		ended.Go(func() {
@@ -148,8 +159,10 @@ func runLanes(ctx context.Context, lanes []*lane) error {
 	}
 	beside.Wait()
 	for _, l := range lanes {
-		close(l.alone)
-		<-l.ended
+		if !l.first {
+			close(l.alone)
+			<-l.ended
+		}
 	}
 	ended.Wait()
 	for _, l := range lanes {
@@ -185,10 +198,7 @@ func wholeParts(root string) []part {
 	test := []string{"go", "test", "-json", "-vet=off", "-race", "-tags", "integration", "-count=1", "-timeout=" + testTimeout}
 	// All packages one after the other: the tests of several of them share the host's engine
 	// and firewall.
-	return []part{
-		{folder: root, args: append(slices.Clone(test), "-p", "1", "-skip="+engines.AlonePattern(), "./...")},
-		{folder: root, args: append(slices.Clone(test), "-run="+engines.AlonePattern(), "./e2e"), alone: true},
-	}
+	return []part{{folder: root, args: append(test, "-p", "1", "./...")}}
 }
 
 // tableParts are the tests of the table, of the repository in root, on an engine; their
