@@ -6,15 +6,16 @@ import (
 )
 
 // guests are connections, by where they come from, for one who waits until they
-// have left.
+// have left. Several may come from one place: a container chooses it, and to different
+// ports, or after a reset, the kernel lets it do so again.
 type guests struct {
 	mu     sync.Mutex
-	in     map[netip.AddrPort]bool
+	in     map[netip.AddrPort]int
 	closed bool
 	none   chan struct{} // closed when closed and the last has left
 }
 
-func newGuests() *guests { return &guests{in: map[netip.AddrPort]bool{}, none: make(chan struct{})} }
+func newGuests() *guests { return &guests{in: map[netip.AddrPort]int{}, none: make(chan struct{})} }
 
 // enter reports whether it was let in; if so, leave has to follow.
 func (g *guests) enter(source netip.AddrPort) bool {
@@ -23,7 +24,7 @@ func (g *guests) enter(source netip.AddrPort) bool {
 	if g.closed {
 		return false
 	}
-	g.in[source] = true
+	g.in[source]++
 	return true
 }
 
@@ -31,13 +32,15 @@ func (g *guests) enter(source netip.AddrPort) bool {
 func (g *guests) has(source netip.AddrPort) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.in[source]
+	return g.in[source] > 0
 }
 
 func (g *guests) leave(source netip.AddrPort) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.in, source)
+	if g.in[source]--; g.in[source] <= 0 {
+		delete(g.in, source)
+	}
 	if g.closed && len(g.in) == 0 {
 		close(g.none)
 	}
