@@ -51,3 +51,27 @@ func TestAnotherModeAfterACrash(t *testing.T) {
 		})
 	}
 }
+
+// TestRulesOfAnotherProcessStay: what somebody listens to that is no daemon is his who had it
+// set.
+func TestRulesOfAnotherProcessStay(t *testing.T) {
+	c := declaring(t, map[int]string{6379: "127.0.0.1:1"})
+	serveIn(t, c.ns, "127.0.0.1:15001", echo)
+	if status, _, stderr := ambassadord(t, "rules", "apply", "--listen-port", "15001"); status != 0 {
+		t.Fatalf("rules apply: exit %d, %s", status, stderr)
+	}
+	t.Cleanup(func() { ambassadord(t, "rules", "remove") })
+	for _, mode := range []string{"host", "listen"} {
+		d := start(t, "run", "--mode", mode, "--log-level", "debug")
+		d.wait("that it has looked", 10*time.Second, func(l line) bool {
+			return strings.Contains(l.str("msg"), "looked for what a daemon that is gone")
+		})
+		d.stop()
+		if err := wantJumps(c, 1, 0); err != nil {
+			t.Errorf("after mode %s: %v", mode, err)
+		}
+	}
+	if got, err := echoed(c.ns, "127.0.0.1:6379"); err != nil {
+		t.Errorf("%q, %v; want what the other process says", got, err)
+	}
+}

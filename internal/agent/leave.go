@@ -102,8 +102,7 @@ func (a *agent) tidy() {
 		case r.Kept != "":
 			a.log.Info("leaving rules alone that another daemon serves", "namespace", r.Namespace, "by", r.Kept)
 		case r.Carried != "":
-			a.log.Warn("rules stay, unhooked, for connections that another process carries; they go with the last of these",
-				"namespace", r.Namespace, "family", r.Family.String(), "carried", r.Carried)
+			a.sayCarried(r)
 		}
 	})
 	if err != nil && !errors.Is(err, handover.ErrServed) {
@@ -123,4 +122,9 @@ func closing(c <-chan struct{}, then func()) (stop func()) {
 		}
 	}()
 	return sync.OnceFunc(func() { close(stopped) })
+}
+
+func (a *agent) sayCarried(r Removed) {
+	a.log.Warn("rules stay, unhooked, for connections that another process carries; they go with the last of these",
+		"namespace", r.Namespace, "carried", r.Carried)
 }

@@ -66,7 +66,19 @@ func (l *living) servedBy(ctx context.Context, ns *netns.Namespace) (string, err
 // destinations are the ports that rules of ours in ns lead to. With filter.ErrUnread they are
 // not all.
 func (l *living) destinations(ctx context.Context, ns *netns.Namespace) (map[uint16]netrules.Kind, error) {
+	states, err := l.states(ctx, ns)
+	if err != nil && !errors.Is(err, filter.ErrUnread) {
+		return nil, err
+	}
 	ports := map[uint16]netrules.Kind{}
+	for _, state := range states {
+		addDestinations(state, ports)
+	}
+	return ports, err
+}
+
+// states are the tables of ns, in both packet filters. With filter.ErrUnread they are not whole.
+func (l *living) states(ctx context.Context, ns *netns.Namespace) (all []netrules.State, err error) {
 	var unread error
 	for _, f := range netrules.Families() {
 		states, err := l.rules.ReadElsewhere(ctx, ns, f)
@@ -78,22 +90,21 @@ func (l *living) destinations(ctx context.Context, ns *netns.Namespace) (map[uin
 		case err != nil:
 			return nil, err
 		}
+		all = append(all, states...)
 		here, err := l.rules.Chains(ns, f)
 		if err != nil && !errors.Is(err, netrules.ErrUnsupported) {
 			return nil, err
 		}
-		if len(here) > 0 {
-			state, err := l.rules.Read(ctx, ns, f)
-			if err != nil {
-				return nil, err
-			}
-			states = append(states, state)
+		if len(here) == 0 {
+			continue
 		}
-		for _, state := range states {
-			addDestinations(state, ports)
+		state, err := l.rules.Read(ctx, ns, f)
+		if err != nil {
+			return nil, err
 		}
+		all = append(all, state)
 	}
-	return ports, unread
+	return all, unread
 }
 
 func addDestinations(state netrules.State, ports map[uint16]netrules.Kind) {

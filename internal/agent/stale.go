@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/ambassadord/ambassadord/internal/config"
@@ -13,26 +14,29 @@ import (
 
 // clearStale removes, in the background until ctx ends, what a daemon that is gone has left
 // where none of our modes has rules, since nothing else would come by there: in our own
-// namespace, and in those of containers. Who takes over, or has sockets from the service
-// manager, knows what there is, and does without.
+// namespace, and in those of containers. Who takes over knows what there is, and does without.
 func (a *agent) clearStale(ctx context.Context) *sync.WaitGroup {
 	var clearing sync.WaitGroup
 	own := !a.hasMode(config.Host) && !a.hasMode(config.Link)
 	containers := !a.hasMode(config.Redirect)
-	if a.inherited != nil || !a.needsLock() || !own && !containers {
+	if a.gate != nil || !a.needsLock() || !own && !containers {
 		return &clearing
 	}
 	clearing.Go(func() {
 		if err := a.removeStale(ctx, own, containers); err != nil && ctx.Err() == nil {
 			a.log.Warn("cannot see all that a daemon that is gone may have left", "error", err, "hint", "run: ambassadord rules remove")
 		}
+		a.log.Debug("looked for what a daemon that is gone may have left")
 	})
 	return &clearing
 }
 
 func (a *agent) removeStale(ctx context.Context, own, containers bool) error {
 	r := removal{report: func(one Removed) {
-		if len(one.Chains)+len(one.Addrs) > 0 {
+		switch {
+		case one.Carried != "":
+			a.sayCarried(one)
+		case one.Kept == "":
 			a.log.Info("removed what a daemon that is gone has left", "namespace", one.Namespace, "family", one.Family.String(),
 				"chains", one.Chains, "addresses", one.Addrs)
 		}
@@ -58,52 +62,52 @@ func (a *agent) removeStale(ctx context.Context, own, containers bool) error {
 		return err
 	}
 	defer here.Close()
+	var errs []error
 	if own {
-		if err := r.stale(ctx, rules, here, true); err != nil {
-			return err
-		}
+		// A container may have joined us, and its rules of mode redirect be our own.
+		errs = append(errs, r.stale(ctx, rules, here, func(k netrules.Kind) bool { return containers || k != netrules.KindRedirect }))
 	}
 	if !containers {
-		return nil
+		return errors.Join(errs...)
 	}
 	all, err := netns.All(ctx)
 	if err != nil { // those of processes that even root may not trace, which no container's are
 		a.log.Debug("some network namespaces were not looked into", "error", err)
 	}
-	var errs []error
 	for _, ns := range all {
 		if ns.ID() != here.ID() && ctx.Err() == nil {
-			errs = append(errs, r.stale(ctx, rules, ns, false))
+			errs = append(errs, r.stale(ctx, rules, ns, func(k netrules.Kind) bool { return k == netrules.KindRedirect }))
 		}
 		ns.Close()
 	}
 	return errors.Join(errs...)
 }
 
-// stale is in for a namespace that most likely holds nothing of ours. In another than our own,
-// rules of other modes than redirect are left: somebody may have set them for a daemon that is
-// yet to come (rules apply).
-func (r *removal) stale(ctx context.Context, rules filter.Rules, ns *netns.Namespace, own bool) error {
+// stale is in for a namespace that most likely holds nothing of ours, if all of ours there is of
+// kinds, is hooked, and leads to nobody. What somebody listens to may be set by rules apply, and
+// what is not hooked be needed by connections of a daemon elsewhere.
+func (r *removal) stale(ctx context.Context, rules filter.Rules, ns *netns.Namespace, kinds func(netrules.Kind) bool) error {
 	there, err := anyChain(rules, ns)
-	if err == nil && !there && own {
-		leases, leasesErr := ns.Leases()
-		there, err = len(leases) > 0, leasesErr
-	}
 	if err != nil || !there {
 		return err
 	}
-	if !own {
-		if r.living == nil {
-			r.living = findLiving(ctx, rules)
-		}
-		ports, err := r.living.destinations(ctx, ns)
-		if err != nil || len(ports) == 0 {
-			return err
-		}
-		for _, kind := range ports {
-			if kind != netrules.KindRedirect {
-				return nil
-			}
+	l := living{rules: rules}
+	states, err := l.states(ctx, ns)
+	if err != nil {
+		return err
+	}
+	hooked, ports := false, map[uint16]netrules.Kind{}
+	for _, state := range states {
+		addDestinations(state, ports)
+		hooked = hooked || slices.ContainsFunc(state.Ours(), func(name string) bool { return len(state.Jumps(name)) > 0 })
+	}
+	listening, err := ns.Listeners()
+	if err != nil || !hooked || len(ports) == 0 {
+		return err
+	}
+	for port, kind := range ports {
+		if len(listening[port]) > 0 || !kinds(kind) {
+			return nil
 		}
 	}
 	return r.in(ctx, rules, ns)
