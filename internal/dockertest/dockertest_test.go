@@ -44,6 +44,7 @@ func TestNetworkThatWasLeft(t *testing.T) {
 	const subnet = "203.0.113.240/29"
 	left := dockertest.Name(t)
 	dockertest.Docker(t, "network", "create", "--label", "ambassadord.test=1", "--subnet", subnet, left)
+	t.Cleanup(func() { _, _ = dockertest.Try(t, "network", "rm", left) })
 	dockertest.Network(t, "--subnet", subnet)
 	if out, err := dockertest.Try(t, "network", "inspect", left); err == nil {
 		t.Errorf("it is still there: %s", out)

@@ -404,8 +404,10 @@ func TestMarkOfAnApply(t *testing.T) {
 			t.Errorf("%s: the mark is %d, and was to be %d", when, mark(), applied.Mark)
 		}
 	}
-	// Others change rules all the time: ours are set all the same, and no mark is right that is said.
+	// Others change rules all the time: ours are set all the same.
 	ended, stopped := make(chan struct{}), make(chan struct{})
+	end := sync.OnceFunc(func() { close(ended); <-stopped })
+	defer end()
 	go func() {
 		defer close(stopped)
 		for {
@@ -420,8 +422,7 @@ func TestMarkOfAnApply(t *testing.T) {
 	for i := range 20 {
 		s.apply(t, rules, redirect(6379, 8000+uint16(i))...)
 	}
-	close(ended)
-	<-stopped
+	end()
 	last := s.apply(t, rules, redirect(6379)...)
 	s.Run(t, "", "nft", "add table ip others")
 	if last.Mark == mark() {

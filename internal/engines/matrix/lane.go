@@ -19,8 +19,9 @@ import (
 const (
 	// testTimeout bounds the tests of one package on one engine: Go shows what they were at.
 	testTimeout = "30m"
-	// laneTimeout bounds all that runs on one engine, also when Go's own bound does not hold,
-	// and laneSilence how long nothing is heard of it: no test is silent for a third of that.
+	// laneTimeout bounds all that runs on one engine, also when Go's own bound does not hold, and
+	// once more what runs alone there. laneSilence is how long nothing may be heard of it: no test
+	// is silent for a third of that.
 	laneTimeout = 45 * time.Minute
 	laneSilence = 10 * time.Minute
 	// endPatience is how long an engine may take to end.
@@ -41,7 +42,7 @@ type lane struct {
 	out     *printer
 
 	timeout, silence time.Duration
-	heard            *time.Timer // ends it after silence; it may be silent while it waits to be alone
+	bound, heard     *time.Timer // end it after timeout and silence; neither goes on while it waits to be alone
 
 	output map[string]*strings.Builder // by package and test function, while it runs
 	failed []failure
@@ -64,8 +65,8 @@ func (l *lane) run(ctx context.Context) error {
 	began := time.Now()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	whole := time.AfterFunc(l.timeout, func() { cancel(fmt.Errorf("it was ended after %s", l.timeout)) })
-	defer whole.Stop()
+	l.bound = time.AfterFunc(l.timeout, func() { cancel(fmt.Errorf("it was ended after %s", l.timeout)) })
+	defer l.bound.Stop()
 	l.heard = time.AfterFunc(l.silence, func() { cancel(fmt.Errorf("it was ended after %s of silence", l.silence)) })
 	defer l.heard.Stop()
 	args := []string{"sh", "-c", script(l.parts)}
@@ -122,6 +123,7 @@ func (l *lane) command(ctx context.Context, args []string) error {
 	telling.Go(func() {
 		select {
 		case <-l.alone:
+			l.bound.Reset(l.timeout)
 			l.heard.Reset(l.silence)
 			_, _ = io.WriteString(stdin, "\n") // unless it has ended
 		case <-going:
@@ -211,6 +213,7 @@ func (l *lane) wanted(name string) bool {
 // other takes a line that is none of test2json's.
 func (l *lane) other(line string) {
 	if strings.HasPrefix(line, aloneLine) {
+		l.bound.Stop()
 		l.heard.Stop()
 		l.waits()
 		return
