@@ -2,7 +2,6 @@ package agent
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/advance"
@@ -13,8 +12,6 @@ import (
 // own. One goroutine makes these rules, and closes them when iptables has caught up; while it
 // waits for that, others add to them what has been declared since.
 type ahead struct {
-	stale atomic.Bool // hurry was called, and has not been done yet
-
 	mu     sync.Mutex
 	wanted func() []netrules.Port // the ports to redirect now
 	place  place
@@ -37,10 +34,9 @@ func (h *ahead) begin(at place, rules *advance.Rules) {
 	h.place = at
 	if rules != nil {
 		h.rules = rules
-		h.stale.Store(true) // they may be of a moment ago
+		_ = h.update() // they may be of a moment ago
 	}
 	h.mu.Unlock()
-	h.refresh()
 }
 
 // take goes on with what other has begun.
@@ -58,39 +54,25 @@ func (h *ahead) take(other *ahead) {
 // cover redirects what is wanted, after begin.
 func (h *ahead) cover() error {
 	h.mu.Lock()
-	h.stale.Store(false)
-	err := h.update()
-	h.mu.Unlock()
-	h.refresh()
-	return err
+	defer h.mu.Unlock()
+	return h.update()
 }
 
-// hurry is cover for others, and does not wait: whoever is at it does it before it has ended.
+// hurry is cover for others.
 func (h *ahead) hurry() {
-	h.stale.Store(true)
-	h.refresh()
-}
-
-// refresh does what hurry was called for.
-func (h *ahead) refresh() {
-	for h.stale.Load() && h.mu.TryLock() {
-		h.stale.Store(false)
-		_ = h.update() // what fails iptables does
-		h.mu.Unlock()
-	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_ = h.update() // what fails iptables does
 }
 
 // update has the rules be for what is wanted, if iptables does not redirect all of it. h.mu is
 // held.
 func (h *ahead) update() (err error) {
-	if h.place.ns == nil {
-		return nil
-	}
 	ports := h.wanted()
 	switch {
 	case h.rules != nil:
 		return h.rules.Update(ports)
-	case h.missing(ports) == nil:
+	case h.place.ns == nil, h.missing(ports) == nil:
 		return nil
 	}
 	h.rules, err = advance.Redirect(h.place.ns, h.place.families, h.place.listen, ports)
@@ -119,7 +101,7 @@ func (h *ahead) lacks() []netrules.Port {
 // the rules are closed, else what is not wanted any more goes.
 func (h *ahead) caughtUp(ports []netrules.Port) {
 	h.mu.Lock()
-	h.stale.Store(false)
+	defer h.mu.Unlock()
 	h.caught = map[uint16]bool{}
 	for _, p := range ports {
 		h.caught[p.Number] = true
@@ -132,8 +114,6 @@ func (h *ahead) caughtUp(ports []netrules.Port) {
 	} else if h.rules != nil {
 		_ = h.rules.Update(wanted)
 	}
-	h.mu.Unlock()
-	h.refresh()
 }
 
 // unhook redirects nothing any more, for good. Until end, or until iptables has rules, connections

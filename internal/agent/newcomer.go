@@ -83,6 +83,9 @@ func newNewcomer(ns *newcomers, where string, ports []netrules.Port, made *prepa
 		presence: newPresence(ns.agent),
 	}
 	nc.ahead.wanted = nc.declared
+	if made != nil {
+		nc.ahead.rules = made.Rules
+	}
 	return nc
 }
 

@@ -89,6 +89,14 @@ func (ns *newcomers) watch(ctx context.Context, table *identity.Table) {
 // told of one more than once, and before or after the engine's word of whose it is. While
 // nobody who declares anything may be in it, and nothing is prepared, it is kept in mind.
 func (ns *newcomers) appeared(ctx context.Context, where string, made *preparer.Made) {
+	if nc := ns.receive(ctx, where, made); nc != nil && made != nil {
+		hurry([]*newcomer{nc}) // it may be too late when its run comes to it
+	}
+}
+
+// receive is appeared but for what is to be redirected by now, which may have changed since made
+// was. It returns who serves the namespace from now on, nil if nobody does, or did before.
+func (ns *newcomers) receive(ctx context.Context, where string, made *preparer.Made) *newcomer {
 	name := path.Base(where)
 	ns.mu.Lock()
 	defer ns.mu.Unlock()
@@ -98,16 +106,15 @@ func (ns *newcomers) appeared(ctx context.Context, where string, made *preparer.
 	n, known := table.Sandbox(name)
 	switch at, nc := ns.owners[name], ns.there[name]; {
 	case ns.departed:
-		made.Close()
-		return
+		ns.discard(made)
+		return nil
 	case at != nil || nc != nil:
-		if made == nil || nc != nil && nc.offer(made) || at != nil && at.offer(made) {
-			return
+		if made != nil && (nc == nil || !nc.offer(made)) && (at == nil || !at.offer(made)) {
+			ns.discard(made)
 		}
-		made.Close()
-		return
+		return nil
 	case known && made == nil:
-		return // its attachment does without
+		return nil // its attachment does without
 	case !known && ns.agent.docker != nil:
 		ns.agent.docker.CatchUp() // its declarations may be on their way to us
 	}
@@ -117,12 +124,9 @@ func (ns *newcomers) appeared(ctx context.Context, where string, made *preparer.
 	}
 	if made == nil && (len(ports) == 0 || !ns.agent.owns()) {
 		ns.idle[where] = time.Now()
-		return
+		return nil
 	}
 	delete(ns.idle, where)
-	if made != nil {
-		_ = made.Rules.Update(ports) // it may be too late when the newcomer comes to it
-	}
 	nc := ns.serve(ctx, where, ports, made)
 	switch {
 	case known && table == ns.followed:
@@ -130,7 +134,12 @@ func (ns *newcomers) appeared(ctx context.Context, where string, made *preparer.
 	case len(ports) == 0:
 		ns.bound(nc)
 	}
+	return nc
 }
+
+// discard undoes made, not under ns.mu: the kernel has us wait for whoever is changing rules in
+// that namespace, and that may be the container.
+func (ns *newcomers) discard(made *preparer.Made) { go made.Close() }
 
 // maxUnclaimed is how many namespaces we keep prepared in which nobody declares anything, for
 // those that the engine may tell of.
@@ -166,11 +175,26 @@ func (ns *newcomers) hasten(table *identity.Table) {
 	hurry(wider)
 }
 
-// hurry has what newcomers want redirected at once. No lock is held: these are messages to the
-// kernel.
+// hurryPatience is how long is waited for messages to the kernel. They take 0.2 ms, but have to
+// wait for whoever is changing rules in that namespace, and that may be the container.
+const hurryPatience = 20 * time.Millisecond
+
+// hurry has what newcomers want redirected at once, or else soon. No lock is held.
 func hurry(all []*newcomer) {
+	if len(all) == 0 {
+		return
+	}
+	var hurrying sync.WaitGroup
 	for _, nc := range all {
-		nc.ahead.hurry()
+		hurrying.Go(nc.ahead.hurry)
+	}
+	done := make(chan struct{})
+	go func() { hurrying.Wait(); close(done) }()
+	late := time.NewTimer(hurryPatience)
+	defer late.Stop()
+	select {
+	case <-done:
+	case <-late.C:
 	}
 }
 

@@ -25,6 +25,7 @@ const (
 func (nc *newcomer) prepare(ctx context.Context) error {
 	ns, err := netns.Open(nc.path)
 	if err != nil {
+		nc.ahead.end()
 		nc.made.Close()
 		return err
 	}
@@ -40,7 +41,7 @@ func (nc *newcomer) prepare(ctx context.Context) error {
 	for family, listener := range nc.made.Listening {
 		nc.serve(ctx, family, listener, nc)
 	}
-	nc.ahead.begin(place{ns, nc.made.Families(), nc.listen}, nc.made.Rules)
+	nc.ahead.begin(place{ns, nc.made.Families(), nc.listen}, nil)
 	nc.agent.log.Debug("a new network namespace was prepared in advance", "namespace", nc.path, "took", nc.made.Took.String())
 	return nc.redirect(ctx)
 }

@@ -129,6 +129,15 @@ func (ns *newcomers) runPreparer(ctx, watching context.Context, folders []string
 		log.Warn("what was prepared in a new network namespace has not arrived; a container that dials at once may be too early",
 			"error", err, "hint", "raise the limit of open files: LimitNOFILE= in its systemd unit, or docker run --ulimit nofile=")
 	}
+	unprepared := false
+	v.Unprepared = func(where string, err error) {
+		if unprepared {
+			return
+		}
+		unprepared = true
+		log.Info("on a busy host a container that dials at once may be too early: a new network namespace could not be prepared in advance",
+			"namespace", path.Base(where), "error", err, "hint", "this takes Linux 5.12 with nftables, and CAP_SYS_ADMIN")
+	}
 	ns.mu.Lock()
 	p := &ns.preparing
 	p.process, p.declared, p.end, p.last, p.watches = v, nil, end, time.Now(), false
@@ -207,6 +216,10 @@ func (ns *newcomers) overdue(ctx context.Context, v *preparer.Preparer, where st
 		return
 	}
 	delete(p.seen, where)
+	if !sandbox.Mounted(where) { // so the process may not have seen it
+		ns.mu.Unlock()
+		return
+	}
 	if p.process == v {
 		end := p.end
 		time.AfterFunc(hangPatience, func() {
@@ -219,10 +232,8 @@ func (ns *newcomers) overdue(ctx context.Context, v *preparer.Preparer, where st
 		})
 	}
 	ns.mu.Unlock()
-	if sandbox.Mounted(where) {
-		ns.agent.log.Debug("a new network namespace was not told of in time", "namespace", path.Base(where))
-		ns.appeared(ctx, where, nil)
-	}
+	ns.agent.log.Debug("a new network namespace was not told of in time", "namespace", path.Base(where))
+	ns.appeared(ctx, where, nil)
 }
 
 // begun says that somebody watches, or that nobody can.

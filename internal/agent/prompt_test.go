@@ -280,7 +280,7 @@ func TestRedirectedConnectionsAreRoutedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &agent{resolver: resolver.New(map[string]resolver.Source{resolver.SchemeStatic: static.Source{}}, resolver.Options{})}
+	a := &agent{resolver: resolver.New(map[string]resolver.Source{resolver.SchemeStatic: static.Source{}}, resolver.Options{}), gate: make(chan struct{})}
 	port := netip.MustParseAddrPort(listener.Addr().String()).Port()
 	web := labelled("web", map[string]string{fmt.Sprintf("connect.%d", port): "10.0.0.1:80"})
 	n := a.tableOf(nil, web).Owned(web.ID)

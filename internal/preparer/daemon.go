@@ -27,7 +27,7 @@ var ErrDenied = errors.New("real-time priority is not allowed")
 const (
 	// patience is how long the process may take to end.
 	patience = 5 * time.Second
-	// lastWords is how long it may take, when Run is to end, to tell of what it has made.
+	// lastWords is how long it may take, when Run is to end, to tell of each thing that it has made.
 	lastWords = time.Second
 	// queue is for how many bytes of orders there is room.
 	queue = 1 << 20
@@ -46,6 +46,8 @@ type Preparer struct {
 	// for it had much to do.
 	Watching func(why error)
 	Spent    func()
+	// Unprepared is called when nothing could be prepared in a namespace, and why.
+	Unprepared func(path string, err error)
 	// Lost is called when what was prepared has not arrived: there was no descriptor free.
 	Lost func(error)
 
@@ -70,10 +72,10 @@ func (m *Made) Close() {
 	if m == nil {
 		return
 	}
+	_ = m.Rules.Close() // first: they lead to the sockets
 	for _, l := range m.Listening {
 		_ = l.Close()
 	}
-	_ = m.Rules.Close()
 }
 
 // Families are those of the sockets.
@@ -141,7 +143,7 @@ func (v *Preparer) Run(ctx context.Context) error {
 		_ = conn.CloseWrite() // which has it end
 		_ = conn.SetReadDeadline(time.Now().Add(lastWords))
 	})
-	err = v.follow(conn)
+	err = v.follow(ctx, conn)
 	stop()
 	v.mu.Lock()
 	v.conn = nil
@@ -157,7 +159,12 @@ func (v *Preparer) Run(ctx context.Context) error {
 		return nil
 	}
 	if err == nil {
-		how := <-ended
+		var how error
+		select {
+		case how = <-ended:
+		case <-ctx.Done(): // Wait waits for it
+			return nil
+		}
 		err = fmt.Errorf("the process that prepares network namespaces has ended: %w", errors.Join(errors.New(cmd.ProcessState.String()), how))
 	}
 	return err
@@ -192,9 +199,12 @@ func (v *Preparer) start(ctx context.Context) (*net.UnixConn, *exec.Cmd, error) 
 }
 
 // follow acts on what the process says, until it ends or says that it cannot go on.
-func (v *Preparer) follow(conn *net.UnixConn) error {
+func (v *Preparer) follow(ctx context.Context, conn *net.UnixConn) error {
 	buffer, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(mostDescriptors*4))
 	for {
+		if ctx.Err() != nil { // the last words may be many
+			_ = conn.SetReadDeadline(time.Now().Add(lastWords))
+		}
 		n, oobn, flags, _, err := conn.ReadMsgUnix(buffer, oob)
 		if err != nil || n == 0 {
 			return nil
@@ -220,6 +230,9 @@ func (v *Preparer) follow(conn *net.UnixConn) error {
 			made, err := receive(&r, fds, flags&unix.MSG_CTRUNC != 0)
 			if err != nil {
 				v.Lost(err)
+			}
+			if r.Unprepared != "" {
+				v.Unprepared(r.Path, errors.New(r.Unprepared))
 			}
 			v.Appeared(r.Path, made)
 		}

@@ -60,6 +60,14 @@ type running struct {
 
 func run(t *testing.T, before ...string) *running {
 	t.Helper()
+	free := make(chan struct{})
+	close(free)
+	return runHeld(t, free, before...)
+}
+
+// runHeld is run for who tells nobody of what has appeared until held is closed.
+func runHeld(t *testing.T, held <-chan struct{}, before ...string) *running {
+	t.Helper()
 	folder := t.TempDir()
 	t.Setenv(folderVariable, folder)
 	r := &running{
@@ -67,8 +75,9 @@ func run(t *testing.T, before ...string) *running {
 	}
 	r.Preparer = &Preparer{
 		Command:  append(before, os.Args[0]),
-		Appeared: func(path string, made *Made) { r.appeared <- appearance{path, made} },
+		Appeared: func(path string, made *Made) { <-held; r.appeared <- appearance{path, made} },
 		Watching: func(why error) { r.why = why; close(r.watching) }, Spent: func() {}, Lost: func(err error) { r.lost <- err },
+		Unprepared: func(path string, err error) { t.Logf("%s was not prepared: %v", path, err) },
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
@@ -341,10 +350,8 @@ func TestOneOfTwoPrepares(t *testing.T) {
 // What it has made by the time that it is to end it tells of.
 func TestLastWords(t *testing.T) {
 	labs := []*netlab.Lab{netlab.New(t), netlab.New(t)}
-	r := run(t)
 	held := make(chan struct{})
-	tell := r.Appeared
-	r.Appeared = func(path string, made *Made) { <-held; tell(path, made) }
+	r := runHeld(t, held)
 	r.watch(7000)
 	for i, lab := range labs {
 		r.mount(lab, fmt.Sprintf("0123456789a%d", i))

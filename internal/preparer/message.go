@@ -34,6 +34,9 @@ type report struct {
 	Six    bool     `json:"six,omitempty"`
 	Ports  []uint16 `json:"ports,omitempty"` // that the rules redirect
 	Took   int64    `json:"took,omitempty"`  // nanoseconds
+	// Unprepared is why nothing was, if that is not for another daemon, nor for the end of the
+	// container.
+	Unprepared string `json:"unprepared,omitempty"`
 }
 
 // descriptors is how many come with r.

@@ -111,7 +111,10 @@ func (s *server) prepare(path string, fresh bool) {
 		var err error
 		if r, fds, err = prepare(s.config, path, s.ports); err != nil {
 			closeAll(fds)
-			r, fds = report{Path: path}, nil // the daemon tries again, and says what is wrong
+			r, fds = report{Path: path}, nil // the daemon tries again
+			if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+				r.Unprepared = err.Error()
+			}
 		}
 		r.Took = int64(time.Since(began))
 	}

@@ -98,16 +98,26 @@ func (t *thread) wait(events int, mounts bool, next time.Time) (occasion, error)
 	if t.told != nil {
 		t.polled[2].Fd = int32(t.descriptor)
 	}
-	var timeout *unix.Timespec
-	if !next.IsZero() {
-		left := unix.NsecToTimespec(int64(max(time.Until(next), 0)))
-		timeout = &left
-	}
-	if err := t.urgent.pace(); err != nil {
-		return occasion{}, err
-	}
-	if _, err := unix.Ppoll(t.polled, timeout, nil); err != nil && !errors.Is(err, unix.EINTR) {
-		return occasion{}, os.NewSyscallError("ppoll", err)
+	for {
+		if err := t.urgent.pace(); err != nil {
+			return occasion{}, err
+		}
+		until, raise := next, t.urgent.raiseAt()
+		if !raise.IsZero() && (until.IsZero() || raise.Before(until)) {
+			until = raise // or the next namespace would find an ordinary thread
+		}
+		var timeout *unix.Timespec
+		if !until.IsZero() {
+			left := unix.NsecToTimespec(int64(max(time.Until(until), 0)))
+			timeout = &left
+		}
+		n, err := unix.Ppoll(t.polled, timeout, nil)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return occasion{}, os.NewSyscallError("ppoll", err)
+		}
+		if n != 0 || err != nil || until.Equal(next) {
+			break
+		}
 	}
 	if t.polled[2].Revents != 0 && !t.told() { // first of all: it may be about what has appeared
 		return occasion{}, errDone

@@ -104,6 +104,15 @@ func (u *urgency) pace() error {
 	return nil
 }
 
+// raiseAt is when pace will give the priority back; zero while the thread has it, or cannot
+// have it.
+func (u *urgency) raiseAt() time.Time {
+	if u.raised || u.best == Ordinary || u.left >= budget/2 { // in the end it may be refused
+		return time.Time{}
+	}
+	return u.seen.Add((budget/2 - u.left) * earning)
+}
+
 // threadTime is the processor time that this thread has used.
 func threadTime() time.Duration {
 	var t unix.Timespec

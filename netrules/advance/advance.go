@@ -94,8 +94,15 @@ func Adopt(socketOf int, ports []netrules.Port) *Rules {
 	return &Rules{socket: socket(socketOf), ports: setOf(ports)}
 }
 
-// Close removes the rules.
-func (r *Rules) Close() error { return r.socket.close() }
+// Close removes the rules. A second one does nothing.
+func (r *Rules) Close() error {
+	if r.socket < 0 {
+		return nil
+	}
+	s := r.socket
+	r.socket = -1
+	return s.close()
+}
 
 func setOf(ports []netrules.Port) map[uint16]bool {
 	set := make(map[uint16]bool, len(ports))
