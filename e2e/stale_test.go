@@ -60,7 +60,6 @@ func TestRulesOfAnotherProcessStay(t *testing.T) {
 	if status, _, stderr := ambassadord(t, "rules", "apply", "--listen-port", "15001"); status != 0 {
 		t.Fatalf("rules apply: exit %d, %s", status, stderr)
 	}
-	t.Cleanup(func() { ambassadord(t, "rules", "remove") })
 	for _, mode := range []string{"host", "listen"} {
 		d := start(t, "run", "--mode", mode, "--log-level", "debug")
 		d.wait("that it has looked", 10*time.Second, func(l line) bool {
