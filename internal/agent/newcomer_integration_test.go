@@ -420,7 +420,8 @@ func TestOutsidersOfAContainer(t *testing.T) {
 	h.agent.server.Done = func(r proxy.Record) { records <- r }
 	h.mount()
 	h.follow(h.declaring(true))
-	h.eventually("it is served", func() bool { return strings.Contains(h.rules(), "--dport 7000") })
+	// The families are set at the same time, and it is IPv4 that is dialled.
+	h.eventually("it is served", func() bool { return strings.Contains(filtertest.Save(h.t, h.lab.NS(), netrules.IPv4), "--dport 7000") })
 	// An address of its own, beside loopback ones, is the container's.
 	h.lab.Do(t, func() error {
 		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 77, 0, 1)}}).Dial("tcp", "127.0.0.1:7000")
