@@ -10,6 +10,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/control"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rights"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 )
 
@@ -85,7 +86,7 @@ func Reload(ctx context.Context, folder, name, program string) error {
 	}
 	var answer control.Answer
 	fds, err := c.Receive(&answer, reloadPatience+time.Second)
-	control.CloseAll(fds)
+	rights.Close(fds)
 	if err != nil {
 		return fmt.Errorf("wait for the daemon's answer: %w", err)
 	}

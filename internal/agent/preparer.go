@@ -74,7 +74,7 @@ func (ns *newcomers) prepareAhead(ctx, watching context.Context, folders []strin
 			return
 		case errors.Is(err, preparer.ErrDenied):
 			log.Info("on a busy host a container that dials at once may be too early: what prepares new network namespaces has no real-time priority",
-				"error", err, "hint", "give the daemon the capability SYS_NICE, or LimitRTPRIO=1 in its systemd unit")
+				"error", err, "hint", "give the daemon the capability SYS_NICE")
 			return
 		}
 		if time.Since(began) > lastRetry {

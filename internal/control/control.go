@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rights"
 )
 
 // Version is that of the conversation.
@@ -113,7 +114,7 @@ func (c *Conn) Ask(request, program string) error {
 	}
 	var a Answer
 	fds, receiveErr := c.Receive(&a, 0)
-	CloseAll(fds)
+	rights.Close(fds)
 	if receiveErr == nil && a.Err() != nil {
 		return a.Err()
 	}
@@ -171,7 +172,7 @@ func (c *Conn) Receive(packet any, within time.Duration) (fds []int, err error) 
 	if err != nil {
 		return nil, err
 	}
-	fds = descriptors(oob[:oobn])
+	fds = rights.Of(oob[:oobn])
 	switch {
 	case flags&unix.MSG_CTRUNC != 0:
 		err = hint.Errorf("raise LimitNOFILE, or ulimit -n", "not all descriptors of a packet could be received: too many are open")
@@ -181,7 +182,7 @@ func (c *Conn) Receive(packet any, within time.Duration) (fds []int, err error) 
 		err = json.Unmarshal(text[:n], packet)
 	}
 	if err != nil {
-		CloseAll(fds)
+		rights.Close(fds)
 		return nil, err
 	}
 	return fds, nil
@@ -204,25 +205,3 @@ func (c *Conn) Ended() bool {
 
 // Close ends the conversation.
 func (c *Conn) Close() { c.unix.Close() }
-
-// CloseAll closes descriptors.
-func CloseAll(fds []int) {
-	for _, fd := range fds {
-		_ = unix.Close(fd)
-	}
-}
-
-// descriptors are those that came with a packet.
-func descriptors(oob []byte) []int {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil
-	}
-	var fds []int
-	for _, m := range messages {
-		if got, err := unix.ParseUnixRights(&m); err == nil {
-			fds = append(fds, got...)
-		}
-	}
-	return fds
-}

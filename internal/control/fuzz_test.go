@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/rights"
 )
 
 const (
@@ -78,7 +80,7 @@ func FuzzControlMessage(f *testing.F) {
 			if now := openDescriptors(t); now != before+len(fds) {
 				t.Errorf("%d descriptors are open, before it were %d, and %d were returned (%v)", now, before, len(fds), err)
 			}
-			CloseAll(fds)
+			rights.Close(fds)
 			ours.Close()
 			peers.Close()
 		}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rights"
 )
 
 const (
@@ -162,7 +163,7 @@ func (s *Server) converse(ctx context.Context, c *Conn) {
 	defer context.AfterFunc(ctx, c.Close)()
 	var r Request
 	fds, err := c.Receive(&r, 0)
-	CloseAll(fds) // no request has any
+	rights.Close(fds) // no request has any
 	if errors.Is(err, io.EOF) {
 		return // it has looked who is here
 	}

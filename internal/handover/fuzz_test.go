@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/control"
+	"github.com/ambassadord/ambassadord/internal/rights"
 )
 
 const (
@@ -133,6 +134,6 @@ func sendRaw(c *control.Conn, packet []byte, listener *net.TCPListener, enough b
 		}
 		fds = append(fds, fd)
 	}
-	defer control.CloseAll(fds)
+	defer rights.Close(fds)
 	return c.Send(json.RawMessage(packet), fds...)
 }

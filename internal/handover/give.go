@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/control"
+	"github.com/ambassadord/ambassadord/internal/rights"
 )
 
 // Request is what the new daemon asks for at the control socket.
@@ -78,7 +79,7 @@ func offer(c *control.Conn, r *Registry) (mark uint64, err error) {
 	}
 	var m message
 	fds, err := c.Receive(&m, adoptionPatience)
-	control.CloseAll(fds)
+	rights.Close(fds)
 	switch {
 	case errors.Is(err, io.EOF):
 		return 0, errors.New("the new daemon ended before it accepted")
@@ -123,7 +124,7 @@ func send(c *control.Conn, r *Registry, mark uint64, within time.Duration) (uint
 func sendBatch(c *control.Conn, batch []entry) error {
 	var m message
 	var fds []int
-	defer func() { control.CloseAll(fds) }() // the packet holds references of its own
+	defer func() { rights.Close(fds) }() // the packet holds references of its own
 	for _, e := range batch {
 		fd, err := duplicate(e.conn)
 		if errors.Is(err, net.ErrClosed) {

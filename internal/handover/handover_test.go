@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ambassadord/ambassadord/internal/control"
+	"github.com/ambassadord/ambassadord/internal/rights"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
@@ -280,7 +281,7 @@ func receiveAll(t *testing.T, c *control.Conn) {
 	for {
 		var m message
 		fds, err := c.Receive(&m, 0)
-		control.CloseAll(fds)
+		rights.Close(fds)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/control"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rights"
 )
 
 // ErrGone says that the old daemon has ended the conversation without a word: it stops, or
@@ -75,16 +76,16 @@ func (s *Session) receiveUntil(phase string, within time.Duration) error {
 func (s *Session) take(m message, fds []int) error {
 	if err := m.Err(); err != nil {
 		s.told = true
-		control.CloseAll(fds)
+		rights.Close(fds)
 		return err
 	}
 	if len(fds) != len(m.Sockets) {
-		control.CloseAll(fds)
+		rights.Close(fds)
 		return fmt.Errorf("a packet with %d sockets had %d descriptors", len(m.Sockets), len(fds))
 	}
 	for i, socket := range m.Sockets {
 		if err := s.Set.Add(socket, fds[i]); err != nil {
-			control.CloseAll(fds[i+1:])
+			rights.Close(fds[i+1:])
 			return err
 		}
 	}

@@ -29,8 +29,8 @@ const (
 	maxMessage  = 256 << 10
 )
 
-// rights is the room for the descriptors of a message.
-var rights = unix.CmsgSpace(2 * perMessage * 4)
+// room is for the descriptors of a message.
+var room = unix.CmsgSpace(2 * perMessage * 4)
 
 // connection is what the log will say of a connection, and how it is to be carried.
 type connection struct {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/claim"
+	"github.com/ambassadord/ambassadord/internal/rights"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
@@ -128,7 +129,7 @@ func (h *held) remove(number uint64) {
 
 // receive takes messages until the farewell, or until the daemon is gone.
 func (h *held) receive(conn *net.UnixConn, log *slog.Logger) (farewell bool, err error) {
-	packet, oob := make([]byte, maxMessage), make([]byte, rights)
+	packet, oob := make([]byte, maxMessage), make([]byte, room)
 	for {
 		n, oobn, flags, _, err := conn.ReadMsgUnix(packet, oob)
 		switch {
@@ -137,7 +138,7 @@ func (h *held) receive(conn *net.UnixConn, log *slog.Logger) (farewell bool, err
 		case err != nil:
 			return false, fmt.Errorf("read from the daemon: %w", err)
 		}
-		fds := descriptors(oob[:oobn])
+		fds := rights.Of(oob[:oobn])
 		m, err := decode(packet[:n])
 		switch {
 		case err != nil || flags&unix.MSG_TRUNC != 0 || len(fds) != 2*len(m.Kept):
@@ -163,21 +164,6 @@ func (h *held) take(m message, fds []int) {
 	for _, number := range m.Released {
 		h.remove(number)
 	}
-}
-
-// descriptors are those that came with a message.
-func descriptors(oob []byte) []int {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil
-	}
-	var fds []int
-	for _, m := range messages {
-		if got, err := unix.ParseUnixRights(&m); err == nil {
-			fds = append(fds, got...)
-		}
-	}
-	return fds
 }
 
 // needs are the rules that what is held needs.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rights"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/advance"
 )
@@ -209,10 +210,10 @@ func (v *Preparer) follow(ctx context.Context, conn *net.UnixConn) error {
 		if err != nil || n == 0 {
 			return nil
 		}
-		fds := rights(oob[:oobn])
+		fds := rights.Of(oob[:oobn])
 		var r report
 		if err := json.Unmarshal(buffer[:n], &r); err != nil {
-			closeAll(fds)
+			rights.Close(fds)
 			return fmt.Errorf("an answer of the process that prepares network namespaces that is none: %w", err)
 		}
 		switch {
@@ -243,7 +244,7 @@ func (v *Preparer) follow(ctx context.Context, conn *net.UnixConn) error {
 // says that this process has no room for more descriptors, so that the kernel has closed some.
 func receive(r *report, fds []int, truncated bool) (*Made, error) {
 	if len(fds) != r.descriptors() {
-		closeAll(fds)
+		rights.Close(fds)
 		if truncated {
 			return nil, fmt.Errorf("receive descriptors: %w", unix.EMFILE)
 		}

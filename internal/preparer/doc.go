@@ -11,7 +11,7 @@
 // does nothing else, has next to no garbage, and shares no lock: its one thread of real-time
 // priority waits in ppoll(2), makes the sockets and the rules, and sends them off.
 //
-// It takes CAP_SYS_NICE, or RLIMIT_RTPRIO. Where the control group has no real-time time the
+// It takes CAP_SYS_NICE. Where the control group has no real-time time the
 // thread is nice -10 instead; where it may be neither, and where there is no such process, the
 // daemon prepares namespaces itself, as quickly as it is given processors. What the thread may use
 // of them at its priority is bounded twice: by itself (see urgency in internal/sandbox), and by

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -300,27 +299,12 @@ func TestDeathIsToldOf(t *testing.T) {
 
 // Without the capability for it, it says so and does nothing.
 func TestDenied(t *testing.T) {
-	if _, err := exec.LookPath("setpriv"); err != nil {
-		t.Skip(err)
-	}
 	r := run(t, "setpriv", "--inh-caps", "-sys_nice", "--bounding-set", "-sys_nice")
 	r.Declare(nil)
 	if err := <-r.ended; !errors.Is(err, ErrDenied) {
 		t.Errorf("it ended with %v, want %v", err, ErrDenied)
 	}
 	close(r.ended)
-}
-
-// RLIMIT_RTPRIO does in its place.
-func TestAllowedByRLIMIT(t *testing.T) {
-	if err := exec.Command("prlimit", "--rtprio=1", "true").Run(); err != nil {
-		t.Skip("to raise the limit takes CAP_SYS_RESOURCE: ", err)
-	}
-	r := run(t, "setpriv", "--inh-caps", "-sys_nice", "--bounding-set", "-sys_nice", "prlimit", "--rtprio=1")
-	r.watch()
-	if r.why != nil {
-		t.Errorf("it watches, but %v", r.why)
-	}
 }
 
 // Two daemons' processes watch during a takeover: one of them prepares a namespace, and the

@@ -3,8 +3,6 @@ package preparer
 import (
 	"encoding/json"
 	"fmt"
-
-	"golang.org/x/sys/unix"
 )
 
 // maxMessage bounds a message: ports are the longest part of it, at most six bytes each.
@@ -56,25 +54,4 @@ func encode(message any) ([]byte, error) {
 		err = fmt.Errorf("a message of %d bytes", len(packet))
 	}
 	return packet, err
-}
-
-// rights are the descriptors that came with a message.
-func rights(oob []byte) []int {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil
-	}
-	var fds []int
-	for _, m := range messages {
-		if got, err := unix.ParseUnixRights(&m); err == nil {
-			fds = append(fds, got...)
-		}
-	}
-	return fds
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		_ = unix.Close(fd)
-	}
 }

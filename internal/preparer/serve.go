@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rights"
 	"github.com/ambassadord/ambassadord/internal/sandbox"
 )
 
@@ -110,7 +111,7 @@ func (s *server) prepare(path string, fresh bool) {
 		began := time.Now()
 		var err error
 		if r, fds, err = prepare(s.config, path, s.ports); err != nil {
-			closeAll(fds)
+			rights.Close(fds)
 			r, fds = report{Path: path}, nil // the daemon tries again
 			if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
 				r.Unprepared = err.Error()
@@ -119,7 +120,7 @@ func (s *server) prepare(path string, fresh bool) {
 		r.Took = int64(time.Since(began))
 	}
 	s.say(r, fds...)
-	closeAll(fds) // the message holds references of its own
+	rights.Close(fds) // the message holds references of its own
 	select {
 	case s.appeared <- struct{}{}:
 	default:

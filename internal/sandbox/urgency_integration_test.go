@@ -161,34 +161,6 @@ func TestUrgencyIsBoundedWithoutTheCapability(t *testing.T) {
 	})
 }
 
-// With RLIMIT_RTPRIO a thread has its priority again when it has earned it.
-func TestUrgencyByRLIMIT(t *testing.T) {
-	var before unix.Rlimit
-	if err := unix.Prlimit(0, unix.RLIMIT_RTPRIO, &unix.Rlimit{Cur: 1, Max: 1}, &before); err != nil {
-		t.Skip("to raise the limit takes CAP_SYS_RESOURCE: ", err)
-	}
-	defer func() { _ = unix.Prlimit(0, unix.RLIMIT_RTPRIO, &before, nil) }()
-	onThread(func() {
-		if err := dropNice(); err != nil {
-			t.Error(err)
-			return
-		}
-		var u urgency
-		if u.begin(); u.best != RealTime {
-			t.Error(u.err)
-			return
-		}
-		u.left = 0
-		if err := u.pace(); err != nil || policy(t) != unix.SCHED_NORMAL {
-			t.Errorf("beyond its budget its policy is %d (%v)", policy(t), err)
-		}
-		u.seen = u.seen.Add(-earning * budget) // as after a while
-		if err := u.pace(); err != nil || policy(t) != unix.SCHED_RR {
-			t.Errorf("when it has earned it again its policy is %d (%v)", policy(t), err)
-		}
-	})
-}
-
 // A thread that cannot give its priority up has to end, and nobody is told that it has.
 func TestUrgencyThatCannotBeBounded(t *testing.T) {
 	onThread(func() {
