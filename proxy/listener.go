@@ -21,6 +21,7 @@ type Listener struct {
 
 	elsewhere bool                  // it is in another network namespace than ours
 	flows     atomic.Pointer[flows] // of that namespace; nil until something was dialled there
+	itself    atomic.Int32          // connections in a row that were dialled at local, at most surelyItself
 
 	mu  sync.Mutex
 	tcp *net.TCPListener // nil once detached or closed

@@ -63,13 +63,14 @@ func (l *Listener) dialsInside() *flows {
 // not dialled it. Where it was dialled is asked only if it may be ours.
 func (s *Server) arrived(l *Listener, source netip.AddrPort, dialledAt func() (netip.AddrPort, error)) *hop {
 	f := s.flowsOf(l)
-	if f == nil || !f.dialsFrom(source.Addr().Unmap()) {
+	if f == nil || !f.dialsFrom(source.Addr().Unmap()) || l.isDialledItself() && !f.dialled.has(keyOf(l.local)) {
 		return nil
 	}
 	at, err := dialledAt()
 	if err != nil {
 		return nil
 	}
+	l.wasDialled(at)
 	key := keyOf(at)
 	if !f.dialled.has(key) {
 		return nil
@@ -78,6 +79,31 @@ func (s *Server) arrived(l *Listener, source netip.AddrPort, dialledAt func() (n
 		f.led.add(key)
 	}
 	return &hop{by: l, source: keyOf(source), dialledAt: key}
+}
+
+const (
+	// askAgain is of how many connections to a listener one is asked where it was dialled,
+	// while surelyItself in a row have been dialled at the listener itself: the question takes
+	// a hundredth of a short connection, and rules of somebody else's that lead connections of
+	// ours to a listener are few. Where they make a loop it ends some askAgain turns later.
+	askAgain     = 16
+	surelyItself = 64
+)
+
+// isDialledItself guesses that a connection was dialled at l's own address, and that no rule
+// led it there.
+func (l *Listener) isDialledItself() bool {
+	return l.local.IsValid() && l.itself.Load() >= surelyItself && rand.Uint32N(askAgain) != 0
+}
+
+// wasDialled notes where a connection to l was dialled.
+func (l *Listener) wasDialled(at netip.AddrPort) {
+	switch {
+	case at != l.local:
+		l.itself.Store(0)
+	case l.itself.Load() < surelyItself:
+		l.itself.Add(1)
+	}
 }
 
 // awaitParent gives whoever has dialled it the time to note that.

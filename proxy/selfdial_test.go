@@ -305,3 +305,45 @@ func TestLoopBeforeAnotherEndpoint(t *testing.T) {
 	}
 	h.left()
 }
+
+// Where connections from ourselves were dialled is asked of each, until many in a row were
+// dialled at the listener; then of some, until one was not.
+func TestWhereConnectionsWereDialled(t *testing.T) {
+	server := new(Server)
+	at, led := netip.MustParseAddrPort("127.0.0.1:6379"), netip.MustParseAddrPort("127.0.0.2:6379")
+	listener, asked := listenerAt(net.TCPAddrFromAddrPort(at)), 0
+	arrive := func(dialled netip.AddrPort) *hop {
+		return server.arrived(listener, netip.MustParseAddrPort("127.0.0.1:40000"), func() (netip.AddrPort, error) {
+			asked++
+			return dialled, nil
+		})
+	}
+	const more = 100 * askAgain
+	for range surelyItself + more {
+		arrive(at)
+	}
+	if asked < surelyItself+50 || asked > surelyItself+200 {
+		t.Errorf("of %d connections %d were asked; want %d and about 100", surelyItself+more, asked, surelyItself)
+	}
+	server.flows.dialled.add(keyOf(led))
+	missed := 0
+	for arrive(led) == nil {
+		if missed++; missed > more {
+			t.Fatal("none of those that a rule has led here was seen to be ours")
+		}
+	}
+	for range surelyItself {
+		if arrive(led) == nil {
+			t.Error("once one has been led here, another one was not seen to be ours")
+		}
+	}
+	for range more { // surelyItself again
+		arrive(at)
+	}
+	server.flows.dialled.add(keyOf(at))
+	for range more {
+		if arrive(at) == nil {
+			t.Fatal("the listener's own address was dialled, and what arrived there was not seen to be ours")
+		}
+	}
+}

@@ -20,8 +20,7 @@ type chooser struct {
 	up     *upstream
 	client *balance.Reporter // who keeps an endpoint, under the policy that does
 	scope  *policy.Scope
-	denied error // why an endpoint of this round was passed over
-	lost   error // likewise, of one whose address may be another's by now
+	passed error // why an endpoint of this round was passed over
 
 	resolution atomic.Pointer[resolver.Resolution]
 	choice     balance.Choice
@@ -78,7 +77,7 @@ func (c *chooser) choose(last *answer, resolution *resolver.Resolution) {
 		pool.Update(last.given, c.agent.candidates(last.given.Endpoints))
 	}
 	c.choice = pool.ChooseFor(c.client)
-	c.scope, c.denied, c.lost = c.scope.Under(c.agent.policy()), nil, nil // a reload holds at once
+	c.scope, c.passed = c.scope.Under(c.agent.policy()), nil // a reload holds at once
 }
 
 // Next names the endpoint to dial next.
@@ -115,8 +114,8 @@ func (c *chooser) holds(use *balance.Use) bool {
 	if err == nil {
 		return true
 	}
-	if c.lost == nil {
-		c.lost = hint.Wrap(errors.Join(err, c.agent.docker.Err()), hint.Of(err))
+	if proxy.ReasonOf(c.passed) != proxy.ResolveFailed { // which may be over soon, unlike a denial
+		c.passed = proxy.Fail(proxy.ResolveFailed, hint.Wrap(errors.Join(err, c.agent.docker.Err()), hint.Of(err)))
 	}
 	use.Cancelled()
 	return false
@@ -134,20 +133,15 @@ func (c *chooser) permits(use *balance.Use) bool {
 		return true
 	case policy.Deny:
 	}
-	if c.denied == nil {
-		c.denied = c.scope.Deny(v, use.Addr.String())
+	if c.passed == nil {
+		c.passed = proxy.Fail(proxy.Denied, c.scope.Deny(v, use.Addr.String()))
 	}
 	use.Cancelled()
 	return false
 }
 
 // PassedOver is why the last round has passed endpoints over; nil if it has not.
-func (c *chooser) PassedOver() error {
-	if c.lost != nil { // which may be over soon
-		return proxy.Fail(proxy.ResolveFailed, c.lost)
-	}
-	return proxy.Fail(proxy.Denied, c.denied)
-}
+func (c *chooser) PassedOver() error { return c.passed }
 
 // Changed blocks until the target's sources say something else than at the last
 // Refresh.

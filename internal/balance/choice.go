@@ -106,7 +106,7 @@ func (c *Choice) probe(g *group) (Use, bool) {
 // tried is a small set: nearly always it is empty, or has one.
 type tried struct {
 	n    int
-	few  [6]*health
+	few  [4]*health
 	many map[*health]struct{} // all of them, once there are more
 }
 
