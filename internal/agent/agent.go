@@ -77,6 +77,7 @@ type agent struct {
 	gate           chan struct{}     // closed when that daemon has let go; nil if there is none
 	followedOnce   sync.Once
 	followed       chan struct{} // closed when the first table has been followed
+	readied        chan struct{} // closed when we are ready
 	giving         chan struct{} // full while another daemon takes over, or none may any more
 	stopping       atomic.Bool   // we have been told to end
 	deadlineOnce   sync.Once
@@ -106,7 +107,7 @@ type Hooks struct {
 func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, func(), error) {
 	a := &agent{
 		cfg: cfg, log: log, fixedOpen: map[string]*fixedListener{},
-		followed: make(chan struct{}), handing: make(chan *successor), giving: make(chan struct{}, 1),
+		followed: make(chan struct{}), readied: make(chan struct{}), handing: make(chan *successor), giving: make(chan struct{}, 1),
 	}
 	a.self, _ = dockerd.Self(ctx)
 	var err error
@@ -239,7 +240,7 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 	defer stopControl()
 	succeeding := a.succeed(ctx, session)
 	defer succeeding.Wait()
-	clearing := a.clearStale(watching)
+	var clearing sync.WaitGroup
 	defer clearing.Wait()
 	reloading := a.startReloads(ctx)
 	defer reloading.Wait()
@@ -249,6 +250,7 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 		}
 		a.log.Info("ready", "modes", a.modes, "listeners", len(a.cfg.Listeners))
 		a.shelf.ready(session != nil)
+		a.clearStale(watching, &clearing) // nobody waits for it, so it takes nothing from those who do
 		if hooks.Ready != nil {
 			hooks.Ready()
 		}
@@ -325,7 +327,11 @@ func (a *agent) startModes(ctx context.Context) error {
 	for _, name := range a.modes {
 		switch name {
 		case config.Redirect, config.Listen:
-			a.running = append(a.running, newAttachments(a, name))
+			as := newAttachments(a, name)
+			if name == config.Redirect {
+				as.newcomers.start(ctx)
+			}
+			a.running = append(a.running, as)
 		case config.Host:
 			h, err := a.startHost(ctx)
 			if err != nil {

@@ -67,7 +67,10 @@ func (as *attachments) update(ctx context.Context, table *identity.Table) {
 				at.adopt(ctx)
 			}
 			as.live[id] = at
-			as.wg.Go(func() { at.run(ctx) })
+			as.wg.Go(func() {
+				as.agent.awaitReady(at.ending)
+				at.run(ctx)
+			})
 		default:
 			as.newcomers.decline(n)
 			if n.LeftBehind() {

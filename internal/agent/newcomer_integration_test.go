@@ -86,7 +86,8 @@ func newNewcomerLab(t *testing.T) *newcomerLab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &agent{cfg: config.Default(), log: slog.New(slog.DiscardHandler), server: &proxy.Server{}, balancer: balance.New(balance.Config{}), rules: rules}
+	a := &agent{cfg: config.Default(), log: slog.New(slog.DiscardHandler), server: &proxy.Server{}, balancer: balance.New(balance.Config{}), rules: rules, readied: make(chan struct{})}
+	close(a.readied)
 	a.resolver = resolver.New(map[string]resolver.Source{resolver.SchemeStatic: static.Source{}}, resolver.Options{Log: a.log})
 	a.cfg.Policy.AllowLoopback = true // which is where the backend is
 	tuning, err := a.settings(a.cfg)

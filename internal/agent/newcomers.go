@@ -21,12 +21,13 @@ import (
 // served, and what else was caught with them is let through to where it was meant
 // to go.
 type newcomers struct {
-	agent    *agent
-	lanes    *lanes   // beside those of attachments
-	folders  []string // where namespaces appear: the first that exists
-	stop     func()   // ends the watch on folders; nil before the first
-	watching sync.WaitGroup
-	running  sync.WaitGroup // every newcomer
+	agent      *agent
+	lanes      *lanes   // beside those of attachments
+	folders    []string // where namespaces appear: the first that exists
+	stop       func()   // ends the watch on folders, and the process; nil before start
+	beginWatch func()   // begins it; nil once it has
+	watching   sync.WaitGroup
+	running    sync.WaitGroup // every newcomer
 
 	mu        sync.Mutex
 	there     map[string]*newcomer   // by the namespace's name, until it is somebody's or let go of
@@ -49,12 +50,42 @@ func newNewcomers(a *agent) *newcomers {
 		most: maxUnclaimed, owners: map[string]*attachment{}, idle: map[string]time.Time{}, preparing: newPreparing(), began: make(chan struct{})}
 }
 
+// start starts the process that prepares namespaces, until ctx ends. That takes as long as the
+// engine's first list, so the two are done beside each other; it watches from watch on.
+func (ns *newcomers) start(ctx context.Context) {
+	// Its end is that of the watch alone: what is served already stays so.
+	watching, stop := context.WithCancel(ctx)
+	ns.stop = stop
+	folders := ns.folders
+	ns.watching.Go(func() {
+		defer ns.begun()
+		ns.prepareAhead(ctx, watching, folders)
+	})
+	ns.beginWatch = func() {
+		ns.watching.Go(func() {
+			err := sandbox.Watch(watching, folders, func(path string) { ns.seen(ctx, path) })
+			if err != nil {
+				ns.agent.log.Warn("cannot watch the engine's network namespaces; a container that dials at once may be too early",
+					"error", err, hint.Attr(err))
+			}
+		})
+		ns.watching.Go(func() {
+			if ns.agent.own(watching, nil) {
+				ns.resume(ctx)
+			}
+		})
+	}
+}
+
 // watch watches until ctx ends, where table shows the engine to mount namespaces. It begins
 // also while another daemon owns the rules, so that somebody watches at every moment: until that
 // has let go, we prepare what it has not.
 // There must be a table: without one nobody can say who is new.
 func (ns *newcomers) watch(ctx context.Context, table *identity.Table) {
-	if ns.stop != nil {
+	if ns.stop == nil {
+		ns.start(ctx)
+	}
+	if ns.beginWatch == nil {
 		folder := table.SandboxFolder()
 		if folder == "" || slices.Contains(ns.folders, folder) {
 			return
@@ -62,27 +93,14 @@ func (ns *newcomers) watch(ctx context.Context, table *identity.Table) {
 		// Only now has a container shown that it is elsewhere.
 		ns.stop()
 		ns.folders = []string{folder}
+		ns.start(ctx)
 	}
-	// Its end is that of the watch alone: what is served already stays so.
-	watching, stop := context.WithCancel(ctx)
-	ns.stop = stop
-	folders := ns.folders
-	ns.watching.Go(func() {
-		err := sandbox.Watch(watching, folders, func(path string) { ns.seen(ctx, path) })
-		if err != nil {
-			ns.agent.log.Warn("cannot watch the engine's network namespaces; a container that dials at once may be too early",
-				"error", err, hint.Attr(err))
-		}
-	})
-	ns.watching.Go(func() {
-		defer ns.begun()
-		ns.prepareAhead(ctx, watching, folders)
-	})
-	ns.watching.Go(func() {
-		if ns.agent.own(watching, nil) {
-			ns.resume(ctx)
-		}
-	})
+	ns.beginWatch()
+	ns.beginWatch = nil
+	ns.mu.Lock()
+	ns.preparing.mayWatch = true
+	ns.declare(table)
+	ns.mu.Unlock()
 }
 
 // appeared serves the namespace at where, in which made was prepared; nil is nothing. It may be

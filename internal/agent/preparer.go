@@ -34,6 +34,7 @@ const (
 // preparing is what newcomers knows of the process.
 type preparing struct {
 	process  *preparer.Preparer // nil while there is none
+	mayWatch bool               // there is a table: it is told of, and thereby watches
 	watches  bool               // it tells of all that appears
 	declared *identity.Table    // what it was told of last
 	end      func(error)        // ends it
@@ -161,7 +162,7 @@ func (ns *newcomers) runPreparer(ctx, watching context.Context, folders []string
 // held.
 func (ns *newcomers) declare(table *identity.Table) {
 	p := &ns.preparing
-	if p.process == nil || p.declared == table {
+	if p.process == nil || !p.mayWatch || p.declared == table {
 		return
 	}
 	p.declared = table

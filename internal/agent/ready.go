@@ -11,6 +11,9 @@ import (
 // the same.
 const readyPatience = 5 * time.Second
 
+// attachPatience is how long attaching to the containers that are there waits until we are ready.
+const attachPatience = 200 * time.Millisecond
+
 // serveOn returns when ctx has ended, or a new daemon accepts, which it returns. It calls
 // ready when we follow the containers that are there: whatever starts from then on is seen
 // from its first instruction on. An engine that does not tell of them delays that, but does
@@ -28,6 +31,7 @@ func (a *agent) serveOn(ctx context.Context, ready func()) *successor {
 			return d
 		}
 		ready()
+		close(a.readied)
 		followed, late = nil, nil
 	}
 }
@@ -44,5 +48,23 @@ func (a *agent) awaitWatch(ctx context.Context) {
 		case <-time.After(watchPatience):
 		case <-ctx.Done():
 		}
+	}
+}
+
+// awaitReady returns when we are ready, at the latest when attachPatience is over, or ending is
+// closed. Attaching to hundreds of containers keeps every processor busy: it would have the
+// little wait that is to be done before.
+func (a *agent) awaitReady(ending <-chan struct{}) {
+	select {
+	case <-a.readied: // nearly always
+		return
+	default:
+	}
+	late := time.NewTimer(attachPatience)
+	defer late.Stop()
+	select {
+	case <-a.readied:
+	case <-late.C:
+	case <-ending:
 	}
 }

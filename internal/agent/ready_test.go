@@ -13,7 +13,7 @@ import (
 func TestReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, follows := range map[string]bool{"the engine tells": true, "the engine is away": false} {
-			a := &agent{followed: make(chan struct{}), handing: make(chan *successor)}
+			a := &agent{followed: make(chan struct{}), readied: make(chan struct{}), handing: make(chan *successor)}
 			ctx, cancel := context.WithCancel(t.Context())
 			var times atomic.Int32
 			ended := make(chan *successor)
@@ -51,7 +51,7 @@ func TestReady(t *testing.T) {
 // TestNotReady: who stops or hands over before is never ready.
 func TestNotReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := &agent{followed: make(chan struct{}), handing: make(chan *successor)}
+		a := &agent{followed: make(chan struct{}), readied: make(chan struct{}), handing: make(chan *successor)}
 		never := func() { t.Error("ready") }
 		ended := make(chan *successor)
 		go func() { ended <- a.serveOn(t.Context(), never) }()
@@ -66,6 +66,25 @@ func TestNotReady(t *testing.T) {
 		cancel()
 		if got := <-ended; got != nil {
 			t.Errorf("hands over to %v; want that it stops", got)
+		}
+	})
+}
+
+// TestAttachingWaits: attaching waits until the daemon is ready, but not for long.
+func TestAttachingWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, ending := &agent{readied: make(chan struct{})}, make(chan struct{})
+		began := time.Now()
+		a.awaitReady(ending)
+		if took := time.Since(began); took != attachPatience {
+			t.Errorf("it waited %s for a daemon that is not ready; want %s", took, attachPatience)
+		}
+		close(ending)
+		a.awaitReady(ending)
+		close(a.readied)
+		a.awaitReady(nil)
+		if took := time.Since(began); took != attachPatience {
+			t.Errorf("it waited %s more for one that is to end, and for a daemon that is ready", took-attachPatience)
 		}
 	})
 }

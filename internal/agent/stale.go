@@ -15,12 +15,11 @@ import (
 // clearStale removes, in the background until ctx ends, what a daemon that is gone has left
 // where none of our modes has rules, since nothing else would come by there: in our own
 // namespace, and in those of containers. Who takes over knows what there is, and does without.
-func (a *agent) clearStale(ctx context.Context) *sync.WaitGroup {
-	var clearing sync.WaitGroup
+func (a *agent) clearStale(ctx context.Context, clearing *sync.WaitGroup) {
 	own := !a.hasMode(config.Host) && !a.hasMode(config.Link)
 	containers := !a.hasMode(config.Redirect)
 	if a.gate != nil || !a.needsLock() || !own && !containers {
-		return &clearing
+		return
 	}
 	clearing.Go(func() {
 		if err := a.removeStale(ctx, own, containers); err != nil && ctx.Err() == nil {
@@ -28,7 +27,6 @@ func (a *agent) clearStale(ctx context.Context) *sync.WaitGroup {
 		}
 		a.log.Debug("looked for what a daemon that is gone may have left")
 	})
-	return &clearing
 }
 
 func (a *agent) removeStale(ctx context.Context, own, containers bool) error {

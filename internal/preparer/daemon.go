@@ -227,6 +227,10 @@ func (v *Preparer) follow(ctx context.Context, conn *net.UnixConn) error {
 			return hint.Wrap(errors.New(r.Failure), r.Hint)
 		case r.Spent:
 			v.Spent()
+		case len(r.There) > 0:
+			for _, path := range r.There {
+				v.Appeared(path, nil)
+			}
 		default:
 			made, err := receive(&r, fds, flags&unix.MSG_CTRUNC != 0)
 			if err != nil {

@@ -11,6 +11,9 @@ const maxMessage = 64 << 10
 // mostDescriptors is how many come with a message.
 const mostDescriptors = 3
 
+// mostThere is how many namespaces one report may tell of: paths of usual length fit.
+const mostThere = 256
+
 // order is what the daemon says: from now on these ports are to be redirected in what appears.
 type order struct {
 	Ports []uint16 `json:"ports"`
@@ -26,6 +29,10 @@ type report struct {
 	Hint     string `json:"hint,omitempty"`
 	Denied   bool   `json:"denied,omitempty"` // Failure is that real-time priority is not allowed
 	Spent    bool   `json:"spent,omitempty"`  // that has been taken away for a while
+
+	// There are paths of namespaces that were there before the process watched: thousands, maybe,
+	// and of none is there more to say.
+	There []string `json:"there,omitempty"`
 
 	Path   string   `json:"path,omitempty"`
 	Listen uint16   `json:"listen,omitempty"` // 0: nothing was prepared

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,10 +44,10 @@ func Serve(ctx context.Context, socket *os.File, c Config) error {
 	_ = unix.Setrlimit(unix.RLIMIT_RTTIME, &bound)
 	s := &server{config: c, socket: int(socket.Fd()), appeared: make(chan struct{}, 1)} // which blocks from now on
 	defer func() { _ = socket.Close() }()
-	if !s.take(0) { // the first order: what is redirected from the beginning
+	debug.FreeOSMemory() // of the program's beginning, while nothing can be late yet
+	if !s.take(0) {      // the first order: what is redirected from the beginning
 		return nil
 	}
-	debug.FreeOSMemory() // of the program's beginning, while nothing can be late yet
 	ctx, cancel := context.WithCancel(ctx)
 	var tidying sync.WaitGroup
 	defer tidying.Wait()
@@ -58,11 +59,13 @@ func Serve(ctx context.Context, socket *os.File, c Config) error {
 		Urgent: func(has sandbox.Priority, err error) {
 			switch {
 			case err == nil:
+				s.sayThere()
 				s.say(report{Watching: true})
 			case errors.Is(err, sandbox.ErrOverspent):
 				s.say(report{Spent: true})
 			case has == sandbox.Nice:
 				beNice()
+				s.sayThere()
 				s.say(report{Watching: true, Nice: true, Failure: err.Error()})
 			default:
 				s.say(report{Denied: true, Failure: err.Error()})
@@ -81,6 +84,8 @@ type server struct {
 	config   Config
 	socket   int
 	ports    []uint16
+	there    []string // that were there before; what is not fresh is not added once told is true
+	told     bool
 	buffer   [maxMessage]byte
 	appeared chan struct{} // holds a token when something has appeared
 }
@@ -105,6 +110,10 @@ func (s *server) take(flags int) bool {
 // prepare prepares the namespace at path if it is fresh, and tells of it. It is called on the
 // watching thread.
 func (s *server) prepare(path string, fresh bool) {
+	if !fresh && !s.told {
+		s.there = append(s.there, path)
+		return
+	}
 	r := report{Path: path}
 	var fds []int
 	if fresh {
@@ -125,6 +134,15 @@ func (s *server) prepare(path string, fresh bool) {
 	case s.appeared <- struct{}{}:
 	default:
 	}
+}
+
+// sayThere tells of what was there when the watching began. Each by a message of its own they
+// would keep what is new waiting: the daemon is busy when it begins.
+func (s *server) sayThere() {
+	for some := range slices.Chunk(s.there, mostThere) {
+		s.say(report{There: some})
+	}
+	s.there, s.told = nil, true
 }
 
 // say sends r, and waits until there is room for it.
