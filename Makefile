@@ -26,6 +26,8 @@ endif
 # test-unit` does without where there is none.
 RACE := $(if $(shell command -v $${CC:-gcc}),-race)
 FUZZTIME ?= 10s
+# Of `make test`: -update writes docs/engines.md anew, -v tells of tests that pass, too.
+MATRIX ?=
 
 .PHONY: build
 build: ## build the static binary bin/ambassadord
@@ -40,7 +42,7 @@ test: root setup check lint image ## every check and every test, on three engine
 	@echo '==> tests'
 	@# All packages are compiled at once, but their tests run one after the other.
 	CGO_ENABLED=1 go list -race -tags integration -test -export ./... >/dev/null
-	PATH="$$(scripts/setup path):$$PATH" go run ./internal/engines/matrix -all
+	PATH="$$(scripts/setup path):$$PATH" go run ./internal/engines/matrix -all $(MATRIX)
 	@# What the race detector would count wrong.
 	go test -count=1 -run Allocations ./internal/agent
 

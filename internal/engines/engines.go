@@ -123,7 +123,7 @@ var Alone = []string{
 	// What a flood costs, and how much of it gets through.
 	"TestNobodyFillsTheLog", "TestARegistryOfATenantsOwn",
 	// Whether any first dial comes too early, of many containers that start at once.
-	"TestEngineRestartsItsContainers",
+	"TestEngineRestartsItsContainers", "TestFirstInstructionUnderLoad",
 	// Memory, descriptors, thousands of connections.
 	"TestManyIdleConnections", "TestOutOfDescriptors", "TestSlowPeersAffectNobody", "TestMemoryPressure",
 }

@@ -22,6 +22,7 @@ var Features = []Feature{
 	{Mode: redirect, Name: "`refuse=early`", Tests: []string{"e2e.TestRefuseEarly"}},
 	{Mode: redirect, Name: "declared by label, by environment, by the image", Tests: []string{"e2e.TestDeclarations", "e2e.TestImageDeclarationsCanBeSwitchedOff"}},
 	{Mode: redirect, Name: "the first instruction dials", Tests: []string{"e2e.TestFirstInstruction", "e2e.TestFirstInstructionAfterRestart"}},
+	{Mode: redirect, Name: "the first instruction dials, of twelve that start at once on a busy host", Tests: []string{"e2e.TestFirstInstructionUnderLoad"}},
 	{Mode: redirect, Name: "the first instruction dials a port never declared before", Tests: []string{"e2e.TestFirstInstructionOfAnUnknown"}},
 	{Mode: redirect, Name: "a container dials what it serves itself", Tests: []string{"e2e.TestFirstInstructionOfAServer"}},
 	{Mode: redirect, Name: "rules that somebody flushes come back", Tests: []string{"e2e.TestRepair/redirect"}},
