@@ -116,6 +116,9 @@ func (c *Container) Service() string {
 	return c.Labels[labelSwarmService]
 }
 
+// Task reports whether the container is a task of a Swarm service.
+func (c *Container) Task() bool { return c.Labels[labelSwarmService] != "" }
+
 // ShortID is the ID as docker ps prints it.
 func (c *Container) ShortID() string {
 	return c.ID[:min(shortIDLen, len(c.ID))]

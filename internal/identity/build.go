@@ -44,6 +44,7 @@ func Follow(ctx context.Context, patience time.Duration, snapshot *dockerd.Snaps
 		}
 	}
 	complete = r.read(ctx, patience)
+	r.ask(snapshot)
 
 	var owners []*Client
 	joined, coming := map[string][]*Client{}, map[string][]*Client{} // by the owner's ID
@@ -144,6 +145,20 @@ func (r *reading) read(ctx context.Context, patience time.Duration) (complete bo
 			binding.Declarer{Name: c.Name, Image: c.Image, Labels: c.Labels, Env: c.Env, LeftOut: c.LeftOut}, r.layers, r.parse)}
 	}
 	return complete
+}
+
+// ask has the targets of each client mean what that client means by their names, which its
+// project and its networks decide. These may be others although nothing of its container is:
+// they are those of the container whose network namespace it has joined.
+func (r *reading) ask(snapshot *dockerd.Snapshot) {
+	for id, c := range r.clients {
+		if !c.Bindings.ByClient() {
+			continue
+		}
+		if bindings := c.Bindings.For(snapshot.ScopeOf(c.Container).String()); !bindings.Same(c.Bindings) {
+			r.clients[id] = &Client{Container: c.Container, Bindings: bindings, layers: c.layers, stale: c.stale}
+		}
+	}
 }
 
 // add makes n part of t.

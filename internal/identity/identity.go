@@ -63,7 +63,7 @@ func (n *Namespace) Lookup(port uint16) (*Client, binding.Binding, bool) {
 // next snapshot.
 func (n *Namespace) Equal(other *Namespace) bool {
 	same := func(a, b *Client) bool {
-		return a == b || a.Container == b.Container && a.layers == b.layers && a.stale == b.stale
+		return a == b || a.Container == b.Container && a.layers == b.layers && a.stale == b.stale && (a.Bindings.Same(b.Bindings) || a.Bindings.Len() == 0 && b.Bindings.Len() == 0)
 	}
 	return n.Owner == other.Owner && slices.EqualFunc(n.Clients, other.Clients, same) && slices.EqualFunc(n.Coming, other.Coming, same)
 }

@@ -1,6 +1,7 @@
 // Package docker answers docker:// targets with containers of this host:
 //
-//	docker://NAME:PORT                          a container, else a Compose service
+//	docker://NAME:PORT                          a container, else a Compose service, of the client's
+//	                                            own project, else on its networks, else of the host
 //	docker://?label=app=web&label=tls&port=443  every container with these labels
 //	docker://NAME?label=tier=front&port=80      both
 //	docker://web:80?project=shop                the Compose service of one project

@@ -1,31 +1,29 @@
 package docker
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/internal/answer"
 )
 
 const (
-	// Compose labels what "docker compose run" starts as the service too; it is
-	// somebody's shell or task, not an instance.
-	labelComposeOneOff  = "com.docker.compose.oneoff"
-	labelComposeProject = "com.docker.compose.project"
-
 	modeHost = "host"
 	modeNone = "none"
 )
 
-// match answers q from one snapshot. from is where we dial from.
-func match(s *dockerd.Snapshot, q query, from place) resolver.Answer {
-	matches := candidates(s, q)
-	if len(matches) == 0 {
+// match answers q, which a client of that scope asks, from one snapshot. from is where we
+// dial from.
+func match(s *dockerd.Snapshot, q query, scope dockerd.Scope, from place) resolver.Answer {
+	matches, err := candidates(s, q, scope)
+	switch {
+	case err != nil:
+		return resolver.Answer{Note: err.Error(), Hint: hint.Of(err)}
+	case len(matches) == 0:
 		return resolver.Answer{Note: nobody(q)}
 	}
 	var endpoints []resolver.Endpoint
@@ -53,37 +51,6 @@ func match(s *dockerd.Snapshot, q query, from place) resolver.Answer {
 	a := answer.New(endpoints)
 	a.LeftOut = leftOut
 	return a
-}
-
-// candidates are the containers that q asks for, in whatever state, by name. A
-// container's own name wins over a Compose service's, even while it is stopped:
-// which of the two a target means must not depend on who runs.
-func candidates(s *dockerd.Snapshot, q query) []*dockerd.Container {
-	all := s.Containers()
-	if q.name != "" {
-		// Within a project a name is that of its service: the container's own has the
-		// project in it already.
-		if c := s.ByName(q.name); c != nil && q.project == "" {
-			all = []*dockerd.Container{c}
-		} else {
-			all = slices.DeleteFunc(slices.Clone(all), func(c *dockerd.Container) bool {
-				return c.Service() != q.name || strings.EqualFold(c.Labels[labelComposeOneOff], "true")
-			})
-		}
-	}
-	var matches []*dockerd.Container
-	for _, c := range all {
-		if q.project != "" && c.Labels[labelComposeProject] != q.project {
-			continue
-		}
-		if !slices.ContainsFunc(q.labels, func(l label) bool { return !l.matches(c) }) {
-			matches = append(matches, c)
-		}
-	}
-	slices.SortFunc(matches, func(a, b *dockerd.Container) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
-	})
-	return matches
 }
 
 // place is where we dial from.

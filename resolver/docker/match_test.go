@@ -69,6 +69,7 @@ func TestAnswer(t *testing.T) {
 		name       string
 		containers []*dockerd.Container
 		query      string
+		scope      dockerd.Scope
 		self       string
 		engine     string
 		want       []string // ADDR NAME
@@ -99,14 +100,39 @@ func TestAnswer(t *testing.T) {
 			note:  "1 left out: web is not running",
 		},
 		{
-			name: "service across projects, one-off tasks left aside",
+			name: "a service of one project, one-off tasks left aside",
 			containers: []*dockerd.Container{
-				labelled(container("q-web-1", "bridge=172.17.0.3"), service+"web", oneOff+"False"),
+				labelled(container("p-web-2", "bridge=172.17.0.3"), service+"web", oneOff+"False"),
 				labelled(container("p-web-1", "bridge=172.17.0.4"), service+"web"),
 				labelled(container("p-web-run-1", "bridge=172.17.0.5"), service+"web", oneOff+"True"),
 			},
 			query: "web:80",
-			want:  []string{"172.17.0.4:80 p-web-1", "172.17.0.3:80 q-web-1"},
+			want:  []string{"172.17.0.4:80 p-web-1", "172.17.0.3:80 p-web-2"},
+		},
+		{
+			name: "one-off tasks have the labels of a service and serve nobody",
+			containers: []*dockerd.Container{
+				labelled(container("p-web-1", "bridge=172.17.0.4"), service+"web", project+"p", "app=web"),
+				labelled(container("p-web-run-1", "bridge=172.17.0.5"), service+"web", project+"p", "app=web", oneOff+"True"),
+			},
+			query: "?label=app=web&port=80",
+			want:  []string{"172.17.0.4:80 p-web-1"},
+		},
+		{
+			name: "nor are they of a project",
+			containers: []*dockerd.Container{
+				labelled(container("p-web-run-1", "bridge=172.17.0.5"), service+"web", project+"p", oneOff+"True"),
+			},
+			query: "?project=p&port=80",
+			note:  "no container on this host is of the project p",
+		},
+		{
+			name: "unless they are asked for by name",
+			containers: []*dockerd.Container{
+				labelled(container("p-web-run-1", "bridge=172.17.0.5"), service+"web", project+"p", oneOff+"True"),
+			},
+			query: "p-web-run-1:80",
+			want:  []string{"172.17.0.5:80 p-web-run-1"},
 		},
 		{
 			name: "labels must all match; one without a value matches any",
@@ -358,7 +384,7 @@ func TestAnswer(t *testing.T) {
 				t.Fatal(err)
 			}
 			snapshot := dockerd.NewSnapshot(tt.containers...)
-			a := match(snapshot, q, locate(snapshot, tt.self, tt.engine, tt.engine == ""))
+			a := match(snapshot, q, tt.scope, locate(snapshot, tt.self, tt.engine, tt.engine == ""))
 			if got := texts(a); !slices.Equal(got, tt.want) {
 				t.Errorf("endpoints: %q, want %q", got, tt.want)
 			}

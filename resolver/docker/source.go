@@ -43,13 +43,14 @@ type Options struct {
 	Self string
 }
 
-// Source answers docker:// targets. It is a resolver.Source.
+// Source answers docker:// targets. It is a resolver.Source. Of a query that is ByClient it
+// takes the Client for a dockerd.Scope.
 type Source struct {
 	containers Containers
 	self       string
 }
 
-var _ resolver.Source = (*Source)(nil)
+var _ resolver.ByClient = (*Source)(nil)
 
 // New returns a Source that reads snapshots from containers.
 func New(containers Containers, opts Options) *Source {
@@ -62,6 +63,13 @@ func (s *Source) Check(q resolver.Query) error {
 	return err
 }
 
+// ByClient reports whether q is about a name that is looked for in the client's project and
+// on its networks first.
+func (s *Source) ByClient(q resolver.Query) bool {
+	asked, err := parse(q)
+	return err == nil && asked.name != "" && asked.project == ""
+}
+
 // Watch publishes who serves q, again at every change. It fails if q is wrong,
 // and if the engine has shown nothing yet 2 s after the call. An engine lost later
 // is an answer's Err: its watcher looks for it, and once it is back tells so.
@@ -70,6 +78,7 @@ func (s *Source) Watch(ctx context.Context, q resolver.Query, publish func(resol
 	if err != nil {
 		return err
 	}
+	scope := dockerd.ParseScope(q.Client)
 	publish = answer.OnChange(publish)
 	first := time.NewTimer(firstTimeout)
 	defer first.Stop()
@@ -86,7 +95,7 @@ func (s *Source) Watch(ctx context.Context, q resolver.Query, publish func(resol
 				if resolver.AllowanceOf(ctx).Spend(ctx, matchCost) != nil {
 					return nil // ctx has ended
 				}
-				publish(match(snapshot, asked, locate(snapshot, s.self, engine, here)))
+				publish(match(snapshot, asked, scope, locate(snapshot, s.self, engine, here)))
 				lost = false
 			}
 			if failure != nil && !lost {
