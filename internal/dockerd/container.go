@@ -46,8 +46,12 @@ type Container struct {
 	// StopSignal is the number of that signal; 0 is SIGTERM.
 	StopSignal int
 	// Health is "", "starting", "healthy" or "unhealthy"; "" without a health
-	// check. The engine calls a stopped or paused container unhealthy.
+	// check. It is what probes have shown, not the engine's word for a container that it
+	// does not probe.
 	Health string
+	// HealthUnsure says that the engine calls it unhealthy although too few probes have
+	// failed for that.
+	HealthUnsure bool
 	// PID is the main process in the engine's PID namespace, 0 unless running.
 	PID int
 	// SandboxKey is the path of the network namespace as the engine names it, ""
