@@ -69,7 +69,8 @@ type Container struct {
 	// "container:ID" or the name of a network.
 	NetworkMode string
 	// Networks are those it is attached to, sorted by name. A container that is
-	// not running has no addresses in them.
+	// not running has no addresses in them. GatewayBridge is among them where its host
+	// reaches it by that alone.
 	Networks []Network
 	// Links are the --link of the default bridge; those of other networks are in
 	// Network.Links.
@@ -91,6 +92,10 @@ type Container struct {
 type Network struct {
 	Name string
 	ID   string
+	// Driver and Scope are what kind of network it is: "bridge" and "local" is one that is on
+	// the engine's host. They are "" where the container has no address, and where the engine
+	// does not tell.
+	Driver, Scope string
 	// IPv4 and IPv6 are not valid while the container has none there.
 	IPv4, IPv6 netip.Addr
 	// Aliases are the names it answers to in Docker's DNS, as the engine gives them.

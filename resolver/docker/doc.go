@@ -12,6 +12,10 @@
 // stop, and has an address; a health check that has not concluded yet does not keep
 // it out. Those that match and do not serve are the answer's LeftOut.
 //
+// An address is dialled only if it is on a network that our host is part of, by what the engine
+// says of its driver and scope and by our own interfaces, or that our own container is on. Any
+// other would be somebody else's beyond the default route.
+//
 // published is for containers whose own addresses cannot be reached from here: those
 // of an engine on another host, or of a rootless one. Without it nothing is gained
 // by going through the host.

@@ -53,33 +53,6 @@ func match(s *dockerd.Snapshot, q query, scope dockerd.Scope, from place) resolv
 	return a
 }
 
-// place is where we dial from.
-type place struct {
-	self     string
-	engine   string              // the host of a remote engine, "" for this host's
-	here     bool                // the engine's host is ours
-	onHost   bool                // in the host's network namespace
-	networks map[string]struct{} // IDs of those that our own namespace is on
-}
-
-func locate(s *dockerd.Snapshot, self, engine string, here bool) place {
-	p := place{self: self, engine: engine, here: here, onHost: self == ""}
-	own := s.Get(self)
-	if own == nil {
-		return p
-	}
-	owner := s.NetnsOwner(own)
-	if owner == nil {
-		return p
-	}
-	p.onHost = owner.NetworkMode == modeHost
-	p.networks = make(map[string]struct{}, len(owner.Networks))
-	for _, n := range owner.Networks {
-		p.networks[n.ID] = struct{}{}
-	}
-	return p
-}
-
 // serves is where c can be reached, and why it is not to be, to be read after its
 // name.
 func serves(s *dockerd.Snapshot, c *dockerd.Container, q query, from place) (e resolver.Endpoint, why string) {
@@ -112,6 +85,8 @@ func inside(s *dockerd.Snapshot, c *dockerd.Container, q query, from place) (e r
 	switch {
 	case owner == nil:
 		return e, "shares the network of a container that is gone"
+	case !from.here:
+		return e, "is on another host, whose containers are reached by published ports alone: write published=1"
 	case left:
 		return e, "is left in a network that " + owner.Name + " had before it was started again"
 	case owner.NetworkMode == modeHost && q.network != "":
@@ -131,30 +106,11 @@ func inside(s *dockerd.Snapshot, c *dockerd.Container, q query, from place) (e r
 		}
 		networks = networks[i : i+1]
 	}
-	addr := address(networks, from)
-	if !addr.IsValid() {
-		return e, "has no address"
+	addr, why := from.address(networks)
+	if why != "" {
+		return e, why
 	}
 	return resolver.Endpoint{Addr: netip.AddrPortFrom(addr, q.port)}, ""
-}
-
-// address prefers a network that we are on as well, since an engine drops what
-// comes from another one; then IPv4; then the network whose name sorts first.
-func address(networks []dockerd.Network, from place) netip.Addr {
-	for _, sharedOnly := range []bool{true, false} {
-		for _, family := range []func(dockerd.Network) netip.Addr{
-			func(n dockerd.Network) netip.Addr { return n.IPv4 },
-			func(n dockerd.Network) netip.Addr { return n.IPv6 },
-		} {
-			for _, n := range networks {
-				_, shared := from.networks[n.ID]
-				if a := family(n); a.IsValid() && (shared || !sharedOnly) {
-					return a
-				}
-			}
-		}
-	}
-	return netip.Addr{}
 }
 
 // published is where the host publishes c's port, as seen from where we dial.

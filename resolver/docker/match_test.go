@@ -2,6 +2,7 @@ package docker
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -18,7 +19,7 @@ func container(name string, networks ...string) *dockerd.Container {
 	c := &dockerd.Container{ID: "id-" + name, Name: name, Running: true, NetworkMode: "bridge"}
 	for _, text := range networks {
 		network, addrs, _ := strings.Cut(text, "=")
-		n := dockerd.Network{Name: network, ID: "id-" + network}
+		n := dockerd.Network{Name: network, ID: "id-" + network, Driver: "bridge", Scope: "local"}
 		for a := range strings.SplitSeq(addrs, ",") {
 			if ip, err := netip.ParseAddr(a); err == nil && ip.Is4() {
 				n.IPv4 = ip
@@ -30,6 +31,18 @@ func container(name string, networks ...string) *dockerd.Container {
 	}
 	return c
 }
+
+// bridged are the subnets of a host that is on all networks of these tests.
+var bridged = []netip.Prefix{netip.MustParsePrefix("10.77.0.1/16"), netip.MustParsePrefix("172.16.0.1/12"), netip.MustParsePrefix("fd00::1/16")}
+
+// everywhere are Options of a host that is on all networks of these tests.
+var everywhere = Options{Addrs: func() ([]net.Addr, error) {
+	var addrs []net.Addr
+	for _, p := range bridged {
+		addrs = append(addrs, &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())})
+	}
+	return addrs, nil
+}}
 
 func with(c *dockerd.Container, change func(*dockerd.Container)) *dockerd.Container {
 	change(c)
@@ -384,7 +397,7 @@ func TestAnswer(t *testing.T) {
 				t.Fatal(err)
 			}
 			snapshot := dockerd.NewSnapshot(tt.containers...)
-			a := match(snapshot, q, tt.scope, locate(snapshot, tt.self, tt.engine, tt.engine == ""))
+			a := match(snapshot, q, tt.scope, locate(snapshot, tt.self, tt.engine, tt.engine == "", bridged))
 			if got := texts(a); !slices.Equal(got, tt.want) {
 				t.Errorf("endpoints: %q, want %q", got, tt.want)
 			}
