@@ -125,7 +125,8 @@ func TestSwarm(t *testing.T) {
 	s := newSwarm(t,
 		"127.0.0.1:8001=docker://web:7000", "127.0.0.1:8002=docker://?label=com.docker.swarm.service.name=web&port=7000",
 		"127.0.0.1:8003=docker://hidden:7000", "127.0.0.1:8004=docker://web:7000?network=front", "127.0.0.1:8005=docker://guest:7000",
-		"127.0.0.1:8006=docker://lan:7000")
+		"127.0.0.1:8006=docker://lan:7000",
+		"127.0.0.1:8007=swarm://web:7000", "127.0.0.1:8008=swarm://ill?port=7000", "127.0.0.1:8009=swarm://nobody:7000")
 	s.service("web", "--network", "front", "--replicas", "2")
 	s.service("hidden", "--network", "hidden")
 	s.e.docker("run", "-d", "--name", "guest", "--network", "front", clientOption(t), s.image, "/client", "-serve", "guest", "-n", "-1", "0.0.0.0:7000")
@@ -139,11 +140,36 @@ func TestSwarm(t *testing.T) {
 	s.e.docker("run", "-d", "--name", "lan", "--network", "lan", "--ip", "192.0.2.254", clientOption(t), s.image, "/client", "-serve", "lan", "-n", "-1", "0.0.0.0:7000")
 	s.wantNobody(8006, "is on the macvlan network lan, where a host does not reach its own containers")
 
-	s.e.docker("service", "update", "--detach", "--force", "web") // each task is made anew
-	for range 20 {
-		if got := s.answer("127.0.0.1:8001"); got != "web" && got != "" {
-			t.Fatalf("%s answers, want web", got)
+	s.wantAnswer("127.0.0.1:8007", "web")
+	s.wantNobody(8009, "no task of a Swarm service named nobody is on this host")
+	s.service("ill", "--network", "front", "--health-cmd", "test -e /well", "--health-interval", "200ms", "--health-retries", "1000", "--health-start-period", "1h")
+	s.wantAnswer("127.0.0.1:8008", "ill") // a check that has not concluded keeps nobody out
+
+	// What only says that it is a task of the service is none.
+	s.e.docker("run", "-d", "--name", "impostor", "--label", "com.docker.swarm.service.name=web", clientOption(t), s.image, "/client", "-serve", "impostor", "-n", "-1", "0.0.0.0:7000")
+
+	// Each task is made anew, the next before the one that it replaces is stopped.
+	first := s.e.docker("ps", "-q", "--filter", "label=com.docker.swarm.service.name=web", "--filter", "label=com.docker.swarm.task.id")
+	s.e.docker("service", "update", "--detach", "--force", "--update-order", "start-first", "web")
+	replaced := func() error {
+		ids := s.e.docker("ps", "-q", "--filter", "label=com.docker.swarm.service.name=web", "--filter", "label=com.docker.swarm.task.id")
+		for id := range strings.FieldsSeq(first) {
+			if strings.Contains(ids, id) {
+				return fmt.Errorf("%s runs", id)
+			}
 		}
+		return nil
 	}
-	s.wantAnswer("127.0.0.1:8001", "web")
+	poll(t, 30*time.Second, "the service is updated", func() error {
+		for range 5 {
+			if got := s.answer("127.0.0.1:8007"); got != "web" {
+				t.Fatalf("during the update %q answers, want web", got)
+			}
+		}
+		return replaced()
+	})
+	out, err := exec.Command("nsenter", "-t", strconv.Itoa(s.e.cmd.Process.Pid), "-n", binary, "resolve", "--docker-host", s.e.endpoint(), "-o", "json", "swarm://web:7000").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "impostor") || !strings.Contains(string(out), "has the labels of a task, and Swarm has not said that it is one") {
+		t.Errorf("swarm://web:7000 is %s, %v; want the tasks, and the impostor left out", out, err)
+	}
 }

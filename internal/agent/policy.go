@@ -188,7 +188,7 @@ func partOf(q resolver.Query) policy.Part {
 		}
 	case file.Scheme:
 		p.Name = "/" + q.Path
-	case docker.Scheme:
+	case docker.Scheme, docker.SchemeSwarm:
 		if p.Name == "" {
 			p.Name = q.Params
 		}

@@ -7,10 +7,15 @@ import (
 
 const (
 	labelComposeService = "com.docker.compose.service"
-	labelSwarmService   = "com.docker.swarm.service.name"
 
 	idLen      = 64
 	shortIDLen = 12 // what docker ps prints
+)
+
+// Swarm's labels for the service of a task, and the ID of its node.
+const (
+	LabelSwarmService = "com.docker.swarm.service.name"
+	LabelSwarmNode    = "com.docker.swarm.node.id"
 )
 
 // Container is what the engine said of one container when it was last
@@ -122,11 +127,11 @@ func (c *Container) Service() string {
 	if s := c.Labels[labelComposeService]; s != "" {
 		return s
 	}
-	return c.Labels[labelSwarmService]
+	return c.Labels[LabelSwarmService]
 }
 
 // Task reports whether the container is a task of a Swarm service.
-func (c *Container) Task() bool { return c.Labels[labelSwarmService] != "" }
+func (c *Container) Task() bool { return c.Labels[LabelSwarmService] != "" }
 
 // ShortID is the ID as docker ps prints it.
 func (c *Container) ShortID() string {

@@ -75,7 +75,7 @@ var Features = []Feature{
 		"e2e.TestCarriedRulesRemovedByForce", "e2e.TestCarriedByTwo", "e2e.TestCarryingKeeperIsKilled",
 		"e2e.TestCarriedAcrossATakeover", "e2e.TestCarriedWithoutRules"}},
 	{Mode: lifeCycle, Name: "Compose v5: service names, `network_mode: service:X`, links", Tests: []string{"e2e.TestCompose"}},
-	{Mode: lifeCycle, Name: "Swarm: tasks are reached, and what the host has no way to is not dialled", Tests: []string{"e2e.TestSwarm"}, Not: map[string]string{
+	{Mode: lifeCycle, Name: "Swarm: `swarm://` and `docker://` reach tasks, also during an update; what the host has no way to is not dialled", Tests: []string{"e2e.TestSwarm"}, Not: map[string]string{
 		"29-nft": "the engine refuses to be in a swarm with its firewall backend nftables",
 	}},
 	{Mode: lifeCycle, Name: "gVisor (runsc): told of in mode redirect, served in mode host", Tests: []string{"e2e.TestNetworkStackOfItsOwn"}},

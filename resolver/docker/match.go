@@ -26,6 +26,11 @@ func match(s *dockerd.Snapshot, q query, scope dockerd.Scope, from place) resolv
 	case len(matches) == 0:
 		return resolver.Answer{Note: nobody(q)}
 	}
+	return answerOf(s, matches, q, from)
+}
+
+// answerOf is who of matches serves, and who does not and why.
+func answerOf(s *dockerd.Snapshot, matches []*dockerd.Container, q query, from place) resolver.Answer {
 	var endpoints []resolver.Endpoint
 	var leftOut []resolver.LeftOut
 	for _, c := range matches {

@@ -95,7 +95,7 @@ func TestWhoseName(t *testing.T) {
 			name: "Swarm's and a project's", query: "only:80",
 			more: []*dockerd.Container{labelled(container("only.1.x", "docker_gwbridge=172.20.0.2"), "com.docker.swarm.service.name=only")},
 			note: "only is a service of more than one project on this host: only.1.x of Swarm, shop-only-1 of project shop",
-			hint: "say which: docker://only:80?project=shop, or a container by its name",
+			hint: "say which: docker://only:80?project=shop, or swarm://only:80, or a container by its name",
 		},
 	}
 	for _, test := range tests {

@@ -45,14 +45,18 @@ type Options struct {
 	// Addrs lists the addresses of our interfaces, with the lengths of their prefixes.
 	// Default: net.InterfaceAddrs.
 	Addrs func() ([]net.Addr, error)
+	// Tasks asks Swarm for the tasks of a service: dockerd.Watcher.Tasks. Default: there is
+	// no swarm, and labels have to do.
+	Tasks func(ctx context.Context, service string) ([]dockerd.Task, error)
 }
 
-// Source answers docker:// targets. It is a resolver.Source. Of a query that is ByClient it
+// Source answers docker:// and swarm:// targets. It is a resolver.Source. Of a query that is ByClient it
 // takes the Client for a dockerd.Scope.
 type Source struct {
 	containers Containers
 	self       string
 	addrs      func() ([]net.Addr, error)
+	askTasks   func(ctx context.Context, service string) ([]dockerd.Task, error)
 	subnets    atomic.Pointer[subnetsSeen]
 }
 
@@ -66,9 +70,12 @@ var _ resolver.ByClient = (*Source)(nil)
 
 // New returns a Source that reads snapshots from containers.
 func New(containers Containers, opts Options) *Source {
-	s := &Source{containers: containers, self: opts.Self, addrs: opts.Addrs}
+	s := &Source{containers: containers, self: opts.Self, addrs: opts.Addrs, askTasks: opts.Tasks}
 	if s.addrs == nil {
 		s.addrs = net.InterfaceAddrs
+	}
+	if s.askTasks == nil {
+		s.askTasks = func(context.Context, string) ([]dockerd.Task, error) { return nil, dockerd.ErrNotManager }
 	}
 	return s
 }
@@ -83,7 +90,7 @@ func (s *Source) Check(q resolver.Query) error {
 // on its networks first.
 func (s *Source) ByClient(q resolver.Query) bool {
 	asked, err := parse(q)
-	return err == nil && asked.name != "" && asked.project == ""
+	return err == nil && q.Scheme != SchemeSwarm && asked.name != "" && asked.project == ""
 }
 
 // Watch publishes who serves q, again at every change. It fails if q is wrong,
@@ -102,7 +109,9 @@ func (s *Source) Watch(ctx context.Context, q resolver.Query, publish func(resol
 	engine := remoteHost(s.containers.Endpoint())
 	var here *bool
 	var last *dockerd.Snapshot
-	for lost := false; ; {
+	var again <-chan time.Time // tells that what a snapshot does not tell may have changed
+	service := &tasks{ask: s.askTasks, service: asked.name}
+	for lost, due := false, false; ; {
 		changed := s.containers.Changed() // before what may change
 		snapshot, failure := s.containers.Snapshot(), s.containers.Err()
 		if snapshot != nil {
@@ -110,12 +119,19 @@ func (s *Source) Watch(ctx context.Context, q resolver.Query, publish func(resol
 			if here == nil {
 				here = new(s.isHere(ctx, engine))
 			}
-			if snapshot != last || lost && failure == nil {
+			if snapshot != last || due || lost && failure == nil {
 				if resolver.AllowanceOf(ctx).Spend(ctx, matchCost) != nil {
 					return nil // ctx has ended
 				}
-				publish(match(snapshot, asked, scope, locate(snapshot, s.self, engine, *here, s.subnetsFor(snapshot))))
-				lost = false
+				from := locate(snapshot, s.self, engine, *here, s.subnetsFor(snapshot))
+				if q.Scheme == SchemeSwarm {
+					a, in := service.match(ctx, snapshot, asked, from)
+					publish(a)
+					again = time.After(in)
+				} else {
+					publish(match(snapshot, asked, scope, from))
+				}
+				lost, due = false, false
 			}
 			if failure != nil && !lost {
 				publish(resolver.Answer{Err: failure})
@@ -125,6 +141,8 @@ func (s *Source) Watch(ctx context.Context, q resolver.Query, publish func(resol
 		}
 		select {
 		case <-changed:
+		case <-again:
+			due, again = true, nil
 		case <-overdue:
 			return s.nothingKnown()
 		case <-ctx.Done():
