@@ -33,6 +33,9 @@ const (
 	mostNetworks = 4096
 )
 
+// OnHost reports whether n is a bridge of the engine's host, so that the host is on it, too.
+func (n *Network) OnHost() bool { return n.Driver == DriverBridge && n.Scope == ScopeLocal }
+
 // networkKind is what a network is.
 type networkKind struct{ driver, scope string }
 
@@ -82,7 +85,7 @@ func (e *engine) fillNetworks(ctx context.Context, c *Container) error {
 			return err
 		}
 		n.Driver, n.Scope = kind.driver, kind.scope
-		reached = reached || n.Driver == DriverBridge && n.Scope == ScopeLocal
+		reached = reached || n.OnHost()
 		distant = distant || n.Scope != "" && n.Scope != ScopeLocal
 	}
 	if reached || !distant || c.SandboxKey == "" {
