@@ -84,12 +84,9 @@ func unique(q query, called []*dockerd.Container, where string) ([]*dockerd.Cont
 	}
 	slices.SortFunc(firsts, byName)
 	var texts []string
-	example, or := "", "a container by its name"
+	or := "a container by its name"
 	for _, c := range firsts[:min(len(firsts), mostCandidates)] {
 		texts = append(texts, fmt.Sprintf("%s of %s", shorten.Text(c.Name, maxShown), shorten.Text(belongs(c), maxShown)))
-		if example == "" {
-			example = c.Project()
-		}
 		if c.Project() == "" && c.Task() {
 			or = fmt.Sprintf("swarm://%s:%d, or %s", q.name, q.port, or)
 		}
@@ -98,7 +95,7 @@ func unique(q query, called []*dockerd.Container, where string) ([]*dockerd.Cont
 		texts = append(texts, fmt.Sprintf("and %d more", more))
 	}
 	return nil, hint.Errorf(
-		fmt.Sprintf("say which: docker://%s:%d?project=%s, or %s", q.name, q.port, shorten.Text(cmp.Or(example, "PROJECT"), maxShown), or),
+		fmt.Sprintf("say which: docker://%s:%d?project=PROJECT, or %s", q.name, q.port, or), // not one of them, which could be a stranger's
 		"%s is a service of more than one project %s: %s", q.name, where, strings.Join(texts, ", "))
 }
 

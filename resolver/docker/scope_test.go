@@ -50,16 +50,16 @@ func TestWhoseName(t *testing.T) {
 		{name: "the host has one", scope: blog, query: "only:80", want: "172.18.0.4:80"},
 		{
 			name: "the host has two", query: "redis:6379", note: both,
-			hint: "say which: docker://redis:6379?project=blog, or a container by its name",
+			hint: "say which: docker://redis:6379?project=PROJECT, or a container by its name",
 		},
 		{
 			name: "so has another project's client", scope: dockerd.Scope{Project: "ci", Networks: []string{"ci_default"}}, query: "redis:6379", note: both,
-			hint: "say which: docker://redis:6379?project=blog, or a container by its name",
+			hint: "say which: docker://redis:6379?project=PROJECT, or a container by its name",
 		},
 		{
 			name: "two on the client's networks", scope: dockerd.Scope{Networks: []string{"blog_default", "shop_default"}}, query: "redis:6379",
 			note: strings.ReplaceAll(both, "this host", "the client's networks"),
-			hint: "say which: docker://redis:6379?project=blog, or a container by its name",
+			hint: "say which: docker://redis:6379?project=PROJECT, or a container by its name",
 		},
 		{name: "it is said which", query: "redis:6379?project=shop", want: "172.18.0.2:6379"},
 		{name: "by a label", query: "redis:6379?label=com.docker.compose.project=shop", want: "172.18.0.2:6379"},
@@ -89,13 +89,13 @@ func TestWhoseName(t *testing.T) {
 			name: "everybody's bridge is nobody's own", scope: dockerd.Scope{Project: "ci"}, query: "redis:6379",
 			more: []*dockerd.Container{labelled(container("evil", "bridge=172.17.0.9"), service+"redis", project+"evil")},
 			note: "redis is a service of more than one project on this host: blog-redis-1 of project blog, evil of project evil, shop-redis-1 of project shop",
-			hint: "say which: docker://redis:6379?project=blog, or a container by its name",
+			hint: "say which: docker://redis:6379?project=PROJECT, or a container by its name",
 		},
 		{
 			name: "Swarm's and a project's", query: "only:80",
 			more: []*dockerd.Container{labelled(container("only.1.x", "docker_gwbridge=172.20.0.2"), "com.docker.swarm.service.name=only")},
 			note: "only is a service of more than one project on this host: only.1.x of Swarm, shop-only-1 of project shop",
-			hint: "say which: docker://only:80?project=shop, or swarm://only:80, or a container by its name",
+			hint: "say which: docker://only:80?project=PROJECT, or swarm://only:80, or a container by its name",
 		},
 	}
 	for _, test := range tests {
