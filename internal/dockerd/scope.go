@@ -71,8 +71,12 @@ func (s *Snapshot) ScopeOf(c *Container) Scope {
 	if owner == nil {
 		return scope
 	}
-	for i := range owner.Networks {
-		if n := &owner.Networks[i]; !n.everybodys() {
+	networks := owner.Networks
+	if owner.Announced && !owner.Joins() { // until it is inspected the first of them is known
+		networks = []Network{{Name: owner.NetworkMode}}
+	}
+	for i := range networks {
+		if n := &networks[i]; !n.everybodys() {
 			scope.Networks = append(scope.Networks, n.Name)
 		}
 	}
@@ -92,7 +96,7 @@ func (s Scope) Shares(snapshot *Snapshot, c *Container) bool {
 // somebody says otherwise, or that connects nobody: to be on it too says nothing.
 func (n *Network) everybodys() bool {
 	switch n.Name {
-	case "bridge", "host", "none", "podman", "ingress", GatewayBridge:
+	case "", "default", "bridge", "host", "none", "podman", "ingress", GatewayBridge:
 		return true
 	}
 	return false
