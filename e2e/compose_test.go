@@ -3,10 +3,12 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,7 +29,13 @@ services:
     image: *image
     volumes: *client
     labels:
-      connect.6379: docker://db:7000?project=${COMPOSE_PROJECT_NAME}
+      connect.6379: docker://db:7000
+  alone:
+    image: *image
+    volumes: *client
+    network_mode: none
+    labels:
+      connect.6379: docker://db:7000
   variable:
     image: *image
     volumes: *client
@@ -37,6 +45,8 @@ services:
     image: *image
     volumes: *client
     network_mode: service:labelled
+    labels:
+      connect.6380: docker://db:7000
   ambassador:
     image: %[4]s
     command: [--omnimode]
@@ -47,7 +57,7 @@ services:
     volumes: *client
     links: [ambassador:backends]
     labels:
-      connect.6379: docker://db:7000?project=${COMPOSE_PROJECT_NAME}
+      connect.6379: docker://db:7000
 `
 
 // composeProject is one that is up.
@@ -94,8 +104,35 @@ func (p *composeProject) dials(service, address string) {
 	}
 }
 
+// resolveAs is whom target leads to when a container asks, "" for the host, and what else the
+// command says.
+func resolveAs(t *testing.T, container, target string) (names []string, said string) {
+	t.Helper()
+	args := []string{"resolve", "-o", "json", target}
+	if container != "" {
+		args = append(args, "--as", container)
+	}
+	command := exec.Command(binary, args...)
+	command.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=50") // else each takes a second at its end
+	var stderr strings.Builder
+	command.Stderr = &stderr
+	out, _ := command.Output() // what it says tells of a failure, too
+	var answer struct {
+		Endpoints []struct{ Name string }
+	}
+	if len(out) > 0 {
+		if err := json.Unmarshal(out, &answer); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	for _, e := range answer.Endpoints {
+		names = append(names, e.Name)
+	}
+	return names, stderr.String() + string(out)
+}
+
 // Two projects of one file are up at once, by Compose v5: each service reaches the database of
-// its own, also when that is made anew.
+// its own by the name that both have, also when that is made anew.
 func TestCompose(t *testing.T) {
 	if out, err := exec.Command("docker-compose", "version", "--short").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "v5.") && !strings.HasPrefix(string(out), "5.") {
 		t.Fatalf("docker-compose is %s, %v, want v5; scripts/setup compose builds it", out, err)
@@ -107,17 +144,50 @@ func TestCompose(t *testing.T) {
 			d.attached(p.name + "-labelled-1")
 			p.dials("labelled", "localhost:6379")
 			p.dials("variable", "localhost:6379")
+			p.dials("alone", "localhost:6379")
 			d.connection(p.name+"-labelled-1", 6379, func(l line) bool { return l.str("reason") == "" })
 		}
 	})
 	t.Run("network_mode service", func(t *testing.T) {
 		for _, p := range projects {
 			p.dials("joined", "localhost:6379")
+			p.dials("joined", "localhost:6380")
 		}
 	})
 	t.Run("links", func(t *testing.T) {
 		for _, p := range projects {
 			p.dials("linked", "backends:6379")
+		}
+	})
+	t.Run("tasks serve nobody", func(t *testing.T) {
+		p := projects[0]
+		if _, err := p.compose("run", "--detach", "--name", p.name+"-task", "db"); err != nil {
+			t.Fatal(err)
+		}
+		for target, want := range map[string]string{
+			"docker://?label=com.docker.compose.project=" + p.name + "&label=com.docker.compose.service=db&port=7000": p.name + "-db-1",
+			"docker://db:7000?project=" + p.name: p.name + "-db-1",
+			"docker://" + p.name + "-task:7000":  p.name + "-task",
+		} {
+			if names, _ := resolveAs(t, "", target); !slices.Equal(names, []string{want}) {
+				t.Errorf("%s leads to %q, want %s", target, names, want)
+			}
+		}
+	})
+	t.Run("as whom", func(t *testing.T) {
+		for _, p := range projects {
+			for _, service := range []string{"labelled", "joined", "alone"} {
+				if names, said := resolveAs(t, p.name+"-"+service+"-1", "docker://db:7000"); !slices.Equal(names, []string{p.name + "-db-1"}) {
+					t.Errorf("as %s it leads to %q, %s", service, names, said)
+				}
+			}
+		}
+		names, said := resolveAs(t, "", "docker://db:7000")
+		if len(names) > 0 || !strings.Contains(said, "db is a service of more than one project on this host") || !strings.Contains(said, "?project=") {
+			t.Errorf("as the host it leads to %q, %s", names, said)
+		}
+		if names, said = resolveAs(t, "nobody-of-that-name", "docker://db:7000"); len(names) > 0 || !strings.Contains(said, "there is no container nobody-of-that-name") {
+			t.Errorf("as nobody it leads to %q, %s", names, said)
 		}
 	})
 	t.Run("recreated", func(t *testing.T) {

@@ -283,7 +283,7 @@ func (a *Allowance) end() {
 // sizeOf is about how many bytes an answer takes.
 func sizeOf(a *Answer) int64 {
 	const perEndpoint, perLeftOut = 128, 48
-	n := len(a.Note) + len(a.Endpoints)*perEndpoint + len(a.LeftOut)*perLeftOut
+	n := len(a.Note) + len(a.Hint) + len(a.Endpoints)*perEndpoint + len(a.LeftOut)*perLeftOut
 	for i := range a.Endpoints {
 		n += len(a.Endpoints[i].Name) + len(a.Endpoints[i].Host) + len(a.Endpoints[i].Health)
 	}

@@ -129,20 +129,24 @@ func (r *Resolver) stopIdle(now time.Time) {
 }
 
 // Parse reads a target and asks the source of each of its queries whether it
-// makes sense. It does no I/O.
+// makes sense. It does no I/O. What means something else to each client is as the
+// host means it; Target.For says who else asks.
 func (r *Resolver) Parse(text string) (Target, error) {
 	t, starts, err := parse(text)
 	if err != nil {
 		return Target{}, err
 	}
 	for i, c := range t.Choices {
-		for _, q := range c.Queries {
+		for j, q := range c.Queries {
 			source, ok := r.sources[q.Scheme]
 			if !ok {
 				return Target{}, r.unknownScheme(text, starts[i], q.Scheme)
 			}
 			if err := source.Check(q); err != nil {
 				return Target{}, fmt.Errorf("target %q: %w", shorten.Text(text, maxShown), err)
+			}
+			if s, ok := source.(ByClient); ok && s.ByClient(q) {
+				c.Queries[j].Client = ForHost
 			}
 		}
 	}

@@ -58,6 +58,8 @@ type Answer struct {
 	// Note says, for people, what the rest does not: why there is nobody, for
 	// instance. It may be empty.
 	Note string
+	// Hint says what to do about it where there is nobody. It may be empty.
+	Hint string
 	// Err, when set, is no answer: the source cannot tell now, as Watch's own error
 	// would say, but goes on watching and publishes again once it can. A source
 	// uses it that notices by itself when it is worth looking again.
@@ -78,6 +80,14 @@ type LeftOut struct {
 }
 
 func (l LeftOut) String() string { return cmp.Or(l.Name, l.Addr, "an instance") + " " + l.Why }
+
+// ByClient is a Source some of whose names mean something else to each client.
+type ByClient interface {
+	Source
+	// ByClient reports whether q is about such a name. Watch reads for whom it is asked
+	// from q.Client.
+	ByClient(q Query) bool
+}
 
 // Source answers queries of one scheme.
 type Source interface {

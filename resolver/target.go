@@ -1,10 +1,12 @@
 package resolver
 
 import (
+	"cmp"
 	"iter"
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -62,6 +64,35 @@ func (t Target) Queries() iter.Seq[Query] {
 	}
 }
 
+// ByClient reports whether t means something else to each client.
+func (t Target) ByClient() bool {
+	for q := range t.Queries() {
+		if q.Client != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// For is t as client means it, who is described in the words of the sources that tell
+// clients apart (ByClient); "" is the host itself.
+func (t Target) For(client string) Target {
+	if !t.ByClient() {
+		return t
+	}
+	client = cmp.Or(client, ForHost)
+	choices := slices.Clone(t.Choices)
+	for i := range choices {
+		choices[i].Queries = slices.Clone(choices[i].Queries)
+		for j := range choices[i].Queries {
+			if q := &choices[i].Queries[j]; q.Client != "" {
+				q.Client = client
+			}
+		}
+	}
+	return Target{Choices: choices}
+}
+
 // String is the target in canonical form.
 func (t Target) String() string {
 	parts := make([]string, len(t.Choices))
@@ -100,7 +131,14 @@ type Query struct {
 	Path string
 	// Params is the query string in canonical form (sorted by key).
 	Params string
+	// Client says who asks, where that decides what a name means: ForHost or, in the words
+	// of Target.For, a client. It is "" for a query that means the same to all, and no part
+	// of its text.
+	Client string
 }
+
+// ForHost is the Client of a query that the host itself asks.
+const ForHost = "host"
 
 // Values are the query's parameters.
 func (q Query) Values() url.Values {

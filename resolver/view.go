@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
 // view is what the watches of a target say at one moment.
@@ -30,6 +32,7 @@ type view struct {
 type part struct {
 	endpoints []Endpoint
 	notes     []string
+	hints     []string
 	leftOut   []LeftOut
 	errs      []error
 	pending   []pending
@@ -142,6 +145,9 @@ func (r *Resolver) read(q Query, by *watch, now time.Time, p *part, v *view) (*s
 		p.leftOut = append(p.leftOut, s.answer.LeftOut...)
 		if s.answer.Note != "" {
 			p.notes = append(p.notes, s.answer.Note)
+		}
+		if s.answer.Hint != "" {
+			p.hints = append(p.hints, s.answer.Hint)
 		}
 		return s, w
 	}
@@ -264,15 +270,16 @@ func (v *view) giveUp(timeout time.Duration) {
 func (v *view) failure(t Target) error {
 	var errs []error
 	none := &NoEndpointsError{Target: t}
+	var hints []string
 	for _, p := range v.parts {
-		errs = append(errs, p.errs...)
+		errs, hints = append(errs, p.errs...), append(hints, p.hints...)
 		none.Notes = append(none.Notes, p.notes...)
 		none.LeftOut = append(none.LeftOut, p.leftOut...)
 	}
 	if len(errs) > 0 {
 		return fmt.Errorf("resolve %s: %w", t, errors.Join(errs...))
 	}
-	return none
+	return hint.Wrap(none, strings.Join(hints, "; "))
 }
 
 // compare orders endpoints for people.

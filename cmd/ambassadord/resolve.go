@@ -18,7 +18,7 @@ object on a line of its own.`
 
 func resolveCommand(environ []string) *cobra.Command {
 	flags := newRunFlags(environ)
-	var watch bool
+	var question agent.Question
 	var out output
 	cmd := &cobra.Command{
 		Use:   "resolve TARGET",
@@ -26,6 +26,7 @@ func resolveCommand(environ []string) *cobra.Command {
 		Long:  resolveHelp,
 		Example: `  ambassadord resolve redis.service.consul
   ambassadord resolve --watch 'docker://?label=app=redis&port=6379'
+  ambassadord resolve --as shop-app-1 docker://redis:6379
   ambassadord resolve -o json 'consul-service://redis | file:///etc/redis.list'`,
 		Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -47,13 +48,15 @@ func resolveCommand(environ []string) *cobra.Command {
 			if _, err := parse(args[0]); err != nil {
 				return usage(err)
 			}
-			printer := statusPrinter{out: cmd.OutOrStdout(), json: out.format == "json", watch: watch}
-			return agent.Resolve(cmd.Context(), cfg, args[0], watch, log, func(s resolver.Status) { printer.print(s) })
+			printer := statusPrinter{out: cmd.OutOrStdout(), json: out.format == "json", watch: question.Watch}
+			question.Target = args[0]
+			return agent.Resolve(cmd.Context(), cfg, question, log, func(s resolver.Status) { printer.print(s) })
 		},
 	}
 	flags.registerSources(cmd.Flags())
 	flags.registerMaxStale(cmd.Flags())
-	cmd.Flags().BoolVar(&watch, "watch", false, "print again after every change, until interrupted")
+	cmd.Flags().StringVar(&question.As, "as", "", "`CONTAINER`, by its name or ID, for which to ask: a name in docker:// means one of its own project and networks first")
+	cmd.Flags().BoolVar(&question.Watch, "watch", false, "print again after every change, until interrupted")
 	out.register(cmd.Flags())
 	return cmd
 }

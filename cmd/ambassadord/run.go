@@ -32,6 +32,7 @@ TARGET is one of
   dns://SERVER/NAME:PORT, srv://SERVER/NAME     what that DNS server says
   docker://NAME:PORT                            a container or Compose service of this host
   docker://?label=K=V&port=P                    the containers with that label
+  swarm://SERVICE:PORT                          the tasks of a Swarm service on this host
   consul-service://NAME?tag=T&dc=D              a Consul service's passing instances
   consul-query://NAME                           what a prepared query of Consul's finds
   consul://HOST:PORT/PATH                       a path in Consul's KV store

@@ -101,7 +101,7 @@ func mustResolve(ctx context.Context, cfg config.Config, text string) error {
 	if !ok {
 		return nil
 	}
-	err := agent.Resolve(ctx, cfg, word, false, slog.New(slog.DiscardHandler), func(resolver.Status) {})
+	err := agent.Resolve(ctx, cfg, agent.Question{Target: word}, slog.New(slog.DiscardHandler), func(resolver.Status) {})
 	if err == nil || ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -37,7 +37,7 @@ type declarers struct {
 
 // common is what bindings have in common.
 type common struct {
-	registry bool   // it is a registry, HOST:PORT; else a target's text
+	registry bool   // it is a registry, HOST:PORT; else what a target means (binding.Binding.Meaning)
 	text     string //
 }
 
@@ -112,7 +112,7 @@ func (a *agent) declarers() *declarers {
 }
 
 func (i index) add(b *binding.Binding) {
-	target := common{text: b.Text}
+	target := common{text: b.Meaning()}
 	i[target] = append(i[target], b)
 	for _, p := range targetOf(b.Target).Parts {
 		if p.Registry != "" {
@@ -217,5 +217,5 @@ func (a *agent) forAny(all *declarations, at string, ask func(*policy.Scope) pol
 // sameClient reports whether other is of the same client, and declared in the same place:
 // only rules about images could tell them apart, and what else their targets lead to.
 func (one declaration) sameClient(other declaration) bool {
-	return one.container != nil && one.container == other.container && one.binding.Place == other.binding.Place && one.binding.Text == other.binding.Text
+	return one.container != nil && one.container == other.container && one.binding.Place == other.binding.Place && one.binding.Meaning() == other.binding.Meaning()
 }

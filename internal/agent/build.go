@@ -33,6 +33,7 @@ func build(cfg config.Config, self string, permit resolver.Permission, log *slog
 	agents := consul.New(consul.Config{Address: cfg.ConsulAddr, Domain: cfg.ConsulDomain, Permit: permit})
 	clusters := etcd.New(etcd.Config{Endpoints: cfg.EtcdEndpoints, Permit: permit})
 	names := dns.New(dns.Config{Permit: permit})
+	containers := docker.New(engine, docker.Options{Self: self, Tasks: engine.Tasks})
 	sources := map[string]resolver.Source{
 		resolver.SchemeStatic: static.Source{},
 		resolver.SchemeDNS:    names.Hosts(),
@@ -42,7 +43,8 @@ func build(cfg config.Config, self string, permit resolver.Permission, log *slog
 		"consul":              agents.KV(),
 		"etcd":                clusters,
 		file.Scheme:           file.Source{},
-		docker.Scheme:         docker.New(engine, docker.Options{Self: self}),
+		docker.Scheme:         containers,
+		docker.SchemeSwarm:    containers,
 	}
 	if agents.Explicit() { // then Consul's names are Consul's, live
 		for _, scheme := range []string{resolver.SchemeDNS, resolver.SchemeSRV} {
@@ -64,7 +66,7 @@ func build(cfg config.Config, self string, permit resolver.Permission, log *slog
 // asksEngine reports whether target needs the engine's snapshots.
 func asksEngine(target resolver.Target) bool {
 	for q := range target.Queries() {
-		if q.Scheme == docker.Scheme {
+		if q.Scheme == docker.Scheme || q.Scheme == docker.SchemeSwarm {
 			return true
 		}
 	}

@@ -14,7 +14,7 @@ import (
 type declared struct {
 	clients   map[string]*identity.Client // by container ID
 	upstreams map[upstreamKey]int
-	targets   map[string]int            // by text
+	meanings  map[string]int            // of what they have bound
 	owned     map[string]resolver.Owned // by container ID
 }
 
@@ -23,7 +23,7 @@ type declared struct {
 func (d *declared) follow(table *identity.Table) (changed bool) {
 	if d.clients == nil {
 		d.clients, d.upstreams = map[string]*identity.Client{}, map[upstreamKey]int{}
-		d.targets, d.owned = map[string]int{}, map[string]resolver.Owned{}
+		d.meanings, d.owned = map[string]int{}, map[string]resolver.Owned{}
 	}
 	// Those that are new are counted first, lest a target that stays is dropped between.
 	var gone []*identity.Client
@@ -67,11 +67,11 @@ func (d *declared) follow(table *identity.Table) (changed bool) {
 func (d *declared) add(c *identity.Client) {
 	owned := resolver.Owned{Owner: c.Container.Name}
 	for b := range c.Bindings.Each() {
-		d.upstreams[upstreamKey{b.Text, b.Options}]++
+		d.upstreams[upstreamKey{b.Meaning(), b.Options}]++
 		if b.Problem != nil {
 			continue
 		}
-		d.targets[b.Text]++
+		d.meanings[b.Meaning()]++
 		owned.Targets = append(owned.Targets, b.Target)
 	}
 	if len(owned.Targets) > 0 {
@@ -81,15 +81,15 @@ func (d *declared) add(c *identity.Client) {
 
 func (d *declared) remove(c *identity.Client) {
 	for b := range c.Bindings.Each() {
-		key := upstreamKey{b.Text, b.Options}
+		key := upstreamKey{b.Meaning(), b.Options}
 		if d.upstreams[key]--; d.upstreams[key] == 0 {
 			delete(d.upstreams, key)
 		}
 		if b.Problem != nil {
 			continue
 		}
-		if d.targets[b.Text]--; d.targets[b.Text] == 0 {
-			delete(d.targets, b.Text)
+		if d.meanings[b.Meaning()]--; d.meanings[b.Meaning()] == 0 {
+			delete(d.meanings, b.Meaning())
 		}
 	}
 }

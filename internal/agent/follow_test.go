@@ -189,8 +189,8 @@ func TestDeclaredIsWhatAllHaveBound(t *testing.T) {
 				}
 			}
 		}
-		if got := d.targets; !maps.Equal(got, want) || !maps.Equal(d.upstreams, upstreams) || len(d.clients) != len(table.Clients()) {
-			t.Fatalf("step %d: %v, %v, %d clients\nwant %v, %v, %d", step, d.targets, d.upstreams, len(d.clients), want, upstreams, len(table.Clients()))
+		if got := d.meanings; !maps.Equal(got, want) || !maps.Equal(d.upstreams, upstreams) || len(d.clients) != len(table.Clients()) {
+			t.Fatalf("step %d: %v, %v, %d clients\nwant %v, %v, %d", step, d.meanings, d.upstreams, len(d.clients), want, upstreams, len(table.Clients()))
 		}
 		if after := d.byOwner(); !changed && !slices.EqualFunc(before, after, sameOwned) {
 			t.Fatalf("step %d: %v became %v, unnoticed", step, before, after)

@@ -76,5 +76,5 @@ func bindingOf(l config.Listener, layers *binding.Layers, parse func(string) (re
 	for i, p := range problems {
 		errs[i] = p
 	}
-	return b, hint.Join(errs...)
+	return b.For(""), hint.Join(errs...) // a listener's clients are whoever connects; the host asks
 }

@@ -22,9 +22,6 @@ import (
 	"github.com/ambassadord/ambassadord/resolver/file"
 )
 
-// labelProject is Compose's label for the project of a container.
-const labelProject = "com.docker.compose.project"
-
 // policyOf compiles what cfg says of who may reach what, for a daemon of those modes.
 // registries are the servers that cfg and the environment configure.
 func policyOf(cfg config.Config, modes []config.Mode, registries []string, host policy.Host) *policy.Policy {
@@ -61,7 +58,7 @@ func (a *agent) policy() *policy.Policy {
 func permit(p *policy.Policy) func(binding.Declarer, binding.Place, resolver.Target) error {
 	return func(d binding.Declarer, place binding.Place, target resolver.Target) error {
 		s := p.Scope(policy.Client{
-			Container: d.Name, Labels: d.Labels, Image: d.Image, Project: d.Labels[labelProject],
+			Container: d.Name, Labels: d.Labels, Image: d.Image, Project: d.Labels[dockerd.LabelProject],
 			ByOperator: place == binding.InConfiguration, Partial: true,
 		}, targetOf(target))
 		if v, at := s.Target(); v.Denied() {
@@ -100,7 +97,7 @@ func (a *agent) scope(b *binding.Binding, container *dockerd.Container, wait boo
 	}
 	c := policy.Client{ByOperator: b.Place == binding.InConfiguration}
 	if container != nil {
-		c.Container, c.Labels, c.Image, c.Project = container.Name, container.Labels, container.Image, container.Labels[labelProject]
+		c.Container, c.Labels, c.Image, c.Project = container.Name, container.Labels, container.Image, container.Labels[dockerd.LabelProject]
 		c.Networks, c.NetworksKnown = a.networksOf(container), !container.Announced
 		if p.AsksImages() && !c.ByOperator && (wait || a.imageKnown(p, container)) {
 			c.ByImage = byImage(b, a.imageOf(container))
@@ -191,7 +188,7 @@ func partOf(q resolver.Query) policy.Part {
 		}
 	case file.Scheme:
 		p.Name = "/" + q.Path
-	case docker.Scheme:
+	case docker.Scheme, docker.SchemeSwarm:
 		if p.Name == "" {
 			p.Name = q.Params
 		}

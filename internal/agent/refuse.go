@@ -28,10 +28,11 @@ type earlyRefusals struct {
 
 // watchedPort is a port whose target is followed.
 type watchedPort struct {
-	text string
-	wait time.Duration
-	stop context.CancelFunc
-	done chan struct{} // closed when nobody follows it any more
+	text    string
+	meaning string // binding.Binding.Meaning
+	wait    time.Duration
+	stop    context.CancelFunc
+	done    chan struct{} // closed when nobody follows it any more
 }
 
 // update follows the targets of those ports of n that have the option, until the daemon ends
@@ -44,7 +45,7 @@ func (e *earlyRefusals) update(ctx context.Context, a *agent, ns *netns.Namespac
 		}
 	}
 	for port, w := range e.watched {
-		if b, ok := wanted[port]; !ok || b.Text != w.text || b.Options.Wait != w.wait {
+		if b, ok := wanted[port]; !ok || b.Meaning() != w.meaning || b.Options.Wait != w.wait {
 			w.end()
 			delete(e.watched, port)
 			e.refused.want(port, w.text, false)
@@ -84,7 +85,7 @@ func (e *earlyRefusals) update(ctx context.Context, a *agent, ns *netns.Namespac
 			e.watched = map[uint16]*watchedPort{}
 		}
 		following, stop := context.WithCancel(ctx)
-		w := &watchedPort{text: b.Text, wait: b.Options.Wait, stop: stop, done: make(chan struct{})}
+		w := &watchedPort{text: b.Text, meaning: b.Meaning(), wait: b.Options.Wait, stop: stop, done: make(chan struct{})}
 		e.watched[port] = w
 		refused := e.refused
 		go func() {

@@ -17,7 +17,7 @@ import (
 
 // upstream is a target with its options, shared by all whose bindings say the same.
 type upstream struct {
-	text    string // the target as it was declared
+	meaning string // the target as it was declared, and for whom (binding.Binding.Meaning)
 	target  resolver.Target
 	options option.Set
 	carried proxy.Options
@@ -46,7 +46,7 @@ type upstream struct {
 func (a *agent) poolOf(up *upstream) *balance.Pool {
 	pool := up.pool.Load()
 	if pool == nil || pool.Forgotten() {
-		pool = a.balancer.Pool(up.text, up.balance)
+		pool = a.balancer.Pool(up.meaning, up.balance)
 		up.pool.Store(pool)
 	}
 	return pool
@@ -63,7 +63,7 @@ type answer struct {
 
 // upstreamKey is what makes an upstream.
 type upstreamKey struct {
-	target  string
+	meaning string // of its bindings
 	options option.Set
 }
 
@@ -72,7 +72,7 @@ type upstreamKey struct {
 type upstreams struct {
 	declared declared // what the clients of the last table have bound; keep's
 	all      sync.Map // upstreamKey → *upstream
-	resolved sync.Map // target → *atomic.Pointer[answer]
+	resolved sync.Map // meaning → *atomic.Pointer[answer]
 
 	// forgotten counts how often something was. Who keeps an upstream or a Limit asks for
 	// it anew when that has changed, or it might not be the one that others share.
@@ -101,7 +101,7 @@ type clientLimit struct {
 // of returns the upstream of a binding. layers say what holds for the target whoever asks
 // for it.
 func (u *upstreams) of(b *binding.Binding, layers *binding.Layers) *upstream {
-	key := upstreamKey{b.Text, b.Options}
+	key := upstreamKey{b.Meaning(), b.Options}
 	known, ok := u.all.Load(key)
 	if ok && known.(*upstream).layers.Load() == layers {
 		return known.(*upstream)
@@ -111,14 +111,14 @@ func (u *upstreams) of(b *binding.Binding, layers *binding.Layers) *upstream {
 		known.(*upstream).layers.Store(layers)
 		return known.(*upstream)
 	}
-	up := &upstream{text: b.Text, target: b.Target, options: b.Options, carried: carriedOptions(&b.Options), balance: balanceOptions(&b.Options), shared: shared}
+	up := &upstream{meaning: b.Meaning(), target: b.Target, options: b.Options, carried: carriedOptions(&b.Options), balance: balanceOptions(&b.Options), shared: shared}
 	up.layers.Store(layers)
 	up.ownWay = b.Options.Mark != shared.Mark || b.Options.SourceAddress != shared.SourceAddress || b.Options.ProxyProtocol != shared.ProxyProtocol
 	up.patience = patienceFor(&b.Options, &shared)
 	if b.Options.TargetLimit > 0 {
 		up.limit = u.targetLimit(b)
 	}
-	last, _ := u.resolved.LoadOrStore(b.Text, new(atomic.Pointer[answer]))
+	last, _ := u.resolved.LoadOrStore(b.Meaning(), new(atomic.Pointer[answer]))
 	up.last = last.(*atomic.Pointer[answer])
 	if ok { // of what holds for all something else is said by now
 		u.all.CompareAndSwap(key, known, up)
@@ -140,8 +140,20 @@ func patienceFor(own, shared *option.Set) time.Duration {
 	return max(leastPatience, min(shared.AttemptTimeout, shared.Timeout))
 }
 
+// targetFor is the target of b in canonical form and, where it means something else to each
+// client, for whom.
+func targetFor(b *binding.Binding) string {
+	text := b.Target.String()
+	for q := range b.Target.Queries() {
+		if q.Client != "" { // the same in all that have one
+			return text + " for " + q.Client
+		}
+	}
+	return text
+}
+
 func (u *upstreams) targetLimit(b *binding.Binding) *proxy.Limit {
-	key := targetLimit{b.Target.String(), proxy.Bounds{
+	key := targetLimit{targetFor(b), proxy.Bounds{
 		Open: b.Options.TargetLimit, Queue: b.Options.Queue, Reserve: reserveOf(b.Options.TargetLimit),
 	}}
 	u.mu.Lock()
@@ -214,9 +226,9 @@ func (u *upstreams) keep(table *identity.Table) (changed bool) {
 		}
 		return true
 	})
-	u.resolved.Range(func(target, _ any) bool {
-		if u.declared.targets[target.(string)] == 0 {
-			u.resolved.Delete(target)
+	u.resolved.Range(func(meaning, _ any) bool {
+		if u.declared.meanings[meaning.(string)] == 0 {
+			u.resolved.Delete(meaning)
 			forgotten = true
 		}
 		return true

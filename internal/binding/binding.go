@@ -18,6 +18,7 @@
 package binding
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"maps"
@@ -44,6 +45,21 @@ type Binding struct {
 	Options option.Set
 	// Problem says why the port is quarantined; nil when it is not.
 	Problem *Problem
+
+	meaning string // what Meaning returns, where Text does not say it all
+}
+
+// Meaning is Text and, where that means something else to each client, for whom: bindings of
+// one Meaning lead to the same endpoints.
+func (b *Binding) Meaning() string { return cmp.Or(b.meaning, b.Text) }
+
+// For is b as client means it; see resolver.Target.For.
+func (b Binding) For(client string) Binding {
+	if b.Target.ByClient() {
+		b.Target = b.Target.For(client)
+		b.meaning = b.Text + " for " + cmp.Or(client, resolver.ForHost) // which has no spaces
+	}
+	return b
 }
 
 // Place is where a port is declared.
@@ -81,6 +97,30 @@ type Set struct {
 	Mistakes int
 	// read stands for the reading that made it; nil for the zero Set.
 	read *reading
+	// byClient says that some of the targets mean something else to each client.
+	byClient bool
+	client   string // for whom they are
+}
+
+// ByClient reports whether some of the targets mean something else to each client.
+func (s Set) ByClient() bool { return s.byClient }
+
+// For is s as client means it (resolver.Target.For), and s itself if it is that already. What
+// the configuration declares is as the host means it, for the operator has written it.
+func (s Set) For(client string) Set {
+	if !s.byClient || s.client == client {
+		return s
+	}
+	next := s
+	next.client, next.read, next.bindings = client, new(reading), make(map[uint16]*Binding, len(s.bindings))
+	for port, b := range s.bindings {
+		if b.Place != InConfiguration && b.Target.ByClient() {
+			theirs := b.For(client)
+			b = &theirs
+		}
+		next.bindings[port] = b
+	}
+	return next
 }
 
 // reading is one call of Read, as a pointer that tells it from others.

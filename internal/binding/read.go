@@ -84,6 +84,7 @@ type reader struct {
 	bounds   problems // what was left out because it is too much
 	problems problems
 	bindings map[uint16]*Binding
+	byClient bool // some target means something else to each client
 }
 
 // Read reads what d declares, and what layers say of its ports. parse reads a
@@ -119,7 +120,7 @@ func Read(d Declarer, layers *Layers, parse func(string) (resolver.Target, error
 	}
 	r.orphans()
 	mistakes := r.bounds.count() + r.problems.count()
-	return Set{bindings: r.bindings, ports: ports, Mistakes: mistakes, Problems: append(r.bounds.kept, r.problems.kept...), read: new(reading)}
+	return Set{bindings: r.bindings, ports: ports, Mistakes: mistakes, Problems: append(r.bounds.kept, r.problems.kept...), read: new(reading), byClient: r.byClient}
 }
 
 // tooMuch says what of d is beyond a bound.
@@ -291,6 +292,10 @@ func (r *reader) bind(port uint16, declarations []declaration) {
 		b.Target = target
 	}
 	b.Options = r.optionsOf(port, b.Target)
+	if b.Target.ByClient() {
+		*b = b.For("")
+		r.byClient = r.byClient || b.Place != InConfiguration
+	}
 	r.bindings[port] = b
 }
 

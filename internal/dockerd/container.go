@@ -7,10 +7,15 @@ import (
 
 const (
 	labelComposeService = "com.docker.compose.service"
-	labelSwarmService   = "com.docker.swarm.service.name"
 
 	idLen      = 64
 	shortIDLen = 12 // what docker ps prints
+)
+
+// Swarm's labels for the service of a task, and the ID of its node.
+const (
+	LabelSwarmService = "com.docker.swarm.service.name"
+	LabelSwarmNode    = "com.docker.swarm.node.id"
 )
 
 // Container is what the engine said of one container when it was last
@@ -46,8 +51,12 @@ type Container struct {
 	// StopSignal is the number of that signal; 0 is SIGTERM.
 	StopSignal int
 	// Health is "", "starting", "healthy" or "unhealthy"; "" without a health
-	// check. The engine calls a stopped or paused container unhealthy.
+	// check. It is what probes have shown, not the engine's word for a container that it
+	// does not probe.
 	Health string
+	// HealthUnsure says that the engine calls it unhealthy although too few probes have
+	// failed for that.
+	HealthUnsure bool
 	// PID is the main process in the engine's PID namespace, 0 unless running.
 	PID int
 	// SandboxKey is the path of the network namespace as the engine names it, ""
@@ -65,7 +74,8 @@ type Container struct {
 	// "container:ID" or the name of a network.
 	NetworkMode string
 	// Networks are those it is attached to, sorted by name. A container that is
-	// not running has no addresses in them.
+	// not running has no addresses in them. GatewayBridge is among them where its host
+	// reaches it by that alone.
 	Networks []Network
 	// Links are the --link of the default bridge; those of other networks are in
 	// Network.Links.
@@ -87,6 +97,10 @@ type Container struct {
 type Network struct {
 	Name string
 	ID   string
+	// Driver and Scope are what kind of network it is: "bridge" and "local" is one that is on
+	// the engine's host. They are "" where the container has no address, and where the engine
+	// does not tell.
+	Driver, Scope string
 	// IPv4 and IPv6 are not valid while the container has none there.
 	IPv4, IPv6 netip.Addr
 	// Aliases are the names it answers to in Docker's DNS, as the engine gives them.
@@ -113,8 +127,11 @@ func (c *Container) Service() string {
 	if s := c.Labels[labelComposeService]; s != "" {
 		return s
 	}
-	return c.Labels[labelSwarmService]
+	return c.Labels[LabelSwarmService]
 }
+
+// Task reports whether the container is a task of a Swarm service.
+func (c *Container) Task() bool { return c.Labels[LabelSwarmService] != "" }
 
 // ShortID is the ID as docker ps prints it.
 func (c *Container) ShortID() string {

@@ -49,6 +49,8 @@ type engine struct {
 	transport      *http.Transport
 	inspectTimeout time.Duration
 	listTimeout    time.Duration
+	kinds          networkKinds
+	gateways       *gatewayReads
 }
 
 // newEngine prepares a client; it connects to nothing.
@@ -58,7 +60,7 @@ func newEngine(endpoint string) (*engine, error) {
 	if err != nil || u.Scheme == "" {
 		return nil, badEndpoint(endpoint)
 	}
-	e := &engine{endpoint: endpoint, inspectTimeout: inspectTimeout, listTimeout: listTimeout}
+	e := &engine{endpoint: endpoint, inspectTimeout: inspectTimeout, listTimeout: listTimeout, gateways: newGatewayReads()}
 	e.transport = &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: listTimeout}).DialContext,
 		TLSHandshakeTimeout: listTimeout,
@@ -180,6 +182,9 @@ func (e *engine) inspect(ctx context.Context, id string) (*Container, error) {
 		return nil, e.explain(ctx, "inspecting", err)
 	}
 	c := in.container()
+	if err := e.fillNetworks(ctx, c); err != nil {
+		return nil, err
+	}
 	if e.socket != "" {
 		c.seeProcess()
 	}

@@ -45,9 +45,7 @@ func (in *inspection) container() *Container {
 		StartedAt: in.State.StartedAt,
 		ImageID:   in.Image,
 	}
-	if h := in.State.Health.Status; h != "none" {
-		c.Health = h
-	}
+	c.Health, c.HealthUnsure = in.health()
 	if c.Running {
 		c.Published = published(in.NetworkSettings.Ports)
 		c.PID = in.State.Pid

@@ -14,6 +14,40 @@ var compareAddrs = cmp.Options{
 	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 }
 
+// TestHealthIsWhatProbesHaveShown: the engine's word unhealthy is not enough.
+func TestHealthIsWhatProbesHaveShown(t *testing.T) {
+	const passed, failed = `{"ExitCode": 0}`, `{"ExitCode": 1}`
+	for _, test := range []struct {
+		name, health, config string
+		want                 string
+		unsure               bool
+	}{
+		{name: "no check", health: `null`},
+		{name: "none", health: `{"Status": "none"}`},
+		{name: "it passes", health: `{"Status": "healthy", "Log": [` + passed + `]}`, want: "healthy"},
+		{name: "it fails", health: `{"Status": "unhealthy", "FailingStreak": 3, "Log": [` + failed + `]}`, want: "unhealthy"},
+		{name: "it failed, and was paused", health: `{"Status": "unhealthy", "FailingStreak": 4, "Log": [` + passed + `,` + failed + `]}`, want: "unhealthy"},
+		{name: "it passed, and was paused", health: `{"Status": "unhealthy", "FailingStreak": 0, "Log": [` + failed + `,` + passed + `]}`, want: "healthy", unsure: true},
+		{name: "it was paused before the first", health: `{"Status": "unhealthy"}`, want: "starting", unsure: true},
+		{name: "it failed once of three times", health: `{"Status": "unhealthy", "FailingStreak": 1, "Log": [` + passed + `,` + failed + `]}`, want: "healthy", unsure: true},
+		{name: "it failed once, which is enough", health: `{"Status": "unhealthy", "FailingStreak": 1, "Log": [` + failed + `]}`, config: `{"Healthcheck": {"Retries": 1}}`, want: "unhealthy"},
+		{name: "how often is not known", health: `{"Status": "unhealthy", "FailingStreak": 1}`, config: `{}`, want: "unhealthy"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.config == "" {
+				test.config = `{"Healthcheck": {}}`
+			}
+			var in inspection
+			if err := json.Unmarshal([]byte(`{"State": {"Running": true, "Health": `+test.health+`}, "Config": `+test.config+`}`), &in); err != nil {
+				t.Fatal(err)
+			}
+			if c := in.container(); c.Health != test.want || c.HealthUnsure != test.unsure {
+				t.Errorf("%q, unsure %t; want %q, %t", c.Health, c.HealthUnsure, test.want, test.unsure)
+			}
+		})
+	}
+}
+
 func TestInspection(t *testing.T) {
 	tests := []struct {
 		name, answer string

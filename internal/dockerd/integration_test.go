@@ -85,6 +85,50 @@ func TestEngineHealth(t *testing.T) {
 	await(t, w, "healthy", health("healthy"))
 }
 
+// TestEngineCommitsAHealthyOne: the engine stops to probe a container that is paused, which a
+// commit does, and calls it unhealthy until the next probe has passed.
+func TestEngineCommitsAHealthyOne(t *testing.T) {
+	t.Parallel()
+	w := watchEngine(t)
+	id := dockertest.Run(t, "--health-cmd", "true", "--health-interval", "2s", dockertest.Image(t))
+	await(t, w, "healthy", func(s *Snapshot) bool { c := s.Get(id); return c != nil && c.Health == "healthy" })
+	seen := make(chan string, 1)
+	go func() { // every snapshot until it is over
+		var s *Snapshot
+		for {
+			next, err := w.Wait(t.Context(), s)
+			if err != nil {
+				close(seen)
+				return
+			}
+			s = next
+			if c := s.Get(id); c == nil || c.Health == "unhealthy" {
+				seen <- "unhealthy"
+				return
+			}
+		}
+	}()
+	name := dockertest.Name(t)
+	t.Cleanup(func() { dockertest.Docker(t, "rmi", name) })
+	dockertest.Docker(t, "commit", id, name)
+	if word := dockertest.Docker(t, "inspect", "-f", "{{.State.Health.Status}}", id); word != "unhealthy" {
+		t.Logf("the engine already calls it %s", word)
+	}
+	dockertest.Docker(t, "pause", id)
+	await(t, w, "paused", func(s *Snapshot) bool { return s.Get(id).Paused })
+	dockertest.Docker(t, "unpause", id)
+	s := await(t, w, "unpaused", func(s *Snapshot) bool { return !s.Get(id).Paused })
+	if c := s.Get(id); c.Health != "healthy" || !c.HealthUnsure {
+		t.Errorf("after the pause it is %q, unsure %t; want healthy, and unsure until the next probe", c.Health, c.HealthUnsure)
+	}
+	await(t, w, "probed anew", func(s *Snapshot) bool { c := s.Get(id); return c.Health == "healthy" && !c.HealthUnsure })
+	select {
+	case word := <-seen:
+		t.Errorf("it was %s, and no probe has failed", word)
+	default:
+	}
+}
+
 func TestEngineNetworks(t *testing.T) {
 	w := watchEngine(t)
 	image := dockertest.Image(t)

@@ -59,7 +59,7 @@ func (f *follower) suspects(entries []entry) []string {
 		known := f.containers[e.id]
 		mark, seen := f.marks[e.id]
 		inTurn := (i+n-f.turn%n)%n < share
-		if known == nil || known.Announced || !seen || mark != e.mark || e.young || inTurn {
+		if known == nil || known.Announced || !seen || mark != e.mark || e.young || inTurn || known.HealthUnsure {
 			ids = append(ids, e.id)
 		}
 	}

@@ -39,6 +39,7 @@ func TestResyncInspectsWhatMayHaveChanged(t *testing.T) {
 		{"another mark", func() { list[7].mark = "exited" }},
 		{"young", func() { list[7].young = true }},
 		{"not known", func() { delete(f.containers, "7") }},
+		{"of health that the engine may change without an event", func() { f.containers["7"] = &Container{ID: "7", HealthUnsure: true} }},
 		{"only announced", func() { f.containers["7"] = &Container{ID: "7", Announced: true} }},
 	} {
 		for slices.Contains(f.suspects(list), "7") {

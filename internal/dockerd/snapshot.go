@@ -60,7 +60,7 @@ func (s *Snapshot) NetnsOwner(c *Container) *Container {
 		if !shared {
 			return c
 		}
-		c = s.find(ref)
+		c = s.Find(ref)
 	}
 	return nil
 }
@@ -127,9 +127,9 @@ func (l Left) Fix() string {
 	return "docker restart " + l.Container.Name
 }
 
-// find resolves ref in the engine's own order: full ID, name, then the start of
-// an ID that only one container has.
-func (s *Snapshot) find(ref string) *Container {
+// Find resolves ref in the engine's own order: full ID, name, then the start of
+// an ID that only one container has. It is nil where there is none.
+func (s *Snapshot) Find(ref string) *Container {
 	ref = strings.TrimPrefix(ref, "/")
 	if ref == "" {
 		return nil

@@ -63,8 +63,8 @@ func TestService(t *testing.T) {
 		want   string
 	}{
 		{nil, ""},
-		{map[string]string{labelSwarmService: "stack_web"}, "stack_web"},
-		{map[string]string{labelComposeService: "web", labelSwarmService: "stack_web"}, "web"},
+		{map[string]string{LabelSwarmService: "stack_web"}, "stack_web"},
+		{map[string]string{labelComposeService: "web", LabelSwarmService: "stack_web"}, "web"},
 	} {
 		if got := (&Container{Labels: tt.labels}).Service(); got != tt.want {
 			t.Errorf("Service with %v: %q, want %q", tt.labels, got, tt.want)

@@ -68,7 +68,7 @@ var Features = []Feature{
 	{Mode: lifeCycle, Name: "the engine restarts, without live-restore", Tests: []string{"e2e.TestEngineRestartsItsContainers"}},
 	{Mode: lifeCycle, Name: "`docker://` targets", Tests: []string{"docker.TestEngineConformance", "docker.TestEngineAnswers", "e2e.TestBackendMoves"}},
 	{Mode: lifeCycle, Name: "what the engine says of containers, health, networks", Tests: []string{
-		"dockerd.TestEngineLifeOfAContainer", "dockerd.TestEngineHealth", "dockerd.TestEngineNetworks", "dockerd.TestEngineSelf"}},
+		"dockerd.TestEngineLifeOfAContainer", "dockerd.TestEngineHealth", "dockerd.TestEngineCommitsAHealthyOne", "dockerd.TestEngineNetworks", "dockerd.TestEngineSelf"}},
 	{Mode: lifeCycle, Name: "takeover by another daemon", Tests: []string{"e2e.TestTakeovers"}},
 	{Mode: lifeCycle, Name: "from rules by iptables to rules by netlink, and back", Tests: []string{"e2e.TestChangingRulesOver"}},
 	{Mode: lifeCycle, Name: "connections go on after `kill -9`, beside the next daemon and without", Tests: []string{
@@ -76,6 +76,9 @@ var Features = []Feature{
 		"e2e.TestCarriedRulesRemovedByForce", "e2e.TestCarriedByTwo", "e2e.TestCarryingKeeperIsKilled",
 		"e2e.TestCarriedAcrossATakeover", "e2e.TestCarriedWithoutRules"}},
 	{Mode: lifeCycle, Name: "Compose v5: service names, `network_mode: service:X`, links", Tests: []string{"e2e.TestCompose"}},
+	{Mode: lifeCycle, Name: "Swarm: `swarm://` and `docker://` reach tasks, also during an update; what the host has no way to is not dialled", Tests: []string{"e2e.TestSwarm"}, Not: map[string]string{
+		"29-nft": "the engine refuses to be in a swarm with its firewall backend nftables",
+	}},
 	{Mode: lifeCycle, Name: "gVisor (runsc): told of in mode redirect, served in mode host", Tests: []string{"e2e.TestNetworkStackOfItsOwn"}},
 	{Mode: lifeCycle, Name: "containers do not reach what is the host's", Tests: []string{"e2e.TestContainersDoNotReachWhatIsTheHosts"}},
 	{Mode: lifeCycle, Name: "`doctor`", Tests: []string{"e2e.TestDoctorOnThisHost"}},

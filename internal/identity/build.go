@@ -44,6 +44,7 @@ func Follow(ctx context.Context, patience time.Duration, snapshot *dockerd.Snaps
 		}
 	}
 	complete = r.read(ctx, patience)
+	r.ask(snapshot)
 
 	var owners []*Client
 	joined, coming := map[string][]*Client{}, map[string][]*Client{} // by the owner's ID
@@ -86,8 +87,25 @@ func Follow(ctx context.Context, patience time.Duration, snapshot *dockerd.Snaps
 		slices.SortFunc(left, byStart)
 		t.add(namespaceOf(left[0], left[1:], nil, previous))
 	}
-	t.index()
+	t.index(ownNetworks(snapshot, self))
 	return t, complete
+}
+
+// ownNetworks are the IDs of the networks that our own container is on.
+func ownNetworks(snapshot *dockerd.Snapshot, self string) map[string]bool {
+	c := snapshot.Get(self)
+	if c == nil {
+		return nil
+	}
+	owner := snapshot.NetnsOwner(c)
+	if owner == nil {
+		return nil
+	}
+	ids := make(map[string]bool, len(owner.Networks))
+	for i := range owner.Networks {
+		ids[owner.Networks[i].ID] = true
+	}
+	return ids
 }
 
 // reading makes clients of containers.
@@ -144,6 +162,20 @@ func (r *reading) read(ctx context.Context, patience time.Duration) (complete bo
 			binding.Declarer{Name: c.Name, Image: c.Image, Labels: c.Labels, Env: c.Env, LeftOut: c.LeftOut}, r.layers, r.parse)}
 	}
 	return complete
+}
+
+// ask has the targets of each client mean what that client means by their names, which its
+// project and its networks decide. These may be others although nothing of its container is:
+// they are those of the container whose network namespace it has joined.
+func (r *reading) ask(snapshot *dockerd.Snapshot) {
+	for id, c := range r.clients {
+		if !c.Bindings.ByClient() {
+			continue
+		}
+		if bindings := c.Bindings.For(snapshot.ScopeOf(c.Container).String()); !bindings.Same(c.Bindings) {
+			r.clients[id] = &Client{Container: c.Container, Bindings: bindings, layers: c.layers, stale: c.stale}
+		}
+	}
 }
 
 // add makes n part of t.

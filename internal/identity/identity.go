@@ -63,7 +63,7 @@ func (n *Namespace) Lookup(port uint16) (*Client, binding.Binding, bool) {
 // next snapshot.
 func (n *Namespace) Equal(other *Namespace) bool {
 	same := func(a, b *Client) bool {
-		return a == b || a.Container == b.Container && a.layers == b.layers && a.stale == b.stale
+		return a == b || a.Container == b.Container && a.layers == b.layers && a.stale == b.stale && (a.Bindings.Same(b.Bindings) || a.Bindings.Len() == 0 && b.Bindings.Len() == 0)
 	}
 	return n.Owner == other.Owner && slices.EqualFunc(n.Clients, other.Clients, same) && slices.EqualFunc(n.Coming, other.Coming, same)
 }
@@ -214,8 +214,10 @@ func (t *Table) knows(id string) *Client {
 	return cmp.Or(t.clients[id], t.resting[id])
 }
 
-// index fills byAddr, leaving out what two namespaces claim.
-func (t *Table) index() {
+// index fills byAddr, leaving out what two namespaces claim, and addresses of networks that we
+// are not on: nothing comes to us from there, and what has such an address is somebody else in
+// the LAN. ours are the IDs of the networks that our own container is on.
+func (t *Table) index(ours map[string]bool) {
 	claims := map[netip.Addr]int{}
 	t.byAddr = map[netip.Addr]*Namespace{}
 	for _, n := range t.byOwner {
@@ -223,6 +225,9 @@ func (t *Table) index() {
 			continue
 		}
 		for _, network := range n.Owner.Networks {
+			if !network.OnHost() && network.Driver != "" && !ours[network.ID] {
+				continue
+			}
 			for _, addr := range []netip.Addr{network.IPv4, network.IPv6} {
 				if addr.IsValid() {
 					claims[addr]++

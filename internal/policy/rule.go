@@ -61,7 +61,7 @@ func Declarers() []Declarer { return []Declarer{ByImage, ByContainer, ByConfigur
 
 // Kinds lists what a rule may name as the kind of a target.
 func Kinds() []string {
-	return []string{"static", "dns", "srv", "docker", "consul", "consul-service", "consul-query", "etcd", "file"}
+	return []string{"static", "dns", "srv", "docker", "swarm", "consul", "consul-service", "consul-query", "etcd", "file"}
 }
 
 // String names the rule as people find it again.

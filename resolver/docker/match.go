@@ -1,33 +1,36 @@
 package docker
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/internal/answer"
 )
 
 const (
-	// Compose labels what "docker compose run" starts as the service too; it is
-	// somebody's shell or task, not an instance.
-	labelComposeOneOff  = "com.docker.compose.oneoff"
-	labelComposeProject = "com.docker.compose.project"
-
 	modeHost = "host"
 	modeNone = "none"
 )
 
-// match answers q from one snapshot. from is where we dial from.
-func match(s *dockerd.Snapshot, q query, from place) resolver.Answer {
-	matches := candidates(s, q)
-	if len(matches) == 0 {
+// match answers q, which a client of that scope asks, from one snapshot. from is where we
+// dial from.
+func match(s *dockerd.Snapshot, q query, scope dockerd.Scope, from place) resolver.Answer {
+	matches, err := candidates(s, q, scope)
+	switch {
+	case err != nil:
+		return resolver.Answer{Note: err.Error(), Hint: hint.Of(err)}
+	case len(matches) == 0:
 		return resolver.Answer{Note: nobody(q)}
 	}
+	return answerOf(s, matches, q, from)
+}
+
+// answerOf is who of matches serves, and who does not and why.
+func answerOf(s *dockerd.Snapshot, matches []*dockerd.Container, q query, from place) resolver.Answer {
 	var endpoints []resolver.Endpoint
 	var leftOut []resolver.LeftOut
 	for _, c := range matches {
@@ -53,64 +56,6 @@ func match(s *dockerd.Snapshot, q query, from place) resolver.Answer {
 	a := answer.New(endpoints)
 	a.LeftOut = leftOut
 	return a
-}
-
-// candidates are the containers that q asks for, in whatever state, by name. A
-// container's own name wins over a Compose service's, even while it is stopped:
-// which of the two a target means must not depend on who runs.
-func candidates(s *dockerd.Snapshot, q query) []*dockerd.Container {
-	all := s.Containers()
-	if q.name != "" {
-		// Within a project a name is that of its service: the container's own has the
-		// project in it already.
-		if c := s.ByName(q.name); c != nil && q.project == "" {
-			all = []*dockerd.Container{c}
-		} else {
-			all = slices.DeleteFunc(slices.Clone(all), func(c *dockerd.Container) bool {
-				return c.Service() != q.name || strings.EqualFold(c.Labels[labelComposeOneOff], "true")
-			})
-		}
-	}
-	var matches []*dockerd.Container
-	for _, c := range all {
-		if q.project != "" && c.Labels[labelComposeProject] != q.project {
-			continue
-		}
-		if !slices.ContainsFunc(q.labels, func(l label) bool { return !l.matches(c) }) {
-			matches = append(matches, c)
-		}
-	}
-	slices.SortFunc(matches, func(a, b *dockerd.Container) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
-	})
-	return matches
-}
-
-// place is where we dial from.
-type place struct {
-	self     string
-	engine   string              // the host of a remote engine, "" for this host's
-	here     bool                // the engine's host is ours
-	onHost   bool                // in the host's network namespace
-	networks map[string]struct{} // IDs of those that our own namespace is on
-}
-
-func locate(s *dockerd.Snapshot, self, engine string, here bool) place {
-	p := place{self: self, engine: engine, here: here, onHost: self == ""}
-	own := s.Get(self)
-	if own == nil {
-		return p
-	}
-	owner := s.NetnsOwner(own)
-	if owner == nil {
-		return p
-	}
-	p.onHost = owner.NetworkMode == modeHost
-	p.networks = make(map[string]struct{}, len(owner.Networks))
-	for _, n := range owner.Networks {
-		p.networks[n.ID] = struct{}{}
-	}
-	return p
 }
 
 // serves is where c can be reached, and why it is not to be, to be read after its
@@ -145,6 +90,8 @@ func inside(s *dockerd.Snapshot, c *dockerd.Container, q query, from place) (e r
 	switch {
 	case owner == nil:
 		return e, "shares the network of a container that is gone"
+	case !from.here:
+		return e, "is on another host, whose containers are reached by published ports alone: write published=1"
 	case left:
 		return e, "is left in a network that " + owner.Name + " had before it was started again"
 	case owner.NetworkMode == modeHost && q.network != "":
@@ -164,30 +111,11 @@ func inside(s *dockerd.Snapshot, c *dockerd.Container, q query, from place) (e r
 		}
 		networks = networks[i : i+1]
 	}
-	addr := address(networks, from)
-	if !addr.IsValid() {
-		return e, "has no address"
+	addr, why := from.address(networks)
+	if why != "" {
+		return e, why
 	}
 	return resolver.Endpoint{Addr: netip.AddrPortFrom(addr, q.port)}, ""
-}
-
-// address prefers a network that we are on as well, since an engine drops what
-// comes from another one; then IPv4; then the network whose name sorts first.
-func address(networks []dockerd.Network, from place) netip.Addr {
-	for _, sharedOnly := range []bool{true, false} {
-		for _, family := range []func(dockerd.Network) netip.Addr{
-			func(n dockerd.Network) netip.Addr { return n.IPv4 },
-			func(n dockerd.Network) netip.Addr { return n.IPv6 },
-		} {
-			for _, n := range networks {
-				_, shared := from.networks[n.ID]
-				if a := family(n); a.IsValid() && (shared || !sharedOnly) {
-					return a
-				}
-			}
-		}
-	}
-	return netip.Addr{}
 }
 
 // published is where the host publishes c's port, as seen from where we dial.

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -18,7 +19,7 @@ func container(name string, networks ...string) *dockerd.Container {
 	c := &dockerd.Container{ID: "id-" + name, Name: name, Running: true, NetworkMode: "bridge"}
 	for _, text := range networks {
 		network, addrs, _ := strings.Cut(text, "=")
-		n := dockerd.Network{Name: network, ID: "id-" + network}
+		n := dockerd.Network{Name: network, ID: "id-" + network, Driver: "bridge", Scope: "local"}
 		for a := range strings.SplitSeq(addrs, ",") {
 			if ip, err := netip.ParseAddr(a); err == nil && ip.Is4() {
 				n.IPv4 = ip
@@ -30,6 +31,18 @@ func container(name string, networks ...string) *dockerd.Container {
 	}
 	return c
 }
+
+// bridged are the subnets of a host that is on all networks of these tests.
+var bridged = []netip.Prefix{netip.MustParsePrefix("10.77.0.1/16"), netip.MustParsePrefix("172.16.0.1/12"), netip.MustParsePrefix("fd00::1/16")}
+
+// everywhere are Options of a host that is on all networks of these tests.
+var everywhere = Options{Addrs: func() ([]net.Addr, error) {
+	var addrs []net.Addr
+	for _, p := range bridged {
+		addrs = append(addrs, &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())})
+	}
+	return addrs, nil
+}}
 
 func with(c *dockerd.Container, change func(*dockerd.Container)) *dockerd.Container {
 	change(c)
@@ -69,6 +82,7 @@ func TestAnswer(t *testing.T) {
 		name       string
 		containers []*dockerd.Container
 		query      string
+		scope      dockerd.Scope
 		self       string
 		engine     string
 		want       []string // ADDR NAME
@@ -99,14 +113,39 @@ func TestAnswer(t *testing.T) {
 			note:  "1 left out: web is not running",
 		},
 		{
-			name: "service across projects, one-off tasks left aside",
+			name: "a service of one project, one-off tasks left aside",
 			containers: []*dockerd.Container{
-				labelled(container("q-web-1", "bridge=172.17.0.3"), service+"web", oneOff+"False"),
+				labelled(container("p-web-2", "bridge=172.17.0.3"), service+"web", oneOff+"False"),
 				labelled(container("p-web-1", "bridge=172.17.0.4"), service+"web"),
 				labelled(container("p-web-run-1", "bridge=172.17.0.5"), service+"web", oneOff+"True"),
 			},
 			query: "web:80",
-			want:  []string{"172.17.0.4:80 p-web-1", "172.17.0.3:80 q-web-1"},
+			want:  []string{"172.17.0.4:80 p-web-1", "172.17.0.3:80 p-web-2"},
+		},
+		{
+			name: "one-off tasks have the labels of a service and serve nobody",
+			containers: []*dockerd.Container{
+				labelled(container("p-web-1", "bridge=172.17.0.4"), service+"web", project+"p", "app=web"),
+				labelled(container("p-web-run-1", "bridge=172.17.0.5"), service+"web", project+"p", "app=web", oneOff+"True"),
+			},
+			query: "?label=app=web&port=80",
+			want:  []string{"172.17.0.4:80 p-web-1"},
+		},
+		{
+			name: "nor are they of a project",
+			containers: []*dockerd.Container{
+				labelled(container("p-web-run-1", "bridge=172.17.0.5"), service+"web", project+"p", oneOff+"True"),
+			},
+			query: "?project=p&port=80",
+			note:  "no container on this host is of the project p",
+		},
+		{
+			name: "unless they are asked for by name",
+			containers: []*dockerd.Container{
+				labelled(container("p-web-run-1", "bridge=172.17.0.5"), service+"web", project+"p", oneOff+"True"),
+			},
+			query: "p-web-run-1:80",
+			want:  []string{"172.17.0.5:80 p-web-run-1"},
 		},
 		{
 			name: "labels must all match; one without a value matches any",
@@ -358,7 +397,7 @@ func TestAnswer(t *testing.T) {
 				t.Fatal(err)
 			}
 			snapshot := dockerd.NewSnapshot(tt.containers...)
-			a := match(snapshot, q, locate(snapshot, tt.self, tt.engine, tt.engine == ""))
+			a := match(snapshot, q, tt.scope, locate(snapshot, tt.self, tt.engine, tt.engine == "", bridged))
 			if got := texts(a); !slices.Equal(got, tt.want) {
 				t.Errorf("endpoints: %q, want %q", got, tt.want)
 			}

@@ -22,7 +22,8 @@ const (
 	paramProject   = "project"
 	paramPublished = "published"
 
-	formHint = "write docker://NAME:PORT or docker://?label=KEY=VALUE&port=PORT"
+	swarmHint = "write swarm://SERVICE:PORT or swarm://SERVICE?port=PORT"
+	formHint  = "write docker://NAME:PORT or docker://?label=KEY=VALUE&port=PORT"
 )
 
 // query is what a target asks for.
@@ -56,8 +57,12 @@ func (l label) matches(c *dockerd.Container) bool {
 // parse reads a query. Its error carries a hint.
 func parse(q resolver.Query) (query, error) {
 	parsed := query{name: q.Host, port: q.Port}
+	formHint, scheme, what := formHint, Scheme, "container"
+	if q.Scheme == SchemeSwarm {
+		formHint, scheme, what = swarmHint, SchemeSwarm, "service"
+	}
 	if q.Path != "" {
-		return query{}, hint.Errorf(formHint, "docker target has a path, %q", "/"+q.Path)
+		return query{}, hint.Errorf(formHint, "%s target has a path, %q", scheme, "/"+q.Path)
 	}
 	values := q.Values()
 	for _, key := range sortedKeys(values) {
@@ -66,22 +71,22 @@ func parse(q resolver.Query) (query, error) {
 			for _, text := range values[key] {
 				k, v, hasValue := strings.Cut(text, "=")
 				if k == "" {
-					return query{}, hint.Errorf("write label=KEY=VALUE, or label=KEY for any value", "docker target: label %q has no key", text)
+					return query{}, hint.Errorf("write label=KEY=VALUE, or label=KEY for any value", "%s target: label %q has no key", scheme, text)
 				}
 				parsed.labels = append(parsed.labels, label{key: k, value: v, anyValue: !hasValue})
 			}
 		case paramPort:
 			if q.Port != 0 || len(values[key]) != 1 {
-				return query{}, hint.Errorf(formHint, "docker target has more than one port")
+				return query{}, hint.Errorf(formHint, "%s target has more than one port", scheme)
 			}
 			n, err := strconv.ParseUint(values[key][0], 10, 16)
 			if err != nil || n == 0 {
-				return query{}, hint.Errorf("a port is a number from 1 to 65535", "docker target: %q is not a port", values[key][0])
+				return query{}, hint.Errorf("a port is a number from 1 to 65535", "%s target: %q is not a port", scheme, values[key][0])
 			}
 			parsed.port = uint16(n)
 		case paramNetwork, paramProject:
 			if len(values[key]) != 1 || values[key][0] == "" {
-				return query{}, hint.Errorf("write "+key+"=NAME", "docker target needs one name as its %s", key)
+				return query{}, hint.Errorf("write "+key+"=NAME", "%s target needs one name as its %s", scheme, key)
 			}
 			if key == paramNetwork {
 				parsed.network = values[key][0]
@@ -90,7 +95,7 @@ func parse(q resolver.Query) (query, error) {
 			}
 		case paramPublished:
 			if len(values[key]) != 1 || values[key][0] != "1" {
-				return query{}, hint.Errorf("write published=1, or leave it out", "docker target: published is %q", strings.Join(values[key], ","))
+				return query{}, hint.Errorf("write published=1, or leave it out", "%s target: published is %q", scheme, strings.Join(values[key], ","))
 			}
 			parsed.published = true
 		default:
@@ -100,17 +105,20 @@ func parse(q resolver.Query) (query, error) {
 			if near := suggest.Closest(key, known); near != "" {
 				advice = fmt.Sprintf("did you mean %q?", near)
 			}
-			return query{}, hint.Errorf(advice, "docker target has an unknown parameter %q", key)
+			return query{}, hint.Errorf(advice, "%s target has an unknown parameter %q", scheme, key)
 		}
 	}
 	if parsed.network != "" && parsed.published {
-		return query{}, hint.Errorf("leave one of them out", "docker target: a published port is the host's, not that of the network %s", parsed.network)
+		return query{}, hint.Errorf("leave one of them out", "%s target: a published port is the host's, not that of the network %s", scheme, parsed.network)
 	}
-	if parsed.name == "" && len(parsed.labels) == 0 && parsed.project == "" {
-		return query{}, hint.Errorf(formHint, "docker target names no container")
+	if q.Scheme == SchemeSwarm && parsed.project != "" {
+		return query{}, hint.Errorf("a service of a stack is named STACK_SERVICE: write swarm://STACK_SERVICE", "swarm target has a project, which is Compose's")
+	}
+	if parsed.name == "" && (q.Scheme == SchemeSwarm || len(parsed.labels) == 0 && parsed.project == "") {
+		return query{}, hint.Errorf(formHint, "%s target names no %s", scheme, what)
 	}
 	if parsed.port == 0 {
-		return query{}, hint.Errorf(formHint, "docker target has no port")
+		return query{}, hint.Errorf(formHint, "%s target has no port", scheme)
 	}
 	return parsed, nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
@@ -41,25 +42,55 @@ type Options struct {
 	// Self is the ID of our own container, "" when we run in none. It never
 	// matches a target, and its networks are preferred.
 	Self string
+	// Addrs lists the addresses of our interfaces, with the lengths of their prefixes.
+	// Default: net.InterfaceAddrs.
+	Addrs func() ([]net.Addr, error)
+	// Tasks asks Swarm for the tasks of a service: dockerd.Watcher.Tasks. Default: there is
+	// no swarm, and labels have to do.
+	Tasks func(ctx context.Context, service string) ([]dockerd.Task, error)
 }
 
-// Source answers docker:// targets. It is a resolver.Source.
+// Source answers docker:// and swarm:// targets. It is a resolver.Source. Of a query that is ByClient it
+// takes the Client for a dockerd.Scope.
 type Source struct {
 	containers Containers
 	self       string
+	addrs      func() ([]net.Addr, error)
+	askTasks   func(ctx context.Context, service string) ([]dockerd.Task, error)
+	subnets    atomic.Pointer[subnetsSeen]
 }
 
-var _ resolver.Source = (*Source)(nil)
+// subnetsSeen are the subnets of our interfaces, seen after a snapshot was.
+type subnetsSeen struct {
+	snapshot *dockerd.Snapshot
+	subnets  []netip.Prefix
+}
+
+var _ resolver.ByClient = (*Source)(nil)
 
 // New returns a Source that reads snapshots from containers.
 func New(containers Containers, opts Options) *Source {
-	return &Source{containers: containers, self: opts.Self}
+	s := &Source{containers: containers, self: opts.Self, addrs: opts.Addrs, askTasks: opts.Tasks}
+	if s.addrs == nil {
+		s.addrs = net.InterfaceAddrs
+	}
+	if s.askTasks == nil {
+		s.askTasks = func(context.Context, string) ([]dockerd.Task, error) { return nil, dockerd.ErrNotManager }
+	}
+	return s
 }
 
 // Check reports what is wrong with q, with a hint.
 func (s *Source) Check(q resolver.Query) error {
 	_, err := parse(q)
 	return err
+}
+
+// ByClient reports whether q is about a name that is looked for in the client's project and
+// on its networks first.
+func (s *Source) ByClient(q resolver.Query) bool {
+	asked, err := parse(q)
+	return err == nil && q.Scheme != SchemeSwarm && asked.name != "" && asked.project == ""
 }
 
 // Watch publishes who serves q, again at every change. It fails if q is wrong,
@@ -70,24 +101,37 @@ func (s *Source) Watch(ctx context.Context, q resolver.Query, publish func(resol
 	if err != nil {
 		return err
 	}
+	scope := dockerd.ParseScope(q.Client)
 	publish = answer.OnChange(publish)
 	first := time.NewTimer(firstTimeout)
 	defer first.Stop()
 	overdue := first.C
 	engine := remoteHost(s.containers.Endpoint())
-	here := engine == "" || isOurs(engine)
+	var here *bool
 	var last *dockerd.Snapshot
-	for lost := false; ; {
+	var again <-chan time.Time // tells that what a snapshot does not tell may have changed
+	service := &tasks{ask: s.askTasks, service: asked.name}
+	for lost, due := false, false; ; {
 		changed := s.containers.Changed() // before what may change
 		snapshot, failure := s.containers.Snapshot(), s.containers.Err()
 		if snapshot != nil {
 			overdue = nil
-			if snapshot != last || lost && failure == nil {
+			if here == nil {
+				here = new(s.isHere(ctx, engine))
+			}
+			if snapshot != last || due || lost && failure == nil {
 				if resolver.AllowanceOf(ctx).Spend(ctx, matchCost) != nil {
 					return nil // ctx has ended
 				}
-				publish(match(snapshot, asked, locate(snapshot, s.self, engine, here)))
-				lost = false
+				from := locate(snapshot, s.self, engine, *here, s.subnetsFor(snapshot))
+				if q.Scheme == SchemeSwarm {
+					a, in := service.match(ctx, snapshot, asked, from)
+					publish(a)
+					again = time.After(in)
+				} else {
+					publish(match(snapshot, asked, scope, from))
+				}
+				lost, due = false, false
 			}
 			if failure != nil && !lost {
 				publish(resolver.Answer{Err: failure})
@@ -97,6 +141,8 @@ func (s *Source) Watch(ctx context.Context, q resolver.Query, publish func(resol
 		}
 		select {
 		case <-changed:
+		case <-again:
+			due, again = true, nil
 		case <-overdue:
 			return s.nothingKnown()
 		case <-ctx.Done():
@@ -128,19 +174,49 @@ func remoteHost(endpoint string) string {
 	return host
 }
 
-// isOurs says whether host is an address of this host. A name may be one, but that
-// would take a lookup; then the distance is not known.
-func isOurs(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return false
+// lookupTimeout is how long a lookup of the engine's host may take.
+const lookupTimeout = time.Second
+
+// isHere says whether the engine's host is ours. A name that cannot be looked up is another's.
+func (s *Source) isHere(ctx context.Context, engine string) bool {
+	if engine == "" {
+		return true
 	}
-	ours, err := net.InterfaceAddrs()
-	if err != nil {
-		return false
+	ours := s.ourSubnets()
+	isOurs := func(ip netip.Addr) bool {
+		return slices.ContainsFunc(ours, func(p netip.Prefix) bool { return p.Addr().WithZone("") == ip.Unmap().WithZone("") })
 	}
-	return slices.ContainsFunc(ours, func(a net.Addr) bool {
-		prefix, err := netip.ParsePrefix(a.String())
-		return err == nil && prefix.Addr().WithZone("") == ip.Unmap().WithZone("")
-	})
+	if ip, err := netip.ParseAddr(engine); err == nil {
+		return isOurs(ip)
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", engine)
+	return err == nil && slices.ContainsFunc(found, func(ip netip.Addr) bool { return ip.Unmap().IsLoopback() || isOurs(ip) })
+}
+
+// subnetsFor are the subnets of our interfaces, not older than snapshot: an engine makes a
+// network's bridge before the first container on it.
+func (s *Source) subnetsFor(snapshot *dockerd.Snapshot) []netip.Prefix {
+	if seen := s.subnets.Load(); seen != nil && seen.snapshot == snapshot {
+		return seen.subnets
+	}
+	subnets := s.ourSubnets()
+	s.subnets.Store(&subnetsSeen{snapshot, subnets})
+	return subnets
+}
+
+// ourSubnets are the addresses of our interfaces, with the lengths of their prefixes.
+func (s *Source) ourSubnets() []netip.Prefix {
+	addrs, err := s.addrs()
+	if err != nil {
+		return nil
+	}
+	var subnets []netip.Prefix
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			subnets = append(subnets, p)
+		}
+	}
+	return subnets
 }

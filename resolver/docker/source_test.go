@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -83,7 +84,7 @@ func TestConformance(t *testing.T) {
 	const one, two = "172.17.0.2:80", "172.17.0.3:80"
 	serve(t, one)
 	sourcetest.Run(t, sourcetest.Case{
-		New:         func(testing.TB) (resolver.Source, func()) { return New(f, Options{}), nil },
+		New:         func(testing.TB) (resolver.Source, func()) { return New(f, everywhere), nil },
 		Query:       parseQuery(t, "?label=app=web&port=80"),
 		Want:        []string{one},
 		Change:      func(t testing.TB) { serve(t, two) },
@@ -107,7 +108,7 @@ func TestWatchTellsOfTheEnginesLoss(t *testing.T) {
 		watch := func() (published func() string) {
 			var said []string
 			go func() {
-				_ = New(f, Options{}).Watch(ctx, parseQuery(t, "web:80"), func(a resolver.Answer) {
+				_ = New(f, everywhere).Watch(ctx, parseQuery(t, "web:80"), func(a resolver.Answer) {
 					said = append(said, fmt.Sprint(a.Endpoints, a.Err))
 				})
 			}()
@@ -145,7 +146,7 @@ func TestWatchPublishesChangesOnly(t *testing.T) {
 		var answers []resolver.Answer
 		ended := make(chan error, 1)
 		go func() {
-			ended <- New(f, Options{}).Watch(ctx, parseQuery(t, "web:80"), func(a resolver.Answer) { answers = append(answers, a) })
+			ended <- New(f, everywhere).Watch(ctx, parseQuery(t, "web:80"), func(a resolver.Answer) { answers = append(answers, a) })
 		}()
 		// published waits until Watch waits again, and takes what it published.
 		published := func() []resolver.Answer {
@@ -194,7 +195,7 @@ func TestWatchFailsWithoutFirstSnapshot(t *testing.T) {
 				f := newFakeContainers()
 				f.err = tt.err
 				began := time.Now()
-				err := New(f, Options{}).Watch(t.Context(), parseQuery(t, "web:80"), func(a resolver.Answer) { t.Errorf("published %v", a) })
+				err := New(f, everywhere).Watch(t.Context(), parseQuery(t, "web:80"), func(a resolver.Answer) { t.Errorf("published %v", a) })
 				if took := time.Since(began); took != firstTimeout {
 					t.Errorf("failed after %v, want %v", took, firstTimeout)
 				}
@@ -224,21 +225,29 @@ func TestWatchRefusesWhatCheckRefuses(t *testing.T) {
 }
 
 func TestEngineOnOurHost(t *testing.T) {
+	s := New(newFakeContainers(), Options{})
 	for endpoint, want := range map[string]bool{
 		"unix:///var/run/docker.sock":       true,
 		"tcp://127.0.0.1:2375":              true,
 		"tcp://localhost:2375":              true,
 		"tcp://[::ffff:127.0.0.1]:2375":     true,
 		"tcp://192.0.2.1:2375":              false,
-		"tcp://build.example.com:2375":      false,
+		"tcp://build.invalid:2375":          false,
+		"tcp://ip6-localhost:2375":          inHosts(t, "ip6-localhost"),
 		"tcp://[2001:db8::7]:2375":          false,
 		"tcp://" + someAddress(t) + ":2375": true,
 	} {
-		host := remoteHost(endpoint)
-		if got := host == "" || isOurs(host); got != want {
+		if got := s.isHere(t.Context(), remoteHost(endpoint)); got != want {
 			t.Errorf("%s: on our host %v; want %v", endpoint, got, want)
 		}
 	}
+}
+
+// inHosts reports whether /etc/hosts knows name.
+func inHosts(t *testing.T, name string) bool {
+	t.Helper()
+	text, err := os.ReadFile("/etc/hosts")
+	return err == nil && slices.Contains(strings.Fields(string(text)), name)
 }
 
 // someAddress is one of this host that is not a loopback, or 127.0.0.1 if there is

@@ -34,7 +34,7 @@ func New(endpoints []resolver.Endpoint, notes ...string) resolver.Answer {
 
 // OnChange returns a publish that passes on the first answer, even an empty one,
 // and after it only what says something else: other endpoints, in whatever order,
-// other left-out instances or another note. A failure is passed on, and what
+// other left-out instances, another note or hint. A failure is passed on, and what
 // follows it.
 func OnChange(publish func(resolver.Answer)) func(resolver.Answer) {
 	var (
@@ -43,10 +43,10 @@ func OnChange(publish func(resolver.Answer)) func(resolver.Answer) {
 	)
 	return func(a resolver.Answer) {
 		sorted := slices.SortedFunc(slices.Values(a.Endpoints), Compare)
-		if published && a.Err == nil && a.Note == last.Note && slices.Equal(sorted, last.Endpoints) && slices.Equal(a.LeftOut, last.LeftOut) {
+		if published && a.Err == nil && a.Note == last.Note && a.Hint == last.Hint && slices.Equal(sorted, last.Endpoints) && slices.Equal(a.LeftOut, last.LeftOut) {
 			return
 		}
-		last = resolver.Answer{Endpoints: sorted, LeftOut: a.LeftOut, Note: a.Note}
+		last = resolver.Answer{Endpoints: sorted, LeftOut: a.LeftOut, Note: a.Note, Hint: a.Hint}
 		published = a.Err == nil
 		publish(a)
 	}

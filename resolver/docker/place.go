@@ -1,0 +1,95 @@
+package docker
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+)
+
+// place is where we dial from.
+type place struct {
+	self     string
+	engine   string              // the host of a remote engine, "" for this host's
+	here     bool                // the engine's host is ours
+	onHost   bool                // in the host's network namespace
+	networks map[string]struct{} // IDs of those that our own namespace is on
+	// subnets are those of the interfaces of our own namespace; of use on the host.
+	subnets []netip.Prefix
+}
+
+func locate(s *dockerd.Snapshot, self, engine string, here bool, subnets []netip.Prefix) place {
+	p := place{self: self, engine: engine, here: here, onHost: self == "", subnets: subnets}
+	own := s.Get(self)
+	if own == nil {
+		return p
+	}
+	p.here = true // the engine has started us
+	owner := s.NetnsOwner(own)
+	if owner == nil {
+		return p
+	}
+	p.onHost = owner.NetworkMode == modeHost
+	p.networks = make(map[string]struct{}, len(owner.Networks))
+	for _, n := range owner.Networks {
+		p.networks[n.ID] = struct{}{}
+	}
+	return p
+}
+
+// address is where a container on networks is dialled. It prefers a network that we are on as
+// well, since an engine drops what comes from another one; then IPv4; then the network whose
+// name sorts first. Otherwise why says, to be read after the container's name, what keeps us
+// from it.
+func (p *place) address(networks []dockerd.Network) (addr netip.Addr, why string) {
+	for _, sharedOnly := range []bool{true, false} {
+		for _, family := range []func(dockerd.Network) netip.Addr{
+			func(n dockerd.Network) netip.Addr { return n.IPv4 },
+			func(n dockerd.Network) netip.Addr { return n.IPv6 },
+		} {
+			for _, n := range networks {
+				a := family(n)
+				switch _, shared := p.networks[n.ID]; {
+				case !a.IsValid() || sharedOnly && !shared:
+				case shared:
+					return a, ""
+				default:
+					not := p.distant(n, a)
+					if not == "" {
+						return a, ""
+					}
+					if why == "" {
+						why = not
+					}
+				}
+			}
+		}
+	}
+	if why == "" {
+		why = "has no address"
+	}
+	return netip.Addr{}, why
+}
+
+// distant is why a, which a container has on n, is not to be dialled from where we are; "" if
+// it is. An address of a network that our host is not part of is somebody else's as soon as it
+// leaves this host, by the default route at the latest.
+func (p *place) distant(n dockerd.Network, a netip.Addr) string {
+	const fix = "put it on a bridge network as well, or publish its port and write published=1"
+	switch {
+	case n.Driver == "":
+		return fmt.Sprintf("is on the network %s, of which the engine does not say what it is: let ambassadord ask it for /networks", n.Name)
+	case n.Driver == "macvlan" || n.Driver == "ipvlan":
+		return fmt.Sprintf("is on the %s network %s, where a host does not reach its own containers: %s", n.Driver, n.Name, fix)
+	case n.Name == "ingress" && n.Scope != dockerd.ScopeLocal:
+		return "is on Swarm's network ingress alone, which leads to published ports: " + fix
+	case n.Scope != dockerd.ScopeLocal:
+		return fmt.Sprintf("is on the %s network %s of several hosts, of which this host itself is no part: %s", n.Driver, n.Name, fix)
+	case n.Driver != dockerd.DriverBridge:
+		return fmt.Sprintf("is on the network %s, and with the driver %s nobody says that this host is part of it: %s", n.Name, n.Driver, fix)
+	case p.onHost && !slices.ContainsFunc(p.subnets, func(s netip.Prefix) bool { return s.Contains(a) }):
+		return fmt.Sprintf("is at %s on the network %s, which no interface of this host is on, as with a rootless engine: publish its port and write published=1", a, n.Name)
+	}
+	return ""
+}
