@@ -2,6 +2,7 @@ package docker
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -17,10 +18,42 @@ type place struct {
 	networks map[string]struct{} // IDs of those that our own namespace is on
 	// subnets are those of the interfaces of our own namespace; of use on the host.
 	subnets []netip.Prefix
+	bridge  func(name string) []netip.Prefix // the subnets of the interface of that name
+}
+
+// bridgeName is what an engine calls the bridge of n unless n's options say otherwise.
+func bridgeName(n *dockerd.Network) string {
+	if n.Name == "bridge" {
+		return "docker0"
+	}
+	return "br-" + n.ID[:min(len(n.ID), 12)]
+}
+
+// subnetsOf are the subnets of the interface of our own namespace that has that name.
+func subnetsOf(name string) []netip.Prefix {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil
+	}
+	addrs, err := i.Addrs()
+	if err != nil {
+		return nil
+	}
+	return prefixes(addrs)
+}
+
+func prefixes(addrs []net.Addr) []netip.Prefix {
+	var all []netip.Prefix
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			all = append(all, p)
+		}
+	}
+	return all
 }
 
 func locate(s *dockerd.Snapshot, self, engine string, here bool, subnets []netip.Prefix) place {
-	p := place{self: self, engine: engine, here: here, onHost: self == "", subnets: subnets}
+	p := place{self: self, engine: engine, here: here, onHost: self == "", subnets: subnets, bridge: subnetsOf}
 	own := s.Get(self)
 	if own == nil {
 		return p
@@ -78,6 +111,8 @@ func (p *place) address(networks []dockerd.Network) (addr netip.Addr, why string
 func (p *place) distant(n dockerd.Network, a netip.Addr) string {
 	const fix = "put it on a bridge network as well, or publish its port and write published=1"
 	switch {
+	case n.Driver == "" && p.onHost && slices.ContainsFunc(p.bridge(bridgeName(&n)), func(s netip.Prefix) bool { return s.Contains(a) }):
+		return "" // the engine may not be asked, as through a proxy before its socket; the kernel tells as much
 	case n.Driver == "":
 		return fmt.Sprintf("is on the network %s, of which the engine does not say what it is: let ambassadord ask it for /networks", n.Name)
 	case n.Driver == "macvlan" || n.Driver == "ipvlan":

@@ -25,6 +25,7 @@ func TestOnlyNetworksThatWeAreOnAreDialled(t *testing.T) {
 		self     []dockerd.Network // those of our own container, nil on the host
 		engine   string
 		query    string
+		bridge   string // an interface with the subnet 172.18.3.0/24
 		want     string
 		why      string
 	}{
@@ -38,6 +39,9 @@ func TestOnlyNetworksThatWeAreOnAreDialled(t *testing.T) {
 		{name: "ipvlan", networks: []dockerd.Network{on("lan", "ipvlan", "local", "192.0.2.9")}, why: "web is on the ipvlan network lan, where a host does not reach its own containers" + fix},
 		{name: "another driver", networks: []dockerd.Network{on("w", "weave", "local", "10.32.0.2")}, why: "web is on the network w, and with the driver weave nobody says that this host is part of it" + fix},
 		{name: "the engine does not tell", networks: []dockerd.Network{on("w", "", "", "172.18.0.2")}, why: "web is on the network w, of which the engine does not say what it is: let ambassadord ask it for /networks"},
+		{name: "it does not tell of a bridge of this host", networks: []dockerd.Network{on("w", "", "", "172.18.3.2")}, bridge: "br-id-w", want: "172.18.3.2:80"},
+		{name: "of another one there", networks: []dockerd.Network{on("w", "", "", "10.0.1.4")}, bridge: "br-id-w", why: "web is on the network w, of which the engine does not say what it is: let ambassadord ask it for /networks"},
+		{name: "of the engine's own bridge", networks: []dockerd.Network{on("bridge", "", "", "172.18.3.2")}, bridge: "docker0", want: "172.18.3.2:80"},
 		{name: "a bridge of a rootless engine", networks: []dockerd.Network{on("w", "bridge", "local", "10.99.0.2")}, why: "web is at 10.99.0.2 on the network w, which no interface of this host is on, as with a rootless engine: publish its port and write published=1"},
 		{name: "a container of ours on the same overlay", networks: []dockerd.Network{overlay}, self: []dockerd.Network{overlay}, want: "10.0.1.4:80"},
 		{name: "on the same macvlan", networks: []dockerd.Network{bridge, lan}, self: []dockerd.Network{lan}, want: "192.0.2.9:80"},
@@ -62,7 +66,14 @@ func TestOnlyNetworksThatWeAreOnAreDialled(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			a := match(snapshot, q, dockerd.Scope{}, locate(snapshot, self, test.engine, test.engine == "", bridged))
+			from := locate(snapshot, self, test.engine, test.engine == "", bridged)
+			from.bridge = func(name string) []netip.Prefix {
+				if name != test.bridge {
+					return nil
+				}
+				return []netip.Prefix{netip.MustParsePrefix("172.18.3.1/24")}
+			}
+			a := match(snapshot, q, dockerd.Scope{}, from)
 			got, why := "", ""
 			for _, e := range a.Endpoints {
 				got += e.Addr.String()

@@ -212,11 +212,5 @@ func (s *Source) ourSubnets() []netip.Prefix {
 	if err != nil {
 		return nil
 	}
-	var subnets []netip.Prefix
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			subnets = append(subnets, p)
-		}
-	}
-	return subnets
+	return prefixes(addrs)
 }
