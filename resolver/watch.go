@@ -24,7 +24,9 @@ type watch struct {
 	used    atomic.Int64  // when somebody last asked, in Unix nanoseconds
 	asked   atomic.Int64  // when the source was last asked, likewise; 0 before
 	retry   chan struct{} // asks for an attempt before its turn, or the backoff's end
-	stop    context.CancelFunc
+
+	doubting doubting
+	stop     context.CancelFunc
 	// owners are the clients that declare it, or what led to it; none for the operator's.
 	owners    atomic.Pointer[[]*account]
 	allowance *Allowance // set when it runs
@@ -62,6 +64,7 @@ func (s *state) counts() bool { return s.answer != nil && (s.err == nil || s.ser
 func newWatch(q Query, options *Options, log *bursts) *watch {
 	now := time.Now()
 	w := &watch{query: q, options: options, log: log, created: now, retry: make(chan struct{}, 1)}
+	w.doubting.ask = make(chan Doubt)
 	w.used.Store(now.UnixNano())
 	w.state.Store(&state{replaced: make(chan struct{})})
 	return w
@@ -229,6 +232,7 @@ func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
 	w.allowance = &Allowance{shares: r.shares, owners: &w.owners}
 	defer w.allowance.end()
 	ctx = context.WithValue(ctx, allowanceKey{}, w.allowance)
+	ctx = context.WithValue(ctx, doubtsKey{}, w.doubting.ask)
 	backoff, urgent := r.options.BackoffMin, false
 	for {
 		answered := r.admit(ctx, w, urgent)
@@ -243,10 +247,13 @@ func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
 			w.publish(a)
 		})
 		answered()
+		if ctx.Err() == nil {
+			w.fail(err, false)
+		}
+		w.doubting.end()
 		if ctx.Err() != nil {
 			return
 		}
-		w.fail(err, false)
 		pause := time.NewTimer(backoff/2 + rand.N(backoff/2+1))
 		select {
 		case <-pause.C:

@@ -13,13 +13,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 
-	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/internal/failover"
 )
 
 // Scheme of this package's source.
@@ -34,9 +31,12 @@ const (
 	// silence is how long a connection may be silent before its server is asked for a
 	// sign of life (gRPC allows no less), and signOfLife how long that may take.
 	silence, signOfLife = 10 * time.Second, 3 * time.Second
-	// failureFor is how long a cluster that could not be asked is not asked again:
+	// failureFor is how long a server that could not be asked is not asked again:
 	// all its watches fail at once.
 	failureFor = 200 * time.Millisecond
+	// readsAtOnce is how many watches of a cluster are read at a time: when a connection is
+	// lost, all of them are.
+	readsAtOnce = 64
 	// maxMessage bounds one answer of the configured servers, in bytes, and all that is
 	// kept of one path; maxForeign those of a server that a target names.
 	maxMessage, maxForeign = 32 << 20, 1 << 20
@@ -49,8 +49,11 @@ type Config struct {
 	// Endpoints are the configured cluster's servers, HOST:PORT, http://… or
 	// https://…. Default ETCDCTL_ENDPOINTS, else 127.0.0.1:2379.
 	Endpoints []string
-	// Timeout bounds one read. Default 5 s.
+	// Timeout bounds one read, whichever servers it takes. Default 5 s.
 	Timeout time.Duration
+	// Pulse is how often a server is asked for a sign of life while it is watched; one that
+	// gives none for twice that is asked anew, or another one. Default 1 s.
+	Pulse time.Duration
 	// Permit is asked about the addresses of servers that targets name; nil permits all.
 	Permit resolver.Permission
 }
@@ -69,6 +72,7 @@ var _ resolver.Source = (*Client)(nil)
 // New makes a Client. It connects to a cluster when one is first asked.
 func New(config Config) *Client {
 	config.Timeout = cmp.Or(config.Timeout, 5*time.Second)
+	config.Pulse = cmp.Or(config.Pulse, time.Second)
 	endpoints := config.Endpoints
 	if len(endpoints) == 0 {
 		endpoints = strings.Split(cmp.Or(os.Getenv("ETCDCTL_ENDPOINTS"), defaultEndpoint), ",")
@@ -77,7 +81,7 @@ func New(config Config) *Client {
 		endpoints[i] = strings.TrimSuffix(strings.TrimSpace(e), "/")
 	}
 	c := &Client{config: config, named: map[string]*cluster{}}
-	c.configured = &cluster{config: config, endpoints: endpoints, trusted: true, turn: make(chan struct{}, 1)}
+	c.configured = newCluster(config, true, endpoints...)
 	return c
 }
 
@@ -133,7 +137,7 @@ func (c *Client) clusterOf(allowance *resolver.Allowance, q resolver.Query) (_ *
 	defer c.mu.Unlock()
 	named := c.named[address]
 	if named == nil {
-		named = &cluster{config: c.config, endpoints: []string{address}, turn: make(chan struct{}, 1)}
+		named = newCluster(c.config, false, address)
 		c.named[address] = named
 	}
 	named.users++
@@ -177,63 +181,44 @@ type cluster struct {
 	trusted   bool // the configured one, which gets the secrets
 	users     int  // how many watches have it, under Client.mu; of one that a target names
 
-	turn   chan struct{} // holds one token while somebody reads or sets the fields below
-	client *clientv3.Client
-	err    error // why there is no client
-	failed time.Time
+	servers []*server
+	order   atomic.Pointer[failover.Order[*server]] // of whom is asked first
+	reading chan struct{}                           // has room for as many reads as are under way at once
 
 	refusal atomic.Pointer[resolver.Refusal] // why the last connection was not permitted; nil if it was
 }
 
-func (c *cluster) String() string { return strings.Join(c.endpoints, ",") }
-
-// dial returns the cluster's client. Making one takes no connection, but for a user
-// it takes a login: one at a time, whose failure counts for all who wait.
-func (c *cluster) dial(ctx context.Context) (*clientv3.Client, error) {
-	select {
-	case c.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+func newCluster(config Config, trusted bool, endpoints ...string) *cluster {
+	c := &cluster{config: config, endpoints: endpoints, trusted: trusted, reading: make(chan struct{}, readsAtOnce)}
+	c.order.Store(new(failover.Order[*server]))
+	for _, endpoint := range endpoints {
+		s := &server{cluster: c, endpoint: endpoint, turn: make(chan struct{}, 1)}
+		s.ctx, s.stop = context.WithCancel(context.Background())
+		c.servers = append(c.servers, s)
 	}
-	defer func() { <-c.turn }()
-	switch {
-	case c.client != nil:
-		return c.client, nil
-	case c.err != nil && time.Since(c.failed) < failureFor:
-		return nil, c.err
-	}
-	c.client, c.err = c.connect()
-	c.failed = time.Now()
-	return c.client, c.err
+	return c
 }
 
-func (c *cluster) connect() (*clientv3.Client, error) {
-	config := clientv3.Config{
-		Endpoints:            c.endpoints,
-		DialTimeout:          c.config.Timeout,
-		DialKeepAliveTime:    silence,
-		DialKeepAliveTimeout: signOfLife,
-		MaxCallRecvMsgSize:   c.most(),
-		MaxUnaryRetries:      uint(2 + len(c.endpoints)), // few: the Resolver asks again
-		Logger:               zap.NewNop(),               // what goes wrong is in the errors
-		DialOptions: []grpc.DialOption{
-			grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
-				MinConnectTimeout: dialTimeout,
-			}),
-			grpc.WithChainUnaryInterceptor(failFast),
-			grpc.WithMaxHeaderListSize(maxHeaders),
-		},
+func (c *cluster) String() string { return strings.Join(c.endpoints, ",") }
+
+// inOrder are the servers, those that have failed last.
+func (c *cluster) inOrder() []*server { return c.order.Load().Sort(c.servers) }
+
+// demote has s be asked last from now on.
+func (c *cluster) demote(s *server) {
+	if len(c.servers) == 1 {
+		return
 	}
-	if !c.trusted {
-		config.DialOptions = append(config.DialOptions, grpc.WithContextDialer(c.dialPermitted))
+	next := c.order.Load().Demote(s)
+	c.order.Store(&next)
+}
+
+func (c *cluster) close() error {
+	var errs []error
+	for _, s := range c.servers {
+		errs = append(errs, s.close())
 	}
-	if c.trusted {
-		if err := authenticate(&config); err != nil {
-			return nil, hint.Wrap(err, "check the ETCDCTL_* environment")
-		}
-	}
-	return clientv3.New(config)
+	return errors.Join(errs...)
 }
 
 // dialPermitted connects to a server that a target names, and by no proxy.
@@ -251,18 +236,4 @@ func (c *cluster) dialPermitted(ctx context.Context, address string) (net.Conn, 
 // that hides why there is none.
 func failFast(ctx context.Context, method string, request, reply any, connection *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 	return invoke(ctx, method, request, reply, connection, append(options, grpc.WaitForReady(false))...)
-}
-
-func (c *cluster) close() error {
-	c.turn <- struct{}{}
-	defer func() { <-c.turn }()
-	if c.client == nil {
-		return nil
-	}
-	err := c.client.Close()
-	c.client = nil
-	if errors.Is(err, context.Canceled) { // what Close does to its own streams
-		return nil
-	}
-	return err
 }

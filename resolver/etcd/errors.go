@@ -27,6 +27,48 @@ type request struct {
 	path    string
 }
 
+// serverError is why one of several servers has not answered.
+type serverError struct {
+	endpoint string
+	err      error
+}
+
+// serverErrors are why none has.
+type serverErrors []serverError
+
+// mostServers is of how many servers an error tells.
+const mostServers = 3
+
+func (e serverErrors) Error() string {
+	var texts []string
+	for _, s := range e[:min(len(e), mostServers)] {
+		texts = append(texts, s.endpoint+": "+plainWords(s.err).Error())
+	}
+	if more := len(e) - len(texts); more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap is for errors.Is and errors.As.
+func (e serverErrors) Unwrap() []error {
+	errs := make([]error, len(e))
+	for i, s := range e {
+		errs[i] = s.err
+	}
+	return errs
+}
+
+// unreadError is why the keys could not be read anew, after a watch had been lost.
+type unreadError struct{ now, before error }
+
+func (e unreadError) Error() string {
+	return plainWords(e.now).Error() + "; before that: " + plainWords(e.before).Error()
+}
+
+// Unwrap is for errors.Is and errors.As.
+func (e unreadError) Unwrap() []error { return []error{e.now, e.before} }
+
 // explain names the servers and the path that err ended, and hints at what to do
 // about it.
 func (r request) explain(err error) error {
@@ -38,7 +80,13 @@ func (r request) explain(err error) error {
 
 // plainWords drops from err gRPC's wrapping, which says nothing to an operator.
 func plainWords(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
+	if unread, ok := err.(unreadError); ok { //nolint:errorlint // it has put its own in plain words
+		return unread
+	}
+	if several, ok := err.(serverErrors); ok { //nolint:errorlint // likewise
+		return several
+	}
+	if errors.Is(err, context.DeadlineExceeded) || strings.HasSuffix(err.Error(), context.DeadlineExceeded.Error()) { // the server's, too
 		return errors.New("no answer in time")
 	}
 	s, ok := status.FromError(err)
@@ -78,6 +126,8 @@ func (r request) fix(err error) string {
 	switch {
 	case errors.Is(err, errTooMany), errors.Is(err, errTooLong), status.Code(err) == codes.ResourceExhausted && says("larger than max"):
 		return "name a path further down"
+	case errors.Is(err, errHistory):
+		return "do the endpoints belong to one cluster? See etcdctl endpoint status; after etcd was restored from a backup this is over by itself"
 	case errors.Is(err, rpctypes.ErrPermissionDenied):
 		return fmt.Sprintf("let the user read it: etcdctl role grant-permission ROLE read --prefix /%s/", answer.Shorten(r.path, maxErrorText))
 	case errors.Is(err, rpctypes.ErrAuthFailed):

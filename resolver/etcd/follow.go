@@ -1,18 +1,22 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/internal/failover"
 	"github.com/ambassadord/ambassadord/resolver/internal/kvlist"
 )
 
@@ -23,6 +27,8 @@ var (
 	errTooMany = fmt.Errorf("more than %d keys", maxKeys)
 	errTooLong = errors.New("keys and values")
 	errLost    = errors.New("the connection was lost")
+	errSilent  = errors.New("no sign of life in time")
+	errHistory = errors.New("etcd has another history than before")
 )
 
 // keyRange is the keys from first up to but not including end; an empty end means
@@ -52,46 +58,183 @@ func rangesOf(path string, exact bool) []keyRange {
 	return ranges
 }
 
-// follow reads the keys of path, hands them to report, and again after every
-// change, until ctx ends or something fails.
-func (c *cluster) follow(ctx context.Context, path string, report func([]kvlist.Pair, ...string)) error {
-	client, err := c.dial(ctx)
-	if err != nil {
-		return err
-	}
-	k := keys{client: client, values: map[string]string{}, most: c.most(), allowance: resolver.AllowanceOf(ctx)}
-	defer func() { _ = k.allowance.Keep(0) }()
-	watched, err := k.read(ctx, c, path)
-	if err != nil {
-		return err
-	}
-	report(k.pairs(), k.notes...)
+// reading is the keys of a path as one server gave them, and the session that did.
+type reading struct {
+	keys   *keys
+	server *server
+	used   *session
+	ranges []keyRange // to watch: those that the user may read
+}
 
+func (r *reading) end(err error) { r.server.release(r.used, err) }
+
+// first asks the cluster's servers until one answers; discard, if it is set, is given the
+// answer of one that came second.
+func first[A any](ctx context.Context, c *cluster, ask func(context.Context, *server) (A, error), discard func(A)) (answer A, err error) {
+	asking := failover.Asking[*server, A]{
+		Ask: ask, Discard: discard, Slow: failover.Slow(c.config.Timeout, len(c.servers)),
+		Another: func(err error) bool { return !ofCluster(err) },
+	}
+	got, failures := asking.First(ctx, c.inOrder())
+	if got == nil {
+		return answer, join(failures)
+	}
+	for _, slow := range got.Slow {
+		c.demote(slow)
+	}
+	return got.Value, nil
+}
+
+// join makes one error of those of several servers.
+func join(failures []failover.Failure[*server]) error {
+	if len(failures) == 1 {
+		return failures[0].Err
+	}
+	errs := make(serverErrors, len(failures))
+	for i, f := range failures {
+		errs[i] = serverError{f.Of.endpoint, f.Err}
+	}
+	return errs
+}
+
+// read reads the keys of path from the first server that answers.
+func (c *cluster) read(ctx context.Context, path string) (*reading, error) {
+	select {
+	case c.reading <- struct{}{}:
+		defer func() { <-c.reading }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
+	defer cancel()
+	end, err := resolver.AllowanceOf(ctx).Turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	return first(ctx, c, func(ctx context.Context, s *server) (*reading, error) {
+		used, err := s.use(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var (
+			k      *keys
+			ranges []keyRange
+		)
+		err = c.persist(ctx, func(ctx context.Context) (err error) {
+			k = &keys{values: map[string]string{}, most: c.most(), allowance: resolver.AllowanceOf(ctx)}
+			ranges, err = k.read(ctx, used.client, path)
+			return err
+		})
+		if err != nil {
+			s.release(used, err)
+			return nil, err
+		}
+		return &reading{keys: k, server: s, used: used, ranges: ranges}, nil
+	}, func(second *reading) { second.end(nil) })
+}
+
+// persist calls ask again while its cluster elects a leader, until ctx ends, and once more
+// when it takes half of all: a member that has just lost its leader answers neither with keys
+// nor, for as long as an election takes, that it has none.
+func (c *cluster) persist(ctx context.Context, ask func(context.Context) error) error {
+	var leaderless error
+	for {
+		asking, cancel := context.WithTimeout(ctx, c.config.Timeout/2)
+		err := ask(asking)
+		late := asking.Err() != nil
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil && leaderless != nil:
+			return leaderless
+		case ctx.Err() != nil:
+			return err
+		case errors.Is(err, rpctypes.ErrNoLeader), errors.Is(err, rpctypes.ErrLeaderChanged):
+			leaderless = err
+		case !late:
+			return err
+		}
+		select {
+		case <-time.After(againPause):
+		case <-ctx.Done():
+			return cmp.Or(leaderless, err)
+		}
+	}
+}
+
+// follow reads the keys of path, hands them to report, and again after every
+// change, until ctx ends or something fails, or until again says that the keys are to be
+// read anew. It returns for how long there was a watch.
+func (c *cluster) follow(ctx context.Context, path string, again <-chan resolver.Doubt, report func([]kvlist.Pair, ...string)) (watched time.Duration, err error) {
+	r, err := c.read(ctx, path)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = r.keys.allowance.Keep(0) }()
+	began := time.Now()
+	report(r.keys.pairs(), r.keys.notes...)
+	err = c.watch(ctx, r, again, report)
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	r.end(err)
+	if !ofCluster(err) && ctx.Err() == nil {
+		c.demote(r.server)
+	}
+	return time.Since(began), err
+}
+
+// doubted is why a watch ends whose answer is in doubt.
+type doubted struct{ resolver.Doubt }
+
+func (doubted) Error() string { return "the answer is in doubt" }
+
+// watch hands every change of what was read to report.
+func (c *cluster) watch(ctx context.Context, r *reading, again <-chan resolver.Doubt, report func([]kvlist.Pair, ...string)) error {
 	// Without WithRequireLeader a server that is cut off from the others would keep
 	// the watch open and say nothing.
 	ctx, cancel := context.WithCancelCause(clientv3.WithRequireLeader(ctx))
 	var running sync.WaitGroup
 	defer func() { cancel(nil); running.Wait() }()
 	changes := make(chan clientv3.WatchResponse)
+	client := r.used.client
 	running.Go(func() {
 		if awaitLoss(ctx, client.ActiveConnection()) {
 			cancel(errLost) // it frees client.Watch too, which waits for the server
 		}
 	})
-	for _, r := range watched {
-		from := client.Watch(ctx, r.first, r.options(clientv3.WithRev(k.revision+1))...)
+	silent := time.AfterFunc(c.config.Timeout, func() { cancel(errSilent) })
+	defer silent.Stop()
+	for _, keys := range r.ranges {
+		from := client.Watch(ctx, keys.first, keys.options(clientv3.WithRev(r.keys.revision+1), clientv3.WithCreatedNotify())...)
 		running.Go(func() { forward(ctx, from, changes) })
 	}
+	silent.Stop()
+	r.used.pulse.join(client, c.config.Pulse)
+	defer r.used.pulse.leave()
 	for {
 		select {
 		case response := <-changes:
 			if err := response.Err(); err != nil {
 				return err
 			}
-			if err := k.apply(ctx, response.Events); err != nil {
+			if err := r.keys.compare(response.Header, 2*c.config.Pulse); err != nil {
 				return err
 			}
-			report(k.pairs(), k.notes...)
+			if !response.Created { // a server older than 3.4 is asked and never says anything
+				silent.Reset(2 * c.config.Pulse)
+			}
+			if len(response.Events) == 0 {
+				continue
+			}
+			if err := r.keys.apply(ctx, response.Events); err != nil {
+				return err
+			}
+			report(r.keys.pairs(), r.keys.notes...)
+		case doubt := <-again:
+			return doubted{doubt}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -126,27 +269,40 @@ func forward(ctx context.Context, from clientv3.WatchChan, to chan<- clientv3.Wa
 	}
 }
 
-// awaitLoss waits until no server can be reached any more, and returns false if ctx
-// ends first. The client would try for ever, in silence; it is the Resolver that says
-// so and keeps the answer. A connection that is made again at once is no loss.
+// awaitLoss waits until the connection is lost, and returns false if ctx ends first. The
+// client would try for ever, in silence, and then go on from the revision at which it was:
+// at a server that may have been restored from a backup meanwhile.
 func awaitLoss(ctx context.Context, connection *grpc.ClientConn) bool {
-	for {
-		state := connection.GetState()
-		if state == connectivity.TransientFailure || state == connectivity.Shutdown {
+	state := connection.GetState()
+	for ready := false; ; {
+		switch state {
+		case connectivity.TransientFailure, connectivity.Shutdown:
 			return true
+		case connectivity.Ready:
+			ready = true
+		case connectivity.Idle, connectivity.Connecting:
+			if ready {
+				return true
+			}
 		}
 		if !connection.WaitForStateChange(ctx, state) {
 			return false
 		}
+		state = connection.GetState()
 	}
 }
 
 // keys are the keys of a path as of a revision.
 type keys struct {
-	client   *clientv3.Client
 	values   map[string]string // by key
-	revision int64
+	cluster  uint64            // the ID of the cluster whose they are
+	revision int64             // as of which they were read
 	notes    []string
+
+	// floor is a revision that the cluster has surely reached, and next one that it will have
+	// been told to have reached by all watches once some time has passed since noted.
+	floor, next int64
+	noted       time.Time
 
 	size, most int // bytes of values and their keys, and the bound on them
 	allowance  *resolver.Allowance
@@ -180,27 +336,39 @@ func (k *keys) bounded(ctx context.Context, read int) error {
 	return k.allowance.Spend(ctx, read)
 }
 
+// compare returns errHistory when header tells of another history than the one that the keys
+// are of: of another cluster, or of one that has not come so far, as after it was restored
+// from a backup. A watch of what follows the keys' revision would be told nothing there, until
+// as much has been written once more. A member that lags behind looks the same for a moment.
+// The messages of several watches may overtake one another by less than apart.
+func (k *keys) compare(header *etcdserverpb.ResponseHeader, apart time.Duration) error {
+	switch {
+	case header.ClusterId != k.cluster:
+		return fmt.Errorf("%w: cluster ID %x has become %x", errHistory, k.cluster, header.ClusterId)
+	case header.Revision < k.floor:
+		return fmt.Errorf("%w: revision %d has become %d", errHistory, k.floor, header.Revision)
+	}
+	if now := time.Now(); now.Sub(k.noted) >= apart {
+		k.floor, k.next, k.noted = max(k.floor, k.next), header.Revision, now
+	}
+	return nil
+}
+
 // read reads all keys of path at one revision and returns the ranges to watch:
 // those that the user may read.
-func (k *keys) read(ctx context.Context, c *cluster, path string) ([]keyRange, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
-	defer cancel()
-	end, err := k.allowance.Turn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
+func (k *keys) read(ctx context.Context, client *clientv3.Client, path string) ([]keyRange, error) {
+	ctx = clientv3.WithRequireLeader(ctx)
 	var (
 		readable []keyRange
 		denied   error
 	)
-	ranges := rangesOf(path, k.client.Username != "")
+	ranges := rangesOf(path, client.Username != "")
 	for _, r := range ranges {
 		options := r.options(clientv3.WithLimit(maxKeys + 1))
 		if k.revision != 0 {
 			options = append(options, clientv3.WithRev(k.revision))
 		}
-		response, err := k.client.Get(ctx, r.first, options...)
+		response, err := client.Get(ctx, r.first, options...)
 		switch {
 		case errors.Is(err, rpctypes.ErrPermissionDenied):
 			denied = err
@@ -209,7 +377,8 @@ func (k *keys) read(ctx context.Context, c *cluster, path string) ([]keyRange, e
 			return nil, err
 		}
 		if k.revision == 0 { // later headers tell of now, their keys of this revision
-			k.revision = response.Header.Revision
+			k.revision, k.cluster = response.Header.Revision, response.Header.ClusterId
+			k.floor = k.revision
 		}
 		readable = append(readable, r)
 		read := 0
@@ -225,7 +394,7 @@ func (k *keys) read(ctx context.Context, c *cluster, path string) ([]keyRange, e
 	case len(readable) == 0:
 		return nil, denied
 	case denied != nil:
-		k.notes = append(k.notes, "some of it user "+k.client.Username+" may not read")
+		k.notes = append(k.notes, "some of it user "+client.Username+" may not read")
 	}
 	return readable, nil
 }

@@ -16,10 +16,15 @@ func (c *Client) Health(ctx context.Context) error {
 	const key = "health" // as etcdctl endpoint health asks
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	client, err := c.configured.dial(ctx)
-	if err == nil {
-		_, err = client.Get(ctx, key)
-	}
+	_, err := first(ctx, c.configured, func(ctx context.Context, s *server) (struct{}, error) {
+		used, err := s.use(ctx)
+		if err != nil {
+			return struct{}{}, err
+		}
+		_, err = used.client.Get(ctx, key)
+		s.release(used, err)
+		return struct{}{}, err
+	}, nil)
 	if err == nil || errors.Is(err, rpctypes.ErrPermissionDenied) {
 		return nil
 	}

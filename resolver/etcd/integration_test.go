@@ -175,7 +175,7 @@ func TestRealRestart(t *testing.T) {
 	w.Await(t, "10.1.0.1:6379")
 
 	server.Stop(t)
-	checkError(t, w.Err(t), "check that etcd runs", server.Addr, "the connection was lost")
+	checkError(t, w.Err(t), "check that etcd runs", server.Addr)
 	var err error // at first it may be what the server's end did to a connection attempt
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		if err = sourcetest.Watch(t, client, query(t, "etcd:///redis")).Err(t); strings.Contains(err.Error(), "connection refused") {
@@ -216,14 +216,21 @@ func await(t *testing.T, client *Client, q resolver.Query, endpoints ...string) 
 	}
 }
 
-// A frozen server keeps its connections open; only keepalives tell.
+// A frozen server keeps its connections open; only that it gives no sign of life tells.
 func TestRealFrozen(t *testing.T) {
 	server := etcdtest.Start(t)
-	client := newTestClient(t, Config{Endpoints: []string{server.Addr}})
+	client := newTestClient(t, Config{Endpoints: []string{server.Addr}, Timeout: time.Second, Pulse: 100 * time.Millisecond})
 	w := sourcetest.Watch(t, client, query(t, "etcd:///redis"))
 	w.Await(t)
+	op := newOperator(t, clientv3.Config{Endpoints: []string{server.Addr}})
+	op.put("redis", "10.0.0.1:1") // by now there has been a sign
+	w.Await(t, "10.0.0.1:1")
 	defer server.Freeze(t)()
-	checkError(t, w.Err(t), "check that etcd runs", "the connection was lost")
+	frozen := time.Now()
+	checkError(t, w.Err(t), "check that etcd runs", "no answer in time")
+	if took := time.Since(frozen); took > 3*time.Second {
+		t.Errorf("it took %v", took)
+	}
 }
 
 // gate is a TCP proxy that can cut all connections and hold new ones up.
@@ -270,7 +277,10 @@ func (g *gate) pass(client net.Conn) {
 	open := g.open
 	g.mu.Unlock()
 	<-open
-	server, err := net.Dial("tcp", g.backend)
+	g.mu.Lock()
+	backend := g.backend
+	g.mu.Unlock()
+	server, err := net.Dial("tcp", backend)
 	if err != nil {
 		return
 	}
@@ -287,6 +297,17 @@ func (g *gate) cut() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.open = make(chan struct{})
+	for _, conn := range g.living {
+		conn.Close()
+	}
+	g.living = nil
+}
+
+// moveTo ends all connections and leads new ones to another server.
+func (g *gate) moveTo(backend string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.backend = backend
 	for _, conn := range g.living {
 		conn.Close()
 	}
@@ -345,8 +366,7 @@ func TestRealCluster(t *testing.T) {
 	w.Await(t, "10.0.0.1:2")
 
 	servers[(leader+1)%3].Stop(t)
-	err := w.Err(t)
-	checkError(t, err, "etcd has no leader", "no leader")
+	checkError(t, w.Err(t), "etcd has no leader", "no leader")
 
 	servers[leader].Restart(t)
 	w = await(t, client, query(t, "etcd://"+servers[(leader+2)%3].Addr+"/redis"), "10.0.0.1:2")
@@ -372,11 +392,10 @@ func leaderOf(t *testing.T, op operator, servers []*etcdtest.Server) int {
 	return 0
 }
 
-func TestRealAuth(t *testing.T) {
-	server := etcdtest.Start(t)
-	op := newOperator(t, clientv3.Config{Endpoints: []string{server.Addr}})
-	op.put("/services/redis/a", "10.0.0.1:1")
-	op.put("/secret", "10.0.0.9:1")
+// enableAuth makes a root, a user reader with the password secret, who may read prefix, and
+// turns authentication on.
+func enableAuth(t testing.TB, op operator, prefix string) {
+	t.Helper()
 	ctx, cancel := op.context()
 	defer cancel()
 	for _, step := range []func() error{
@@ -387,7 +406,7 @@ func TestRealAuth(t *testing.T) {
 		func() error { _, err := op.RoleAdd(ctx, "reader"); return err },
 		func() error { _, err := op.UserGrantRole(ctx, "reader", "reader"); return err },
 		func() error {
-			_, err := op.RoleGrantPermission(ctx, "reader", "/services/redis/", clientv3.GetPrefixRangeEnd("/services/redis/"), clientv3.PermissionType(clientv3.PermRead))
+			_, err := op.RoleGrantPermission(ctx, "reader", prefix, clientv3.GetPrefixRangeEnd(prefix), clientv3.PermissionType(clientv3.PermRead))
 			return err
 		},
 		func() error { _, err := op.AuthEnable(ctx); return err },
@@ -396,6 +415,14 @@ func TestRealAuth(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+func TestRealAuth(t *testing.T) {
+	server := etcdtest.Start(t)
+	op := newOperator(t, clientv3.Config{Endpoints: []string{server.Addr}})
+	op.put("/services/redis/a", "10.0.0.1:1")
+	op.put("/secret", "10.0.0.9:1")
+	enableAuth(t, op, "/services/redis/")
 	root := newOperator(t, clientv3.Config{Endpoints: []string{server.Addr}, Username: "root", Password: "root"})
 
 	nobody := newTestClient(t, Config{Endpoints: []string{server.Addr}})

@@ -13,8 +13,9 @@ import (
 
 // authenticate puts user, password and TLS from the ETCDCTL_* environment into
 // config (https://etcd.io/docs/latest/dev-guide/interacting_v3/). An address
-// without a scheme is https as soon as TLS is configured.
-func authenticate(config *clientv3.Config) error {
+// without a scheme is https as soon as TLS is configured, by the environment or by one of
+// the cluster's other endpoints.
+func authenticate(config *clientv3.Config, endpoints []string) error {
 	var ok bool
 	config.Username, config.Password, ok = strings.Cut(os.Getenv("ETCDCTL_USER"), ":")
 	if !ok {
@@ -24,7 +25,7 @@ func authenticate(config *clientv3.Config) error {
 		return fmt.Errorf("user %s has no password: set ETCDCTL_PASSWORD, or ETCDCTL_USER to USER:PASSWORD", config.Username)
 	}
 	var err error
-	config.TLS, err = tlsConfig(config.Endpoints)
+	config.TLS, err = tlsConfig(endpoints)
 	return err
 }
 

@@ -17,9 +17,14 @@ import (
 // store is what notes call it.
 const store = "etcd"
 
-// compactedPause keeps a cluster that is compacted all the time from being read in
-// a tight loop.
-const compactedPause = 100 * time.Millisecond
+const (
+	// againPause keeps a cluster that is compacted all the time from being read in a tight
+	// loop, and one whose watches end at once.
+	againPause = 100 * time.Millisecond
+	// briefly is how long a watch lasts that has not merely ended at once, and mostBrief how
+	// many of those there may be in a row before that is a failure.
+	briefly, mostBrief = 2 * time.Second, 3
+)
 
 // Check wants a key; the server may be left out.
 func (*Client) Check(q resolver.Query) error {
@@ -36,27 +41,48 @@ func (*Client) Check(q resolver.Query) error {
 // pathOf is the path a query asks for. Slashes at its ends say nothing more.
 func pathOf(q resolver.Query) string { return strings.Trim(q.Path, "/") }
 
-// Watch publishes the endpoints listed at the path, and again when they change.
+// Watch publishes the endpoints listed at the path, and again when they change. A watch that
+// is lost is no failure as long as some server can be read from.
 func (c *Client) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
 	cluster, leave, err := c.clusterOf(resolver.AllowanceOf(ctx), q)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	path := pathOf(q)
+	var (
+		path   = pathOf(q)
+		doubt  resolver.Doubt // that the next answer ends
+		doubts = resolver.Doubts(ctx)
+		brief  int   // watches in a row that have ended at once
+		lost   error // why the last one has ended
+	)
 	publish = answer.OnChange(publish)
 	for {
-		err := cluster.follow(ctx, path, func(pairs []kvlist.Pair, notes ...string) {
+		lasted, err := cluster.follow(ctx, path, doubts, func(pairs []kvlist.Pair, notes ...string) {
+			lost = nil
 			publish(kvlist.Read(store, path, pairs, notes...))
+			doubt.Over()
 		})
+		if brief++; lasted >= briefly {
+			brief = 0
+		}
+		again, isDoubted := errors.AsType[doubted](err)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case !errors.Is(err, rpctypes.ErrCompacted):
+		case isDoubted:
+			doubt, brief = again.Doubt, 0
+			continue
+		case lasted == 0 && lost != nil && !ofCluster(err):
+			return request{cluster: cluster, path: path}.explain(unreadError{now: err, before: lost})
+		case lasted == 0, brief >= mostBrief && !errors.Is(err, rpctypes.ErrCompacted):
+			return request{cluster: cluster, path: path}.explain(err)
+		case errors.Is(err, rpctypes.ErrPermissionDenied):
 			return request{cluster: cluster, path: path}.explain(err)
 		}
+		lost = err
 		select {
-		case <-time.After(compactedPause):
+		case <-time.After(againPause):
 		case <-ctx.Done():
 			return nil
 		}

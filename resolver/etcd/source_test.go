@@ -190,8 +190,9 @@ func TestBadEnvironment(t *testing.T) {
 }
 
 func TestFailureIsShared(t *testing.T) {
-	c := &cluster{turn: make(chan struct{}, 1), err: errors.New("as before"), failed: time.Now()}
-	if _, err := c.dial(t.Context()); err == nil || err.Error() != "as before" {
-		t.Errorf("%v: a cluster that has just failed was asked again", err)
+	c := newCluster(Config{Timeout: time.Second}, true, "192.0.2.1:2379")
+	c.servers[0].err, c.servers[0].failed = errors.New("as before"), time.Now()
+	if _, err := c.servers[0].use(t.Context()); err == nil || err.Error() != "as before" {
+		t.Errorf("%v: a server that has just failed was asked again", err)
 	}
 }

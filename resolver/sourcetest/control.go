@@ -92,7 +92,7 @@ func (c Control) runFailure(t *testing.T, source resolver.Source, q resolver.Que
 		if goesOn {
 			w.Await(t, two)
 		} else {
-			w = rewatch(t, source, q, two)
+			w = Rewatch(t, source, q, two)
 		}
 		w.Stop(t)
 	})
@@ -133,15 +133,15 @@ func (c Control) runFailure(t *testing.T, source resolver.Source, q resolver.Que
 		}
 	})
 	c.Set(t, one)
-	rewatch(t, source, q, one).Stop(t)
+	Rewatch(t, source, q, one).Stop(t)
 }
 
 // retryPause is the Resolver's pause after a failure, made short.
 const retryPause = 20 * time.Millisecond
 
-// rewatch watches, and after a failure again, as the Resolver would, until the answer
+// Rewatch watches, and after a failure again, as the Resolver would, until the answer
 // is these endpoints: a source may take a moment to be connected again.
-func rewatch(t testing.TB, source resolver.Source, q resolver.Query, endpoints ...string) *Watcher {
+func Rewatch(t testing.TB, source resolver.Source, q resolver.Query, endpoints ...string) *Watcher {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		w := Watch(t, source, q)
