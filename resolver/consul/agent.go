@@ -2,6 +2,7 @@ package consul
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -42,9 +43,12 @@ type agent struct {
 	https     bool
 	trusted   bool // a configured one, which gets the secrets
 	client    *api.Client
-	transport *http.Transport
+	permit    resolver.Permission
+	transport atomic.Pointer[http.Transport] // replaced when it fails
+	made      atomic.Int64                   // when that was made, in Unix nanoseconds
 	lanes     lanes
 	home      home
+	pulse     pulse
 
 	mu     sync.Mutex
 	crowds map[scope]*crowd
@@ -52,50 +56,21 @@ type agent struct {
 	users int // how many watches have it, under Client.mu; of an agent that a target names
 }
 
-// newAgent makes the API client for one agent. It builds the transport itself:
-// consul/api's has no bound on dialling or on the size of an answer, and takes a
-// dead peer for a quiet one.
+// newAgent makes the API client for one agent.
 func newAgent(address string, trusted bool, blocking int, permit resolver.Permission) (*agent, error) {
 	config := api.DefaultConfig()
 	config.Address = address
-	dialer := &net.Dialer{
-		Timeout:         dialTimeout,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
-	}
-	transport := config.Transport
-	if !trusted {
-		// What a target names is reached where it may be, not by way of somebody else.
-		dialer.ControlContext = permit.Control(address)
-		transport.Proxy = nil
-	}
-	transport.DialContext = dialer.DialContext
-	transport.TLSHandshakeTimeout = dialTimeout
-	short := shortLanes
-	if !trusted {
-		short = fewShortLanes
-	}
-	transport.MaxIdleConnsPerHost = short
-	transport.MaxResponseHeaderBytes = maxHeader
+	https := strings.HasPrefix(address, "https://") || config.Scheme == "https" && !strings.Contains(address, "://")
+	a := &agent{address: address, https: https, trusted: trusted, permit: permit, crowds: map[scope]*crowd{}}
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {
 		config.Address = path
-		transport.Proxy = nil
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", path)
-		}
 	}
-	if !trusted {
-		config.TLSConfig.CertFile, config.TLSConfig.KeyFile = "", ""
-	}
-	tlsConfig, err := api.SetupTLSConfig(&config.TLSConfig)
-	if err != nil {
+	if err := a.connect(); err != nil {
 		return nil, err
 	}
-	transport.TLSClientConfig = tlsConfig
-	https := strings.HasPrefix(address, "https://") || config.Scheme == "https" && !strings.Contains(address, "://")
-	a := &agent{address: address, https: https, trusted: trusted, transport: transport, crowds: map[scope]*crowd{}}
 	a.home.turn = make(chan struct{}, 1)
-	a.lanes.init(blocking, short)
-	guarded := guardedTransport{base: transport, trusted: trusted, multiplexed: &a.lanes.multiplexed}
+	a.lanes.init(blocking, a.short())
+	guarded := guardedTransport{base: &a.transport, trusted: trusted, multiplexed: &a.lanes.multiplexed}
 	if path := os.Getenv(api.HTTPTokenFileEnvName); path != "" && trusted {
 		guarded.token = &tokenFile{path: path}
 	}
@@ -107,17 +82,84 @@ func newAgent(address string, trusted bool, blocking int, permit resolver.Permis
 		// A redirect would carry the token to wherever it points.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	var err error
 	if a.client, err = api.NewClient(config); err != nil {
 		return nil, err
 	}
 	return a, nil
 }
 
+// short is how many requests that do not wait may be under way at a.
+func (a *agent) short() int {
+	if a.trusted {
+		return shortLanes
+	}
+	return fewShortLanes
+}
+
+// connect makes a transport to the agent, with the certificates as they are now. It builds it
+// itself: consul/api's has no bound on dialling or on the size of an answer, and takes a dead
+// peer for a quiet one.
+func (a *agent) connect() error {
+	config := api.DefaultConfig()
+	dialer := &net.Dialer{
+		Timeout:         dialTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 3 * time.Second, Interval: time.Second, Count: 5},
+	}
+	transport := config.Transport
+	if !a.trusted {
+		// What a target names is reached where it may be, not by way of somebody else.
+		dialer.ControlContext = a.permit.Control(a.address)
+		transport.Proxy = nil
+	}
+	transport.DialContext = dialer.DialContext
+	transport.TLSHandshakeTimeout = dialTimeout
+	transport.MaxIdleConnsPerHost = a.short()
+	transport.MaxResponseHeaderBytes = maxHeader
+	// Over HTTP/2 a question that is given up leaves its connection to the others, also one
+	// that is dead.
+	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: 3 * time.Second, PingTimeout: 3 * time.Second}
+	if path, ok := strings.CutPrefix(a.address, "unix://"); ok {
+		transport.Proxy = nil
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", path)
+		}
+	}
+	if !a.trusted {
+		config.TLSConfig.CertFile, config.TLSConfig.KeyFile = "", ""
+	}
+	tlsConfig, err := api.SetupTLSConfig(&config.TLSConfig)
+	if err != nil {
+		return err
+	}
+	transport.TLSClientConfig = tlsConfig
+	if old := a.transport.Swap(transport); old != nil {
+		old.CloseIdleConnections()
+	}
+	a.made.Store(time.Now().UnixNano())
+	return nil
+}
+
+// renewAfter is how old a transport must be for its failure to end it.
+const renewAfter = 2 * time.Second
+
+// renew replaces the transport of an agent with TLS that has failed with err, unless the agent
+// has answered: a certificate or its authority may be another one in its file by now.
+func (a *agent) renew(err error) {
+	made := a.made.Load()
+	if _, answered := errors.AsType[api.StatusError](err); answered || !a.https || errors.Is(err, context.Canceled) || time.Since(time.Unix(0, made)) < renewAfter {
+		return
+	}
+	if a.made.CompareAndSwap(made, time.Now().UnixNano()) { // or another watch does it
+		_ = a.connect() // files that are just being replaced: the next failure tries again
+	}
+}
+
 // guardedTransport bounds answers, takes the secrets that consul/api puts into
 // every request out of those for other agents than the configured ones, and keeps
 // the token up to date in those for them.
 type guardedTransport struct {
-	base        *http.Transport
+	base        *atomic.Pointer[http.Transport]
 	trusted     bool
 	token       *tokenFile   // nil if the token is not in a file
 	multiplexed *atomic.Bool // told whether the agent speaks HTTP/2
@@ -140,7 +182,7 @@ func (g guardedTransport) RoundTrip(request *http.Request) (*http.Response, erro
 		request = request.Clone(request.Context())
 		request.Header.Set(tokenHeader, token)
 	}
-	response, err := g.base.RoundTrip(request)
+	response, err := g.base.Load().RoundTrip(request)
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +194,9 @@ func (g guardedTransport) RoundTrip(request *http.Request) (*http.Response, erro
 		most = maxForeign
 	case allowance.Limited():
 		most = maxShared
+	}
+	if request.URL.Path == leaderPath {
+		most = maxLeader
 	}
 	body := http.MaxBytesReader(nil, response.Body, most) // of what is read, unpacked
 	response.Body = allowance.Read(request.Context(), inTime(body, bodyTimeout), perObject)

@@ -27,6 +27,8 @@ type fakeAgent struct {
 	changed  chan struct{}
 	requests []*http.Request
 	forgets  bool // the requests: a test counts memory
+
+	tellsLeader bool // as its answer
 }
 
 func newFakeAgent(t testing.TB, body string) *fakeAgent {
@@ -54,6 +56,10 @@ func (a *fakeAgent) respond(status int, index uint64, body string) {
 }
 
 func (a *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == leaderPath && !a.tellsLeader { // a sign of life
+		_, _ = w.Write([]byte(`"192.0.2.1:8300"`))
+		return
+	}
 	a.mu.Lock()
 	if !a.forgets {
 		a.requests = append(a.requests, r)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/internal/failover"
 )
 
 // Schemes of this package's sources.
@@ -39,6 +39,12 @@ type Config struct {
 	Wait time.Duration
 	// Slack is how long an answer may take beyond that. Default 20 s.
 	Slack time.Duration
+	// Timeout bounds a request that is not to wait, and all of them together when several
+	// agents are asked. Default 5 s.
+	Timeout time.Duration
+	// Pulse is how often an agent is asked for a sign of life while a watch waits for it.
+	// Default 1 s.
+	Pulse time.Duration
 	// Lanes is how many blocking queries are held at once over HTTP/1.1, where each
 	// takes a connection. Default 100: agents allow 200 connections from one address
 	// (limits.http_max_conns_per_client), and we are not alone there.
@@ -56,8 +62,8 @@ type Config struct {
 // Client asks Consul agents. It keeps their connections until Close.
 type Client struct {
 	config     Config
-	configured []string     // the addresses of the configured agents
-	preferred  atomic.Int64 // which of them is asked first, modulo their number
+	configured []string                               // the addresses of the configured agents
+	order      atomic.Pointer[failover.Order[*agent]] // of whom of them is asked first
 
 	mu     sync.Mutex
 	agents map[string]*agent // by address
@@ -69,11 +75,14 @@ type Client struct {
 func New(config Config) *Client {
 	config.Wait = cmp.Or(config.Wait, 5*time.Minute)
 	config.Slack = cmp.Or(config.Slack, 20*time.Second)
+	config.Timeout = cmp.Or(config.Timeout, 5*time.Second)
+	config.Pulse = cmp.Or(config.Pulse, time.Second)
 	config.Lanes = cmp.Or(config.Lanes, 100)
 	config.Pace = cmp.Or(config.Pace, 100*time.Millisecond)
 	config.Poll = cmp.Or(config.Poll, 5*time.Second)
 	config.Domain = strings.ToLower(strings.Trim(cmp.Or(config.Domain, "consul"), "."))
 	c := &Client{config: config, agents: map[string]*agent{}}
+	c.order.Store(new(failover.Order[*agent]))
 	for address := range strings.SplitSeq(cmp.Or(config.Address, api.DefaultConfig().Address), ",") {
 		c.configured = append(c.configured, strings.TrimSpace(address))
 	}
@@ -111,12 +120,12 @@ func (c *Client) Close() error {
 	defer c.mu.Unlock()
 	for _, a := range c.agents {
 		a.closeCrowds()
-		a.transport.CloseIdleConnections()
+		a.transport.Load().CloseIdleConnections()
 	}
 	return nil
 }
 
-// all are the configured agents, first the one that did not fail last.
+// all are the configured agents, those that have failed last.
 func (c *Client) all() ([]*agent, error) {
 	agents := make([]*agent, 0, len(c.configured))
 	for _, address := range c.configured {
@@ -126,16 +135,16 @@ func (c *Client) all() ([]*agent, error) {
 		}
 		agents = append(agents, a)
 	}
-	first := int(c.preferred.Load() % int64(len(agents)))
-	return slices.Concat(agents[first:], agents[:first]), nil
+	return c.order.Load().Sort(agents), nil
 }
 
-// avoid makes new watches ask a, which has failed, last.
+// avoid makes watches ask a, which has failed or is slow, last.
 func (c *Client) avoid(a *agent) {
-	first := c.preferred.Load()
-	if c.configured[first%int64(len(c.configured))] == a.address {
-		c.preferred.CompareAndSwap(first, first+1)
+	if len(c.configured) == 1 || !a.trusted {
+		return
 	}
+	next := c.order.Load().Demote(a)
+	c.order.Store(&next)
 }
 
 // lingering is how long an agent that a target named is remembered when no watch asks it
@@ -216,7 +225,7 @@ func (c *Client) forget(a *agent) {
 	if c.agents[a.address] == a {
 		delete(c.agents, a.address)
 	}
-	a.transport.CloseIdleConnections()
+	a.transport.Load().CloseIdleConnections()
 }
 
 // canonical makes addresses comparable, as far as that goes without asking DNS.

@@ -61,6 +61,8 @@ func (r request) cause(err error) error {
 		return hint.Errorf("is it a Consul agent's HTTP port?", "an answer whose header is longer than %d KiB", maxHeader>>10)
 	case strings.Contains(err.Error(), "readLoopPeekFailLocked"): // net/http has no better word for it
 		return hint.Errorf(limitsHint, "it answered before it was asked, as an agent does that takes no more connections")
+	case errors.Is(err, errSilent):
+		return hint.Errorf(fix, "%w", errSilent)
 	case errors.Is(err, context.DeadlineExceeded):
 		return hint.Errorf(fix, "no answer in time")
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):

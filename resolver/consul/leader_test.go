@@ -9,6 +9,7 @@ import (
 
 func TestLeader(t *testing.T) {
 	agent := newFakeAgent(t, `"192.0.2.1:8300"`)
+	agent.tellsLeader = true
 	client := newTestClient(t, Config{Address: agent.address})
 	if client.Address() != agent.address {
 		t.Errorf("address %q, want %q", client.Address(), agent.address)

@@ -1,15 +1,19 @@
 package consul
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/internal/answer"
+	"github.com/ambassadord/ambassadord/resolver/internal/failover"
 )
 
 // question is what a watch asks.
@@ -28,79 +32,237 @@ type question struct {
 	polled bool
 }
 
+// first is the first answer to a question, and whose it is.
+type first struct {
+	agent  *agent
+	answer resolver.Answer
+	index  uint64
+}
+
 // watch asks, publishes what is new, and asks again with the index it got, until
-// ctx ends or no agent can answer. One that fails is left for the next; an answer
-// that another agent would give as well, such as a denial, ends the watch.
+// ctx ends or no agent can answer. One that fails, or gives no sign of life, is left for the
+// next; an answer that another agent would give as well, such as a denial, ends the watch.
 func (c *Client) watch(ctx context.Context, q question, publish func(resolver.Answer)) error {
-	agents := q.agents
-	if agents == nil {
-		var err error
-		if agents, err = c.all(); err != nil {
+	publish = answer.OnChange(publish)
+	rate := newPace(c.config.Pace, time.Now())
+	for {
+		agents := q.agents
+		if agents == nil {
+			var err error
+			if agents, err = c.all(); err != nil {
+				return err
+			}
+		}
+		got, err := c.first(ctx, agents, q)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
 			return err
 		}
-	}
-	var (
-		changed  = answer.OnChange(publish)
-		rate     = newPace(c.config.Pace, time.Now())
-		failures []error // since the last answer
-	)
-	publish = func(a resolver.Answer) {
-		failures = nil // every agent gets another chance
-		changed(a)
-	}
-	for turn := 0; ; turn++ {
-		a := agents[turn%len(agents)]
-		err := c.watchAgent(ctx, a, q, rate, publish)
+		publish(got.answer)
+		if !pause(ctx, rate.delay(time.Now())) {
+			return nil
+		}
+		v := &visit{
+			client: c, agent: got.agent, question: q, several: len(agents) > 1, index: nextIndex(0, got.index), rate: rate, publish: publish,
+			doubts: resolver.Doubts(ctx),
+		}
+		err = v.watch(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		a.home.forget()
-		failures = append(failures, request{agent: a, what: q.what, rule: q.rule}.explain(err))
-		if !another(err) || len(failures) == len(agents) {
-			return join(failures)
+		c.failed(got.agent, err)
+		if !v.several || !another(err) {
+			return request{agent: got.agent, what: q.what, rule: q.rule}.explain(err)
 		}
-		c.avoid(a)
 		if !pause(ctx, rate.delay(time.Now())) {
 			return nil
 		}
 	}
 }
 
-// watchAgent is watch for one agent. Errors are the request's own.
-func (c *Client) watchAgent(ctx context.Context, a *agent, q question, rate *pace, publish func(resolver.Answer)) error {
-	var (
-		index uint64 // to wait on
-		among *member
-	)
+// first asks agents until one answers.
+func (c *Client) first(ctx context.Context, agents []*agent, q question) (first, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
+	defer cancel()
+	asking := failover.Asking[*agent, first]{
+		Ask: func(ctx context.Context, a *agent) (first, error) {
+			got, meta, err := c.askOnce(ctx, a, q, 0)
+			if err != nil {
+				return first{}, err
+			}
+			return first{agent: a, answer: got, index: meta.LastIndex}, nil
+		},
+		Another: another,
+		Slow:    failover.Slow(c.config.Timeout, len(agents)),
+	}
+	got, failures := asking.First(ctx, agents)
+	if got == nil {
+		slices.SortStableFunc(failures, func(a, b failover.Failure[*agent]) int { // an agent that has answered says more
+			return cmp.Compare(silence(a.Err), silence(b.Err))
+		})
+		var errs []error
+		for _, f := range failures {
+			c.failed(f.Of, f.Err)
+			errs = append(errs, request{agent: f.Of, what: q.what, rule: q.rule}.explain(f.Err))
+		}
+		return first{}, join(errs)
+	}
+	for _, slow := range got.Slow {
+		c.avoid(slow)
+	}
+	return got.Value, nil
+}
+
+// silence is 0 for the error of an agent that has answered, else 1.
+func silence(err error) int {
+	if _, answered := errors.AsType[api.StatusError](err); answered {
+		return 0
+	}
+	return 1
+}
+
+// failed notes that an agent has failed with err.
+func (c *Client) failed(a *agent, err error) {
+	a.home.forget()
+	if another(err) {
+		c.avoid(a)
+	}
+	a.renew(err)
+}
+
+// visit is the watch of a question at one agent, which has answered it once.
+type visit struct {
+	client   *Client
+	agent    *agent
+	question question
+	several  bool // there are others to turn to
+	rate     *pace
+	publish  func(resolver.Answer)
+	doubts   <-chan resolver.Doubt
+
+	index  uint64 // to wait on; 0 asks without waiting
+	silent bool   // it has been published that the agent is
+}
+
+// watch asks again and again. Errors are the request's own.
+func (v *visit) watch(ctx context.Context) error {
+	var among *member
 	defer func() { among.leave() }()
+	c, a, q := v.client, v.agent, v.question
+	beat := a.pulse.join(a, c.config)
+	defer beat.leave()
 	for {
-		var taken lane
-		if index != 0 {
-			var blocking bool
-			var err error
-			if taken, blocking, err = c.awaitTurn(ctx, a, q, &among); err != nil {
-				return err
+		var (
+			taken lane
+			got   resolver.Answer
+			meta  *api.QueryMeta
+			began time.Time
+		)
+		waited := v.index
+		err := v.attend(ctx, beat, func(ctx context.Context) (err error) {
+			if waited != 0 {
+				var blocking bool
+				if taken, blocking, err = c.awaitTurn(ctx, a, q, &among); err != nil {
+					return err
+				}
+				if !blocking {
+					waited = 0
+				}
 			}
-			if !blocking {
-				index = 0
-			}
-		}
-		began := time.Now()
-		got, meta, err := c.askOnce(ctx, a, q, index)
-		if ctx.Err() != nil {
-			taken.release(longest(c.config.Wait) - time.Since(began))
-			return ctx.Err()
-		}
-		taken.release(0)
-		if err != nil {
+			began = time.Now()
+			got, meta, err = c.askOnce(ctx, a, q, waited)
 			return err
+		})
+		if err != nil && !began.IsZero() && (ctx.Err() != nil || errors.Is(err, context.Canceled) || errors.Is(err, errSilent) || errors.Is(err, errBackwards)) {
+			taken.release(longest(c.config.Wait) - time.Since(began)) // the agent does not notice
+		} else {
+			taken.release(0)
 		}
-		publish(got)
-		index = nextIndex(index, meta.LastIndex)
-		if !pause(ctx, rate.delay(time.Now())) {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, errBackwards):
+			v.index = 0
+		case err != nil:
+			return err
+		default:
+			v.say(got)
+			v.index = nextIndex(waited, meta.LastIndex)
+		}
+		if !pause(ctx, v.rate.delay(time.Now())) {
 			return ctx.Err()
 		}
 	}
+}
+
+// say publishes an answer.
+func (v *visit) say(got resolver.Answer) {
+	v.silent = false
+	v.publish(got)
+}
+
+var (
+	errSilent    = errors.New("no sign of life in time")
+	errBackwards = errors.New("the index has gone backwards")
+)
+
+// attend calls wait, and meanwhile follows the agent's pulse and whether the answer is
+// doubted.
+func (v *visit) attend(ctx context.Context, beat *beat, wait func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- wait(ctx) }()
+	for {
+		var err error
+		select {
+		case err := <-done:
+			return err
+		case <-beat.changed:
+			err = v.feel(ctx, beat)
+		case doubt := <-v.doubts:
+			err = v.again(ctx)
+			doubt.Over()
+		}
+		if err != nil {
+			cancel()
+			<-done
+			return err
+		}
+	}
+}
+
+// feel follows a change of the agent's pulse. A single agent that is silent is not given up:
+// when it goes on, so does the question that it has been asked.
+func (v *visit) feel(ctx context.Context, beat *beat) error {
+	switch silent := beat.next(); {
+	case silent && v.several:
+		return errSilent
+	case silent:
+		if !v.silent {
+			v.silent = true
+			v.publish(resolver.Answer{Err: request{agent: v.agent, what: v.question.what, rule: v.question.rule}.explain(errSilent)})
+		}
+		return nil
+	}
+	return v.again(ctx)
+}
+
+// again asks without waiting, whatever is waited for.
+func (v *visit) again(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, v.client.config.Timeout)
+	defer cancel()
+	got, meta, err := v.client.askOnce(ctx, v.agent, v.question, 0)
+	if err != nil {
+		return err
+	}
+	v.say(got)
+	if meta.LastIndex < v.index { // of servers that do not know what is waited for
+		return errBackwards
+	}
+	return nil
 }
 
 // awaitTurn waits until q is to be asked again: with a lane for a blocking query, or
@@ -158,7 +320,7 @@ func (c *Client) awaitChange(ctx context.Context, a *agent, q question, among *m
 
 // askOnce asks, and waits on index unless that is 0.
 func (c *Client) askOnce(ctx context.Context, a *agent, q question, index uint64) (resolver.Answer, *api.QueryMeta, error) {
-	patience := c.config.Slack
+	patience := c.config.Timeout
 	if index == 0 {
 		release, err := a.lanes.takeShort(ctx)
 		if err != nil {
@@ -166,7 +328,7 @@ func (c *Client) askOnce(ctx context.Context, a *agent, q question, index uint64
 		}
 		defer release()
 	} else {
-		patience += longest(c.config.Wait)
+		patience = longest(c.config.Wait) + c.config.Slack
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -181,7 +343,7 @@ func (c *Client) probeOnce(ctx context.Context, a *agent, q question) (*api.Quer
 		return nil, err
 	}
 	defer release()
-	ctx, cancel := context.WithTimeout(ctx, c.config.Slack)
+	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
 	options := &api.QueryOptions{}
 	q.scope.apply(options)

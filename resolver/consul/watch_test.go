@@ -187,14 +187,14 @@ func TestNobodyListens(t *testing.T) {
 }
 
 // An agent that accepts and then says nothing is given up after the time that a
-// request may take: Slack for the first, Wait and Slack for those that wait.
+// request may take: Timeout for the first, Wait and Slack for those that wait.
 func TestSilentAgent(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts; nobody reads
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	client := newTestClient(t, Config{Address: listener.Addr().String(), Wait: time.Hour, Slack: 50 * time.Millisecond})
+	client := newTestClient(t, Config{Address: listener.Addr().String(), Wait: time.Hour, Timeout: 50 * time.Millisecond})
 	checkError(t, sourcetest.Watch(t, client.KV(), kvQuery("", "k")).Err(t), "check that the agent runs", "no answer in time")
 
 	agent := newFakeAgent(t, list(pair("k", "a:1")))

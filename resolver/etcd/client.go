@@ -13,7 +13,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/internal/failover"
@@ -233,7 +237,18 @@ func (c *cluster) dialPermitted(ctx context.Context, address string) (net.Conn, 
 }
 
 // failFast undoes the client's own choice, to wait for a server until the deadline:
-// that hides why there is none.
+// that hides why there is none. Nor does it let the client answer a login that was refused
+// for the token that comes with it by another one, which brings the same, until the deadline.
 func failFast(ctx context.Context, method string, request, reply any, connection *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
-	return invoke(ctx, method, request, reply, connection, append(options, grpc.WaitForReady(false))...)
+	err := invoke(ctx, method, request, reply, connection, append(options, grpc.WaitForReady(false))...)
+	if method == etcdserverpb.Auth_Authenticate_FullMethodName && errors.Is(rpctypes.Error(err), rpctypes.ErrInvalidAuthToken) {
+		return status.Error(codes.FailedPrecondition, oldToken)
+	}
+	return err
 }
+
+// oldToken is the message of such an error.
+const oldToken = "the login was refused for the token of an earlier one"
+
+// isOldToken reports whether a session has failed for a token that its server has forgotten.
+func isOldToken(err error) bool { return err != nil && strings.Contains(err.Error(), oldToken) }

@@ -113,25 +113,32 @@ func (c *cluster) read(ctx context.Context, path string) (*reading, error) {
 	}
 	defer end()
 	return first(ctx, c, func(ctx context.Context, s *server) (*reading, error) {
-		used, err := s.use(ctx)
-		if err != nil {
-			return nil, err
+		got, err := s.read(ctx, path)
+		if isOldToken(err) {
+			got, err = s.read(ctx, path) // by another session
 		}
-		var (
-			k      *keys
-			ranges []keyRange
-		)
-		err = c.persist(ctx, func(ctx context.Context) (err error) {
-			k = &keys{values: map[string]string{}, most: c.most(), allowance: resolver.AllowanceOf(ctx)}
-			ranges, err = k.read(ctx, used.client, path)
-			return err
-		})
-		if err != nil {
-			s.release(used, err)
-			return nil, err
-		}
-		return &reading{keys: k, server: s, used: used, ranges: ranges}, nil
+		return got, err
 	}, func(second *reading) { second.end(nil) })
+}
+
+// read reads the keys of path from one server.
+func (s *server) read(ctx context.Context, path string) (*reading, error) {
+	c := s.cluster
+	used, err := s.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &reading{server: s, used: used}
+	err = c.persist(ctx, func(ctx context.Context) (err error) {
+		r.keys = &keys{values: map[string]string{}, most: c.most(), allowance: resolver.AllowanceOf(ctx)}
+		r.ranges, err = r.keys.read(ctx, used.client, path)
+		return err
+	})
+	if err != nil {
+		r.end(err)
+		return nil, err
+	}
+	return r, nil
 }
 
 // persist calls ask again while its cluster elects a leader, until ctx ends, and once more

@@ -76,6 +76,17 @@ func (o operator) compact(revision int64) {
 	}
 }
 
+// commit has a server write to its file what it keeps in memory: a login that it has not is
+// done again, with the same token, when it reads its log.
+func (o operator) commit(address string) {
+	o.t.Helper()
+	ctx, cancel := o.context()
+	defer cancel()
+	if _, err := o.Defragment(ctx, address); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
 func TestReal(t *testing.T) {
 	server := etcdtest.Start(t)
 	op := newOperator(t, clientv3.Config{Endpoints: []string{server.Addr}})

@@ -23,9 +23,11 @@ func TestRealAuthRestart(t *testing.T) {
 	client := newTestClient(t, Config{Endpoints: []string{server.Addr}})
 	w := sourcetest.Watch(t, client, query(t, "etcd:///redis"))
 	w.Await(t, "10.0.0.1:1")
+	root := newOperator(t, clientv3.Config{Endpoints: []string{server.Addr}, Username: "root", Password: "root"})
 	for i := range 2 {
+		root.commit(server.Addr)
 		server.Restart(t)
-		root := newOperator(t, clientv3.Config{Endpoints: []string{server.Addr}, Username: "root", Password: "root"})
+		root = newOperator(t, clientv3.Config{Endpoints: []string{server.Addr}, Username: "root", Password: "root"})
 		began := time.Now()
 		address := []string{"10.0.0.1:2", "10.0.0.1:3"}[i]
 		root.put("/redis/a", address)

@@ -107,7 +107,7 @@ func (s *server) usedSession() (*session, error) {
 // is replaced: its token may be one that the server has forgotten, and with which it refuses
 // even a login.
 func (s *server) release(got *session, err error) {
-	failed := err != nil && !ofCluster(err) && !errors.Is(err, context.Canceled) && time.Since(got.made) >= renewAfter
+	failed := isOldToken(err) || err != nil && !ofCluster(err) && !errors.Is(err, context.Canceled) && time.Since(got.made) >= renewAfter
 	if failed {
 		s.turn <- struct{}{}
 		if s.session == got {

@@ -71,6 +71,9 @@ func (q Asking[S, A]) First(ctx context.Context, servers []S) (*Answer[S, A], []
 	}()
 	errs := make([]error, len(servers))
 	failures := func() (all []Failure[S]) {
+		if asked == 0 { // ctx has ended before
+			return []Failure[S]{{servers[0], context.Cause(ctx)}}
+		}
 		for i, err := range errs[:asked] {
 			all = append(all, Failure[S]{servers[i], err})
 		}
