@@ -100,6 +100,14 @@ type Passer interface {
 	PassedOver() error
 }
 
+// Doubter is a Chooser that can ask anew who serves the target.
+type Doubter interface {
+	Chooser
+	// Doubt is called when all endpoints of a round have failed to answer. It may wait for
+	// the answer, and reports whether another round finds others.
+	Doubt(ctx context.Context) bool
+}
+
 // Options is how a connection is to be carried. Durations are off at 0 unless said
 // otherwise.
 type Options struct {

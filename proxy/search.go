@@ -183,6 +183,9 @@ func (s *search) find(ctx context.Context, deadline time.Time) error {
 				return nil
 			}
 			s.inRound = false
+			if s.doubt(ctx, err) {
+				continue
+			}
 		}
 		left := time.Until(s.held())
 		if left <= 0 || ctx.Err() != nil || ReasonOf(err) == Denied || isLoop(err) { // which waiting does not change
@@ -192,6 +195,14 @@ func (s *search) find(ctx context.Context, deadline time.Time) error {
 		s.route.Endpoints.Changed(changed)
 		cancel()
 	}
+}
+
+// doubt has the Chooser ask anew who serves the target, once everybody has failed with err,
+// and reports whether there is somebody else by now: who is dialled at once, however long the
+// connection is held.
+func (s *search) doubt(ctx context.Context, err error) bool {
+	d, ok := s.route.Endpoints.(Doubter)
+	return ok && ctx.Err() == nil && ReasonOf(err) == DialFailed && !slices.ContainsFunc(s.failures, OwnFault) && d.Doubt(ctx)
 }
 
 // failure is err, unless the search was ended from outside.

@@ -165,6 +165,43 @@ func TestHeldUntilSomebodyAppears(t *testing.T) {
 	}
 }
 
+// doubted is a crowd that is asked anew when all have refused.
+type doubted struct {
+	*crowd
+	doubts int
+	anew   func(*crowd) bool
+}
+
+func (d *doubted) Doubt(context.Context) bool {
+	d.doubts++
+	return d.anew(d.crowd)
+}
+
+// A connection that is not held at all has who is found when everybody has refused.
+func TestRefusalIsNews(t *testing.T) {
+	for name, there := range map[string]bool{"somebody else is there": true, "nobody else is": false} {
+		t.Run(name, func(t *testing.T) {
+			serving := greeter(t)
+			d := &doubted{crowd: newCrowd(refused(t)), anew: func(c *crowd) bool {
+				if there {
+					c.set(nil, serving)
+				}
+				return there
+			}}
+			o := Options{}
+			if !there { // or it may be reset before dial has seen that it is connected
+				o.Wait = 20 * time.Millisecond
+			}
+			l := newLab(t, &Server{}, routed(d, o))
+			b, _ := l.read(l.dial())
+			r := l.record()
+			if (b == "hello") != there || (r.Err == nil) != there || d.doubts == 0 {
+				t.Errorf("read %q, %v, asked anew %d times", b, r.Err, d.doubts)
+			}
+		})
+	}
+}
+
 func TestWhoRefusesIsTriedAgainWhileHeld(t *testing.T) {
 	c := newCrowd(refused(t))
 	l := newLab(t, &Server{}, routed(c, Options{Wait: patience}))

@@ -80,6 +80,11 @@ func (c *chooser) choose(last *answer, resolution *resolver.Resolution) {
 	c.scope, c.passed = c.scope.Under(c.agent.policy()), nil // a reload holds at once
 }
 
+// Doubt has the target's sources look again, since nobody of their answer has answered.
+func (c *chooser) Doubt(ctx context.Context) bool {
+	return c.agent.resolver.Doubt(ctx, c.up.target, c.resolution.Load())
+}
+
 // Next names the endpoint to dial next.
 func (c *chooser) Next() (proxy.Attempt, bool) {
 	left := c.choice.Left()

@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	mdns "github.com/miekg/dns"
 
-	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -80,46 +78,6 @@ func (c *Client) ask(ctx context.Context, up upstream, q question) (*mdns.Msg, e
 	return msg, err
 }
 
-// askServers puts q to up's servers in turn. A server that refuses or fails is not
-// asked again; one that is silent is, up to resolv.conf's attempts: every other
-// time without EDNS0, which some firewalls swallow.
-func (c *Client) askServers(ctx context.Context, up upstream, q question) (*mdns.Msg, error) {
-	servers := c.inOrder(up.servers)
-	failures := make([]string, len(servers))
-	spoke := make([]bool, len(servers))
-	var refused *resolver.Refusal
-	for round := range up.attempts {
-		for i, server := range servers {
-			if spoke[i] {
-				continue
-			}
-			reply, err := c.try(ctx, attempt{server: server, given: up.given, timeout: up.timeout, edns: round%2 == 0}, q)
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			if refusal, ok := errors.AsType[*resolver.Refusal](err); ok {
-				refused, failures[i], spoke[i] = refusal, fmt.Sprintf("%s: %v", server, err), true
-				continue
-			}
-			if err != nil {
-				c.silent.put(server, struct{}{}, shunFor)
-				failures[i] = fmt.Sprintf("%s: %v", server, err)
-				continue
-			}
-			c.silent.drop(server)
-			if isAnswer(reply) {
-				return reply, nil
-			}
-			failures[i], spoke[i] = server+": "+refusal(reply), true
-		}
-	}
-	if refused != nil {
-		return nil, fmt.Errorf("asking for %s: %w", q, refused)
-	}
-	err := &askError{question: q, failures: failures, refused: !slices.Contains(spoke, false)}
-	return nil, hint.Wrap(err, digHint(up, servers[0], q))
-}
-
 func digHint(up upstream, server string, q question) string {
 	origin := "the servers come from resolv.conf unless configured"
 	if up.given != "" {
@@ -176,6 +134,7 @@ type attempt struct {
 	server  string
 	given   string // by which name a target names it; "" for one of the system's
 	timeout time.Duration
+	until   time.Time // how long to wait over UDP, where later than timeout
 	edns    bool
 }
 
@@ -245,7 +204,11 @@ func (c *Client) whole(ctx context.Context, a attempt, m, reply *mdns.Msg) *mdns
 // exchange sends m and returns the reply to it within the attempt's timeout. Its
 // errors leave out the local port, so that one failure reads the same each time.
 func (c *Client) exchange(ctx context.Context, network string, a attempt, m *mdns.Msg) (*mdns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	until := time.Now().Add(a.timeout)
+	if network == "udp" && a.until.After(until) {
+		until = a.until
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	var dialer net.Dialer
 	if a.given != "" {

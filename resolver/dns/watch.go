@@ -21,9 +21,10 @@ type lookup struct {
 const lookupCost = 16 << 10
 
 // watch looks up, publishes what is new, waits as long as the answer holds, and
-// starts over, until a lookup fails or ctx ends.
+// starts over, until a lookup fails or ctx ends. An answer that is in doubt holds no longer.
 func (c *Client) watch(ctx context.Context, publish func(resolver.Answer), look func() (lookup, error)) error {
 	publish = answer.OnChange(publish)
+	var doubt resolver.Doubt
 	for ctx.Err() == nil {
 		if err := resolver.AllowanceOf(ctx).Spend(ctx, lookupCost); err != nil {
 			return nil //nolint:nilerr // ctx has ended
@@ -37,14 +38,15 @@ func (c *Client) watch(ctx context.Context, publish func(resolver.Answer), look 
 			return err
 		}
 		publish(found.answer)
-		c.wait(ctx, found.holds, before)
+		doubt.Over()
+		doubt = c.wait(ctx, found.holds, before)
 	}
 	return nil
 }
 
-// wait returns when an answer holds no longer: its time is over, or one of the
+// wait returns when an answer holds no longer: its time is over, it is in doubt, or one of the
 // files has another version than before. It also returns when ctx ends.
-func (c *Client) wait(ctx context.Context, holds time.Duration, before [2]int) {
+func (c *Client) wait(ctx context.Context, holds time.Duration, before [2]int) resolver.Doubt {
 	over := time.NewTimer(holds)
 	defer over.Stop()
 	files := time.NewTicker(c.config.FilesInterval)
@@ -53,12 +55,14 @@ func (c *Client) wait(ctx context.Context, holds time.Duration, before [2]int) {
 		select {
 		case <-files.C:
 			if c.filesVersion() != before {
-				return
+				return resolver.Doubt{}
 			}
+		case doubt := <-resolver.Doubts(ctx):
+			return doubt
 		case <-over.C:
-			return
+			return resolver.Doubt{}
 		case <-ctx.Done():
-			return
+			return resolver.Doubt{}
 		}
 	}
 }
