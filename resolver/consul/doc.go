@@ -1,7 +1,7 @@
 // Package consul resolves targets through Consul's HTTP API, and is the only
 // importer of consul/api. One Client is behind two sources:
 //
-//   - "consul-service", consul-service://NAME?tag=a&dc=dc2&near=_agent: the
+//   - "consul-service", consul-service://NAME?tag=a&port=grpc&dc=dc2&near=_agent: the
 //     instances of a service whose checks all pass, from the health endpoint of
 //     the configured agent;
 //   - "consul", consul://HOST:PORT/path: lists of host:port in the KV store of

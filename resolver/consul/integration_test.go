@@ -132,6 +132,33 @@ func TestRealServices(t *testing.T) {
 		}
 	})
 
+	t.Run("named ports", func(t *testing.T) {
+		op.registerWith(&api.AgentServiceRegistration{ID: "p1", Name: "ported", Address: "10.1.0.5", Ports: api.ServicePorts{
+			{Name: "http", Port: 8080, Default: true}, {Name: "grpc", Port: 9090},
+		}})
+		op.register("p2", "ported", "10.1.0.6", 80)
+		for params, want := range map[string][]string{
+			"":          {"10.1.0.5:8080", "10.1.0.6:80"},
+			"port=http": {"10.1.0.5:8080"},
+			"port=grpc": {"10.1.0.5:9090"},
+			"port=smtp": nil,
+		} {
+			w := sourcetest.Watch(t, client.Services(), serviceQuery("ported", params))
+			a := w.Await(t, want...)
+			if params == "port=smtp" {
+				checkLeftOut(t, a, `p1 has no port named "smtp", but "http", "grpc"`, `p2 has no port named "smtp"`)
+			}
+			w.Stop(t)
+		}
+		w := sourcetest.Watch(t, client.Services(), serviceQuery("ported", "port=grpc"))
+		w.Await(t, "10.1.0.5:9090")
+		op.registerWith(&api.AgentServiceRegistration{ID: "p1", Name: "ported", Address: "10.1.0.5", Ports: api.ServicePorts{
+			{Name: "http", Port: 8080, Default: true}, {Name: "grpc", Port: 9091},
+		}})
+		w.Await(t, "10.1.0.5:9091")
+		w.Stop(t)
+	})
+
 	t.Run("what a community server has not", func(t *testing.T) {
 		for _, params := range []string{"ns=team", "partition=p1"} {
 			for _, w := range []*sourcetest.Watcher{

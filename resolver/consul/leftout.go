@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/consul/api"
 
@@ -11,19 +12,42 @@ import (
 	"github.com/ambassadord/ambassadord/resolver/internal/answer"
 )
 
-// malformed is an instance that is registered without a place to dial.
-func malformed(entry *api.ServiceEntry) resolver.LeftOut {
+// malformed is an instance that is registered without a place to dial, or without the port
+// of that name.
+func malformed(entry *api.ServiceEntry, port string) resolver.LeftOut {
 	out := resolver.LeftOut{Why: "is registered without a usable address and port"}
-	if entry != nil && entry.Service != nil {
-		out.Name = entry.Service.ID
+	if entry == nil || entry.Service == nil {
+		return out
+	}
+	out.Name = entry.Service.ID
+	if port != "" && portOf(entry.Service, port) == 0 {
+		out.Why = fmt.Sprintf("has no port named %q", answer.Shorten(port, maxErrorText))
+		if known := portNames(entry.Service); known != "" {
+			out.Why += ", but " + known
+		}
 	}
 	return out
+}
+
+// mostPorts is of how many ports it is said that there are.
+const mostPorts = 5
+
+// portNames are the names of an instance's ports, for people.
+func portNames(service *api.AgentService) string {
+	var names []string
+	for _, p := range service.Ports[:min(len(service.Ports), mostPorts)] {
+		names = append(names, fmt.Sprintf("%q", answer.Shorten(p.Name, maxErrorText/mostPorts)))
+	}
+	if more := len(service.Ports) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
 }
 
 // failing is an instance whose checks give it this status, at endpoint unless that is
 // empty.
 func failing(entry *api.ServiceEntry, endpoint resolver.Endpoint, status string) resolver.LeftOut {
-	out := malformed(entry)
+	out := malformed(entry, "")
 	if endpoint != (resolver.Endpoint{}) {
 		out.Addr = endpoint.String()
 	}

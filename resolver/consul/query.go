@@ -13,13 +13,13 @@ import (
 
 type querySource struct{ client *Client }
 
-// Check accepts a prepared query's name or ID, and near beside the scope's
+// Check accepts a prepared query's name or ID, and near and port beside the scope's
 // parameters.
 func (querySource) Check(q resolver.Query) error {
-	if err := checkName(q, "prepared query", "write consul-query://NAME, with ?dc= and &near= as needed"); err != nil {
+	if err := checkName(q, "prepared query", "write consul-query://NAME, with ?dc=, &port= and &near= as needed"); err != nil {
 		return err
 	}
-	return checkParams(q.Values(), append([]string{"near"}, scopeParams...)...)
+	return checkParams(q.Values(), append([]string{"near", "port"}, scopeParams...)...)
 }
 
 // Watch publishes the instances that the query finds, and again when it finds
@@ -28,6 +28,7 @@ func (querySource) Check(q resolver.Query) error {
 func (s querySource) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
 	var (
 		scope = scopeOf(q.Values())
+		port  = q.Values().Get("port")
 		what  = "prepared query " + q.Host + scope.String()
 	)
 	return s.client.watch(ctx, question{
@@ -49,13 +50,14 @@ func (s querySource) Watch(ctx context.Context, q resolver.Query, publish func(r
 			if scope.dc != "" || found.Failovers > 0 {
 				home = a.datacenter(options.Context())
 			}
-			return queryAnswer(what, home, found), meta, nil
+			return queryAnswer(what, home, port, found), meta, nil
 		},
 	}, publish)
 }
 
-// queryAnswer makes endpoints of what was found, as seen from the datacenter home.
-func queryAnswer(what, home string, found *api.PreparedQueryExecuteResponse) resolver.Answer {
+// queryAnswer makes endpoints of what was found, by the port of that name, as seen from the
+// datacenter home.
+func queryAnswer(what, home, port string, found *api.PreparedQueryExecuteResponse) resolver.Answer {
 	var (
 		endpoints []resolver.Endpoint
 		leftOut   answer.LeftOut
@@ -63,9 +65,9 @@ func queryAnswer(what, home string, found *api.PreparedQueryExecuteResponse) res
 	)
 	for i := range found.Nodes {
 		entry := &found.Nodes[i]
-		endpoint, ok := endpointOf(entry, statusOf(entry))
+		endpoint, ok := endpointOf(entry, statusOf(entry), port)
 		if !ok {
-			leftOut.Add(malformed(entry))
+			leftOut.Add(malformed(entry, port))
 			continue
 		}
 		endpoint.Distance = distance(home, datacenterOf(entry))

@@ -19,10 +19,10 @@ import (
 
 type serviceSource struct{ client *Client }
 
-const serviceHint = "write consul-service://NAME, with ?tag=, &dc= and &near= as needed"
+const serviceHint = "write consul-service://NAME, with ?tag=, &port=, &dc= and &near= as needed"
 
 // serviceParams are the parameters of consul-service://.
-var serviceParams = []string{"tag", "dc", "near", "health", "ns", "partition", "consistency"}
+var serviceParams = []string{"tag", "port", "dc", "near", "health", "ns", "partition", "consistency"}
 
 // Check accepts a service's name and serviceParams, of which tag may repeat.
 func (serviceSource) Check(q resolver.Query) error {
@@ -40,7 +40,7 @@ func checkName(q resolver.Query, kind, fix string) error {
 	case strings.ContainsAny(q.Host, "/?#") || q.Host == "." || q.Host == "..":
 		return hint.Errorf(fix, "%q is not a %s's name", q.Host, kind)
 	case q.Port != 0:
-		return hint.Errorf("leave out :"+strconv.Itoa(int(q.Port))+"; Consul knows each instance's port",
+		return hint.Errorf("leave out :"+strconv.Itoa(int(q.Port))+"; Consul knows each instance's port, and ?port=NAME is one of several",
 			"%s %s with a port", kind, q.Host)
 	case q.Path != "":
 		return hint.Errorf(fix, "%s %s with a path, %q", kind, q.Host, q.Path)
@@ -54,6 +54,7 @@ func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func
 	wanted := service{
 		name:    q.Host,
 		tags:    values["tag"],
+		port:    values.Get("port"),
 		near:    values.Get("near"),
 		warning: values.Get("health") == api.HealthWarning,
 		scope:   scopeOf(values),
@@ -82,6 +83,7 @@ func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func
 type service struct {
 	name    string
 	tags    []string
+	port    string // the name of one of an instance's ports; "" for its default
 	near    string
 	warning bool // those with warnings too
 	scope   scope
@@ -91,6 +93,9 @@ func (s service) String() string {
 	text := "service " + s.name
 	if len(s.tags) > 0 {
 		text += " with tag " + strings.Join(s.tags, ", ")
+	}
+	if s.port != "" {
+		text += " by port " + s.port
 	}
 	return text + s.scope.String()
 }
@@ -123,11 +128,11 @@ func (s service) answer(entries []*api.ServiceEntry, home, aclNote string) resol
 	)
 	for _, entry := range entries {
 		status := statusOf(entry)
-		switch endpoint, ok := endpointOf(entry, status); {
+		switch endpoint, ok := endpointOf(entry, status, s.port); {
 		case status != api.HealthPassing && (status != api.HealthWarning || !s.warning):
 			leftOut.Add(failing(entry, endpoint, status))
 		case !ok:
-			leftOut.Add(malformed(entry))
+			leftOut.Add(malformed(entry, s.port))
 		default:
 			endpoint.Distance = distance(home, datacenterOf(entry))
 			endpoints = append(endpoints, endpoint)
@@ -154,9 +159,23 @@ func statusOf(entry *api.ServiceEntry) string {
 	return slices.DeleteFunc(slices.Clone(entry.Checks), func(c *api.HealthCheck) bool { return c == nil }).AggregatedStatus()
 }
 
-// endpointOf reads where an instance listens, its own address or else its node's,
-// and its weight, which may be another while its status is a warning.
-func endpointOf(entry *api.ServiceEntry, status string) (resolver.Endpoint, bool) {
+// portOf is the port of an instance that has the name port, or its default one if that is
+// empty; 0 if it has none. Consul 1.22 and later know several ports of one service.
+func portOf(service *api.AgentService, port string) int {
+	if port == "" {
+		return service.DefaultPort()
+	}
+	for _, p := range service.Ports {
+		if p.Name == port {
+			return p.Port
+		}
+	}
+	return 0
+}
+
+// endpointOf reads where an instance listens by the port of that name, at its own address or
+// else its node's, and its weight, which may be another while its status is a warning.
+func endpointOf(entry *api.ServiceEntry, status, port string) (resolver.Endpoint, bool) {
 	if entry == nil || entry.Service == nil {
 		return resolver.Endpoint{}, false
 	}
@@ -164,7 +183,7 @@ func endpointOf(entry *api.ServiceEntry, status string) (resolver.Endpoint, bool
 	if host == "" && entry.Node != nil {
 		host = entry.Node.Address
 	}
-	endpoint, err := answer.Endpoint(net.JoinHostPort(host, strconv.Itoa(entry.Service.Port)), entry.Service.ID)
+	endpoint, err := answer.Endpoint(net.JoinHostPort(host, strconv.Itoa(portOf(entry.Service, port))), entry.Service.ID)
 	if err != nil {
 		return resolver.Endpoint{}, false
 	}

@@ -98,7 +98,7 @@ func TestServiceCheck(t *testing.T) {
 		err, hint string
 	}{
 		"misspelt":      {serviceQuery("web", "tags=a"), `unknown parameter "tags"`, "did you mean tag=?"},
-		"unknown":       {serviceQuery("web", "color=red"), `unknown parameter "color"`, "the parameters are tag, dc, near"},
+		"unknown":       {serviceQuery("web", "color=red"), `unknown parameter "color"`, "the parameters are tag, port, dc, near"},
 		"empty":         {serviceQuery("web", "tag="), "tag is empty", "leave it out"},
 		"two dcs":       {serviceQuery("web", "dc=a&dc=b"), "dc is given 2 times", "leave one"},
 		"no name":       {serviceQuery("", ""), "no service", "consul-service://NAME"},
