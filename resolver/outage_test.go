@@ -3,6 +3,8 @@ package resolver
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -46,12 +48,54 @@ func TestOutage(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		if asked := source.calls(fakeQuery("a")); asked > 60 {
+		if asked := source.calls(fakeQuery("a")); asked > 600 { // once a second at most
 			t.Errorf("the registry was asked %d times in %s", asked, outage)
 		}
-		time.Sleep(31 * time.Second) // the longest backoff is 30 s
+		time.Sleep(3 * time.Second)
 		if got := connect(); got != after {
-			t.Errorf("half a minute after the registry is back it went to %s, not %s", got, after)
+			t.Errorf("3 s after the registry is back it went to %s, not %s", got, after)
+		}
+	})
+}
+
+// TestOutageOfMany has thousands of targets wait for one registry: they ask it no more often
+// than some do, and all know soon after the first that it is back. One that fails for a
+// reason of its own pauses longer.
+func TestOutageOfMany(t *testing.T) {
+	const many, outage = 2000, 10 * time.Minute
+	source := &fakeSource{}
+	var began time.Time
+	var asked atomic.Int64
+	source.watch = func(ctx context.Context, q Query, publish func(Answer)) error {
+		if time.Since(began) < outage || q.Host == "denied" {
+			asked.Add(1)
+			return errors.New("no leader")
+		}
+		return hold(ctx, publish, endpoint("10.0.0.1:80"))
+	}
+	inBubble(t, source, func(ctx context.Context, r *Resolver) {
+		began = time.Now()
+		targets := []Target{fake("denied")}
+		for i := range many {
+			targets = append(targets, fake(fmt.Sprintf("a%d", i)))
+		}
+		r.Keep(targets)
+		time.Sleep(outage / 2)
+		before := asked.Load()
+		time.Sleep(outage/2 - time.Second)
+		if rate := float64(asked.Load()-before) / (outage / 2).Seconds(); rate > 150 {
+			t.Errorf("the registry was asked %.0f times a second", rate)
+		}
+		time.Sleep(4 * time.Second)
+		for _, target := range targets[1:] {
+			if _, known := r.Known(target, nil); !known {
+				t.Fatalf("%s is not known 3 s after the registry is back", target)
+			}
+		}
+		before = asked.Load()
+		time.Sleep(5 * time.Minute)
+		if n := asked.Load() - before; n > 30 {
+			t.Errorf("what is denied was asked %d times in 5 min", n)
 		}
 	})
 }

@@ -26,7 +26,9 @@ type Options struct {
 	// declaration keeps. Default 10 min.
 	IdleAfter time.Duration
 	// BackoffMin and BackoffMax bound the pause before a failed source is asked
-	// again; it doubles from one to the other, with jitter. Defaults 250 ms, 30 s.
+	// again; it doubles from one to the other, with jitter. While no watch of a registry is
+	// answered, it is 2 s at most for a hundred of them, and more for more. Defaults 250 ms,
+	// 30 s.
 	BackoffMin, BackoffMax time.Duration
 	// NegativeFor is how long a failure is the answer before a new connection
 	// makes the source be asked again at once. Default 1 s.
@@ -79,6 +81,7 @@ type Resolver struct {
 	kept    atomic.Pointer[kept]
 	shares  *shares
 	log     *bursts
+	places  places
 	turns   map[string]chan struct{} // by scheme: a place for each question that may be open
 }
 

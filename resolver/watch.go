@@ -233,6 +233,16 @@ func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
 	defer w.allowance.end()
 	ctx = context.WithValue(ctx, allowanceKey{}, w.allowance)
 	ctx = context.WithValue(ctx, doubtsKey{}, w.doubting.ask)
+	at, leave := r.places.enter(w.query)
+	defer leave()
+	failing := false
+	answer := func(well bool) {
+		if failing {
+			failing = false
+			at.answer(well)
+		}
+	}
+	defer answer(false)
 	backoff, urgent := r.options.BackoffMin, false
 	for {
 		answered := r.admit(ctx, w, urgent)
@@ -243,7 +253,10 @@ func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
 		w.asked.Store(time.Now().UnixNano())
 		err := watchOnce(ctx, source, w.query, func(a Answer) {
 			answered()
-			backoff = r.options.BackoffMin
+			if a.Err == nil {
+				backoff = r.options.BackoffMin
+				answer(true)
+			}
 			w.publish(a)
 		})
 		answered()
@@ -254,8 +267,14 @@ func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
 		if ctx.Err() != nil {
 			return
 		}
+		longest, recovered := at.fail(failing, r.options.BackoffMax)
+		failing = true
+		backoff = min(backoff, max(longest, r.options.BackoffMin))
 		pause := time.NewTimer(backoff/2 + rand.N(backoff/2+1))
 		select {
+		case <-recovered:
+			pause.Stop()
+			urgent, backoff = false, r.options.BackoffMin
 		case <-pause.C:
 			urgent = false
 		case <-w.retry:
@@ -265,7 +284,7 @@ func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
 			pause.Stop()
 			return
 		}
-		backoff = min(backoff*2, r.options.BackoffMax)
+		backoff *= 2
 	}
 }
 
