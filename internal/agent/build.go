@@ -30,9 +30,11 @@ func build(cfg config.Config, self string, permit resolver.Permission, log *slog
 	if err != nil {
 		return nil, err
 	}
-	agents := consul.New(consul.Config{Address: cfg.ConsulAddr, Domain: cfg.ConsulDomain, Permit: permit})
-	clusters := etcd.New(etcd.Config{Endpoints: cfg.EtcdEndpoints, Permit: permit})
-	names := dns.New(dns.Config{Permit: permit})
+	// A registry's own reason is to come before the resolver's, that there was no answer.
+	patience := cfg.ResolveTimeout - cfg.ResolveTimeout/10
+	agents := consul.New(consul.Config{Address: cfg.ConsulAddr, Domain: cfg.ConsulDomain, Timeout: patience, Permit: permit})
+	clusters := etcd.New(etcd.Config{Endpoints: cfg.EtcdEndpoints, Timeout: patience, Permit: permit})
+	names := dns.New(dns.Config{Timeout: min(dns.DefaultTimeout, patience/2), Permit: permit}) // each server is asked twice
 	containers := docker.New(engine, docker.Options{Self: self, Tasks: engine.Tasks})
 	sources := map[string]resolver.Source{
 		resolver.SchemeStatic: static.Source{},

@@ -113,7 +113,7 @@ func (a *agent) connect() error {
 		transport.Proxy = nil
 	}
 	transport.DialContext = dialer.DialContext
-	transport.TLSHandshakeTimeout = dialTimeout
+	transport.TLSHandshakeTimeout = 2 * dialTimeout // a server may be slow, and answers it twice
 	transport.MaxIdleConnsPerHost = a.short()
 	transport.MaxResponseHeaderBytes = maxHeader
 	// Over HTTP/2 a question that is given up leaves its connection to the others, also one

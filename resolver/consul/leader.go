@@ -4,7 +4,7 @@ import (
 	"context"
 	"strings"
 
-	"github.com/hashicorp/consul/api"
+	"github.com/ambassadord/ambassadord/resolver/internal/failover"
 )
 
 // Address is the configured agent's, or several, separated by commas.
@@ -18,13 +18,17 @@ func (c *Client) Leader(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var failures []error
-	for _, a := range agents {
-		leader, err := a.client.Status().LeaderWithQueryOptions((&api.QueryOptions{}).WithContext(ctx))
-		if err == nil {
-			return leader, nil
-		}
-		failures = append(failures, request{agent: a, what: "the leader"}.explain(err))
+	asking := failover.Asking[*agent, string]{
+		Ask:  func(ctx context.Context, a *agent) (string, error) { return a.askLeader(ctx, c.config.Timeout) },
+		Slow: failover.Slow(c.config.Timeout, len(agents)),
 	}
-	return "", join(failures)
+	got, failures := asking.First(ctx, agents)
+	if got != nil {
+		return got.Value, nil
+	}
+	var errs []error
+	for _, f := range failures {
+		errs = append(errs, request{agent: f.Of, what: "the leader"}.explain(f.Err))
+	}
+	return "", join(errs)
 }

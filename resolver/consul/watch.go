@@ -228,7 +228,7 @@ func (v *visit) attend(ctx context.Context, beat *beat, wait func(context.Contex
 		}
 		if err != nil {
 			cancel()
-			<-done
+			_ = <-done // it has been given up
 			return err
 		}
 	}

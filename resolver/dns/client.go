@@ -14,6 +14,9 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
+// DefaultTimeout is a Config's Timeout.
+const DefaultTimeout = 2 * time.Second
+
 // Config tunes a Client. The zero value of each field means its default.
 type Config struct {
 	// ResolvConf and HostsFile are the paths of resolv.conf(5) and hosts(5), each
@@ -24,7 +27,7 @@ type Config struct {
 	// come from resolv.conf.
 	Servers []string
 	// Timeout bounds each try of one server where resolv.conf has no "timeout"
-	// option. Default 2 s: the C library's 5 s is longer than a waiting connection
+	// option. Default DefaultTimeout: the C library's 5 s is longer than a waiting connection
 	// should be held up.
 	Timeout time.Duration
 	// MinTTL and MaxTTL clamp the time between an answer and the next question.
@@ -46,7 +49,7 @@ func (c *Config) setDefaults() {
 	if c.HostsFile == "" {
 		c.HostsFile = "/etc/hosts"
 	}
-	setDefault(&c.Timeout, 2*time.Second)
+	setDefault(&c.Timeout, DefaultTimeout)
 	setDefault(&c.MinTTL, time.Second)
 	setDefault(&c.MaxTTL, time.Minute)
 	setDefault(&c.MaxNegativeTTL, 10*time.Second)

@@ -30,8 +30,6 @@ const (
 	defaultEndpoint = "127.0.0.1:2379"
 	defaultPort     = "2379"
 
-	// dialTimeout bounds an attempt to connect to one server.
-	dialTimeout = 2 * time.Second
 	// silence is how long a connection may be silent before its server is asked for a
 	// sign of life (gRPC allows no less), and signOfLife how long that may take.
 	silence, signOfLife = 10 * time.Second, 3 * time.Second
@@ -56,7 +54,8 @@ type Config struct {
 	// Timeout bounds one read, whichever servers it takes. Default 5 s.
 	Timeout time.Duration
 	// Pulse is how often a server is asked for a sign of life while it is watched; one that
-	// gives none for twice that is asked anew, or another one. Default 1 s.
+	// gives none for twice that is left for another one, or after four times that asked anew
+	// if there is none. Default 1 s.
 	Pulse time.Duration
 	// Permit is asked about the addresses of servers that targets name; nil permits all.
 	Permit resolver.Permission
@@ -248,7 +247,7 @@ func failFast(ctx context.Context, method string, request, reply any, connection
 }
 
 // oldToken is the message of such an error.
-const oldToken = "the login was refused for the token of an earlier one"
+const oldToken = "the login was refused for the token of an earlier one" //nolint:gosec // its words, not a token
 
 // isOldToken reports whether a session has failed for a token that its server has forgotten.
 func isOldToken(err error) bool { return err != nil && strings.Contains(err.Error(), oldToken) }

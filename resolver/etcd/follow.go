@@ -5,11 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
@@ -30,33 +28,6 @@ var (
 	errSilent  = errors.New("no sign of life in time")
 	errHistory = errors.New("etcd has another history than before")
 )
-
-// keyRange is the keys from first up to but not including end; an empty end means
-// first alone.
-type keyRange struct{ first, end string }
-
-func (r keyRange) options(more ...clientv3.OpOption) []clientv3.OpOption {
-	if r.end != "" {
-		more = append(more, clientv3.WithRange(r.end))
-	}
-	return more
-}
-
-// rangesOf are the keys that path stands for, with a leading slash and without.
-// They take in what lies between path and path/ as well, which kvlist skips, for
-// that halves the number of watches. exact leaves that out: a user's permissions
-// name a prefix, and a range that exceeds it is denied as a whole.
-func rangesOf(path string, exact bool) []keyRange {
-	var ranges []keyRange
-	for _, key := range []string{"/" + path, path} {
-		if exact {
-			ranges = append(ranges, keyRange{first: key}, keyRange{first: key + "/", end: key + "0"})
-		} else {
-			ranges = append(ranges, keyRange{first: key, end: key + "0"}) // '0' comes after '/'
-		}
-	}
-	return ranges
-}
 
 // reading is the keys of a path as one server gave them, and the session that did.
 type reading struct {
@@ -142,12 +113,12 @@ func (s *server) read(ctx context.Context, path string) (*reading, error) {
 }
 
 // persist calls ask again while its cluster elects a leader, until ctx ends, and once more
-// when it takes half of all: a member that has just lost its leader answers neither with keys
-// nor, for as long as an election takes, that it has none.
+// when it takes nearly all of the time: a member that has just lost its leader answers neither
+// with keys nor, for as long as an election takes, that it has none.
 func (c *cluster) persist(ctx context.Context, ask func(context.Context) error) error {
 	var leaderless error
 	for {
-		asking, cancel := context.WithTimeout(ctx, c.config.Timeout/2)
+		asking, cancel := context.WithTimeout(ctx, c.config.Timeout-c.config.Timeout/10)
 		err := ask(asking)
 		late := asking.Err() != nil
 		cancel()
@@ -212,15 +183,16 @@ func (c *cluster) watch(ctx context.Context, r *reading, again <-chan resolver.D
 			cancel(errLost) // it frees client.Watch too, which waits for the server
 		}
 	})
-	silent := time.AfterFunc(c.config.Timeout, func() { cancel(errSilent) })
-	defer silent.Stop()
-	for _, keys := range r.ranges {
-		from := client.Watch(ctx, keys.first, keys.options(clientv3.WithRev(r.keys.revision+1), clientv3.WithCreatedNotify())...)
-		running.Go(func() { forward(ctx, from, changes) })
-	}
-	silent.Stop()
 	r.used.pulse.join(client, c.config.Pulse)
 	defer r.used.pulse.leave()
+	silent := time.AfterFunc(c.patience(), func() { cancel(errSilent) })
+	defer silent.Stop()
+	for _, keys := range r.ranges { // beside one another: a server may be slow
+		running.Go(func() {
+			forward(ctx, client.Watch(ctx, keys.first, keys.options(clientv3.WithRev(r.keys.revision+1), clientv3.WithCreatedNotify())...), changes)
+		})
+	}
+	created, pulsed := 0, false
 	for {
 		select {
 		case response := <-changes:
@@ -230,10 +202,17 @@ func (c *cluster) watch(ctx context.Context, r *reading, again <-chan resolver.D
 			if err := r.keys.compare(response.Header, 2*c.config.Pulse); err != nil {
 				return err
 			}
-			if !response.Created { // a server older than 3.4 is asked and never says anything
-				silent.Reset(2 * c.config.Pulse)
-			}
-			if len(response.Events) == 0 {
+			silent.Reset(c.patience())
+			switch {
+			case response.Created:
+				if created++; created == len(r.ranges) && r.server.mute.Load() {
+					silent.Stop()
+				}
+				continue
+			case len(response.Events) == 0:
+				pulsed = true
+				r.server.mute.Store(false)
+				r.server.unanswered.Store(0)
 				continue
 			}
 			if err := r.keys.apply(ctx, response.Events); err != nil {
@@ -243,9 +222,20 @@ func (c *cluster) watch(ctx context.Context, r *reading, again <-chan resolver.D
 		case doubt := <-again:
 			return doubted{doubt}
 		case <-ctx.Done():
+			if created == len(r.ranges) && !pulsed {
+				r.server.unheard(context.Cause(ctx))
+			}
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// patience is how long a server may give no sign of life: longer where there is no other.
+func (c *cluster) patience() time.Duration {
+	if len(c.servers) == 1 {
+		return 4 * c.config.Pulse
+	}
+	return 2 * c.config.Pulse
 }
 
 // forward hands on what comes from one of several watches; one that ends without a
@@ -297,132 +287,4 @@ func awaitLoss(ctx context.Context, connection *grpc.ClientConn) bool {
 		}
 		state = connection.GetState()
 	}
-}
-
-// keys are the keys of a path as of a revision.
-type keys struct {
-	values   map[string]string // by key
-	cluster  uint64            // the ID of the cluster whose they are
-	revision int64             // as of which they were read
-	notes    []string
-
-	// floor is a revision that the cluster has surely reached, and next one that it will have
-	// been told to have reached by all watches once some time has passed since noted.
-	floor, next int64
-	noted       time.Time
-
-	size, most int // bytes of values and their keys, and the bound on them
-	allowance  *resolver.Allowance
-}
-
-// set keeps a key's value.
-func (k *keys) set(key, value string) {
-	k.remove(key)
-	k.values[key] = value
-	k.size += len(key) + len(value)
-}
-
-func (k *keys) remove(key string) {
-	if value, ok := k.values[key]; ok {
-		k.size -= len(key) + len(value)
-		delete(k.values, key)
-	}
-}
-
-// bounded says whether the keys are few enough, after read bytes more of them have come.
-func (k *keys) bounded(ctx context.Context, read int) error {
-	switch {
-	case len(k.values) > maxKeys:
-		return errTooMany
-	case k.size > k.most:
-		return fmt.Errorf("%w of more than %d MiB", errTooLong, k.most>>20)
-	}
-	if err := k.allowance.Keep(k.size); err != nil {
-		return err
-	}
-	return k.allowance.Spend(ctx, read)
-}
-
-// compare returns errHistory when header tells of another history than the one that the keys
-// are of: of another cluster, or of one that has not come so far, as after it was restored
-// from a backup. A watch of what follows the keys' revision would be told nothing there, until
-// as much has been written once more. A member that lags behind looks the same for a moment.
-// The messages of several watches may overtake one another by less than apart.
-func (k *keys) compare(header *etcdserverpb.ResponseHeader, apart time.Duration) error {
-	switch {
-	case header.ClusterId != k.cluster:
-		return fmt.Errorf("%w: cluster ID %x has become %x", errHistory, k.cluster, header.ClusterId)
-	case header.Revision < k.floor:
-		return fmt.Errorf("%w: revision %d has become %d", errHistory, k.floor, header.Revision)
-	}
-	if now := time.Now(); now.Sub(k.noted) >= apart {
-		k.floor, k.next, k.noted = max(k.floor, k.next), header.Revision, now
-	}
-	return nil
-}
-
-// read reads all keys of path at one revision and returns the ranges to watch:
-// those that the user may read.
-func (k *keys) read(ctx context.Context, client *clientv3.Client, path string) ([]keyRange, error) {
-	ctx = clientv3.WithRequireLeader(ctx)
-	var (
-		readable []keyRange
-		denied   error
-	)
-	ranges := rangesOf(path, client.Username != "")
-	for _, r := range ranges {
-		options := r.options(clientv3.WithLimit(maxKeys + 1))
-		if k.revision != 0 {
-			options = append(options, clientv3.WithRev(k.revision))
-		}
-		response, err := client.Get(ctx, r.first, options...)
-		switch {
-		case errors.Is(err, rpctypes.ErrPermissionDenied):
-			denied = err
-			continue
-		case err != nil:
-			return nil, err
-		}
-		if k.revision == 0 { // later headers tell of now, their keys of this revision
-			k.revision, k.cluster = response.Header.Revision, response.Header.ClusterId
-			k.floor = k.revision
-		}
-		readable = append(readable, r)
-		read := 0
-		for _, pair := range response.Kvs {
-			read += len(pair.Key) + len(pair.Value)
-			k.set(string(pair.Key), string(pair.Value))
-		}
-		if err := k.bounded(ctx, read); err != nil {
-			return nil, err
-		}
-	}
-	switch {
-	case len(readable) == 0:
-		return nil, denied
-	case denied != nil:
-		k.notes = append(k.notes, "some of it user "+client.Username+" may not read")
-	}
-	return readable, nil
-}
-
-func (k *keys) apply(ctx context.Context, events []*clientv3.Event) error {
-	read := 0
-	for _, event := range events {
-		read += len(event.Kv.Key) + len(event.Kv.Value)
-		if event.Type == clientv3.EventTypeDelete {
-			k.remove(string(event.Kv.Key))
-		} else {
-			k.set(string(event.Kv.Key), string(event.Kv.Value))
-		}
-	}
-	return k.bounded(ctx, read)
-}
-
-func (k *keys) pairs() []kvlist.Pair {
-	pairs := make([]kvlist.Pair, 0, len(k.values))
-	for key, value := range k.values {
-		pairs = append(pairs, kvlist.Pair{Key: strings.TrimPrefix(key, "/"), Value: value})
-	}
-	return pairs
 }

@@ -34,6 +34,22 @@ type server struct {
 	session *session      // nil until it is first asked, and after a failure
 	err     error         // why there is none
 	failed  time.Time
+
+	// mute is that the server gives no sign of life, and does not owe us one: etcd before 3.4
+	// does not, nor may a proxy. unanswered is how many watches in a row were given none.
+	mute       atomic.Bool
+	unanswered atomic.Int32
+}
+
+// mostUnanswered is how many watches in a row that were made, and then given no sign of life,
+// show that a server gives none.
+const mostUnanswered = 3
+
+// unheard notes that err has ended a watch which the server made and gave no sign of life.
+func (s *server) unheard(err error) {
+	if errors.Is(err, errSilent) && s.unanswered.Add(1) >= mostUnanswered {
+		s.mute.Store(true)
+	}
 }
 
 // session is a client of one server, from a login to a failure. It serves many watches and
@@ -169,7 +185,7 @@ func (s *server) connect() (*clientv3.Client, error) {
 		DialOptions: []grpc.DialOption{
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
-				MinConnectTimeout: dialTimeout,
+				MinConnectTimeout: c.config.Timeout, // a server may be slow to begin
 			}),
 			grpc.WithChainUnaryInterceptor(failFast),
 			grpc.WithMaxHeaderListSize(maxHeaders),
