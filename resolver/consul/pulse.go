@@ -61,11 +61,13 @@ func (b *beat) next() (silent bool) {
 func (b *beat) leave() {
 	b.of.mu.Lock()
 	b.of.waiting--
-	stop, done := b.of.stop, b.of.done
+	done := b.of.done
 	last := b.of.waiting == 0
+	if last {
+		b.of.stop() // before another one begins
+	}
 	b.of.mu.Unlock()
 	if last {
-		stop()
 		<-done
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -161,7 +162,7 @@ func (v *visit) watch(ctx context.Context) error {
 			began time.Time
 		)
 		waited := v.index
-		err := v.attend(ctx, beat, func(ctx context.Context) (err error) {
+		gaveUp, err := v.attend(ctx, beat, func(ctx context.Context) (err error) {
 			if waited != 0 {
 				var blocking bool
 				if taken, blocking, err = c.awaitTurn(ctx, a, q, &among); err != nil {
@@ -175,7 +176,7 @@ func (v *visit) watch(ctx context.Context) error {
 			got, meta, err = c.askOnce(ctx, a, q, waited)
 			return err
 		})
-		if err != nil && !began.IsZero() && (ctx.Err() != nil || errors.Is(err, context.Canceled) || errors.Is(err, errSilent) || errors.Is(err, errBackwards)) {
+		if !began.IsZero() && (gaveUp || ctx.Err() != nil) {
 			taken.release(longest(c.config.Wait) - time.Since(began)) // the agent does not notice
 		} else {
 			taken.release(0)
@@ -209,17 +210,26 @@ var (
 )
 
 // attend calls wait, and meanwhile follows the agent's pulse and whether the answer is
-// doubted.
-func (v *visit) attend(ctx context.Context, beat *beat, wait func(context.Context) error) error {
+// doubted. It reports whether it has given wait up.
+func (v *visit) attend(ctx context.Context, beat *beat, wait func(context.Context) error) (gaveUp bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- wait(ctx) }()
+	var waited error
+	done := make(chan struct{}) // closed when that is set
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil { // over a hostile answer; nobody else sees it here
+				waited = fmt.Errorf("asking for %s panicked: %v\n%s", v.question.what, p, debug.Stack())
+			}
+		}()
+		waited = wait(ctx)
+	}()
 	for {
 		var err error
 		select {
-		case err := <-done:
-			return err
+		case <-done:
+			return false, waited
 		case <-beat.changed:
 			err = v.feel(ctx, beat)
 		case doubt := <-v.doubts:
@@ -228,8 +238,8 @@ func (v *visit) attend(ctx context.Context, beat *beat, wait func(context.Contex
 		}
 		if err != nil {
 			cancel()
-			_ = <-done // it has been given up
-			return err
+			<-done
+			return true, err
 		}
 	}
 }
