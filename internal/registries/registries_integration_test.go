@@ -39,7 +39,7 @@ var faults = map[string]fault{
 	"restarted": func(t testing.TB, l *lab) (int, func(testing.TB)) {
 		if len(l.processes) > 1 { // the others go on meanwhile
 			l.processes[0].Restart(t)
-			return 0, func(testing.TB) {}
+			return -1, func(testing.TB) {}
 		}
 		l.processes[0].Stop(t)
 		return 0, l.processes[0].Restart
@@ -160,6 +160,9 @@ func try(t *testing.T, l *lab, name string, cell Cell, happens fault) {
 	c.hears(t, name, "10.0.0.1:80", l.within) // so it follows by now
 	without, undo := happens(t, l)
 	if cell.Promise != Hears {
+		if name == "half" { // or nothing is said at all
+			l.put(t, -1, name, "10.0.0.2:80")
+		}
 		c.fails(t, name, "10.0.0.1:80")
 		if cell.Promise == Keeps {
 			undo(t) // for the next cell
@@ -171,7 +174,9 @@ func try(t *testing.T, l *lab, name string, cell Cell, happens fault) {
 		c.keeps(t, name, "10.0.0.1:80")
 		defer undo(t)
 	}
-	l.put(t, without, name, "10.0.0.2:80")
+	if name != "half" || cell.Promise == Hears {
+		l.put(t, without, name, "10.0.0.2:80")
+	}
 	c.hears(t, name, "10.0.0.2:80", within)
 	l.put(t, without, name+"-new", "10.0.0.3:80")
 	c.hears(t, name+"-new", "10.0.0.3:80", patience)

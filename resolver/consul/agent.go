@@ -141,18 +141,20 @@ func (a *agent) connect() error {
 }
 
 // renewAfter is how old a transport must be for its failure to end it.
-const renewAfter = 2 * time.Second
+const renewAfter = time.Second
 
 // renew replaces the transport of an agent with TLS that has failed with err, unless the agent
-// has answered: a certificate or its authority may be another one in its file by now.
-func (a *agent) renew(err error) {
+// has answered: a certificate or its authority may be another one in its file by now. It
+// reports whether it has.
+func (a *agent) renew(err error) bool {
 	made := a.made.Load()
 	if _, answered := errors.AsType[api.StatusError](err); answered || !a.https || errors.Is(err, context.Canceled) || time.Since(time.Unix(0, made)) < renewAfter {
-		return
+		return false
 	}
-	if a.made.CompareAndSwap(made, time.Now().UnixNano()) { // or another watch does it
-		_ = a.connect() // files that are just being replaced: the next failure tries again
+	if !a.made.CompareAndSwap(made, time.Now().UnixNano()) { // another watch does it
+		return false
 	}
+	return a.connect() == nil // or the files are just being replaced: the next failure tries again
 }
 
 // guardedTransport bounds answers, takes the secrets that consul/api puts into
@@ -195,7 +197,7 @@ func (g guardedTransport) RoundTrip(request *http.Request) (*http.Response, erro
 	case allowance.Limited():
 		most = maxShared
 	}
-	if request.URL.Path == leaderPath {
+	if path := request.URL.Path; path == leaderPath || strings.HasSuffix(path, "/"+nowhere) {
 		most = maxLeader
 	}
 	body := http.MaxBytesReader(nil, response.Body, most) // of what is read, unpacked

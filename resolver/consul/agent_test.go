@@ -60,6 +60,11 @@ func (a *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write([]byte(`"192.0.2.1:8300"`))
 		return
 	}
+	if strings.HasSuffix(r.URL.Path, "/"+nowhere) {
+		w.Header().Set("X-Consul-Index", "1")
+		_, _ = w.Write([]byte("[]"))
+		return
+	}
 	a.mu.Lock()
 	if !a.forgets {
 		a.requests = append(a.requests, r)

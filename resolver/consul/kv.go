@@ -18,6 +18,9 @@ const kvStore = "Consul's KV store"
 // kvPoll is how often a key is read that has no lane for a blocking query.
 const kvPoll = 10 * time.Second
 
+// nowhere is a key, and a service, that nobody has.
+const nowhere = "ambassadord-asks-for-the-index"
+
 type kvSource struct{ client *Client }
 
 // Check wants a key; the agent may be left out.
@@ -41,6 +44,11 @@ func (s kvSource) Watch(ctx context.Context, q resolver.Query, publish func(reso
 		rule:  "key_prefix:read",
 		scope: scopeOf(q.Values()),
 		every: kvPoll,
+		kind:  SchemeKV,
+		history: func(a *agent, options *api.QueryOptions) (*api.QueryMeta, error) {
+			_, meta, err := a.client.KV().Get(nowhere, options)
+			return meta, err
+		},
 		ask: func(a *agent, options *api.QueryOptions) (resolver.Answer, *api.QueryMeta, error) {
 			// One recursive read holds both the key and its children, at one index.
 			found, meta, err := a.client.KV().List(key, options)

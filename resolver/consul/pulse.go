@@ -3,6 +3,7 @@ package consul
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"sync"
 	"time"
@@ -27,26 +28,55 @@ type pulse struct {
 	done    chan struct{}
 	silent  bool
 	leader  string
-	changed chan struct{} // closed when silent or leader change, and replaced
+	changed chan struct{} // closed when silent, leader or a history change, and replaced
+
+	histories map[historyKey]*history
+}
+
+// historyKey is what watches ask whose indexes are of one table of the servers' state.
+type historyKey struct {
+	kind  string
+	scope scope
+}
+
+// history is the index of such a table. When the servers' state is restored from a backup it
+// goes backwards; then a blocking query that waits for more than that hears nothing, for as
+// long as it may wait.
+type history struct {
+	watches int
+	ask     func(*agent, *api.QueryOptions) (*api.QueryMeta, error) // for what is not there
+	index   uint64
 }
 
 // beat is the pulse as one watch has followed it.
 type beat struct {
 	of      *pulse
 	changed <-chan struct{} // closed when there is something new
+	key     historyKey
 }
 
-// join follows the pulse of a, which begins with the first who does.
-func (p *pulse) join(a *agent, config Config) *beat {
+// join follows the pulse of a, which begins with the first who does, and the history of what q
+// asks.
+func (p *pulse) join(a *agent, q question, config Config) *beat {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	key := historyKey{q.kind, q.scope}
+	if q.history != nil {
+		if p.histories == nil {
+			p.histories = map[historyKey]*history{}
+		}
+		if p.histories[key] == nil {
+			p.histories[key] = &history{ask: q.history}
+		}
+		p.histories[key].watches++
+	}
 	if p.waiting++; p.waiting == 1 {
 		p.silent, p.leader, p.changed = false, "", make(chan struct{})
 		ctx, stop := context.WithCancel(context.Background()) // it serves many watches
 		p.stop, p.done = stop, make(chan struct{})
 		go p.run(ctx, a, config, p.done)
 	}
-	return &beat{of: p, changed: p.changed}
+	return &beat{of: p, changed: p.changed, key: key}
 }
 
 // next turns to the next change and returns whether the agent is silent.
@@ -61,6 +91,11 @@ func (b *beat) next() (silent bool) {
 func (b *beat) leave() {
 	b.of.mu.Lock()
 	b.of.waiting--
+	if h := b.of.histories[b.key]; h != nil {
+		if h.watches--; h.watches == 0 {
+			delete(b.of.histories, b.key)
+		}
+	}
 	done := b.of.done
 	last := b.of.waiting == 0
 	if last {
@@ -72,15 +107,32 @@ func (b *beat) leave() {
 	}
 }
 
-// run asks every config.Pulse. An agent is silent when it takes half as long again, or twice
-// as long as it is wont to.
+// run asks every config.Pulse: for the leader, and every other time for the histories. An
+// agent is silent when it takes half as long again, or twice as long as it is wont to.
 func (p *pulse) run(ctx context.Context, a *agent, config Config, done chan struct{}) {
 	defer close(done)
 	var usual time.Duration
-	for pause(ctx, config.Pulse) {
+	for turn := 0; pause(ctx, config.Pulse); turn++ {
 		began := time.Now()
 		late := time.AfterFunc(max(config.Pulse*3/2, 2*usual), func() { p.set(ctx, true, "") })
-		leader, err := a.askLeader(ctx, config.Timeout)
+		var (
+			leader string
+			err    error
+		)
+		histories := p.asked()
+		if turn%2 == 0 || len(histories) == 0 {
+			leader, err = a.askLeader(ctx, config.Timeout)
+		}
+		for key, h := range histories {
+			if turn%2 == 0 {
+				break
+			}
+			var index uint64
+			if index, err = a.askHistory(ctx, key, h, config.Timeout); err != nil {
+				break
+			}
+			p.compare(ctx, key, h, index)
+		}
 		late.Stop()
 		if ctx.Err() != nil {
 			return
@@ -91,6 +143,41 @@ func (p *pulse) run(ctx context.Context, a *agent, config Config, done chan stru
 			usual = time.Since(began)
 			p.set(ctx, false, leader)
 		}
+	}
+}
+
+// asked are the histories that somebody follows now.
+func (p *pulse) asked() map[historyKey]*history {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.histories)
+}
+
+// askHistory asks for the index of a history.
+func (a *agent) askHistory(ctx context.Context, key historyKey, h *history, timeout time.Duration) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	options := &api.QueryOptions{}
+	key.scope.apply(options)
+	meta, err := h.ask(a, options.WithContext(ctx))
+	if err != nil {
+		return 0, err
+	}
+	return meta.LastIndex, nil
+}
+
+// compare tells of a history that goes backwards.
+func (p *pulse) compare(ctx context.Context, key historyKey, h *history, index uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ctx.Err() != nil || p.histories[key] != h {
+		return
+	}
+	backwards := index < h.index
+	h.index = index
+	if backwards {
+		close(p.changed)
+		p.changed = make(chan struct{})
 	}
 }
 

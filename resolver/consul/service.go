@@ -63,6 +63,11 @@ func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func
 		what:  wanted.String(),
 		rule:  "service:read and node:read",
 		scope: wanted.scope,
+		kind:  SchemeService,
+		history: func(a *agent, options *api.QueryOptions) (*api.QueryMeta, error) {
+			_, meta, err := a.client.Health().Service(nowhere, "", false, options)
+			return meta, err
+		},
 		ask: func(a *agent, options *api.QueryOptions) (resolver.Answer, *api.QueryMeta, error) {
 			// The failing instances are asked for as well: the answer says why each is left out.
 			entries, meta, err := wanted.entries(a, options)

@@ -27,6 +27,10 @@ type question struct {
 	ask func(*agent, *api.QueryOptions) (resolver.Answer, *api.QueryMeta, error)
 	// probe asks for the index alone; nil if there is no crowd for what is asked.
 	probe func(*agent, *api.QueryOptions) (*api.QueryMeta, error)
+	// history asks for what is not there, of the kind of what is asked: the index of its table
+	// in the servers' state. Nil if nothing waits for an index.
+	history func(*agent, *api.QueryOptions) (*api.QueryMeta, error)
+	kind    string
 	// every is how often to ask when there is neither a lane nor a crowd.
 	every time.Duration
 	// polled is for what knows no blocking queries.
@@ -99,13 +103,15 @@ func (c *Client) first(ctx context.Context, agents []*agent, q question) (first,
 		Slow:    failover.Slow(c.config.Timeout, len(agents)),
 	}
 	got, failures := asking.First(ctx, agents)
+	if got == nil && c.renewed(failures) {
+		got, failures = asking.First(ctx, agents)
+	}
 	if got == nil {
 		slices.SortStableFunc(failures, func(a, b failover.Failure[*agent]) int { // an agent that has answered says more
 			return cmp.Compare(silence(a.Err), silence(b.Err))
 		})
 		var errs []error
 		for _, f := range failures {
-			c.failed(f.Of, f.Err)
 			errs = append(errs, request{agent: f.Of, what: q.what, rule: q.rule}.explain(f.Err))
 		}
 		return first{}, join(errs)
@@ -124,13 +130,23 @@ func silence(err error) int {
 	return 1
 }
 
-// failed notes that an agent has failed with err.
-func (c *Client) failed(a *agent, err error) {
+// renewed notes failures, and reports whether an agent is to be asked again for one of them.
+func (c *Client) renewed(failures []failover.Failure[*agent]) bool {
+	again := false
+	for _, f := range failures {
+		again = c.failed(f.Of, f.Err) || again
+	}
+	return again
+}
+
+// failed notes that an agent has failed with err, and reports whether it is asked otherwise
+// from now on.
+func (c *Client) failed(a *agent, err error) (renewed bool) {
 	a.home.forget()
 	if another(err) {
 		c.avoid(a)
 	}
-	a.renew(err)
+	return a.renew(err)
 }
 
 // visit is the watch of a question at one agent, which has answered it once.
@@ -152,7 +168,7 @@ func (v *visit) watch(ctx context.Context) error {
 	var among *member
 	defer func() { among.leave() }()
 	c, a, q := v.client, v.agent, v.question
-	beat := a.pulse.join(a, c.config)
+	beat := a.pulse.join(a, q, c.config)
 	defer beat.leave()
 	for {
 		var (

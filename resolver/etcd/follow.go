@@ -84,20 +84,21 @@ func (c *cluster) read(ctx context.Context, path string) (*reading, error) {
 	}
 	defer end()
 	return first(ctx, c, func(ctx context.Context, s *server) (*reading, error) {
-		got, err := s.read(ctx, path)
-		if isOldToken(err) {
-			got, err = s.read(ctx, path) // by another session
+		got, again, err := s.read(ctx, path)
+		if again && ctx.Err() == nil {
+			got, _, err = s.read(ctx, path)
 		}
 		return got, err
 	}, func(second *reading) { second.end(nil) })
 }
 
-// read reads the keys of path from one server.
-func (s *server) read(ctx context.Context, path string) (*reading, error) {
+// read reads the keys of path from one server. After a failure again says that another session
+// may do better.
+func (s *server) read(ctx context.Context, path string) (_ *reading, again bool, err error) {
 	c := s.cluster
 	used, err := s.use(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	r := &reading{server: s, used: used}
 	err = c.persist(ctx, func(ctx context.Context) (err error) {
@@ -106,10 +107,9 @@ func (s *server) read(ctx context.Context, path string) (*reading, error) {
 		return err
 	})
 	if err != nil {
-		r.end(err)
-		return nil, err
+		return nil, s.release(used, err), err
 	}
-	return r, nil
+	return r, false, nil
 }
 
 // persist calls ask again while its cluster elects a leader, until ctx ends, and once more

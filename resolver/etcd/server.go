@@ -19,7 +19,7 @@ import (
 // renewAfter is how old a session must be for its failure to end it: the next one logs in
 // anew, over a connection of its own, with the certificates that the files have by then.
 // Younger ones are left to gRPC, which connects again by itself.
-const renewAfter = 2 * time.Second
+const renewAfter = time.Second
 
 // server is one server of a cluster. Each has a session of its own rather than one being
 // balanced over all of them: so a watch is of the server that its keys were read from, and a
@@ -121,8 +121,8 @@ func (s *server) usedSession() (*session, error) {
 
 // release ends a use of got, which err has ended; nil says that it is well. One that fails
 // is replaced: its token may be one that the server has forgotten, and with which it refuses
-// even a login.
-func (s *server) release(got *session, err error) {
+// even a login. It reports whether it is.
+func (s *server) release(got *session, err error) (replaced bool) {
 	failed := isOldToken(err) || err != nil && !ofCluster(err) && !errors.Is(err, context.Canceled) && time.Since(got.made) >= renewAfter
 	if failed {
 		s.turn <- struct{}{}
@@ -139,6 +139,7 @@ func (s *server) release(got *session, err error) {
 	if over {
 		_ = got.close()
 	}
+	return failed
 }
 
 // ofCluster reports whether err is what the cluster says of the question, whichever server
