@@ -100,7 +100,7 @@ type Passer interface {
 	PassedOver() error
 }
 
-// Doubter is a Chooser that can ask anew who serves the target.
+// Doubter is a Chooser that can have the target's endpoints asked for anew.
 type Doubter interface {
 	Chooser
 	// Doubt is called when all endpoints of a round have failed to answer. It may wait for

@@ -197,9 +197,9 @@ func (s *search) find(ctx context.Context, deadline time.Time) error {
 	}
 }
 
-// doubt has the Chooser ask anew who serves the target, once everybody has failed with err,
-// and reports whether there is somebody else by now: who is dialled at once, however long the
-// connection is held.
+// doubt has the Chooser ask for the target's endpoints anew, once all have failed with err, and
+// reports whether there are others by now. These are dialled at once, also where a connection is
+// not held.
 func (s *search) doubt(ctx context.Context, err error) bool {
 	d, ok := s.route.Endpoints.(Doubter)
 	return ok && ctx.Err() == nil && ReasonOf(err) == DialFailed && !slices.ContainsFunc(s.failures, OwnFault) && d.Doubt(ctx)

@@ -177,7 +177,8 @@ func (d *doubted) Doubt(context.Context) bool {
 	return d.anew(d.crowd)
 }
 
-// A connection that is not held at all has who is found when everybody has refused.
+// When all endpoints have refused, a connection gets the one that is found then, also where it is
+// not held.
 func TestRefusalIsNews(t *testing.T) {
 	for name, there := range map[string]bool{"somebody else is there": true, "nobody else is": false} {
 		t.Run(name, func(t *testing.T) {

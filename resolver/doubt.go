@@ -14,7 +14,7 @@ const (
 	doubtFor = time.Second
 )
 
-// Doubt is that an answer is no longer true: everybody whom it names refuses. A source that
+// Doubt is that an answer is no longer true: all endpoints that it names refuse. A source that
 // takes one from Doubts asks again at once, whatever it knows of how long its answer holds,
 // publishes what is new, and then calls Over.
 type Doubt struct{ over func() }

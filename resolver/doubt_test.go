@@ -71,8 +71,8 @@ func TestDoubtIsBounded(t *testing.T) {
 	})
 }
 
-// Who does not listen is not waited for, and one that fails instead of answering ends the
-// wait.
+// A source that does not listen is not waited for, and one that fails instead of answering ends
+// the wait.
 func TestDoubtWithoutAnAnswer(t *testing.T) {
 	source := &fakeSource{watch: func(ctx context.Context, q Query, publish func(Answer)) error {
 		if q.Host == "deaf" {

@@ -55,7 +55,7 @@ type beat struct {
 	key     historyKey
 }
 
-// join follows the pulse of a, which begins with the first who does, and the history of what q
+// join follows the pulse of a, which begins with its first follower, and the history of what q
 // asks.
 func (p *pulse) join(a *agent, q question, config Config) *beat {
 	p.mu.Lock()
@@ -87,7 +87,7 @@ func (b *beat) next() (silent bool) {
 	return b.of.silent
 }
 
-// leave ends the pulse with the last who follows it.
+// leave ends the pulse with its last follower.
 func (b *beat) leave() {
 	b.of.mu.Lock()
 	b.of.waiting--

@@ -8,13 +8,14 @@
 // and people write them with a leading slash or without; a path means both.
 //
 // A watch reads its keys at one revision, and is then told of every change after
-// it. It fails, for the Resolver to start it again, when the connection is lost for
-// longer than a reconnect takes, or the server has lost its leader. Revisions that
-// were compacted away meanwhile are no failure: the keys are read again.
+// it. When the connection is lost, the server gives no sign of life or has lost its leader,
+// revisions were compacted away, or the cluster is another one than was read from, the keys are
+// read anew from the first server that answers. It fails, for the Resolver to start it again,
+// when none does.
 //
 // The cluster's addresses come from Config; user, password and TLS from the
 // ETCDCTL_* environment, as in etcd's own tool. They go to the configured cluster
 // alone: a target names a server, but it is written by whoever starts a container.
 //
-//	Watch → cluster.dial → keys.follow (read, then changes) → kvlist.Read
+//	Watch → cluster.follow → read (failover, server.use, keys.read), watch → kvlist.Read
 package etcd

@@ -146,11 +146,11 @@ func (c *cluster) persist(ctx context.Context, ask func(context.Context) error) 
 // change, until ctx ends or something fails, or until again says that the keys are to be
 // read anew. It returns for how long there was a watch.
 func (c *cluster) follow(ctx context.Context, path string, again <-chan resolver.Doubt, report func([]kvlist.Pair, ...string)) (watched time.Duration, err error) {
+	defer func() { _ = resolver.AllowanceOf(ctx).Keep(0) }()
 	r, err := c.read(ctx, path)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = r.keys.allowance.Keep(0) }()
 	began := time.Now()
 	report(r.keys.pairs(), r.keys.notes...)
 	err = c.watch(ctx, r, again, report)

@@ -65,7 +65,7 @@ type session struct {
 }
 
 // use returns the server's session, until release is called. Making one takes no connection,
-// but for a user it takes a login: one at a time, whose failure counts for all who wait.
+// but for a user it takes a login: one at a time, whose failure counts for all callers that wait.
 func (s *server) use(ctx context.Context) (*session, error) {
 	select {
 	case s.turn <- struct{}{}:

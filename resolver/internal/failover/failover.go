@@ -123,7 +123,7 @@ func (q Asking[S, A]) First(ctx context.Context, servers []S) (*Answer[S, A], []
 }
 
 // Order is which of several servers is asked first. It changes when that one fails, so that
-// the next who asks does not find out anew. Its zero value begins with the first.
+// the next question does not find out anew. Its zero value begins with the first.
 type Order[S comparable] struct{ demoted []S }
 
 // Sort returns servers with those that have failed last, the latest at the end.
