@@ -89,7 +89,7 @@ func (l *lab) but(without int) (rest []string) {
 }
 
 func consulLab(t testing.TB, servers []*consultest.Server, config api.Config) *lab {
-	l := &lab{t: t, halfOf: 420, within: 3 * time.Second}
+	l := &lab{t: t, halfOf: 200, within: 3 * time.Second}
 	for _, s := range servers {
 		l.processes = append(l.processes, s.Process)
 		l.addresses = append(l.addresses, s.HTTPAddr)

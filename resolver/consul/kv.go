@@ -45,6 +45,7 @@ func (s kvSource) Watch(ctx context.Context, q resolver.Query, publish func(reso
 		scope: scopeOf(q.Values()),
 		every: kvPoll,
 		kind:  SchemeKV,
+		above: true,
 		history: func(a *agent, options *api.QueryOptions) (*api.QueryMeta, error) {
 			_, meta, err := a.client.KV().Get(nowhere, options)
 			return meta, err

@@ -87,6 +87,15 @@ func (b *beat) next() (silent bool) {
 	return b.of.silent
 }
 
+// note tells the history that it has come as far as index.
+func (b *beat) note(index uint64) {
+	b.of.mu.Lock()
+	defer b.of.mu.Unlock()
+	if h := b.of.histories[b.key]; h != nil {
+		h.index = max(h.index, index)
+	}
+}
+
 // leave ends the pulse with its last follower.
 func (b *beat) leave() {
 	b.of.mu.Lock()

@@ -65,7 +65,7 @@ func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func
 		scope: wanted.scope,
 		kind:  SchemeService,
 		history: func(a *agent, options *api.QueryOptions) (*api.QueryMeta, error) {
-			_, meta, err := a.client.Health().Service(nowhere, "", false, options)
+			_, meta, err := a.client.Health().Checks(nowhere, options) // the index of all checks
 			return meta, err
 		},
 		ask: func(a *agent, options *api.QueryOptions) (resolver.Answer, *api.QueryMeta, error) {

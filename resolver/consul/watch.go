@@ -31,6 +31,7 @@ type question struct {
 	// in the servers' state. Nil if nothing waits for an index.
 	history func(*agent, *api.QueryOptions) (*api.QueryMeta, error)
 	kind    string
+	above   bool // that index is never less than what is waited on
 	// every is how often to ask when there is neither a lane nor a crowd.
 	every time.Duration
 	// polled is for what knows no blocking queries.
@@ -170,6 +171,7 @@ func (v *visit) watch(ctx context.Context) error {
 	c, a, q := v.client, v.agent, v.question
 	beat := a.pulse.join(a, q, c.config)
 	defer beat.leave()
+	v.note(beat)
 	for {
 		var (
 			taken lane
@@ -207,10 +209,18 @@ func (v *visit) watch(ctx context.Context) error {
 		default:
 			v.say(got)
 			v.index = nextIndex(waited, meta.LastIndex)
+			v.note(beat)
 		}
 		if !pause(ctx, v.rate.delay(time.Now())) {
 			return ctx.Err()
 		}
+	}
+}
+
+// note has the history know what is waited on.
+func (v *visit) note(beat *beat) {
+	if v.question.above {
+		beat.note(v.index)
 	}
 }
 

@@ -144,7 +144,7 @@ func (r request) fix(err error) string {
 	case says("first record does not look like a TLS handshake", "handshake failed: EOF"),
 		says("handshake failed") && says("connection reset by peer", "broken pipe"): // how it ends depends on who is quicker
 		return "the server does not speak TLS: write http:// before its address, or unset ETCDCTL_CACERT and ETCDCTL_CERT"
-	case says("error reading server preface", "connection reset by peer", "broken pipe"): // the same
+	case !errors.Is(err, errLost) && says("error reading server preface", "connection reset by peer", "broken pipe"): // the same; a server that was well until now has ended
 		return secrets("is it etcd's client port, and does it want TLS or a client's certificate? Then set ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY")
 	}
 	return reach
