@@ -17,6 +17,9 @@ func conformConfig(address string) Config {
 	return Config{Address: address, Pace: time.Microsecond, Poll: 100 * time.Microsecond, Lanes: 10_000}
 }
 
+// pulseSpare is what the connection of an agent's pulse takes, at both its ends.
+const pulseSpare = 8
+
 // controlOf is what a test can do to what a fake agent answers, body being how it
 // says that these endpoints are all. The index moves with every change.
 func controlOf(agent *fakeAgent, port uint16, body func(endpoints []string) string) sourcetest.Control {
@@ -32,6 +35,7 @@ func controlOf(agent *fakeAgent, port uint16, body func(endpoints []string) stri
 			say(http.StatusOK, current)
 		},
 		Port:  port,
+		Spare: pulseSpare,
 		Break: func(testing.TB) { say(http.StatusInternalServerError, "No cluster leader") },
 		Mend:  func(testing.TB) { say(http.StatusOK, current) },
 	}
@@ -53,7 +57,6 @@ func TestServiceConformance(t *testing.T) {
 			agent := newFakeAgent(t, instancesAt([]string{"10.0.0.1:6379"}))
 			agent.forgets = true
 			control := controlOf(agent, 6379, instancesAt)
-			control.Spare = 8 // the connection of the agent's pulse, at both its ends
 			if crowded {      // several requests at once, by connections that are kept
 				control.Spare = 4 * shortLanes
 			}

@@ -185,6 +185,7 @@ func TestRealConformance(t *testing.T) {
 	op := newOperator(t, server)
 	breakable := func(control sourcetest.Control) sourcetest.Control {
 		control.Port = 80
+		control.Spare = max(control.Spare, pulseSpare)
 		control.Break = func(t testing.TB) { server.Stop(t) }
 		control.Mend = func(t testing.TB) { server.Restart(t) }
 		return control
