@@ -22,7 +22,7 @@ import (
 // declares, and returns how each of them fails.
 func declared(t *testing.T, agent string, paths int, owned bool) (*Client, func() []error) {
 	t.Helper()
-	client := newTestClient(t, Config{Timeout: time.Second})
+	client := newTestClient(t, Config{Timeout: 3 * time.Second})
 	r := resolver.New(map[string]resolver.Source{SchemeKV: client.KV()}, resolver.Options{Timeout: 20 * time.Second})
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
