@@ -57,7 +57,7 @@ func TestServiceConformance(t *testing.T) {
 			agent := newFakeAgent(t, instancesAt([]string{"10.0.0.1:6379"}))
 			agent.forgets = true
 			control := controlOf(agent, 6379, instancesAt)
-			if crowded {      // several requests at once, by connections that are kept
+			if crowded { // several requests at once, by connections that are kept
 				control.Spare = 4 * shortLanes
 			}
 			sourcetest.Run(t, sourcetest.Case{
