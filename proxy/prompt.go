@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/selfconnect"
 )
 
 // prompt is the search of a relay for its endpoint: the first attempt, in the loop, where
@@ -240,8 +242,12 @@ func (r *relay) connect(addr netip.AddrPort, early []byte) (isUp bool, err error
 	if err := connectRaw(fd, addr); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // an errno
 		return false, dialError(addr, "connect", err)
 	}
-	if departure.note || departure.learn {
-		if local, err := localAddr(fd); err == nil {
+	if local, err := localAddr(fd); err == nil {
+		if selfconnect.Is(local, addr) {
+			setLinger(fd) // or its port would stay taken
+			return false, dialError(addr, "connect", unix.ECONNREFUSED)
+		}
+		if departure.note || departure.learn {
 			if h := s.departed(&departure, r.prompt.by, r.hop(), r.route, local); h != nil {
 				r.extra().hop = h
 			}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/selfconnect"
 )
 
 // DefaultKeepAlive is how long package net leaves a connection silent before it is
@@ -64,7 +65,7 @@ func dialTCP(ctx context.Context, addr netip.AddrPort, o *Options) (*net.TCPConn
 			return errors.Join(err, errno)
 		}
 	}
-	conn, err := dialer.DialContext(ctx, "tcp", addr.String())
+	conn, err := selfconnect.DialContext(ctx, &dialer, "tcp", addr.String())
 	if err != nil {
 		if o.Source.IsValid() || o.Mark != 0 {
 			err = o.explain(err)

@@ -13,6 +13,8 @@ import (
 	"net/netip"
 	"os"
 	"time"
+
+	"github.com/ambassadord/ambassadord/internal/selfconnect"
 )
 
 const (
@@ -125,5 +127,5 @@ func (c *Check) get(conn net.Conn, addr netip.AddrPort) error {
 func dialTCP(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
 	var dialer net.Dialer
 	dialer.SetMultipathTCP(false)
-	return dialer.DialContext(ctx, "tcp", addr.String())
+	return selfconnect.DialContext(ctx, &dialer, "tcp", addr.String())
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/appear"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/selfconnect"
 )
 
 const (
@@ -62,7 +63,9 @@ func newEngine(endpoint string) (*engine, error) {
 	}
 	e := &engine{endpoint: endpoint, inspectTimeout: inspectTimeout, listTimeout: listTimeout, gateways: newGatewayReads()}
 	e.transport = &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: listTimeout}).DialContext,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return selfconnect.DialContext(ctx, &net.Dialer{Timeout: listTimeout}, network, address)
+		},
 		TLSHandshakeTimeout: listTimeout,
 		MaxIdleConnsPerHost: inspectLimit,
 		IdleConnTimeout:     time.Minute,

@@ -12,6 +12,7 @@ var (
 	core      = []string{"proxy", "resolver", "netrules"}
 	coreMayDo = []string{
 		module + "/internal/hint",
+		module + "/internal/selfconnect", // a dial, with nothing around it
 		module + "/internal/shorten",
 		module + "/internal/suggest",
 		"golang.org/x/sys/unix",  // the kernel's interface, as syscall was

@@ -24,6 +24,8 @@ import (
 
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/selfconnect"
 )
 
 // ErrNotNamespace says that a file is not a network namespace. Docker's folder
@@ -268,7 +270,7 @@ func (n *Namespace) DialTCP(ctx context.Context, addr netip.AddrPort) (*net.TCPC
 	err := n.Do(func() error {
 		var d net.Dialer // given one address and no name, it starts no goroutine that makes a socket
 		d.SetMultipathTCP(false)
-		c, err := d.DialContext(ctx, network, addr.String())
+		c, err := selfconnect.DialContext(ctx, &d, network, addr.String())
 		if err != nil {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/ambassadord/ambassadord/internal/selfconnect"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -112,7 +113,9 @@ func (a *agent) connect() error {
 		dialer.ControlContext = a.permit.Control(a.address)
 		transport.Proxy = nil
 	}
-	transport.DialContext = dialer.DialContext
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		return selfconnect.DialContext(ctx, dialer, network, address)
+	}
 	transport.TLSHandshakeTimeout = 2 * dialTimeout // a server may be slow, and answers it twice
 	transport.MaxIdleConnsPerHost = a.short()
 	transport.MaxResponseHeaderBytes = maxHeader

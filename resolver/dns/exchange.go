@@ -12,6 +12,7 @@ import (
 
 	mdns "github.com/miekg/dns"
 
+	"github.com/ambassadord/ambassadord/internal/selfconnect"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -214,7 +215,7 @@ func (c *Client) exchange(ctx context.Context, network string, a attempt, m *mdn
 	if a.given != "" {
 		dialer.ControlContext = c.config.Permit.Control(a.given)
 	}
-	conn, err := dialer.DialContext(ctx, network, a.server)
+	conn, err := selfconnect.DialContext(ctx, &dialer, network, a.server)
 	if err != nil {
 		return nil, a.cause(network, err)
 	}

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ambassadord/ambassadord/internal/selfconnect"
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/internal/failover"
 )
@@ -227,7 +228,7 @@ func (c *cluster) close() error {
 // dialPermitted connects to a server that a target names, and by no proxy.
 func (c *cluster) dialPermitted(ctx context.Context, address string) (net.Conn, error) {
 	dialer := net.Dialer{ControlContext: c.config.Permit.Control(c.endpoints[0])}
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+	conn, err := selfconnect.DialContext(ctx, &dialer, "tcp", address)
 	c.refusal.Store(nil)
 	if refusal, ok := errors.AsType[*resolver.Refusal](err); ok { // gRPC keeps the text alone
 		c.refusal.Store(refusal)
