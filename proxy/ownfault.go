@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,14 +12,49 @@ import (
 // the client's own, such as a source address of another family.
 var ErrOwnWay = errors.New("the way there is the client's own")
 
-// ownErrnos are what a dial fails with before anything has reached the endpoint: this host
-// lacks something, or does not let it be done.
-var ownErrnos = []unix.Errno{
-	unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, // descriptors, memory
-	unix.EADDRNOTAVAIL, unix.EADDRINUSE, // ports of ours, or a source address that is not ours
-	unix.EACCES, unix.EPERM, // a firewall of this host, a missing capability
-	unix.EINVAL, unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT, // a source that does not go with the destination
-	unix.EAGAIN, // of the routing cache, or of local ports: connect(2)
+// fault is an errno with which a dial fails: whose fault it is and what to do about it.
+type fault struct {
+	errnos []unix.Errno
+	// own says that the dial fails before anything has reached the endpoint: this host lacks
+	// something, or does not let it be done.
+	own bool
+	fix string
+}
+
+// faults are what connect(2), socket(2) and bind(2) may say, in the order of docs/balancing.md.
+// ENETUNREACH and EHOSTUNREACH come from this host's routes as well as from a router on the
+// way, and connect(2) does not tell which. They count, so that another endpoint, to which
+// there is a way, goes before.
+var faults = []fault{
+	{[]unix.Errno{unix.ECONNREFUSED}, false, "nobody listens there: is the backend up, and at this address and port? Or a firewall rejects it"},
+	{[]unix.Errno{unix.ETIMEDOUT}, false, fixSilence},
+	{[]unix.Errno{unix.ECONNRESET, unix.EPIPE}, false, "the backend, or something before it, reset the connection at once: look at its log"},
+	{[]unix.Errno{unix.EHOSTUNREACH}, false, "is its machine up, and in this network? Nobody answers for the address there, a firewall rejects it, or a route of this host is `unreachable` (`ip route get ADDRESS`)"},
+	{[]unix.Errno{unix.ENETUNREACH}, false, "this host has no route there, or a router on the way has none (`ip route get ADDRESS`)"},
+	{[]unix.Errno{unix.EADDRNOTAVAIL, unix.EADDRINUSE, unix.EAGAIN}, true, fixPorts},
+	{[]unix.Errno{unix.EMFILE}, true, "the daemon has no descriptor left: raise its limit of open files (ulimit -n, LimitNOFILE=), or lower --max-connections"},
+	{[]unix.Errno{unix.ENFILE}, true, "this host has no descriptor left for any process: raise fs.file-max, or look who holds so many (/proc/sys/fs/file-nr)"},
+	{[]unix.Errno{unix.ENOMEM, unix.ENOBUFS}, true, "the kernel has no memory left for sockets: look at the memory limit of the daemon's control group, net.ipv4.tcp_mem and net.ipv4.tcp_max_orphans"},
+	{[]unix.Errno{unix.EACCES}, true, "this host forbids it: a route or rule that is `prohibit` (`ip route get ADDRESS`, `ip rule`), a broadcast address, or SELinux"},
+	{[]unix.Errno{unix.EPERM}, true, "this host forbids it: a firewall, a program of the daemon's control group at connect(2) (`bpftool cgroup tree`), or a missing capability"},
+	{[]unix.Errno{unix.EINVAL}, true, "this host cannot go there so: a route is `blackhole` (`ip route get ADDRESS`), or the source address does not go with the destination"},
+	{[]unix.Errno{unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT}, true, "this host has no such protocol: IPv6 may be off (ipv6.disable=1)"},
+}
+
+const fixSilence = "nothing comes back: is the backend's machine up, is the backend busy, or does a firewall drop it?"
+
+// faultOf is the fault of err; nil if the kernel has not said one that is known.
+func faultOf(err error) *fault {
+	var errno unix.Errno
+	if !errors.As(err, &errno) {
+		return nil
+	}
+	for i := range faults {
+		if slices.Contains(faults[i].errnos, errno) {
+			return &faults[i]
+		}
+	}
+	return nil
 }
 
 // OwnFault reports whether err, of a dial, is this host's doing or the client's rather
@@ -30,10 +66,6 @@ func OwnFault(err error) bool {
 	if reason := ReasonOf(err); reason == Denied || reason == OverLimit || reason == ClientGone {
 		return true
 	}
-	for _, errno := range ownErrnos {
-		if errors.Is(err, errno) {
-			return true
-		}
-	}
-	return false
+	f := faultOf(err)
+	return f != nil && f.own
 }

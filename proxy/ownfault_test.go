@@ -7,10 +7,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
 func TestOwnFault(t *testing.T) {
@@ -79,5 +82,45 @@ func TestAnEndpointThatRefusesThePreface(t *testing.T) {
 	_, err := s.dial(t.Context(), &Route{Preface: []byte("PROXY UNKNOWN\r\n")}, refusing.Addr)
 	if !OwnFault(err) {
 		t.Errorf("%v counts against the endpoint", err)
+	}
+}
+
+// TestFaultsAreDocumented: docs/balancing.md lists every errno that a dial may fail with, and
+// whose fault it is.
+func TestFaultsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/balancing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range faults {
+		whose := "the endpoint's"
+		if f.own {
+			whose = "this host's"
+		}
+		var names []string
+		for _, errno := range f.errnos {
+			names = append(names, unix.ErrnoName(errno))
+		}
+		if row := fmt.Sprintf("| `%s` | %s |", strings.Join(names, "`, `"), whose); !strings.Contains(string(text), row) {
+			t.Errorf("docs/balancing.md has no row %s", row)
+		}
+	}
+}
+
+// TestHintsOfSeveralFailures: each kind of failure of a round has its hint, once.
+func TestHintsOfSeveralFailures(t *testing.T) {
+	addr := netip.MustParseAddrPort("10.0.0.1:80")
+	err := nobodyAnswered(&Route{}, []error{
+		dialError(addr, "connect", unix.ECONNREFUSED), dialError(addr, "connect", unix.ECONNREFUSED),
+		dialError(addr, "connect", unix.EMFILE), fmt.Errorf("dial: %w", context.DeadlineExceeded),
+	})
+	got := hint.Of(err)
+	for _, want := range []string{"nobody listens there", "no descriptor left", fixSilence} {
+		if strings.Count(got, want) != 1 {
+			t.Errorf("hint %q; want %q in it once", got, want)
+		}
+	}
+	if OwnFault(err) && !strings.Contains(err.Error(), "4 endpoints dialled, none answered") {
+		t.Errorf("%v; want that some did not answer", err)
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"time"
-
-	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
 const (
@@ -240,8 +238,7 @@ func (s *search) round(ctx context.Context) error {
 	if !slices.ContainsFunc(s.failures, func(err error) bool { return !isLoop(err) }) {
 		return s.failures[0]
 	}
-	err := fmt.Errorf("%d endpoints dialled, none answered: %w", len(s.failures), errors.Join(firstFew(s.failures)...))
-	return Fail(DialFailed, hint.Wrap(err, "is the backend up, and reachable from this host?"))
+	return nobodyAnswered(s.route, s.failures)
 }
 
 // passedOver is why there was nobody to dial in a round: the Chooser has endpoints, and

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
@@ -109,7 +110,8 @@ func (o *Options) explain(err error) error {
 	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) {
 		return fmt.Errorf("%w (%w)", err, ErrOwnWay)
 	}
-	if o.Source.IsValid() && errors.Is(err, unix.EADDRNOTAVAIL) {
+	var call *os.SyscallError
+	if o.Source.IsValid() && errors.Is(err, unix.EADDRNOTAVAIL) && errors.As(err, &call) && call.Syscall == "bind" {
 		return hint.Wrap(err, "source-address must be an address of the daemon's own network namespace")
 	}
 	return err

@@ -115,7 +115,7 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 		return nil, nil, err
 	}
 	a.modes = effectiveModes(cfg.Modes, a.self != "", enterable(a.have), log)
-	a.balancer = balance.New(balance.Config{Log: log, Permit: a.mayCheck, OwnFault: proxy.OwnFault})
+	a.balancer = balance.New(balance.Config{Log: log, Dial: proxy.DialCheck, Permit: a.mayCheck, OwnFault: proxy.OwnFault})
 	if a.server, err = a.newServer(cfg.MaxConnections, cfg.AcceptRate); err != nil {
 		return nil, nil, err
 	}

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
 // world is the endpoints of a bubble: in-memory connections, since real ones know
@@ -87,6 +89,36 @@ func running(t *testing.T, w *world, log *slog.Logger, test func(t *testing.T, r
 }
 
 var errDown = errors.New("down")
+
+// TestChecksThatThisHostCannotMake: they are no result, and the log says so once, until one
+// could be made again.
+func TestChecksThatThisHostCannotMake(t *testing.T) {
+	var log bytes.Buffer
+	w := newWorld()
+	w.set(addr(0), hint.Wrap(unix.EMFILE, "raise the limit"))
+	synctest.Test(t, func(t *testing.T) {
+		r := New(Config{Log: slog.New(slog.NewTextHandler(&log, nil)), Dial: w.dial, OwnFault: ownFault})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = r.Run(ctx) })
+		p := r.Pool("web", Options{Check: Check{Kind: TCPCheck, Interval: time.Second}})
+		p.Update(new(int), alike(1))
+		for range 2 {
+			sleep(5 * time.Second)
+			w.set(addr(0), nil)
+			sleep(2 * time.Second)
+			w.set(addr(0), unix.EMFILE)
+		}
+		if s := statusOf(p, addr(0)); len(s.Checks) != 1 || s.Checks[0].Verdict != "up" {
+			t.Errorf("status %+v; want what the checks said that were made", s.Checks)
+		}
+		cancel()
+		wg.Wait()
+	})
+	if n := strings.Count(log.String(), `level=WARN msg="an endpoint cannot be checked, by this host's fault"`); n != 2 || !strings.Contains(log.String(), `hint="raise the limit"`) {
+		t.Errorf("told %d times; want it once each time, with the hint:\n%s", n, log.String())
+	}
+}
 
 // The first result counts at once; then it takes Fall bad ones, and Rise good ones.
 func TestCheckRiseAndFall(t *testing.T) {

@@ -33,6 +33,7 @@ type checker struct {
 
 	subject atomic.Pointer[subject] // for whom it runs
 	refused atomic.Bool             // it was said that it must not run
+	unable  atomic.Bool             // it was said that it cannot be made, by this host's fault
 
 	verdict atomic.Int32
 	risen   atomic.Int64 // when it last changed to up; 0 never
@@ -219,6 +220,10 @@ func (c *checks) run(ctx context.Context, k *checker) {
 		if permitted && (err == nil || !c.registry.ours(err)) { // what is our own fault is no result
 			c.judge(k, err, first, of.name, of.target)
 			first = false
+			k.unable.Store(false)
+		} else if permitted && !k.unable.Swap(true) {
+			c.registry.log.Warn("an endpoint cannot be checked, by this host's fault", "endpoint", k.health.addr.String(), "name", of.name,
+				"target", of.target, "check", string(k.check.Kind), "error", err, hint.Attr(err))
 		}
 		if !pause(ctx, jittered(interval, k.check.Jitter)-time.Since(began)) {
 			return
@@ -242,7 +247,7 @@ func (c *checks) judge(k *checker, err error, first bool, name, target string) {
 	k.health.mu.Unlock()
 	attributes := []any{"endpoint", k.health.addr.String(), "name", name, "target", target, "check", string(k.check.Kind)}
 	if k.down() {
-		c.registry.log.Warn("check fails; the endpoint is out", append(attributes, "why", why)...)
+		c.registry.log.Warn("check fails; the endpoint is out", append(attributes, "why", why, hint.Attr(err))...)
 	} else {
 		c.registry.log.Info("check succeeds; the endpoint is back", append(attributes, "after", stood.String())...)
 	}

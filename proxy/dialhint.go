@@ -1,0 +1,122 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/selfconnect"
+)
+
+// fixPorts is what to do when the kernel finds no local port.
+const fixPorts = "widen net.ipv4.ip_local_port_range, give the target more endpoints or dial it from another source-address, and let clients keep their connections; does one of them leak connections?"
+
+// nobodyAnswered is the error of a round in which no endpoint could be used: what became of
+// each, and what to do about that.
+func nobodyAnswered(route *Route, failures []error) error {
+	const fewHints = 3
+	own := 0
+	var hints []string
+	for _, err := range failures {
+		if OwnFault(err) {
+			own++
+		}
+		if h := dialHint(route, err); h != "" && !slices.Contains(hints, h) && len(hints) < fewHints {
+			hints = append(hints, h)
+		}
+	}
+	what := "%d endpoints dialled, none answered: %w"
+	if own == len(failures) {
+		what = "%d endpoints, of which this host could dial none: %w"
+	}
+	err := fmt.Errorf(what, len(failures), errors.Join(firstFew(failures)...))
+	return Fail(DialFailed, hint.Wrap(err, strings.Join(hints, "; ")))
+}
+
+// DialCheck dials an endpoint to see whether it is well; the error has a hint, as that of a
+// connection.
+func DialCheck(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	conn, err := dialTCP(ctx, addr, &Options{})
+	if err != nil { // and no conn, of which a nil one would be an interface that is not nil
+		return nil, hint.Wrap(err, dialHint(&Route{}, err))
+	}
+	return conn, nil
+}
+
+// dialHint is what to do about a dial that failed with err.
+func dialHint(route *Route, err error) string {
+	if h := hint.Of(err); h != "" {
+		return h
+	}
+	var timeout net.Error
+	switch f := faultOf(err); {
+	case f != nil && f.fix == fixPorts && route.Dial == nil:
+		return noPort(err, &route.Options)
+	case f != nil:
+		return f.fix
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return fixSilence
+	}
+	return "is the backend up, and reachable from this host?"
+}
+
+// noPort says why connect(2) found no local address and port for a dial: this host has no
+// address from which it could go there, or so many connections go there that no port is left.
+func noPort(err error, o *Options) string {
+	addr, known := dialled(err)
+	if known && !o.Source.IsValid() {
+		// The same question without TCP, which sends nothing.
+		probe, err := selfconnect.DialContext(context.Background(), &net.Dialer{}, "udp", addr.String())
+		if err != nil && !errors.Is(err, unix.EAGAIN) {
+			return "this host has no address from which it could go there: for IPv6, look whether it has one (`ip -6 addr`), or leave that endpoint out"
+		}
+		if err == nil {
+			probe.Close()
+		}
+	}
+	return "all local ports for connections there are taken" + portsInUse() + ": " + fixPorts
+}
+
+// dialled is the address that package net, or dialError, says was dialled.
+func dialled(err error) (netip.AddrPort, bool) {
+	var op *net.OpError
+	if !errors.As(err, &op) {
+		return netip.AddrPort{}, false
+	}
+	addr, ok := op.Addr.(*net.TCPAddr)
+	if !ok || addr == nil {
+		return netip.AddrPort{}, false
+	}
+	return addr.AddrPort(), true
+}
+
+// portsInUse says how many local ports there are for connections to one address and port, and
+// how many sockets of TCP this host has (ip(7), ip_local_port_range; proc(5), net/sockstat).
+func portsInUse() string {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	bounds := bytes.Fields(text)
+	if err != nil || len(bounds) != 2 {
+		return ""
+	}
+	first, _ := strconv.Atoi(string(bounds[0]))
+	last, _ := strconv.Atoi(string(bounds[1]))
+	said := fmt.Sprintf("%d, from %d to %d", last-first+1, first, last)
+	sockets, _ := os.ReadFile("/proc/self/net/sockstat")
+	for line := range bytes.Lines(sockets) {
+		words := bytes.Fields(line) // TCP: inuse 3 orphan 0 tw 2 alloc 3 mem 1
+		if len(words) >= 7 && string(words[0]) == "TCP:" && string(words[1]) == "inuse" && string(words[5]) == "tw" {
+			said += fmt.Sprintf("; this host has %s open and %s in TIME_WAIT", words[2], words[6])
+		}
+	}
+	return " (" + said + ")"
+}
