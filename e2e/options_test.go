@@ -51,9 +51,9 @@ func TestEndpointLearnsWhoTheClientIs(t *testing.T) {
 		_, _ = io.Copy(conn, reader)
 	})
 	c := labelled(t, "connect.6379="+backend, "connect.6379.proxy-protocol=v1",
-		"connect.6380="+backend, "connect.6380.proxy-protocol=v2", "app=shop")
+		"connect.6380="+backend, "connect.6380.proxy-protocol=v2", "connect.6380.proxy-protocol-tlvs=labels", "connect.6380.proxy-protocol-max=4112", "app=shop")
 	ip := dockertest.Docker(t, "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", c.name)
-	d := start(t, "run", "--limit", "proxy-protocol=allow")
+	d := start(t, "run", "--limit", "proxy-protocol*=allow")
 	d.attached(c.name)
 	for port, want := range map[int][]string{
 		6379: {"version 1 from " + ip + ":", " to 127.0.0.1:6379"},

@@ -43,6 +43,25 @@ func nobodyAnswered(route *Route, failures []error) error {
 	return Fail(DialFailed, hint.Wrap(err, strings.Join(hints, "; ")))
 }
 
+// safePreface is how long a PROXY header may be for every receiver that is known to take it.
+const safePreface = 107
+
+// prefaceHint is the error of a connection, with what to do if the endpoint has reset it after
+// a PROXY header and nothing else: one that expects none, or a shorter one, does that.
+func prefaceHint(r *Record) error {
+	if len(r.Route.Preface) == 0 || r.Down > 0 || ReasonOf(r.Err) != EndpointGone || hint.Of(r.Err) != "" {
+		return r.Err
+	}
+	return hint.Wrap(r.Err, fixPreface(len(r.Route.Preface)))
+}
+
+func fixPreface(long int) string {
+	if long > safePreface {
+		return fmt.Sprintf("the endpoint may not take a PROXY header as long as ours, of %d bytes: lower proxy-protocol-max (%d suits all that we know), or say less with proxy-protocol-tlvs; or it expects none", long, safePreface)
+	}
+	return "does the endpoint expect a PROXY header, of this version, and from this host? If not, set proxy-protocol=off"
+}
+
 // DialCheck dials an endpoint to see whether it is well; the error has a hint, as that of a
 // connection.
 func DialCheck(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
@@ -60,6 +79,8 @@ func dialHint(route *Route, err error) string {
 	}
 	var timeout net.Error
 	switch f := faultOf(err); {
+	case len(route.Preface) > 0 && (errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)):
+		return fixPreface(len(route.Preface))
 	case f != nil && f.fix == fixPorts && route.Dial == nil:
 		return noPort(err, &route.Options)
 	case f != nil:

@@ -134,6 +134,7 @@ func (s *Server) enter() bool {
 // gone tells of the end of a connection that was counted. Its place is free by then.
 func (s *Server) gone(record *Record, accepted time.Time) {
 	s.accepted.Add(-1)
+	record.Err = prefaceHint(record)
 	s.finish(record, accepted)
 	s.connections.Done()
 }

@@ -70,23 +70,26 @@ func (a *agent) bound(route proxy.Route, b *binding.Binding, w way, who string, 
 		route.Options.Source, route.Options.Transparent = w.from.Addr().Unmap(), true
 	}
 	var err error
-	if route.Preface, err = preface(up.options.ProxyProtocol, w, container); err != nil {
+	if route.Preface, err = preface(&up.options, w, container); err != nil {
 		return route, proxy.Fail(proxy.DialFailed, err)
 	}
 	return route, nil
 }
 
 // preface is the PROXY header of a connection, if its endpoint wants one.
-func preface(version option.ProxyProtocol, w way, container *dockerd.Container) ([]byte, error) {
+func preface(o *option.Set, w way, container *dockerd.Container) ([]byte, error) {
 	client := proxyproto.Client{Source: w.from, Destination: w.to}
-	if container != nil {
-		client.Name, client.ID, client.Labels = container.Name, container.ID, container.Labels
+	if container != nil && o.ProxyProtocolTlvs != option.TLVsNone {
+		client.Name, client.ID = container.Name, container.ID
 	}
-	switch version {
+	if container != nil && o.ProxyProtocolTlvs == option.TLVsLabels {
+		client.Labels = container.Labels
+	}
+	switch o.ProxyProtocol {
 	case option.ProxyV1:
-		return proxyproto.Header(1, client)
+		return proxyproto.Header(1, client, o.ProxyProtocolMax)
 	case option.ProxyV2:
-		return proxyproto.Header(2, client)
+		return proxyproto.Header(2, client, o.ProxyProtocolMax)
 	case option.ProxyOff:
 	}
 	return nil, nil

@@ -113,7 +113,7 @@ func (u *upstreams) of(b *binding.Binding, layers *binding.Layers) *upstream {
 	}
 	up := &upstream{meaning: b.Meaning(), target: b.Target, options: b.Options, carried: carriedOptions(&b.Options), balance: balanceOptions(&b.Options), shared: shared}
 	up.layers.Store(layers)
-	up.ownWay = b.Options.Mark != shared.Mark || b.Options.SourceAddress != shared.SourceAddress || b.Options.ProxyProtocol != shared.ProxyProtocol
+	up.ownWay = b.Options.Mark != shared.Mark || b.Options.SourceAddress != shared.SourceAddress || headerOf(&b.Options) != headerOf(&shared)
 	up.patience = patienceFor(&b.Options, &shared)
 	if b.Options.TargetLimit > 0 {
 		up.limit = u.targetLimit(b)
@@ -127,6 +127,15 @@ func (u *upstreams) of(b *binding.Binding, layers *binding.Layers) *upstream {
 	actual, _ := u.all.LoadOrStore(key, up)
 	return actual.(*upstream)
 }
+
+// header is what decides which PROXY header endpoints get.
+type header struct {
+	version option.ProxyProtocol
+	tlvs    option.ProxyTLVs
+	most    int
+}
+
+func headerOf(o *option.Set) header { return header{o.ProxyProtocol, o.ProxyProtocolTlvs, o.ProxyProtocolMax} }
 
 // leastPatience is the least time that an endpoint must have had.
 const leastPatience = 500 * time.Millisecond

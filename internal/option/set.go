@@ -93,6 +93,10 @@ type Set struct {
 
 	// ProxyProtocol tells the endpoint who the client is.
 	ProxyProtocol ProxyProtocol
+	// ProxyProtocolTlvs is what a header of version 2 says beside the addresses.
+	ProxyProtocolTlvs ProxyTLVs
+	// ProxyProtocolMax is how long the header may be, in bytes.
+	ProxyProtocolMax int
 	// SourceAddress is what endpoints see as the source.
 	SourceAddress Source
 	// Mark is the firewall mark (SO_MARK) of connections to endpoints.
@@ -165,6 +169,16 @@ const (
 	ProxyOff ProxyProtocol = "off"
 	ProxyV1  ProxyProtocol = "v1"
 	ProxyV2  ProxyProtocol = "v2"
+)
+
+// ProxyTLVs is what a PROXY header of version 2 says of a container beside its address.
+type ProxyTLVs string
+
+// What it says.
+const (
+	TLVsNone      ProxyTLVs = "none"
+	TLVsContainer ProxyTLVs = "container"
+	TLVsLabels    ProxyTLVs = "labels"
 )
 
 // Source is the source address of connections to endpoints. The zero Source leaves

@@ -64,6 +64,10 @@ type Option struct {
 	get func(*Set) string
 }
 
+// How long a PROXY header may be: by default as every receiver takes it, at most as our own
+// does. Package proxyproto has the same, which a test compares.
+const proxySafe, proxyMost = 107, 16 + 4096
+
 const (
 	day   = 24 * time.Hour
 	no    = ""    // a 0 that means nothing special, or is not allowed
@@ -188,6 +192,12 @@ var table = sync.OnceValue(func() []Option {
 		operators(word("proxy-protocol", Upstream, ProxyOff, []ProxyProtocol{ProxyOff, ProxyV1, ProxyV2},
 			"tells the endpoint who the client is, by the PROXY protocol",
 			func(s *Set) *ProxyProtocol { return &s.ProxyProtocol })),
+		operators(word("proxy-protocol-tlvs", Upstream, TLVsNone, []ProxyTLVs{TLVsNone, TLVsContainer, TLVsLabels},
+			"what a header of version 2 says beside the addresses: nothing, the container's name and ID, or its labels, too ([proxy-protocol.md](proxy-protocol.md))",
+			func(s *Set) *ProxyTLVs { return &s.ProxyProtocolTlvs })),
+		operators(integer("proxy-protocol-max", Upstream, proxySafe, no, 52, proxyMost,
+			"how many bytes a header may have; what does not fit is left out. Many endpoints reset a connection whose header is longer than they take",
+			func(s *Set) *int { return &s.ProxyProtocolMax })),
 		operators(address("source-address", Upstream,
 			"the source address of connections to endpoints: one of this host's, or the client's own; empty is the kernel's choice",
 			func(s *Set) *Source { return &s.SourceAddress })),

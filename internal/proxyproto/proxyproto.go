@@ -43,16 +43,24 @@ type Client struct {
 	Labels map[string]string
 }
 
-// mostLabels bounds the labels of a header in bytes: receivers refuse large headers,
-// at 4 KiB some of them.
-const mostLabels = 2 << 10
+// SafeLength is how long a header of either version may be in bytes for every receiver that is
+// known to take it (docs/proxy-protocol.md). Addresses alone take 28 of IPv4, 52 of IPv6.
+const SafeLength = mostV1
 
-// Header is c as a header of version 1 or 2. Labels that are too long are left out,
-// in the order of their keys.
-func Header(version int, c Client) ([]byte, error) {
+// MostLength is how long a header that is made may be: what Read takes.
+const MostLength = mostV2
+
+// Header is c as a header of version 1 or 2, in at most that many bytes. Of version 2 what
+// does not fit is left out whole: the name goes before the ID, that before the labels, and these
+// go by their keys. The addresses are never left out.
+func Header(version int, c Client, most int) ([]byte, error) {
 	h := proxyproto.HeaderProxyFromAddrs(byte(version), net.TCPAddrFromAddrPort(unmap(c.Source)), net.TCPAddrFromAddrPort(unmap(c.Destination)))
 	if version == 2 {
-		if err := h.SetTLVs(c.tlvs()); err != nil {
+		bare, err := h.Format()
+		if err != nil {
+			return nil, fmt.Errorf("PROXY header for %s from %s: %w", c.Destination, c.Source, err)
+		}
+		if err := h.SetTLVs(c.tlvs(most - len(bare))); err != nil {
 			return nil, fmt.Errorf("PROXY header: %w", err)
 		}
 	}
@@ -63,22 +71,20 @@ func Header(version int, c Client) ([]byte, error) {
 	return b, nil
 }
 
-func (c *Client) tlvs() []proxyproto.TLV {
+// tlvs are those that fit into so many bytes.
+func (c *Client) tlvs(room int) []proxyproto.TLV {
+	const head = 3 // type and length
 	var all []proxyproto.TLV
 	add := func(kind proxyproto.PP2Type, value string) {
-		if value != "" {
+		if value != "" && head+len(value) <= room {
+			room -= head + len(value)
 			all = append(all, proxyproto.TLV{Type: kind, Value: []byte(value)})
 		}
 	}
 	add(TypeName, c.Name)
 	add(TypeID, c.ID)
-	room := mostLabels
 	for _, key := range slices.Sorted(maps.Keys(c.Labels)) {
-		label := key + "=" + c.Labels[key]
-		if len(label)+3 <= room {
-			room -= len(label) + 3
-			add(TypeLabel, label)
-		}
+		add(TypeLabel, key+"="+c.Labels[key])
 	}
 	return all
 }

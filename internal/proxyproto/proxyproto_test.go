@@ -56,7 +56,7 @@ func TestHeaderIsReadAndNothingElse(t *testing.T) {
 		client  Client
 	}{"version 1": {1, web}, "version 2": {2, web}, "version 1, IPv6": {1, web6}, "version 2, IPv6": {2, web6}} {
 		t.Run(name, func(t *testing.T) {
-			header, err := Header(test.version, test.client)
+			header, err := Header(test.version, test.client, MostLength)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -84,8 +84,8 @@ func TestHeaderIsReadAndNothingElse(t *testing.T) {
 
 func TestVersion2SaysWhichContainer(t *testing.T) {
 	client := web
-	client.Labels = map[string]string{"app": "shop", "long": strings.Repeat("x", mostLabels), "zone": "a"}
-	header, err := Header(2, client)
+	client.Labels = map[string]string{"app": "shop", "long": strings.Repeat("x", MostLength), "zone": "a"}
+	header, err := Header(2, client, MostLength)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +104,30 @@ func TestVersion2SaysWhichContainer(t *testing.T) {
 	want := "[0xe0 web 0xe1 0123456789ab 0xe2 app=shop 0xe2 zone=a]"
 	if fmt.Sprint(got) != want {
 		t.Errorf("the header says %v; want %s", got, want)
+	}
+}
+
+// TestHeadersAreAsShortAsIsAsked: what does not fit is left out whole, the addresses never.
+func TestHeadersAreAsShortAsIsAsked(t *testing.T) {
+	client := web
+	client.ID = strings.Repeat("0", 64)
+	six := client
+	six.Source, six.Destination = web6.Source, web6.Destination
+	for _, test := range []struct {
+		client     Client
+		most, long int
+	}{
+		{client, 0, 28}, {client, 28 + 5, 28}, {client, 28 + 6, 28 + 6}, {client, SafeLength, 28 + 6 + 67},
+		{client, SafeLength + 5, 28 + 6 + 67 + 11}, {client, MostLength, 28 + 6 + 67 + 11 + 9},
+		{six, 0, 52}, {six, SafeLength, 52 + 6 + 11 + 9}, // the ID does not fit, the labels do
+	} {
+		header, err := Header(2, test.client, test.most)
+		if err != nil || len(header) != test.long {
+			t.Errorf("%s, at most %d: %d bytes, %v; want %d", test.client.Source, test.most, len(header), err, test.long)
+		}
+	}
+	if header, err := Header(1, six, SafeLength); err != nil || len(header) > SafeLength {
+		t.Errorf("version 1: %d bytes, %v; want at most %d", len(header), err, SafeLength)
 	}
 }
 
@@ -161,7 +185,7 @@ func TestAHeaderThatDoesNotCome(t *testing.T) {
 // header that is not whole stays so until more comes.
 func FuzzMeasure(f *testing.F) {
 	for version := 1; version <= 2; version++ {
-		header, err := Header(version, web)
+		header, err := Header(version, web, MostLength)
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -1,0 +1,53 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+)
+
+// TestEndpointsThatDoNotTakeTheHeader: an endpoint that resets the connection after a PROXY
+// header and before any byte is said to, perhaps, want none, or a shorter one; not one that
+// has answered.
+func TestEndpointsThatDoNotTakeTheHeader(t *testing.T) {
+	for name, test := range map[string]struct {
+		long   int
+		answer string
+		replay bool
+		hint   string
+	}{
+		"a long one":         {long: 710, hint: "of 710 bytes: lower proxy-protocol-max (107 "},
+		"a short one":        {long: 28, hint: "does the endpoint expect a PROXY header"},
+		"none":               {long: 0},
+		"one that was taken": {long: 710, answer: "x"},
+		"tried again":        {long: 710, replay: true, hint: "of 710 bytes: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			may := make(chan struct{})
+			endpoint := backend(t, func(c *net.TCPConn) {
+				if test.answer != "" {
+					mustWrite(t, c, test.answer)
+				}
+				<-may
+				reset(c)
+			})
+			l := newLab(t, &Server{}, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
+				return Route{Endpoints: InOrder(endpoint), Preface: []byte(strings.Repeat("p", test.long)), Options: Options{Replay: test.replay}}, nil
+			}))
+			conn := l.dial()
+			if test.answer != "" {
+				if _, err := conn.Read(make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			close(may)
+			_, _ = l.read(conn)
+			if got := hint.Of(l.record().Err); test.hint == "" && strings.Contains(got, "PROXY") || !strings.Contains(got, test.hint) {
+				t.Errorf("hint %q; want %q in it", got, test.hint)
+			}
+		})
+	}
+}
