@@ -96,7 +96,7 @@ func (s *Server) splice(search *search, record Record, leave func()) {
 	if route.Opened != nil {
 		var cut context.CancelCauseFunc
 		ctx, cut = context.WithCancelCause(ctx)
-		closed := route.Opened(record.Endpoint, cut)
+		closed := route.Opened(search.found.verdict(), cut)
 		defer closed()
 		defer cut(nil)
 	}

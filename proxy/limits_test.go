@@ -178,3 +178,20 @@ func TestLimitsOfWhatHasEnded(t *testing.T) {
 		t.Error("a timer was started after the end")
 	}
 }
+
+// TestLifetimesVary: downwards, by as much as is asked for.
+func TestLifetimesVary(t *testing.T) {
+	o := Options{Lifetime: time.Hour, LifetimeJitter: 10}
+	least, most := time.Hour, time.Duration(0)
+	for range 1000 {
+		d := o.lifetime()
+		least, most = min(least, d), max(most, d)
+	}
+	if least < 54*time.Minute || most > time.Hour || most-least < 5*time.Minute {
+		t.Errorf("from %s to %s; want from 54m to 1h, and most of that", least, most)
+	}
+	o.LifetimeJitter = 0
+	if d := o.lifetime(); d != time.Hour {
+		t.Errorf("%s without jitter", d)
+	}
+}

@@ -323,7 +323,7 @@ func (r *relay) begin() {
 	l := r.loop
 	r.state = relaying
 	if r.route.Opened != nil {
-		closed := r.route.Opened(r.verdict.Endpoint(), func(cause error) { l.post(func() { r.cut(cause) }) })
+		closed := r.route.Opened(r.verdict, func(cause error) { l.post(func() { r.cut(cause) }) })
 		r.extra().closed = closed
 	}
 	accepted := l.at(r.accepted)

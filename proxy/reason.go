@@ -43,6 +43,12 @@ const (
 	// EndpointRemoved: the source no longer names the endpoint, and the target's
 	// connections are to leave with it.
 	EndpointRemoved Reason = "endpoint_removed"
+	// EndpointUnhealthy: checks of the endpoint fail, and the target's connections are to leave
+	// it then.
+	EndpointUnhealthy Reason = "endpoint_unhealthy"
+	// FailedBack: a choice of the target that comes before the endpoint's has endpoints again,
+	// and the target's connections are to go back to it.
+	FailedBack Reason = "failed_back"
 	// DaemonGone: the daemon was killed with bytes of the connection in its hands.
 	DaemonGone Reason = "daemon_gone"
 	// DrainTimeout: the daemon stopped and could wait no longer.
@@ -53,7 +59,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		UnknownClient, NoBinding, Denied, ResolveFailed, NoEndpoints, DialFailed, Loop, OverLimit, ClientGone, EndpointGone,
-		IdleTimeout, HalfClosedTimeout, LifetimeOver, EndpointRemoved, DaemonGone, DrainTimeout,
+		IdleTimeout, HalfClosedTimeout, LifetimeOver, EndpointRemoved, EndpointUnhealthy, FailedBack, DaemonGone, DrainTimeout,
 	}
 }
 

@@ -133,6 +133,8 @@ type Options struct {
 	HalfClosed time.Duration
 	// Lifetime resets a connection that is so old.
 	Lifetime time.Duration
+	// LifetimeJitter is by how many percent of it, at most, a connection ends earlier, at random.
+	LifetimeJitter int
 	// KeepAlive is how long a connection is silent before it is probed, and between
 	// probes (tcp(7), TCP_KEEPIDLE and TCP_KEEPINTVL). 0 means DefaultKeepAlive, less
 	// than 0 never.
@@ -176,10 +178,10 @@ type Route struct {
 	Read int
 	// Dial opens a connection to one of Endpoints; nil means the server's way.
 	Dial func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error)
-	// Opened is called when an endpoint has answered, with what cuts the connection
-	// off for a reason of the Router's; closed is called at its end. nil means that
+	// Opened is called when an endpoint has answered, with the Verdict on it and what cuts
+	// the connection off for a reason of the Router's; closed is called at its end. nil means that
 	// nobody wants to.
-	Opened func(endpoint Endpoint, cut func(error)) (closed func())
+	Opened func(v Verdict, cut func(error)) (closed func())
 	// Ended is called when the connection has ended, whatever became of it; nil
 	// means nobody waits for that.
 	Ended func()

@@ -400,9 +400,9 @@ func TestCutOff(t *testing.T) {
 	closed := make(chan struct{})
 	e := backend(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
 	l := newLab(t, &Server{}, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
-		return Route{Endpoints: InOrder(e), Opened: func(got Endpoint, cut func(error)) func() {
-			if got != e {
-				t.Errorf("opened %v; want %v", got, e)
+		return Route{Endpoints: InOrder(e), Opened: func(got Verdict, cut func(error)) func() {
+			if got.Endpoint() != e {
+				t.Errorf("opened %v; want %v", got.Endpoint(), e)
 			}
 			cuts <- cut
 			return func() { close(closed) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -132,9 +133,15 @@ func (o *Options) apply(conn *net.TCPConn) {
 func (o *Options) limits(accepted time.Time) limits {
 	l := limits{Idle: o.Idle, HalfClosed: o.HalfClosed}
 	if o.Lifetime > 0 {
-		l.Lifetime = max(o.Lifetime-time.Since(accepted), 1)
+		l.Lifetime = max(o.lifetime()-time.Since(accepted), 1)
 	}
 	return l
+}
+
+// lifetime is how old a connection may become.
+func (o *Options) lifetime() time.Duration {
+	shorter := time.Duration(float64(o.Lifetime) * rand.Float64() * float64(o.LifetimeJitter) / 100)
+	return o.Lifetime - shorter
 }
 
 // writeAll writes b before ctx ends.

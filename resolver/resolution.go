@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"net/netip"
 	"time"
 )
 
@@ -10,6 +11,11 @@ type Resolution struct {
 	// Endpoints are those that can serve the target, in the order in which the sources
 	// named them. They must not be changed. There are none where Resolve fails.
 	Endpoints []Endpoint
+	// Fallbacks are those of the choices after the one that is used, likewise.
+	Fallbacks [][]Endpoint
+	// Unhealthy are the addresses of those that are left out since their health check fails,
+	// by the word of their source.
+	Unhealthy []netip.AddrPort
 
 	answers []answered
 	watched []<-chan struct{} // closed when an answer changes

@@ -77,6 +77,9 @@ type LeftOut struct {
 	Addr string
 	// Why is to be read after the name: "is not running".
 	Why string
+	// Unhealthy says that it is left out since its health check fails, rather than for what
+	// somebody wants, such as maintenance.
+	Unhealthy bool
 }
 
 func (l LeftOut) String() string { return cmp.Or(l.Name, l.Addr, "an instance") + " " + l.Why }

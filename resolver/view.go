@@ -57,6 +57,16 @@ func (v *view) endpoints() []Endpoint {
 // resolution is v, decided, as it is told.
 func (v *view) resolution() *Resolution {
 	r := &Resolution{Endpoints: v.endpoints(), watched: v.watched}
+	for i := range v.parts {
+		if p := &v.parts[i]; v.chosen >= 0 && i > v.chosen && len(p.endpoints) > 0 {
+			r.Fallbacks = append(r.Fallbacks, p.endpoints)
+		}
+		for _, l := range v.parts[i].leftOut {
+			if addr, err := netip.ParseAddrPort(l.Addr); l.Unhealthy && err == nil {
+				r.Unhealthy = append(r.Unhealthy, addr)
+			}
+		}
+	}
 	if len(r.Endpoints) > 0 && v.settled() {
 		r.answers = v.answers
 	}

@@ -158,7 +158,7 @@ func (r *receiver) try(at netip.AddrPort, long int) error {
 	if err != nil {
 		return err
 	}
-	conn, err := net.DialTimeout("tcp", at.String(), time.Second)
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.Background(), "tcp", at.String())
 	if err != nil {
 		return err
 	}
@@ -209,5 +209,5 @@ func headerOf(long int, to netip.AddrPort) ([]byte, error) {
 // file writes a file into dir and returns its path.
 func file(dir, name, format string, args ...any) (string, error) {
 	path := filepath.Join(dir, name)
-	return path, os.WriteFile(path, fmt.Appendf(nil, format, args...), 0o644) //nolint:gosec // servers change their user
+	return path, os.WriteFile(path, fmt.Appendf(nil, format, args...), 0o644)
 }

@@ -2,17 +2,21 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 )
 
 const get = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
+// login is the first packet of a client of MySQL, of a user that there is not: MariaDB reads the
+// header when it reads this, after its greeting (protocol 4.1, HandshakeResponse41).
+const login = "\x2c\x00\x00\x01" + "\x01\x82\x00\x00" + "\x00\x00\x00\x01" + "\x21" +
+	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" + "stranger\x00" + "\x00" + "\x00\x00"
+
 // receivers are those that are tried, in the order of the table.
 var receivers = []receiver{
 	{
-		name: "nginx", program: "nginx", version: []string{"-v"}, say: get, answer: "HTTP/1.1",
+		name: "nginx (http)", program: "nginx", version: []string{"-v"}, say: get, answer: "HTTP/1.1",
 		prepare: func(dir string, port uint16) ([]string, error) {
 			path, err := file(dir, "conf", "daemon off; pid %[1]s/pid; error_log stderr;\nevents {}\n"+
 				"http { access_log off; client_body_temp_path %[1]s; proxy_temp_path %[1]s; fastcgi_temp_path %[1]s; uwsgi_temp_path %[1]s; scgi_temp_path %[1]s;\n"+
@@ -21,10 +25,19 @@ var receivers = []receiver{
 		},
 	},
 	{
-		name: "MariaDB", program: "mariadbd", version: []string{"--version"}, answer: "mysql_native_password",
+		name: "nginx (stream)", program: "nginx", version: []string{"-v"}, answer: "200 ok",
+		prepare: func(dir string, port uint16) ([]string, error) {
+			const module = "/usr/lib/nginx/modules/ngx_stream_module.so"
+			path, err := file(dir, "conf", "daemon off; pid %[1]s/pid; error_log stderr;\nload_module %[3]s;\nevents {}\n"+
+				"stream { server { listen 127.0.0.1:%[2]d proxy_protocol; return \"200 ok\"; } }\n", dir, port, module)
+			return []string{"nginx", "-e", "stderr", "-c", path}, err
+		},
+	},
+	{
+		name: "MariaDB", program: "mariadbd", version: []string{"--version"}, say: login, answer: "Access denied",
 		prepare: func(dir string, port uint16) ([]string, error) {
 			data := filepath.Join(dir, "data")
-			out, err := exec.Command("mariadb-install-db", "--no-defaults", "--datadir="+data, "--user=root", "--skip-test-db").CombinedOutput() //nolint:noctx // it ends
+			out, err := exec.Command("mariadb-install-db", "--no-defaults", "--datadir="+data, "--user=root", "--skip-test-db").CombinedOutput()
 			if err != nil {
 				return nil, fmt.Errorf("%w: %s", err, out)
 			}
@@ -67,17 +80,6 @@ var receivers = []receiver{
 				"userdb {\n driver = static\n args = uid=65534 gid=65534 home=%[1]s\n}\n"+
 				"service imap-login {\n inet_listener imap {\n address = 127.0.0.1\n port = %[2]d\n haproxy = yes\n }\n inet_listener imaps {\n port = 0\n }\n}\n", dir, port)
 			return []string{"dovecot", "-F", "-c", path}, err
-		},
-	},
-	{
-		name: "Exim", program: "exim4", version: []string{"--version"}, answer: "220 ",
-		prepare: func(dir string, port uint16) ([]string, error) {
-			if err := os.Chmod(dir, 0o777); err != nil { //nolint:gosec // it changes its user
-				return nil, err
-			}
-			path, err := file(dir, "conf", "primary_hostname = localhost\nspool_directory = %[1]s\nlog_file_path = %[1]s/%%slog\npid_file_path = %[1]s/pid\n"+
-				"local_interfaces = 127.0.0.1\ndaemon_smtp_ports = %[2]d\nhosts_proxy = 127.0.0.0/8\nacl_smtp_connect = accept\n", dir, port)
-			return []string{"exim4", "-bdf", "-C", path}, err
 		},
 	},
 }

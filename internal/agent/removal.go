@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-// removals cut connections off some time after their endpoint has left the target, where
-// the option on-removal says so: for clients with pools that never reconnect.
+// removals cut connections off whose endpoint should not have any more, where the options
+// on-unhealthy, on-removal and fail-back say so: for clients with pools, of which each
+// connection would cost the application a timeout of its own, or that never reconnect.
 type removals struct {
 	ctx      context.Context // ends what follows the targets
 	resolver *resolver.Resolver
@@ -25,36 +27,79 @@ type removals struct {
 
 // departure is a connection whose endpoint may leave.
 type departure struct {
-	endpoint proxy.Endpoint
-	after    time.Duration
+	removals *removals
+	up       *upstream
+	addr     netip.AddrPort
 	cut      func(error)
-	timer    *time.Timer // runs while the endpoint is away
+	timers   [causes]*time.Timer // those that run
+	closed   bool
 }
+
+// leaving is why an endpoint should have no connections.
+type leaving int
+
+const (
+	removed    leaving = iota // the target's sources name it no longer
+	failing                   // their health check fails
+	unhealthy                 // ours does
+	lessWanted                // a preferred choice of the target has endpoints again
+	causes     = iota
+)
 
 func newRemovals(ctx context.Context, r *resolver.Resolver) *removals {
 	return &removals{ctx: ctx, resolver: r, targets: map[*upstream]map[*departure]struct{}{}}
 }
 
-// opened is a proxy.Route's Opened for connections to up.
-func (r *removals) opened(up *upstream) func(proxy.Endpoint, func(error)) func() {
-	return func(e proxy.Endpoint, cut func(error)) func() {
-		d := &departure{endpoint: e, after: up.options.DrainAfter, cut: cut}
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.targets[up] == nil {
-			r.targets[up] = map[*departure]struct{}{}
-			r.watching.Go(func() { r.watch(up) })
+// follows reports whether connections under o depend on what the target's sources say.
+func follows(o *option.Set) bool {
+	return o.OnRemoval == option.Drain || o.FailBack == option.Drain || o.OnUnhealthy == option.UnhealthyClose || o.OnUnhealthy == option.UnhealthyDrain
+}
+
+// checked reports whether connections under o depend on what the endpoint's check says.
+func checked(o *option.Set) bool {
+	return o.Check != option.CheckNone && o.OnUnhealthy != option.UnhealthyKeep
+}
+
+// opened is a proxy.Route's Opened for connections to up; nil where none is ever cut off.
+func (r *removals) opened(up *upstream) func(proxy.Verdict, func(error)) func() {
+	if !follows(&up.options) && !checked(&up.options) {
+		return nil
+	}
+	return func(v proxy.Verdict, cut func(error)) func() {
+		d := &departure{removals: r, up: up, addr: v.Endpoint().Addr, cut: cut}
+		unwatch := func() {}
+		if t, ok := v.(*trial); ok && checked(&up.options) {
+			unwatch = t.use.Watch(d)
 		}
-		r.targets[up][d] = struct{}{}
-		return func() { r.closed(up, d) }
+		if follows(&up.options) {
+			r.follow(d)
+		}
+		return func() {
+			unwatch()
+			r.closed(d)
+		}
 	}
 }
 
-func (r *removals) closed(up *upstream, d *departure) {
+// follow has d depend on what the target's sources say.
+func (r *removals) follow(d *departure) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d.stay()
-	delete(r.targets[up], d)
+	if r.targets[d.up] == nil {
+		r.targets[d.up] = map[*departure]struct{}{}
+		r.watching.Go(func() { r.watch(d.up) })
+	}
+	r.targets[d.up][d] = struct{}{}
+}
+
+func (r *removals) closed(d *departure) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d.closed = true
+	for why := range d.timers {
+		d.stay(leaving(why))
+	}
+	delete(r.targets[d.up], d)
 }
 
 // watch follows the endpoints of up while connections to it live.
@@ -85,35 +130,111 @@ func (r *removals) look(up *upstream, resolution *resolver.Resolution, err error
 			return true // that a source fails says nothing about endpoints
 		}
 	}
-	there := map[netip.AddrPort]bool{}
-	for _, e := range resolution.Endpoints {
-		there[e.Addr] = true
-	}
+	places := placesOf(resolution)
 	for d := range r.targets[up] {
-		if there[d.endpoint.Addr] {
-			d.stay()
-		} else {
-			d.leave()
-		}
+		d.heed(places[d.addr])
 	}
 	return true
 }
 
-// leave has the connection cut off soon. It is called with mu held, as is stay.
-func (d *departure) leave() {
-	if d.timer != nil {
-		return
+// standing is what a target's sources say of an address.
+type standing int
+
+const (
+	gone     standing = iota
+	ill               // their health check fails
+	fallback          // it belongs to a choice that is not used, since one before it has endpoints
+	there
+)
+
+func placesOf(resolution *resolver.Resolution) map[netip.AddrPort]standing {
+	all := map[netip.AddrPort]standing{}
+	for _, addr := range resolution.Unhealthy {
+		all[addr] = ill
 	}
-	d.timer = time.AfterFunc(d.after, func() {
-		d.cut(proxy.Fail(proxy.EndpointRemoved, hint.Errorf("raise the option drain-after, or set on-removal=keep",
-			"the target has been without endpoint %s for %s", d.endpoint.Addr, d.after)))
-	})
+	for _, endpoints := range resolution.Fallbacks {
+		for _, e := range endpoints {
+			all[e.Addr] = fallback
+		}
+	}
+	for _, e := range resolution.Endpoints {
+		all[e.Addr] = there
+	}
+	return all
 }
 
-// stay has it go on: its endpoint is back, or it has ended.
-func (d *departure) stay() {
-	if d.timer != nil {
-		d.timer.Stop()
-		d.timer = nil
+// heed takes note of what the target's sources say of the endpoint. It is called with mu held.
+func (d *departure) heed(s standing) {
+	o := &d.up.options
+	if s == ill && o.OnUnhealthy == option.UnhealthyAuto {
+		s = gone
+	}
+	d.set(removed, s == gone && o.OnRemoval == option.Drain, o.DrainAfter)
+	d.set(lessWanted, s == fallback && o.FailBack == option.Drain, o.DrainAfter)
+	d.set(failing, s == ill && o.OnUnhealthy != option.UnhealthyKeep, d.patience())
+}
+
+// patience is how long a connection to an endpoint goes on whose check fails.
+func (d *departure) patience() time.Duration {
+	if d.up.options.OnUnhealthy == option.UnhealthyDrain {
+		return d.up.options.DrainAfter
+	}
+	return 0
+}
+
+// Unhealthy has the connection cut off: checks of ours fail.
+func (d *departure) Unhealthy(why string) {
+	d.removals.mu.Lock()
+	defer d.removals.mu.Unlock()
+	d.leave(unhealthy, d.patience(), why)
+}
+
+// Healthy has it go on: checks succeed again.
+func (d *departure) Healthy() {
+	d.removals.mu.Lock()
+	defer d.removals.mu.Unlock()
+	d.stay(unhealthy)
+}
+
+// set is leave or stay. It is called with mu held, as those are.
+func (d *departure) set(why leaving, leaves bool, after time.Duration) {
+	if leaves {
+		d.leave(why, after, "")
+	} else {
+		d.stay(why)
+	}
+}
+
+// leave has the connection cut off soon.
+func (d *departure) leave(why leaving, after time.Duration, said string) {
+	if d.closed || d.timers[why] != nil {
+		return
+	}
+	d.timers[why] = time.AfterFunc(after, func() { d.cut(d.reason(why, after, said)) })
+}
+
+// reason is why the connection is cut off.
+func (d *departure) reason(why leaving, after time.Duration, said string) error {
+	switch why {
+	case failing:
+		return proxy.Fail(proxy.EndpointUnhealthy, hint.Errorf("look at the health check of the target's registry, or set on-unhealthy=keep",
+			"the registry's health check of %s fails", d.addr))
+	case unhealthy:
+		return proxy.Fail(proxy.EndpointUnhealthy, hint.Errorf("look why it does not answer the check, or set on-unhealthy=keep",
+			"the check of %s fails: %s", d.addr, said))
+	case lessWanted:
+		return proxy.Fail(proxy.FailedBack, hint.Errorf("raise the option drain-after, or set fail-back=keep",
+			"%s is of a later choice of the target, and one before it has had endpoints for %s", d.addr, after))
+	case removed, causes:
+	}
+	return proxy.Fail(proxy.EndpointRemoved, hint.Errorf("raise the option drain-after, or set on-removal=keep",
+		"the target has been without endpoint %s for %s", d.addr, after))
+}
+
+// stay has it go on: what was wrong with its endpoint is over, or it has ended.
+func (d *departure) stay(why leaving) {
+	if d.timers[why] != nil {
+		d.timers[why].Stop()
+		d.timers[why] = nil
 	}
 }

@@ -63,9 +63,7 @@ func (a *agent) bound(route proxy.Route, b *binding.Binding, w way, who string, 
 	route.Endpoints = &chooser{agent: a, up: up, client: &balance.Reporter{Key: client, Name: route.Client.Name}, scope: scope}
 	route.Share = a.places(who, route.Client.Name)
 	route.Limits = a.upstreams.limitsOf(up, client, who, route.Client.Name, b)
-	if up.options.OnRemoval == option.Drain {
-		route.Opened = a.removals.opened(up)
-	}
+	route.Opened = a.removals.opened(up)
 	if up.options.SourceAddress.Client {
 		route.Options.Source, route.Options.Transparent = w.from.Addr().Unmap(), true
 	}

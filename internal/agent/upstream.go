@@ -135,7 +135,9 @@ type header struct {
 	most    int
 }
 
-func headerOf(o *option.Set) header { return header{o.ProxyProtocol, o.ProxyProtocolTlvs, o.ProxyProtocolMax} }
+func headerOf(o *option.Set) header {
+	return header{o.ProxyProtocol, o.ProxyProtocolTlvs, o.ProxyProtocolMax}
+}
 
 // leastPatience is the least time that an endpoint must have had.
 const leastPatience = 500 * time.Millisecond
@@ -336,7 +338,7 @@ func carriedOptions(o *option.Set) proxy.Options {
 	p := proxy.Options{
 		Timeout: o.Timeout, AttemptTimeout: o.AttemptTimeout, Hedge: o.Hedge, Wait: o.Wait,
 		Replay: o.Retry == option.RetryFirstByte,
-		Idle:   o.IdleTimeout, HalfClosed: o.HalfClosedTimeout, Lifetime: o.MaxLifetime,
+		Idle:   o.IdleTimeout, HalfClosed: o.HalfClosedTimeout, Lifetime: o.MaxLifetime, LifetimeJitter: o.MaxLifetimeJitter,
 		KeepAlive: o.Keepalive, UserTimeout: o.UserTimeout,
 		Source: o.SourceAddress.Addr, Mark: o.Mark,
 	}

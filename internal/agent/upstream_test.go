@@ -280,7 +280,7 @@ func TestConnectionsAreDrainedWhenTheirEndpointLeaves(t *testing.T) {
 		cut := map[string]time.Duration{}
 		var mu sync.Mutex
 		open := func(addr string) (closed func()) {
-			return a.removals.opened(a.upstreams.of(&b, nil))(proxy.Endpoint{Addr: netip.MustParseAddrPort(addr)}, func(err error) {
+			return a.removals.opened(a.upstreams.of(&b, nil))(usedAt(addr), func(err error) {
 				mu.Lock()
 				defer mu.Unlock()
 				if proxy.ReasonOf(err) != proxy.EndpointRemoved {

@@ -43,6 +43,10 @@ type checker struct {
 	why    string // of the last result, "" for a good one
 	last   int64  // when that was
 	since  int64  // when the verdict changed last
+	bad    int    // bad results in a row
+	dead   bool   // there were Fall of them, and it has not risen since
+
+	watchers map[Watcher]struct{}
 }
 
 // subject is a member of a pool, as far as its check needs it.
@@ -84,10 +88,17 @@ func (h *health) dropChecks() {
 }
 
 // note takes note of a result; first is the first since the checker began to run. It
-// says whether the verdict is another now, and for how long the last one stood.
-func (c *checker) note(now int64, why string, first bool) (changed bool, stood time.Duration) {
+// says whether the verdict is another now, for how long the last one stood, and what that
+// means for connections.
+func (c *checker) note(now int64, why string, first bool) (changed bool, stood time.Duration, n news) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	changed, stood = c.judged(now, why, first)
+	return changed, stood, c.count(why != "", first)
+}
+
+// judged is what note says of the verdict. It is called with mu held.
+func (c *checker) judged(now int64, why string, first bool) (changed bool, stood time.Duration) {
 	c.why, c.last = why, now
 	result, needed := up, c.check.Rise
 	if why != "" {
@@ -238,7 +249,8 @@ func (c *checks) judge(k *checker, err error, first bool, name, target string) {
 	if err != nil {
 		why = err.Error()
 	}
-	changed, stood := k.note(c.registry.now(), why, first)
+	changed, stood, news := k.note(c.registry.now(), why, first)
+	defer k.tell(news, why)
 	if !changed {
 		return
 	}

@@ -25,6 +25,7 @@ type Pool struct {
 	stale   atomic.Bool   // the picture is to be made anew
 	turn    atomic.Uint64 // of RoundRobin
 	used    atomic.Int64  // the beat at which it was last chosen from
+	watched atomic.Int64  // connections that depend on what its checks say
 	gone    atomic.Bool   // close has been called
 
 	// mu is for making pictures and rosters. Who chooses only tries it.
@@ -135,7 +136,7 @@ func (p *Pool) enlist(e Endpoint, before map[site]*member, joins bool, now int64
 		delete(before, e.site())
 		m.health, m.check, m.hash, m.joined = was.health, was.check, was.hash, was.joined
 		if m.shared = was.shared; m.shared.Endpoint != e {
-			m.shared = &shared{Endpoint: e, pool: p, health: m.health}
+			m.shared = &shared{Endpoint: e, pool: p, health: m.health, check: m.check}
 		}
 		return m
 	}
@@ -145,10 +146,10 @@ func (p *Pool) enlist(e Endpoint, before map[site]*member, joins bool, now int64
 	} else {
 		m.health = p.registry.acquire(e.site(), p)
 	}
-	m.shared = &shared{Endpoint: e, pool: p, health: m.health}
 	if p.options.Check.Kind != NoCheck {
 		m.check = m.health.checker(p.options.Check)
 	}
+	m.shared = &shared{Endpoint: e, pool: p, health: m.health, check: m.check}
 	if joins {
 		m.joined = now
 	}
@@ -209,8 +210,11 @@ func (p *Pool) current() *picture {
 	return pic
 }
 
-// inUse says whether somebody has chosen from it lately.
-func (p *Pool) inUse() bool { return p.registry.beat.Load()-p.used.Load() < int64(idleAfter) }
+// inUse says whether somebody has chosen from it lately, or has a connection that is to be
+// closed when its endpoint's check fails.
+func (p *Pool) inUse() bool {
+	return p.watched.Load() > 0 || p.registry.beat.Load()-p.used.Load() < int64(idleAfter)
+}
 
 // touch notes that somebody chooses from it.
 func (p *Pool) touch() {

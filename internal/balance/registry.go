@@ -198,7 +198,7 @@ func (r *Registry) forgetPools(now int64) {
 		f := value.(*family)
 		var kept []*Pool
 		for _, p := range f.all() {
-			if now-p.used.Load() < int64(forgetAfter) {
+			if p.watched.Load() > 0 || now-p.used.Load() < int64(forgetAfter) {
 				kept = append(kept, p)
 			} else {
 				p.close()

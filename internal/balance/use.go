@@ -29,6 +29,7 @@ type shared struct {
 	Endpoint
 	pool   *Pool
 	health *health
+	check  *checker // nil when the pool has none
 }
 
 // End says how a connection that was opened ended, as far as the endpoint's health

@@ -91,7 +91,7 @@ var samples = map[string]string{
 	"client-limit": "10", "target-limit": "1000", "client-rate": "50", "queue": "0",
 	"idle-timeout": "1h", "half-closed-timeout": "30s", "max-lifetime": "24h", "keepalive": "0", "user-timeout": "30s",
 	"on-removal": "drain", "drain-after": "0",
-	"proxy-protocol": "v2", "proxy-protocol-tlvs": "labels", "proxy-protocol-max": "536", "source-address": "client", "mark": "4294967295",
+	"on-unhealthy": "close", "fail-back": "drain", "max-lifetime-jitter": "25", "proxy-protocol": "v2", "proxy-protocol-tlvs": "labels", "proxy-protocol-max": "536", "source-address": "client", "mark": "4294967295",
 }
 
 func TestMessages(t *testing.T) {

@@ -69,7 +69,10 @@ var dependences = sync.OnceValue(func() []dependence {
 		needs("check-host", "check", "set check to http, or leave it out", http),
 		needs("check-send", "check", "set check to tcp, or leave it out", tcp),
 		needs("check-expect", "check", "set check to tcp, or leave it out", tcp),
-		needs("drain-after", "on-removal", "set on-removal to drain, or leave it out", func(s Set) bool { return s.OnRemoval == Drain }),
+		needs("drain-after", "on-removal", "set on-removal, on-unhealthy or fail-back to drain, or leave it out", func(s Set) bool {
+			return s.OnRemoval == Drain || s.OnUnhealthy == UnhealthyDrain || s.FailBack == Drain
+		}),
+		needs("max-lifetime-jitter", "max-lifetime", "set max-lifetime, or leave it out", func(s Set) bool { return s.MaxLifetime > 0 }),
 		needs("proxy-protocol-tlvs", "proxy-protocol", "set proxy-protocol to v2, or leave it out", func(s Set) bool { return s.ProxyProtocol == ProxyV2 }),
 		needs("proxy-protocol-max", "proxy-protocol-tlvs", "set proxy-protocol-tlvs to container or labels, or leave it out", func(s Set) bool { return s.ProxyProtocolTlvs != TLVsNone }),
 		bounded("wait", "timeout", func(s Set) time.Duration { return s.Wait }, func(s Set) time.Duration { return s.Timeout },

@@ -80,6 +80,8 @@ type Set struct {
 	HalfClosedTimeout time.Duration
 	// MaxLifetime ends any connection; 0 is never.
 	MaxLifetime time.Duration
+	// MaxLifetimeJitter is by how much that is less, at random, in percent.
+	MaxLifetimeJitter int
 	// Keepalive is the time before the first TCP keep-alive probe and between
 	// probes; 0 sends none.
 	Keepalive time.Duration
@@ -88,6 +90,10 @@ type Set struct {
 
 	// OnRemoval says what becomes of connections to an endpoint that has left.
 	OnRemoval OnRemoval
+	// OnUnhealthy says what becomes of connections to an endpoint whose check fails.
+	OnUnhealthy OnUnhealthy
+	// FailBack says what becomes of connections to a later choice when one before it is back.
+	FailBack OnRemoval
 	// DrainAfter is how long they go on if they are drained.
 	DrainAfter time.Duration
 
@@ -159,6 +165,18 @@ type OnRemoval string
 const (
 	Keep  OnRemoval = "keep"
 	Drain OnRemoval = "drain"
+)
+
+// OnUnhealthy is what becomes of connections whose endpoint's check fails.
+type OnUnhealthy string
+
+// What becomes of them. UnhealthyAuto closes those whose endpoint fails a check of ours; where
+// the registry's health takes it out, it is as with any endpoint that has left.
+const (
+	UnhealthyAuto  OnUnhealthy = "auto"
+	UnhealthyClose OnUnhealthy = "close"
+	UnhealthyDrain OnUnhealthy = "drain"
+	UnhealthyKeep  OnUnhealthy = "keep"
 )
 
 // ProxyProtocol is a version of the PROXY protocol.

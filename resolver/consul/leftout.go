@@ -52,6 +52,7 @@ func failing(entry *api.ServiceEntry, endpoint resolver.Endpoint, status string)
 		out.Addr = endpoint.String()
 	}
 	out.Why = whyFailing(entry.Checks, status)
+	out.Unhealthy = status == api.HealthCritical
 	return out
 }
 

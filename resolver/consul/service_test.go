@@ -131,6 +131,9 @@ func TestServiceWarnings(t *testing.T) {
 		t.Errorf("answer %+v\nwant %+v", got, want)
 	}
 	checkLeftOut(t, got, `c (10.0.0.3:80) is critical by its node's check "c1"`, "d (10.0.0.4:80) is on a node in maintenance")
+	if l := got.LeftOut; len(l) != 2 || !l[0].Unhealthy || l[1].Unhealthy {
+		t.Errorf("left out %+v; want the first alone to be unhealthy", l)
+	}
 	w.Stop(t)
 	values := agent.asked()[0].URL.Query()
 	if values.Get("ns") != "team" || values.Get("partition") != "p1" || !values.Has("stale") || values.Has("consistent") {

@@ -36,7 +36,7 @@ func answerOf(s *dockerd.Snapshot, matches []*dockerd.Container, q query, from p
 	for _, c := range matches {
 		e, why := serves(s, c, q, from)
 		if why != "" {
-			out := resolver.LeftOut{Name: c.Name, Why: why}
+			out := resolver.LeftOut{Name: c.Name, Why: why, Unhealthy: isUnhealthy(c)}
 			if e.Addr.IsValid() || e.Host != "" {
 				out.Addr = e.String()
 			}
@@ -175,4 +175,10 @@ func nobody(q query) string {
 		text += " has the " + q.labelText()
 	}
 	return text
+}
+
+// isUnhealthy reports whether a container does not serve since its health check fails. The
+// engine says so, too, of one that is stopped or paused.
+func isUnhealthy(c *dockerd.Container) bool {
+	return c.Running && !c.Paused && !c.Stopping && c.Health == "unhealthy"
 }

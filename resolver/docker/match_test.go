@@ -492,3 +492,24 @@ func TestCheck(t *testing.T) {
 		})
 	}
 }
+
+// TestWhoIsUnhealthy: a container whose check fails, not one that somebody has paused or stops,
+// of which the engine says the same; and where it would be.
+func TestWhoIsUnhealthy(t *testing.T) {
+	for name, test := range map[string]struct {
+		change    func(*dockerd.Container)
+		unhealthy bool
+	}{
+		"unhealthy": {func(c *dockerd.Container) {}, true},
+		"paused":    {func(c *dockerd.Container) { c.Paused = true }, false},
+		"stopping":  {func(c *dockerd.Container) { c.Stopping = true }, false},
+		"stopped":   {func(c *dockerd.Container) { c.Running = false }, false},
+	} {
+		c := with(container("web", "bridge=172.17.0.2"), func(c *dockerd.Container) { c.Health = "unhealthy"; test.change(c) })
+		snapshot := dockerd.NewSnapshot(c)
+		a := match(snapshot, query{name: "web", port: 80}, dockerd.Scope{}, locate(snapshot, "", "", true, bridged))
+		if len(a.LeftOut) != 1 || a.LeftOut[0].Unhealthy != test.unhealthy || test.unhealthy && a.LeftOut[0].Addr != "172.17.0.2:80" {
+			t.Errorf("%s: left out %+v; want one, unhealthy: %t", name, a.LeftOut, test.unhealthy)
+		}
+	}
+}

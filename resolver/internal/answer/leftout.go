@@ -30,7 +30,7 @@ func (l *LeftOut) Add(one resolver.LeftOut) {
 		return
 	}
 	l.kept = append(l.kept, resolver.LeftOut{
-		Name: Word(one.Name), Addr: Word(one.Addr), Why: Plain(one.Why, 3*maxWord),
+		Name: Word(one.Name), Addr: Word(one.Addr), Why: Plain(one.Why, 3*maxWord), Unhealthy: one.Unhealthy,
 	})
 }
 
