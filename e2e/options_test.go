@@ -107,6 +107,50 @@ func TestConnectionsAreMovedOffAnEndpointThatLeft(t *testing.T) {
 	d.connection(c.name, 6379, func(l line) bool { return l.str("endpoint") == second })
 }
 
+// TestFrozenEndpoint: a process that hangs closes nothing, so its idle connections are closed
+// when checks have found that out; with on-unhealthy=keep they wait until it goes on.
+func TestFrozenEndpoint(t *testing.T) {
+	frozen, well := startRedis(t, "127.0.0.1"), startRedis(t, "127.0.0.1")
+	target := frozen.addr.String() + "," + well.addr.String()
+	c := labelled(t, "connect.6379="+target, "connect.6380="+target, "connect.6380.on-unhealthy=keep", "connect.policy=first")
+	d := start(t, "run", "--allow-loopback", "--default", "check=tcp", "--default", `check-send=PING\r\n`, "--default", "check-expect=PONG",
+		"--default", "check-interval=100ms", "--default", "check-timeout=200ms")
+	d.attached(c.name)
+	ping := func(conn *net.TCPConn) error {
+		answer := make([]byte, len("+PONG\r\n"))
+		if _, err := io.WriteString(conn, "PING\r\n"); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(conn, answer)
+		return err
+	}
+	var pool []*net.TCPConn
+	for _, port := range []int{6379, 6379, 6380} {
+		conn := dialIn(t, c.ns, loopback(port))
+		if err := ping(conn); err != nil {
+			t.Fatal(err)
+		}
+		pool = append(pool, conn)
+	}
+	thaw := frozen.Freeze(t)
+	defer thaw()
+	for _, conn := range pool[:2] {
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("an idle connection reads %v; want a reset", err)
+		}
+		d.connection(c.name, 6379, func(l line) bool {
+			return l.str("reason") == "endpoint_unhealthy" && l.str("endpoint") == frozen.addr.String() && strings.Contains(l.str("hint"), "on-unhealthy")
+		})
+	}
+	if err := ping(dialIn(t, c.ns, loopback(6379))); err != nil {
+		t.Errorf("a new connection: %v", err)
+	}
+	thaw()
+	if err := ping(pool[2]); err != nil {
+		t.Errorf("the connection that is to be kept: %v", err)
+	}
+}
+
 // TestLimitsOfAClient: past its limit a connection waits for a place, and is reset when
 // there is none in time; another container is not concerned.
 func TestLimitsOfAClient(t *testing.T) {
