@@ -86,6 +86,13 @@ bench: ## measure beside HAProxy, nginx and others, write docs/performance.* (ro
 	go build -o bin/peers ./bench/peers
 	bin/peers -json docs/performance.json -docs docs $(BENCH)
 
+.PHONY: drivers
+drivers: root build ## what thirteen drivers notice of what happens to their backends and to the daemon, into docs/drivers.md (root; DRIVERS='-v -only pgx' for less)
+	@scripts/setup drivers
+	cd bench/drivers/node && npm install --no-package-lock --no-audit --no-fund
+	cd bench/drivers && CGO_ENABLED=0 go build -o ../../bin/ . ./goworker
+	bin/drivers $(if $(DRIVERS),$(DRIVERS),-update docs/drivers.md)
+
 .PHONY: bench-short
 bench-short: ## Go benchmarks of the working tree against the commit before it (BASE=... for another)
 	@scripts/setup benchstat

@@ -52,6 +52,11 @@ var values = map[string]struct{ good, bad, err string }{
 	"idle-timeout":        {"1h", "-1h", "-1h is out of range"},
 	"half-closed-timeout": {"1m", "1d", `"1d" is not a duration`},
 	"max-lifetime":        {"24h", "9000h", "9000h is out of range"},
+	"max-lifetime-jitter": {"25", "101", "101 is out of range"},
+	"on-unhealthy":        {"keep", "kep", `"kep" is no word that on-unhealthy knows`},
+	"fail-back":           {"drain", "close", `"close" is no word that fail-back knows`},
+	"proxy-protocol-tlvs": {"labels", "label", `"label" is no word that proxy-protocol-tlvs knows`},
+	"proxy-protocol-max":  {"4112", "4113", "4113 is out of range"},
 	"keepalive":           {"0", "999ms", "999ms is out of range"},
 	"user-timeout":        {"30s", "25h", "25h is out of range"},
 	"on-removal":          {"drain", "dran", `"dran" is no word that on-removal knows`},
@@ -65,6 +70,7 @@ var values = map[string]struct{ good, bad, err string }{
 var needed = map[string]setting{
 	"check-path": {"check", "http"}, "check-host": {"check", "http"}, "check-send": {"check", "tcp"}, "drain-after": {"on-removal", "drain"},
 	"check-port": {"check", "tcp"}, "check-expect": {"check", "tcp"}, "check-interval": {"check", "tcp"}, "check-timeout": {"check", "tcp"},
+	"proxy-protocol-tlvs": {"proxy-protocol", "v2"}, "proxy-protocol-max": {"proxy-protocol", "v2"}, "max-lifetime-jitter": {"max-lifetime", "1h"},
 	"check-jitter": {"check", "tcp"}, "check-rise": {"check", "tcp"}, "check-fall": {"check", "tcp"},
 }
 

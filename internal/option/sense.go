@@ -74,7 +74,7 @@ var dependences = sync.OnceValue(func() []dependence {
 		}),
 		needs("max-lifetime-jitter", "max-lifetime", "set max-lifetime, or leave it out", func(s Set) bool { return s.MaxLifetime > 0 }),
 		needs("proxy-protocol-tlvs", "proxy-protocol", "set proxy-protocol to v2, or leave it out", func(s Set) bool { return s.ProxyProtocol == ProxyV2 }),
-		needs("proxy-protocol-max", "proxy-protocol-tlvs", "set proxy-protocol-tlvs to container or labels, or leave it out", func(s Set) bool { return s.ProxyProtocolTlvs != TLVsNone }),
+		needs("proxy-protocol-max", "proxy-protocol", "set proxy-protocol to v2, or leave it out", func(s Set) bool { return s.ProxyProtocol == ProxyV2 }),
 		bounded("wait", "timeout", func(s Set) time.Duration { return s.Wait }, func(s Set) time.Duration { return s.Timeout },
 			"set timeout, which bounds attempts and holding together, to no less"),
 		bounded("attempt-timeout", "timeout", func(s Set) time.Duration { return s.AttemptTimeout }, func(s Set) time.Duration { return s.Timeout },
