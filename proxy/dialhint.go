@@ -1,15 +1,12 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -119,25 +116,4 @@ func dialled(err error) (netip.AddrPort, bool) {
 		return netip.AddrPort{}, false
 	}
 	return addr.AddrPort(), true
-}
-
-// portsInUse says how many local ports there are for connections to one address and port, and
-// how many sockets of TCP this host has (ip(7), ip_local_port_range; proc(5), net/sockstat).
-func portsInUse() string {
-	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	bounds := bytes.Fields(text)
-	if err != nil || len(bounds) != 2 {
-		return ""
-	}
-	first, _ := strconv.Atoi(string(bounds[0]))
-	last, _ := strconv.Atoi(string(bounds[1]))
-	said := fmt.Sprintf("%d, from %d to %d", last-first+1, first, last)
-	sockets, _ := os.ReadFile("/proc/self/net/sockstat")
-	for line := range bytes.Lines(sockets) {
-		words := bytes.Fields(line) // TCP: inuse 3 orphan 0 tw 2 alloc 3 mem 1
-		if len(words) >= 7 && string(words[0]) == "TCP:" && string(words[1]) == "inuse" && string(words[5]) == "tw" {
-			said += fmt.Sprintf("; this host has %s open and %s in TIME_WAIT", words[2], words[6])
-		}
-	}
-	return " (" + said + ")"
 }

@@ -42,6 +42,7 @@ type loop struct {
 	prompts     []*prompt     // unused
 	reclaimAt   int           // of relays, the last that was looked at for its idleness
 	spare       spareDescriptor
+	ports       localPorts
 	buffer      [loopBuffer]byte
 	broke       error // of the last write that failed
 

@@ -242,12 +242,14 @@ func (r *relay) connect(addr netip.AddrPort, early []byte) (isUp bool, err error
 	if err := connectRaw(fd, addr); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // an errno
 		return false, dialError(addr, "connect", err)
 	}
-	if local, err := localAddr(fd); err == nil {
-		if selfconnect.Is(local, addr) {
+	if may := r.loop.ports.mayBe(addr.Port(), r.loop.now); may || departure.note || departure.learn {
+		local, err := localAddr(fd)
+		switch {
+		case err != nil:
+		case may && selfconnect.Is(local, addr):
 			setLinger(fd) // or its port would stay taken
 			return false, dialError(addr, "connect", unix.ECONNREFUSED)
-		}
-		if departure.note || departure.learn {
+		case departure.note || departure.learn:
 			if h := s.departed(&departure, r.prompt.by, r.hop(), r.route, local); h != nil {
 				r.extra().hop = h
 			}
