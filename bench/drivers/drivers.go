@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"debug/buildinfo"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,9 @@ type driver struct {
 	version []string
 	module  string
 }
+
+// goItself is the module of what Go brings along.
+const goItself = "std"
 
 const javaLibraries = "/usr/share/java/"
 
@@ -66,7 +70,7 @@ var drivers = []driver{
 	{name: "go-redis", kind: redis, command: inGo("go-redis"), module: "github.com/redis/go-redis/v9"},
 	{name: "ioredis", kind: redis, command: inNode("ioredis"), needs: []string{"node", "node/node_modules/ioredis"}, version: nodeVersion("ioredis")},
 	{name: "redis-py", kind: redis, command: inPython("redis-py"), needs: []string{"/usr/lib/python3/dist-packages/redis"}, version: packageVersion("python3-redis")},
-	{name: "go http", kind: web, command: inGo("go http"), version: []string{"go", "version"}},
+	{name: "go http", kind: web, command: inGo("go http"), module: goItself},
 	{name: "node http", kind: web, command: inNode("node http"), needs: []string{"node"}, version: []string{"node", "--version"}},
 	{name: "java http", kind: web, command: inJava("java http"), needs: []string{"java"}, version: []string{"java", "--version"}},
 	{name: "python http", kind: web, command: inPython("python http"), needs: []string{"/usr/lib/python3/dist-packages/requests"}, version: packageVersion("python3-requests")},
@@ -94,16 +98,15 @@ var number = regexp.MustCompile(`\d+\.\d+(\.\d+)*`)
 
 func (d *driver) versionOf(ctx context.Context, b *bench) string {
 	if d.module != "" {
-		if info, ok := debug.ReadBuildInfo(); ok {
-			for _, m := range info.Deps {
-				if m.Path == d.module {
-					return number.FindString(m.Version)
-				}
+		info, err := buildinfo.ReadFile(filepath.Join(b.goDir, "goworker"))
+		if err != nil {
+			return ""
+		}
+		for _, m := range append(info.Deps, &debug.Module{Path: goItself, Version: info.GoVersion}) {
+			if m.Path == d.module {
+				return number.FindString(m.Version)
 			}
 		}
-		out, _ := exec.CommandContext(ctx, "go", "version", "-m", filepath.Join(b.goDir, "goworker")).Output()
-		_, after, _ := strings.Cut(string(out), d.module+"\t")
-		return number.FindString(after)
 	}
 	if len(d.version) == 0 {
 		return ""
