@@ -163,10 +163,14 @@ func (w *world) startHAProxy(ctx context.Context) (string, error) {
 
 func (w *world) startNginx(ctx context.Context, upstream string) (string, error) {
 	at := freeAddr()
+	own := filepath.Join(w.dir, "nginx")         // nginx gives it to its own user, whom the daemon would not trust
+	if err := os.Mkdir(own, 0o755); err != nil { //nolint:gosec // likewise
+		return "", err
+	}
 	text := fmt.Sprintf("daemon off; pid %[1]s/pid; error_log stderr; worker_processes 1;\nevents {}\nhttp { access_log off;\n"+
 		"client_body_temp_path %[1]s; proxy_temp_path %[1]s; fastcgi_temp_path %[1]s; uwsgi_temp_path %[1]s; scgi_temp_path %[1]s;\n"+
 		"upstream u { server %[2]s; keepalive %[4]d; }\nserver { listen %[3]s; location / { proxy_pass http://u; proxy_http_version 1.1;\n"+
-		"proxy_set_header Connection ''; proxy_connect_timeout 2s; proxy_read_timeout 2s; } } }\n", w.dir, upstream, at, connections)
+		"proxy_set_header Connection ''; proxy_connect_timeout 2s; proxy_read_timeout 2s; } } }\n", own, upstream, at, connections)
 	config := filepath.Join(w.dir, "nginx.conf")
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return "", err
