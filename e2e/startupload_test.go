@@ -20,7 +20,7 @@ import (
 // atOnce is how many containers are started at the same time.
 const atOnce = 12
 
-var startsUnderLoad = flag.Int("starts", 4*atOnce, "how many containers TestFirstInstructionUnderLoad starts of each kind")
+var startsUnderLoad = flag.Int("starts", 2*atOnce, "how many containers TestFirstInstructionUnderLoad starts of each kind")
 
 // occupy has count processes use all the processor time that they can get until the test ends.
 func occupy(t *testing.T, count int) {
