@@ -2,7 +2,7 @@
 // to the daemon. Clients of thirteen drivers, each with ten pooled connections, are asked for
 // twenty requests after each event, through ambassadord, without anything in between, and, for a
 // backend that hangs, through HAProxy with on-marked-down shutdown-sessions. It prints a table,
-// or writes docs/drivers.md. It needs root; scripts/drivers installs what it takes.
+// or writes docs/drivers.md. It needs root; make drivers installs what it takes.
 package main
 
 import (
