@@ -46,10 +46,11 @@ const safePreface = 107
 // prefaceHint is the error of a connection, with what to do if the endpoint has reset it after
 // a PROXY header and nothing else: one that expects none, or a shorter one, does that.
 func prefaceHint(r *Record) error {
-	if len(r.Route.Preface) == 0 || r.Down > 0 || ReasonOf(r.Err) != EndpointGone || hint.Of(r.Err) != "" {
+	var f *Failure
+	if len(r.Route.Preface) == 0 || r.Down > 0 || !errors.As(r.Err, &f) || f.Reason != EndpointGone || hint.Of(r.Err) != "" {
 		return r.Err
 	}
-	return hint.Wrap(r.Err, fixPreface(len(r.Route.Preface)))
+	return Fail(f.Reason, hint.Wrap(f.Err, fixPreface(len(r.Route.Preface))))
 }
 
 func fixPreface(long int) string {

@@ -45,7 +45,11 @@ func TestEndpointsThatDoNotTakeTheHeader(t *testing.T) {
 			}
 			close(may)
 			_, _ = l.read(conn)
-			if got := hint.Of(l.record().Err); test.hint == "" && strings.Contains(got, "PROXY") || !strings.Contains(got, test.hint) {
+			err := l.record().Err
+			if _, outermost := err.(*Failure); !outermost { //nolint:errorlint // one who drops the reason from the text looks no deeper
+				t.Errorf("the error is %T, %q; want a *Failure, with the hint inside", err, err)
+			}
+			if got := hint.Of(err); test.hint == "" && strings.Contains(got, "PROXY") || !strings.Contains(got, test.hint) {
 				t.Errorf("hint %q; want %q in it", got, test.hint)
 			}
 		})
