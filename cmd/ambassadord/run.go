@@ -30,7 +30,7 @@ TARGET is one of
   a:6379,b:6379 3                               a list of these, with a weight where wanted
   redis.service.consul                          SRV records
   dns://SERVER/NAME:PORT, srv://SERVER/NAME     what that DNS server says
-  docker://NAME:PORT                            a container or Compose service of this host
+  docker://NAME:PORT                            a container, or a service of Compose or Swarm, on this host
   docker://?label=K=V&port=P                    the containers with that label
   swarm://SERVICE:PORT                          the tasks of a Swarm service on this host
   consul-service://NAME?tag=T&dc=D              a Consul service's passing instances

@@ -1,6 +1,6 @@
 // Package docker answers docker:// and swarm:// targets with containers of this host:
 //
-//	docker://NAME:PORT                          a container, else a Compose service, of the client's
+//	docker://NAME:PORT                          a container, else a service of Compose or Swarm, of the client's
 //	                                            own project, else on its networks, else of the host
 //	docker://?label=app=web&label=tls&port=443  every container with these labels
 //	docker://NAME?label=tier=front&port=80      both

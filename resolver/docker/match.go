@@ -24,7 +24,7 @@ func match(s *dockerd.Snapshot, q query, scope dockerd.Scope, from place) resolv
 	case err != nil:
 		return resolver.Answer{Note: err.Error(), Hint: hint.Of(err)}
 	case len(matches) == 0:
-		return resolver.Answer{Note: nobody(q)}
+		return resolver.Answer{Note: nobody(q), Hint: nobodyHint(q)}
 	}
 	return answerOf(s, matches, q, from)
 }
@@ -154,14 +154,14 @@ func published(c *dockerd.Container, port uint16, from place) (e resolver.Endpoi
 func nobody(q query) string {
 	what := "container"
 	if q.name != "" {
-		what = "container or Compose service"
+		what = "container or service"
 		switch {
 		case q.project != "":
 			what = "Compose service named " + q.name
 		case len(q.labels) > 0:
 			what += " named " + q.name
 		default:
-			return fmt.Sprintf("no container or Compose service is named %s on this host", q.name)
+			return fmt.Sprintf("no container or service is named %s on this host", q.name)
 		}
 	}
 	text := "no " + what + " on this host"
@@ -175,6 +175,17 @@ func nobody(q query) string {
 		text += " has the " + q.labelText()
 	}
 	return text
+}
+
+// nobodyHint is where to look for what q might have meant.
+func nobodyHint(q query) string {
+	switch {
+	case q.project != "":
+		return "docker compose ls --all lists the projects, and docker ps -a the containers with their names"
+	case q.name != "":
+		return "docker ps -a lists the containers: a name is a container's, or that of a service of Compose or Swarm"
+	}
+	return "docker ps -a --filter label=KEY=VALUE lists the containers that have a label"
 }
 
 // isUnhealthy reports whether a container does not serve since its health check fails. The

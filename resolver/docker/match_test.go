@@ -177,12 +177,12 @@ func TestAnswer(t *testing.T) {
 			name:       "name without the label",
 			containers: []*dockerd.Container{container("web", "bridge=172.17.0.2")},
 			query:      "web:80?label=tier=back&label=x",
-			note:       "no container or Compose service named web on this host has the labels tier=back and x",
+			note:       "no container or service named web on this host has the labels tier=back and x",
 		},
 		{
 			name:  "nobody",
 			query: "web:80",
-			note:  "no container or Compose service is named web on this host",
+			note:  "no container or service is named web on this host",
 		},
 		{
 			name: "who does not serve is named",
@@ -403,6 +403,9 @@ func TestAnswer(t *testing.T) {
 			}
 			if got := said(a); got != tt.note {
 				t.Errorf("said: %q\n want: %q", got, tt.note)
+			}
+			if a.Note != "" && a.Hint == "" {
+				t.Errorf("%q, and no hint what to do", a.Note)
 			}
 			distance := resolver.SameHost
 			if tt.engine != "" {
