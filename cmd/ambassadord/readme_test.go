@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -41,4 +42,19 @@ func TestReadmeNamesEverything(t *testing.T) {
 			t.Errorf("the README gives --%s another default than %s", f.Name, f.DefValue)
 		}
 	})
+}
+
+// TestTargetsPageNamesEveryField: of what resolve prints as JSON.
+func TestTargetsPageNamesEveryField(t *testing.T) {
+	text, err := os.ReadFile("../../docs/targets.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, printed := range []any{resolvedJSON{}, endpointJSON{}, leftOutJSON{}, sourceJSON{}} {
+		for _, field := range reflect.VisibleFields(reflect.TypeOf(printed)) {
+			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); !strings.Contains(string(text), "`"+name+"`") {
+				t.Errorf("docs/targets.md lacks %s of %T", name, printed)
+			}
+		}
+	}
 }

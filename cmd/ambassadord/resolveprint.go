@@ -15,7 +15,7 @@ import (
 )
 
 // resolvedJSON is what "resolve -o json" prints, one object on a line for each
-// answer. The README documents it: fields are added, not changed.
+// answer. docs/targets.md documents it: fields are added, not changed.
 type resolvedJSON struct {
 	Target string `json:"target"`
 	Time   string `json:"time"`
