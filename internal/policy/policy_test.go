@@ -179,6 +179,8 @@ func TestRules(t *testing.T) {
 		"not the host":               {rule: Rule{Action: Deny, To: place(t, "host")}, target: static},
 		"kind":                       {rule: Rule{Action: Deny, Kinds: []string{"srv"}}, target: srv, want: true},
 		"another kind":               {rule: Rule{Action: Deny, Kinds: []string{"dns"}}, target: srv},
+		"kind of Docker, Swarm's":    {rule: Rule{Action: Deny, Kinds: []string{"docker"}, Targets: []string{"db"}}, target: of("swarm", "db"), want: true},
+		"kind of Swarm's alone":      {rule: Rule{Action: Deny, Kinds: []string{"swarm"}}, target: of("docker", "db")},
 		"kind of Consul's":           {rule: Rule{Action: Deny, Kinds: []string{"consul"}}, target: of("consul-service", "redis"), want: true},
 		"target":                     {rule: Rule{Action: Deny, Targets: []string{"*.Consul"}}, target: srv, want: true},
 		"another target":             {rule: Rule{Action: Deny, Targets: []string{"*.consu"}}, target: srv},

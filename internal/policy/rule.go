@@ -135,9 +135,15 @@ func (r *Rule) isFor(t *Target) bool {
 }
 
 func (r *Rule) isForPart(p *Part) bool {
-	return (len(r.Kinds) == 0 || slices.ContainsFunc(r.Kinds, func(k string) bool { return p.Kind == k || k == "consul" && strings.HasPrefix(p.Kind, "consul-") })) &&
+	return (len(r.Kinds) == 0 || slices.ContainsFunc(r.Kinds, func(k string) bool { return includes(k, p.Kind) })) &&
 		(len(r.Targets) == 0 || p.Name != "" && slices.ContainsFunc(r.Targets, func(t string) bool { return r.names(t, p) })) &&
 		(len(r.Registries) == 0 || p.Registry != "" && slices.ContainsFunc(r.Registries, func(s string) bool { return serverMatches(s, p.Registry) }))
+}
+
+// includes reports whether a rule about kind is about targets of scheme. Those of Swarm are
+// containers that docker:// leads to as well, so a rule about docker holds for both.
+func includes(kind, scheme string) bool {
+	return kind == scheme || kind == "consul" && strings.HasPrefix(scheme, "consul-") || kind == "docker" && scheme == "swarm"
 }
 
 // names reports whether pattern, of the rule's Targets, is of what p names. Hosts are matched
