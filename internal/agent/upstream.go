@@ -11,6 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/internal/proxyproto"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
 )
@@ -331,6 +332,15 @@ func balanceOptions(o *option.Set) balance.Options {
 	}
 	b.Check.Port, b.Check.Interval, b.Check.Timeout = o.CheckPort, o.CheckInterval, o.CheckTimeout
 	b.Check.Jitter, b.Check.Rise, b.Check.Fall = o.CheckJitter, o.CheckRise, o.CheckFall
+	if o.CheckPort == 0 { // another port is another server, which may expect no header
+		switch o.ProxyProtocol {
+		case option.ProxyV1:
+			b.Check.Preface = proxyproto.Local(1)
+		case option.ProxyV2:
+			b.Check.Preface = proxyproto.Local(2)
+		case option.ProxyOff:
+		}
+	}
 	return b
 }
 

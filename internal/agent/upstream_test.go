@@ -17,6 +17,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/internal/proxyproto"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
 )
@@ -425,4 +426,25 @@ func TestWhatHoldsForAllAfterAReload(t *testing.T) {
 			t.Error("all others have another mark by now, and it does not count as dialled in a way of its own")
 		}
 	})
+}
+
+// TestChecksSendTheHeader: a check of an endpoint that expects a PROXY header sends one that
+// speaks for nobody, or it would take the endpoint for dead.
+func TestChecksSendTheHeader(t *testing.T) {
+	for name, test := range map[string]struct {
+		set  option.Set
+		want string
+	}{
+		"none":            {option.Set{ProxyProtocol: option.ProxyOff}, ""},
+		"version 1":       {option.Set{ProxyProtocol: option.ProxyV1}, proxyproto.Local(1)},
+		"version 2":       {option.Set{ProxyProtocol: option.ProxyV2}, proxyproto.Local(2)},
+		"of another port": {option.Set{ProxyProtocol: option.ProxyV2, CheckPort: 9000}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test.set.Check, test.set.EjectMost = option.CheckTCP, 50
+			if got := balanceOptions(&test.set).Check.Preface; got != test.want {
+				t.Errorf("the check begins with %q; want %q", got, test.want)
+			}
+		})
+	}
 }

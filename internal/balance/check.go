@@ -50,9 +50,14 @@ func (c *Check) do(ctx context.Context, addr netip.AddrPort, dial func(context.C
 	// Closing it is what ends reads and writes when ctx does.
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	if c.Kind == HTTPCheck {
+	if c.Preface != "" {
+		_, err = io.WriteString(conn, c.Preface)
+	}
+	switch {
+	case err != nil:
+	case c.Kind == HTTPCheck:
 		err = c.get(conn, addr)
-	} else {
+	default:
 		err = c.talk(conn)
 	}
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {

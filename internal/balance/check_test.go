@@ -365,6 +365,7 @@ func TestTCPCheck(t *testing.T) {
 	}{
 		"connect":           {redis, Check{}, ""},
 		"send and expect":   {redis, Check{Send: "PING\r\n", Expect: "+PONG"}, ""},
+		"after a preface":   {redis, Check{Preface: "PI", Send: "NG\r\n", Expect: "+PONG"}, ""},
 		"on another port":   {netip.AddrPortFrom(redis.Addr(), 1), Check{Port: redis.Port()}, ""},
 		"nobody listens":    {netip.AddrPortFrom(redis.Addr(), 1), Check{}, "connection refused"},
 		"not what it wants": {redis, Check{Send: "QUIT\r\n", Expect: "+PONG"}, `it answers nothing, not with "+PONG"`},

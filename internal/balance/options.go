@@ -130,6 +130,9 @@ type Check struct {
 	Port uint16
 	// Path and Host are of an HTTP check. Defaults "/" and the address.
 	Path, Host string
+	// Preface is what the endpoint wants to read first on each connection, if anything: a PROXY
+	// header.
+	Preface string
 	// Send and Expect are of a TCP check.
 	Send, Expect string
 	// Interval is from one check to the next, Timeout for all of one. Defaults

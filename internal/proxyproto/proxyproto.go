@@ -71,6 +71,15 @@ func Header(version int, c Client, most int) ([]byte, error) {
 	return b, nil
 }
 
+// Local is a header of version 1 or 2 that speaks for nobody, 15 and 16 bytes long: the connection
+// is the proxy's own, such as a health check (sections 2.1, UNKNOWN, and 2.2, LOCAL).
+func Local(version int) string {
+	if version == 1 {
+		return "PROXY UNKNOWN\r\n"
+	}
+	return string(proxyproto.SIGV2) + string([]byte{byte(proxyproto.LOCAL), byte(proxyproto.UNSPEC), 0, 0})
+}
+
 // tlvs are those that fit into so many bytes.
 func (c *Client) tlvs(room int) []proxyproto.TLV {
 	const head = 3 // type and length

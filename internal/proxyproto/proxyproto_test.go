@@ -155,13 +155,14 @@ func TestNoHeader(t *testing.T) {
 }
 
 func TestAHeaderThatSpeaksForNobody(t *testing.T) {
-	near, far := pair(t)
-	h := &proxyproto.Header{Version: 2, Command: proxyproto.LOCAL}
-	if _, err := h.WriteTo(far); err != nil {
-		t.Fatal(err)
-	}
-	if source, n, err := Read(t.Context(), near); err != nil || source.IsValid() || n != fixedV2 {
-		t.Errorf("read %s in %d bytes, %v; want nobody", source, n, err)
+	for version, long := range map[int]int{1: 15, 2: fixedV2} {
+		near, far := pair(t)
+		if _, err := io.WriteString(far, Local(version)); err != nil {
+			t.Fatal(err)
+		}
+		if source, n, err := Read(t.Context(), near); err != nil || source.IsValid() || n != long {
+			t.Errorf("version %d: read %s in %d bytes, %v; want nobody in %d", version, source, n, err, long)
+		}
 	}
 }
 
