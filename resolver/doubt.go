@@ -80,8 +80,8 @@ func (d *doubting) end() {
 }
 
 // Doubt has the sources whose endpoints t has now look again, since all of these have
-// refused, and waits for them, a second at most. One that fails is asked before its turn. A
-// watch is doubted once a second. It reports whether t has other endpoints than known by now.
+// refused, and waits for them, a second at most. One that fails is asked before its turn, unless
+// it has failed within Options.NegativeFor. A watch is doubted once a second. It reports whether t has other endpoints than known by now.
 func (r *Resolver) Doubt(ctx context.Context, t Target, known *Resolution) bool {
 	if known == nil || r.started(ctx) != nil {
 		return false
@@ -98,7 +98,9 @@ func (r *Resolver) Doubt(ctx context.Context, t Target, known *Resolution) bool 
 	var overs []<-chan struct{}
 	for _, a := range asked.answers {
 		if a.state.err != nil && !a.state.standing {
-			a.watch.askNow()
+			if now.Sub(a.state.failed) >= r.options.NegativeFor && !a.watch.askedAt().After(a.state.failed) {
+				a.watch.askNow()
+			}
 			continue
 		}
 		if over := a.watch.doubting.doubt(now); over != nil {

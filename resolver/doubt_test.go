@@ -103,3 +103,28 @@ func TestDoubtWithoutAnAnswer(t *testing.T) {
 		}
 	})
 }
+
+// However many connections are refused, a source that fails and whose last answer stays is asked
+// before its turn once a second.
+func TestDoubtOfAFailingSourceIsBounded(t *testing.T) {
+	source := &fakeSource{}
+	source.watch = func(_ context.Context, q Query, publish func(Answer)) error {
+		if source.calls(q) == 1 {
+			publish(Answer{Endpoints: []Endpoint{endpoint("10.0.0.1:80")}})
+		}
+		return errors.New("registry is down")
+	}
+	inBubble(t, source, func(ctx context.Context, r *Resolver) {
+		known, err := r.Resolve(ctx, fake("a"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const seconds = 60
+		for end := time.Now().Add(seconds * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			r.Doubt(ctx, fake("a"), known)
+		}
+		if n := source.calls(fakeQuery("a")); n > seconds+10 {
+			t.Errorf("the source was asked %d times in %d s", n, seconds)
+		}
+	})
+}

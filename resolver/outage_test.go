@@ -99,3 +99,37 @@ func TestOutageOfMany(t *testing.T) {
 		}
 	})
 }
+
+// TestOneThatIsAnsweredNowAndThen has a registry that is well, and many targets that fail for
+// reasons of their own. One that is answered every other time, as a container may have it with a
+// name of its own, has none of them asked more often.
+func TestOneThatIsAnsweredNowAndThen(t *testing.T) {
+	const many, period = 100, 10 * time.Minute
+	source := &fakeSource{}
+	var asked atomic.Int64
+	source.watch = func(ctx context.Context, q Query, publish func(Answer)) error {
+		switch {
+		case q.Host == "well":
+			return hold(ctx, publish, endpoint("10.0.0.1:80"))
+		case q.Host != "flaps":
+			asked.Add(1)
+		case source.calls(q)%2 == 0:
+			publish(Answer{Endpoints: []Endpoint{endpoint("10.0.0.2:80")}})
+			time.Sleep(time.Second)
+		}
+		return errors.New("denied")
+	}
+	inBubble(t, source, func(ctx context.Context, r *Resolver) {
+		targets := []Target{fake("well"), fake("flaps")}
+		for i := range many {
+			targets = append(targets, fake(fmt.Sprintf("a%d", i)))
+		}
+		r.Keep(targets)
+		time.Sleep(time.Minute) // until they pause as long as may be
+		before := asked.Load()
+		time.Sleep(period)
+		if each := (asked.Load() - before) / many; each > 40 { // every 15 to 30 s
+			t.Errorf("each of those that fail was asked %d times in %s", each, period)
+		}
+	})
+}

@@ -12,7 +12,7 @@ const (
 	// eachFailing is how much longer that is for each of them, so that a registry that is
 	// away is not asked by thousands at a time. The first that is answered tells the others.
 	eachFailing = 20 * time.Millisecond
-	// tellEvery is the least time between two such tellings.
+	// tellEvery is the least time between two such tellings, which is longer by eachFailing, too.
 	tellEvery = time.Second
 )
 
@@ -22,9 +22,17 @@ type place struct {
 	mu        sync.Mutex
 	watches   int
 	failing   int
+	away      bool          // all of them have failed, and the others have not been told of an answer since
 	recovered chan struct{} // closed when one that failed is answered, and replaced
 	told      time.Time
 }
+
+// atOnce is what recovered is to a question that was asked before it was closed.
+var atOnce = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // placeKey is what the queries of one place have in common.
 type placeKey struct {
@@ -80,26 +88,37 @@ func (p *place) count(more int) int {
 }
 
 // fail notes that a watch that did not fail does, and returns how long it may pause at most,
-// and what is closed when another one of the place is answered.
-func (p *place) fail(before bool, longest time.Duration) (pause time.Duration, recovered <-chan struct{}) {
+// and what is closed when another one of the place is answered: it is already if that was
+// after its question, asked then.
+func (p *place) fail(before bool, asked time.Time, longest time.Duration) (pause time.Duration, recovered <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !before {
 		p.failing++
 	}
 	if p.failing < p.watches { // others are well: it fails for a reason of its own
-		return longest, p.recovered
+		pause = longest
+	} else {
+		p.away = true
+		pause = min(longest, max(shortBackoff, p.apart()))
 	}
-	return min(longest, max(shortBackoff, time.Duration(p.failing)*eachFailing)), p.recovered
+	if before && asked.Before(p.told) {
+		return pause, atOnce
+	}
+	return pause, p.recovered
 }
 
-// answer notes that a watch that failed has been answered, or has ended.
+// apart is how much time the questions of those that fail are to take.
+func (p *place) apart() time.Duration { return time.Duration(p.failing) * eachFailing }
+
+// answer notes that a watch that failed has been answered, or has ended. The others are told
+// only of the end of an outage: what a container names may fail and be answered as it likes.
 func (p *place) answer(well bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.failing--
-	if now := time.Now(); well && now.Sub(p.told) >= tellEvery {
-		p.told = now
+	if now := time.Now(); well && p.away && now.Sub(p.told) >= max(tellEvery, p.apart()) {
+		p.told, p.away = now, false
 		close(p.recovered)
 		p.recovered = make(chan struct{})
 	}

@@ -267,7 +267,7 @@ func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
 		if ctx.Err() != nil {
 			return
 		}
-		longest, recovered := at.fail(failing, r.options.BackoffMax)
+		longest, recovered := at.fail(failing, w.askedAt(), r.options.BackoffMax)
 		failing = true
 		backoff = min(backoff, max(longest, r.options.BackoffMin))
 		pause := time.NewTimer(backoff/2 + rand.N(backoff/2+1))
