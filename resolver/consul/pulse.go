@@ -3,7 +3,7 @@ package consul
 import (
 	"context"
 	"errors"
-	"maps"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -28,10 +28,21 @@ type pulse struct {
 	done    chan struct{}
 	silent  bool
 	leader  string
-	changed chan struct{} // closed when silent, leader or a history change, and replaced
+	changed chan struct{} // closed when silent or leader change, and replaced
 
 	histories map[historyKey]*history
+	comparing chan struct{} // has room for as many histories as are asked for at once
 }
+
+const (
+	// historiesAtOnce is how many histories of one agent are asked for at a time.
+	historiesAtOnce = 8
+	// historyTimeout bounds the time that one may take.
+	historyTimeout = 2 * time.Second
+	// historyPauses is by how much longer the pause becomes before a history that could not
+	// be read is asked for again.
+	historyPauses = 8
+)
 
 // historyKey is what watches ask whose indexes are of one table of the servers' state.
 type historyKey struct {
@@ -43,16 +54,21 @@ type historyKey struct {
 // goes backwards; then a blocking query that waits for more than that hears nothing, for as
 // long as it may wait.
 type history struct {
-	watches int
-	ask     func(*agent, *api.QueryOptions) (*api.QueryMeta, error) // for what is not there
-	index   uint64
+	watches  int
+	ask      func(*agent, *api.QueryOptions) (*api.QueryMeta, error) // for what is not there
+	index    uint64
+	restored chan struct{} // closed when the index goes backwards, and replaced
+	stop     context.CancelFunc
+	done     chan struct{}
 }
 
 // beat is the pulse as one watch has followed it.
 type beat struct {
 	of      *pulse
-	changed <-chan struct{} // closed when there is something new
-	key     historyKey
+	changed <-chan struct{} // closed when there is something new of the agent
+	// restored is closed when there is of the history; nil if the watch has none.
+	restored <-chan struct{}
+	key      historyKey
 }
 
 // join follows the pulse of a, which begins with its first follower, and the history of what q
@@ -60,23 +76,35 @@ type beat struct {
 func (p *pulse) join(a *agent, q question, config Config) *beat {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	key := historyKey{q.kind, q.scope}
-	if q.history != nil {
-		if p.histories == nil {
-			p.histories = map[historyKey]*history{}
-		}
-		if p.histories[key] == nil {
-			p.histories[key] = &history{ask: q.history}
-		}
-		p.histories[key].watches++
-	}
+	b := &beat{of: p, key: historyKey{q.kind, q.scope}}
 	if p.waiting++; p.waiting == 1 {
 		p.silent, p.leader, p.changed = false, "", make(chan struct{})
 		ctx, stop := context.WithCancel(context.Background()) // it serves many watches
 		p.stop, p.done = stop, make(chan struct{})
 		go p.run(ctx, a, config, p.done)
 	}
-	return &beat{of: p, changed: p.changed, key: key}
+	b.changed = p.changed
+	if q.history != nil {
+		b.restored = p.follow(b.key, a, q, config).restored
+	}
+	return b
+}
+
+// follow counts a watch of a history, which is asked for from its first watch on. It is called
+// with mu held.
+func (p *pulse) follow(key historyKey, a *agent, q question, config Config) *history {
+	if p.histories == nil {
+		p.histories, p.comparing = map[historyKey]*history{}, make(chan struct{}, historiesAtOnce)
+	}
+	h := p.histories[key]
+	if h == nil {
+		ctx, stop := context.WithCancel(context.Background()) // likewise
+		h = &history{ask: q.history, restored: make(chan struct{}), stop: stop, done: make(chan struct{})}
+		p.histories[key] = h
+		go p.compareAll(ctx, a, key, h, config)
+	}
+	h.watches++
+	return h
 }
 
 // next turns to the next change and returns whether the agent is silent.
@@ -85,6 +113,13 @@ func (b *beat) next() (silent bool) {
 	defer b.of.mu.Unlock()
 	b.changed = b.of.changed
 	return b.of.silent
+}
+
+// nextHistory turns to the history's next change.
+func (b *beat) nextHistory() {
+	b.of.mu.Lock()
+	defer b.of.mu.Unlock()
+	b.restored = b.of.histories[b.key].restored
 }
 
 // note tells the history that it has come as far as index.
@@ -96,52 +131,38 @@ func (b *beat) note(index uint64) {
 	}
 }
 
-// leave ends the pulse with its last follower.
+// leave ends the pulse with its last follower, and a history with its last.
 func (b *beat) leave() {
 	b.of.mu.Lock()
 	b.of.waiting--
-	if h := b.of.histories[b.key]; h != nil {
+	var ended []chan struct{}
+	if h := b.of.histories[b.key]; h != nil && b.restored != nil {
 		if h.watches--; h.watches == 0 {
 			delete(b.of.histories, b.key)
+			h.stop()
+			ended = append(ended, h.done)
 		}
 	}
-	done := b.of.done
-	last := b.of.waiting == 0
-	if last {
+	if b.of.waiting == 0 {
 		b.of.stop() // before another one begins
+		ended = append(ended, b.of.done)
 	}
 	b.of.mu.Unlock()
-	if last {
+	for _, done := range ended {
 		<-done
 	}
 }
 
-// run asks every config.Pulse: for the leader, and every other time for the histories. An
-// agent is silent when it takes half as long again, or twice as long as it is wont to.
+// run asks for the leader every config.Pulse. An agent is silent when it takes half as long
+// again, or twice as long as it is wont to. What else watches ask is no sign of it: to another
+// datacenter, say, the way may be long.
 func (p *pulse) run(ctx context.Context, a *agent, config Config, done chan struct{}) {
 	defer close(done)
 	var usual time.Duration
-	for turn := 0; pause(ctx, config.Pulse); turn++ {
+	for pause(ctx, config.Pulse) {
 		began := time.Now()
 		late := time.AfterFunc(max(config.Pulse*3/2, 2*usual), func() { p.set(ctx, true, "") })
-		var (
-			leader string
-			err    error
-		)
-		histories := p.asked()
-		if turn%2 == 0 || len(histories) == 0 {
-			leader, err = a.askLeader(ctx, config.Timeout)
-		}
-		for key, h := range histories {
-			if turn%2 == 0 {
-				break
-			}
-			var index uint64
-			if index, err = a.askHistory(ctx, key, h, config.Timeout); err != nil {
-				break
-			}
-			p.compare(ctx, key, h, index)
-		}
+		leader, err := a.askLeader(ctx, config.Timeout)
 		late.Stop()
 		if ctx.Err() != nil {
 			return
@@ -155,15 +176,36 @@ func (p *pulse) run(ctx context.Context, a *agent, config Config, done chan stru
 	}
 }
 
-// asked are the histories that somebody follows now.
-func (p *pulse) asked() map[historyKey]*history {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return maps.Clone(p.histories)
+// compareAll asks for a history every other config.Pulse, and more seldom while that fails: its
+// watches may be some container's, whose questions nobody can answer.
+func (p *pulse) compareAll(ctx context.Context, a *agent, key historyKey, h *history, config Config) {
+	defer close(h.done)
+	every := 2 * config.Pulse
+	for wait := every; pause(ctx, wait); {
+		select {
+		case p.comparing <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		reached := p.reached(h)
+		index, err := a.askHistory(ctx, key, h, min(config.Timeout, historyTimeout))
+		<-p.comparing
+		if err != nil {
+			wait = min(2*wait, historyPauses*every)
+			continue
+		}
+		wait = every
+		p.compare(ctx, h, reached, index)
+	}
 }
 
 // askHistory asks for the index of a history.
-func (a *agent) askHistory(ctx context.Context, key historyKey, h *history, timeout time.Duration) (uint64, error) {
+func (a *agent) askHistory(ctx context.Context, key historyKey, h *history, timeout time.Duration) (_ uint64, err error) {
+	defer func() {
+		if p := recover(); p != nil { // over a hostile answer; nobody else sees it here
+			err = fmt.Errorf("asking for an index panicked: %v", p)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	options := &api.QueryOptions{}
@@ -175,18 +217,27 @@ func (a *agent) askHistory(ctx context.Context, key historyKey, h *history, time
 	return meta.LastIndex, nil
 }
 
-// compare tells of a history that goes backwards.
-func (p *pulse) compare(ctx context.Context, key historyKey, h *history, index uint64) {
+// reached is how far a history has come.
+func (p *pulse) reached(h *history) uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if ctx.Err() != nil || p.histories[key] != h {
+	return h.index
+}
+
+// compare tells those that follow a history that it goes backwards: its index is less than what
+// it had reached before that was asked for.
+func (p *pulse) compare(ctx context.Context, h *history, reached, index uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ctx.Err() != nil {
 		return
 	}
-	backwards := index < h.index
-	h.index = index
-	if backwards {
-		close(p.changed)
-		p.changed = make(chan struct{})
+	if index >= reached {
+		h.index = max(h.index, index)
+	} else {
+		h.index = index
+		close(h.restored)
+		h.restored = make(chan struct{})
 	}
 }
 
@@ -209,11 +260,15 @@ func (p *pulse) set(ctx context.Context, silent bool, leader string) {
 	p.changed = make(chan struct{})
 }
 
-func (a *agent) askLeader(ctx context.Context, timeout time.Duration) (string, error) {
+func (a *agent) askLeader(ctx context.Context, timeout time.Duration) (leader string, err error) {
+	defer func() {
+		if p := recover(); p != nil { // likewise
+			err = fmt.Errorf("asking for the leader panicked: %v", p)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	var leader string
-	_, err := a.client.Raw().Query(leaderPath, &leader, (&api.QueryOptions{}).WithContext(ctx))
+	_, err = a.client.Raw().Query(leaderPath, &leader, (&api.QueryOptions{}).WithContext(ctx))
 	return leader, err
 }
 

@@ -258,6 +258,9 @@ func (v *visit) attend(ctx context.Context, beat *beat, wait func(context.Contex
 			return false, waited
 		case <-beat.changed:
 			err = v.feel(ctx, beat)
+		case <-beat.restored:
+			beat.nextHistory()
+			err = v.again(ctx)
 		case doubt := <-v.doubts:
 			err = v.again(ctx)
 			doubt.Over()
