@@ -21,7 +21,14 @@ func TestNobodyGetsHisOwnBytesBack(t *testing.T) {
 	if !netlab.IsInside(t) && ways.loops > 0 || !netlab.Inside(t) { // inside, it is tried in every way
 		return
 	}
-	down := Endpoint{Addr: netip.MustParseAddrPort("127.0.0.1:40000")}
+	for _, addr := range []string{"127.0.0.1:40000", "0.0.0.0:40000"} { // connect(2) takes the second for the first
+		t.Run(addr, func(t *testing.T) { nobodyAt(t, Endpoint{Addr: netip.MustParseAddrPort(addr)}) })
+	}
+}
+
+// nobodyAt dials an endpoint that is down from its own port.
+func nobodyAt(t *testing.T, down Endpoint) {
+	t.Helper()
 	netlab.LocalPorts(t, "32768", "60999")
 	spoken := make(chan struct{})
 	router := to(down)

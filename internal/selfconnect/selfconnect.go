@@ -23,9 +23,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Is reports whether these are the addresses of one socket that is connected to itself.
+// Is reports whether these are the addresses of one socket that is connected to itself. The
+// unspecified address is, to connect(2), the one that the socket has itself, or else loopback's.
 func Is(local, remote netip.AddrPort) bool {
-	return local.Port() == remote.Port() && local.Addr().Unmap() == remote.Addr().Unmap()
+	to := remote.Addr().Unmap()
+	return local.Port() == remote.Port() && (to.IsUnspecified() || local.Addr().Unmap() == to)
 }
 
 // DialContext dials as d does. A connection to itself is given up, by a reset, and is an
