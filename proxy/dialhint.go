@@ -22,13 +22,21 @@ const fixPorts = "widen net.ipv4.ip_local_port_range, give the target more endpo
 // each, and what to do about that.
 func nobodyAnswered(route *Route, failures []error) error {
 	const fewHints = 3
-	own := 0
+	own, asked := 0, 0
 	var hints []string
 	for _, err := range failures {
 		if OwnFault(err) {
 			own++
 		}
-		if h := dialHint(route, err); h != "" && !slices.Contains(hints, h) && len(hints) < fewHints {
+		if len(hints) == fewHints {
+			continue
+		}
+		if f := faultOf(err); f != nil && f.fix == fixPorts { // which the kernel is asked about
+			if asked++; asked > fewHints {
+				continue
+			}
+		}
+		if h := dialHint(route, err); h != "" && !slices.Contains(hints, h) {
 			hints = append(hints, h)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -44,9 +45,28 @@ func portRange() (first, last uint16, ok bool) {
 	return uint16(low), uint16(high), lowErr == nil && highErr == nil
 }
 
+// usage is what portsInUse said at a time.
+type usage struct {
+	said string
+	at   time.Time
+}
+
+var lastUsage atomic.Pointer[usage]
+
 // portsInUse says how many local ports there are for connections to one address and port, and
-// how many sockets of TCP this host has (proc(5), net/sockstat).
+// how many sockets of TCP this host has. It is asked for each dial of a storm that fails, and
+// looks once in portsFor.
 func portsInUse() string {
+	last := lastUsage.Load()
+	if last == nil || time.Since(last.at) >= portsFor {
+		last = &usage{lookAtPorts(), time.Now()}
+		lastUsage.Store(last)
+	}
+	return last.said
+}
+
+// lookAtPorts asks the kernel (proc(5), net/sockstat).
+func lookAtPorts() string {
 	first, last, ok := portRange()
 	if !ok {
 		return ""

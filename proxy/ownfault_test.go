@@ -124,3 +124,18 @@ func TestHintsOfSeveralFailures(t *testing.T) {
 		t.Errorf("%v; want that some did not answer", err)
 	}
 }
+
+// TestWorkOfHintsIsBounded: that this host has no port left is found out a few times, however many
+// endpoints a target has; it comes in storms.
+func TestWorkOfHintsIsBounded(t *testing.T) {
+	var failures []error
+	for i := range 1000 {
+		failures = append(failures, dialError(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(i+1)), "connect", unix.EADDRNOTAVAIL))
+	}
+	if n := testing.AllocsPerRun(3, func() { _ = nobodyAnswered(&Route{}, failures) }); n > 10_000 {
+		t.Errorf("the error of a round takes %.0f allocations", n)
+	}
+	if got := hint.Of(nobodyAnswered(&Route{}, failures)); !strings.Contains(got, fixPorts) {
+		t.Errorf("hint %q; want one with %q", got, fixPorts)
+	}
+}
