@@ -189,6 +189,7 @@ func (s *server) connect() (*clientv3.Client, error) {
 				MinConnectTimeout: c.config.Timeout, // a server may be slow to begin
 			}),
 			grpc.WithChainUnaryInterceptor(failFast),
+			grpc.WithChainStreamInterceptor(guardWatches),
 			grpc.WithMaxHeaderListSize(maxHeaders),
 		},
 	}
