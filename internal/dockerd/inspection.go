@@ -45,7 +45,9 @@ func (in *inspection) container() *Container {
 		StartedAt: in.State.StartedAt,
 		ImageID:   in.Image,
 	}
-	c.Health, c.HealthUnsure = in.health()
+	var unsure bool
+	c.Health, unsure = in.health()
+	c.HealthUnsure = unsure && c.Running && !c.Paused // or it is not probed
 	if c.Running {
 		c.Published = published(in.NetworkSettings.Ports)
 		c.PID = in.State.Pid

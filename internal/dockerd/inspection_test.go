@@ -19,6 +19,7 @@ func TestHealthIsWhatProbesHaveShown(t *testing.T) {
 	const passed, failed = `{"ExitCode": 0}`, `{"ExitCode": 1}`
 	for _, test := range []struct {
 		name, health, config string
+		state                string // beside the health; running without
 		want                 string
 		unsure               bool
 	}{
@@ -31,14 +32,19 @@ func TestHealthIsWhatProbesHaveShown(t *testing.T) {
 		{name: "it was paused before the first", health: `{"Status": "unhealthy"}`, want: "starting", unsure: true},
 		{name: "it failed once of three times", health: `{"Status": "unhealthy", "FailingStreak": 1, "Log": [` + passed + `,` + failed + `]}`, want: "healthy", unsure: true},
 		{name: "it failed once, which is enough", health: `{"Status": "unhealthy", "FailingStreak": 1, "Log": [` + failed + `]}`, config: `{"Healthcheck": {"Retries": 1}}`, want: "unhealthy"},
+		{name: "it has stopped, and changes no more", state: `"Running": false`, health: `{"Status": "unhealthy", "Log": [` + passed + `]}`, want: "healthy"},
+		{name: "it is paused, and changes no more", state: `"Running": true, "Paused": true`, health: `{"Status": "unhealthy", "Log": [` + passed + `]}`, want: "healthy"},
 		{name: "how often is not known", health: `{"Status": "unhealthy", "FailingStreak": 1}`, config: `{}`, want: "unhealthy"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.config == "" {
 				test.config = `{"Healthcheck": {}}`
 			}
+			if test.state == "" {
+				test.state = `"Running": true`
+			}
 			var in inspection
-			if err := json.Unmarshal([]byte(`{"State": {"Running": true, "Health": `+test.health+`}, "Config": `+test.config+`}`), &in); err != nil {
+			if err := json.Unmarshal([]byte(`{"State": {`+test.state+`, "Health": `+test.health+`}, "Config": `+test.config+`}`), &in); err != nil {
 				t.Fatal(err)
 			}
 			if c := in.container(); c.Health != test.want || c.HealthUnsure != test.unsure {
