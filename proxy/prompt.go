@@ -350,18 +350,20 @@ func (r *relay) lookConnecting() {
 		return
 	}
 	patience := int64(r.patience())
-	if p.attempt.Left > 1 || p.stop != nil || l.now-p.began < patience || r.accepted+int64(r.route.Options.Wait) < l.now {
+	if p.attempt.Left > 1 || p.stop != nil || l.now-p.began < patience {
 		return
 	}
 	// It is the last one and gets all the time there is, unless somebody else appears.
 	ctx, cancel := context.WithCancel(l.server.ctx)
 	p.stop = cancel
-	chooser := p.chooser
+	chooser, held := p.chooser, r.accepted+int64(r.route.Options.Wait) >= l.now
 	go func() {
-		chooser.Changed(ctx)
+		if !othersAppear(ctx, chooser, held, time.Duration(patience)) {
+			return
+		}
 		l.post(func() {
 			if ctx.Err() == nil && r.prompt == p {
-				r.attemptFailed(errors.New("it did not answer, and by now there may be another endpoint"))
+				r.attemptFailed(errSilent)
 			}
 		})
 	}()

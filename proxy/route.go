@@ -103,8 +103,9 @@ type Passer interface {
 // Doubter is a Chooser that can have the target's endpoints asked for anew.
 type Doubter interface {
 	Chooser
-	// Doubt is called when all endpoints of a round have failed to answer. It may wait for
-	// the answer, and reports whether another round finds others.
+	// Doubt is called when all endpoints of a round have failed to answer, and again and again
+	// while the last of them is silent. It may wait for the answer, and reports whether another
+	// round finds others.
 	Doubt(ctx context.Context) bool
 }
 

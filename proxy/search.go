@@ -195,14 +195,6 @@ func (s *search) find(ctx context.Context, deadline time.Time) error {
 	}
 }
 
-// doubt has the Chooser ask for the target's endpoints anew, once all have failed with err, and
-// reports whether there are others by now. These are dialled at once, also where a connection is
-// not held.
-func (s *search) doubt(ctx context.Context, err error) bool {
-	d, ok := s.route.Endpoints.(Doubter)
-	return ok && ctx.Err() == nil && ReasonOf(err) == DialFailed && !slices.ContainsFunc(s.failures, OwnFault) && d.Doubt(ctx)
-}
-
 // failure is err, unless the search was ended from outside.
 func (s *search) failure(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errClientLeft) {
@@ -370,12 +362,14 @@ func (s *search) dialWithin(ctx context.Context, a Attempt) (*net.TCPConn, error
 		bounded, cancel := context.WithTimeout(attempt, min(share, patience))
 		defer cancel()
 		attempt = bounded
-	} else if time.Until(s.held()) > patience {
-		changed := time.AfterFunc(patience, func() {
-			s.route.Endpoints.Changed(attempt)
-			cancel(errors.New("it did not answer, and by now there may be another endpoint"))
+	} else {
+		held := time.Until(s.held()) > patience
+		others := time.AfterFunc(patience, func() {
+			if othersAppear(attempt, s.route.Endpoints, held, patience) {
+				cancel(errSilent)
+			}
 		})
-		defer changed.Stop()
+		defer others.Stop()
 	}
 	conn, err := s.server.dial(attempt, s.route, a.Addr)
 	if err != nil && ctx.Err() == nil && context.Cause(attempt) != nil && !errors.Is(context.Cause(attempt), context.DeadlineExceeded) {

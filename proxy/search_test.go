@@ -203,6 +203,58 @@ func TestRefusalIsNews(t *testing.T) {
 	}
 }
 
+// doubtedNow is a doubted that a loop can ask.
+type doubtedNow struct{ *doubted }
+
+func (d doubtedNow) TryRefresh() bool { return d.Refresh(context.Background()) == nil }
+
+// When the last endpoint is silent, a connection gets the one that is found meanwhile, also where
+// it is not held. While the same one is named it goes on with that.
+func TestSilenceIsNews(t *testing.T) {
+	for name, test := range map[string]struct {
+		wait   time.Duration
+		others bool
+	}{
+		"held":                  {patience, true},
+		"not held":              {0, true},
+		"held by the same":      {patience, false},
+		"by the same, not held": {0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			serving := greeter(t)
+			silent, accept := atLast(t)
+			doubts := make(chan struct{}, 1000)
+			d := &doubted{crowd: newCrowd(silent), anew: func(c *crowd) bool {
+				doubts <- struct{}{}
+				if test.others && len(doubts) == 3 {
+					c.set(nil, serving)
+				}
+				return test.others && len(doubts) >= 3
+			}}
+			route := routed(doubtedNow{d}, Options{Wait: test.wait, AttemptTimeout: time.Millisecond, Timeout: patience})
+			if ways.prompt {
+				route = promptly{route.(RouterFunc)}
+			}
+			l := newLab(t, &Server{}, route)
+			conn := l.dial()
+			if !test.others {
+				wait(t, "it is asked anew again and again", func() bool { return len(doubts) > 5 })
+				d.set(nil, silent) // something else changes
+				served := accept()
+				mustWrite(t, served, "hello")
+				served.Close()
+			}
+			if b, err := l.read(conn); b != "hello" {
+				t.Errorf("read %q, %v", b, err)
+			}
+			if r := l.record(); r.Err != nil || !test.others && r.Attempts != 1 {
+				t.Errorf("%d attempts, %v", r.Attempts, r.Err)
+			}
+		})
+	}
+}
+
 func TestWhoRefusesIsTriedAgainWhileHeld(t *testing.T) {
 	c := newCrowd(refused(t))
 	l := newLab(t, &Server{}, routed(c, Options{Wait: patience}))
