@@ -176,6 +176,25 @@ func TestHostFailover(t *testing.T) {
 	}
 }
 
+// TestSameErrorEachTime: of two questions that fail the error is the same whichever fails first,
+// since an error that changes is logged anew.
+func TestSameErrorEachTime(t *testing.T) {
+	t.Parallel()
+	server := newTestServer(t)
+	client := New(testConfig(t, "", "", server))
+	for _, slow := range []uint16{mdns.TypeA, mdns.TypeAAAA} {
+		server.handle(func(request *mdns.Msg, tcp bool) *mdns.Msg {
+			if request.Question[0].Qtype == slow {
+				time.Sleep(20 * time.Millisecond) // the server's, to be the later one
+			}
+			return answerCode(mdns.RcodeRefused)(request, tcp)
+		})
+		if err := sourcetest.Watch(t, client.Hosts(), hostQuery("a.test", 80)).Err(t); err == nil || !strings.Contains(err.Error(), "for A records") {
+			t.Errorf("with type %d later: %v", slow, err)
+		}
+	}
+}
+
 func TestHostErrors(t *testing.T) {
 	closed, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {

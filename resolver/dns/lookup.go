@@ -132,8 +132,9 @@ func (c *Client) lookupAddresses(ctx context.Context, up upstream, name, host st
 	)
 	for _, r := range c.askBoth(ctx, up, name) {
 		switch {
-		case r.err != nil:
+		case failed == nil && r.err != nil:
 			failed = r.err
+		case r.err != nil:
 		case len(r.host.addrs) > 0:
 			addrs = append(addrs, r.host.addrs...)
 			shortest = min(shortest, r.host.ttl)
@@ -160,9 +161,10 @@ func (c *Client) lookupAddresses(ctx context.Context, up upstream, name, host st
 	return c.absence(absent, "the name %s has no A or AAAA records", called(host, name, end)), false, nil
 }
 
-// askBoth returns when both families have answered or failed. Once one has
-// records the other gets one more try's time: a server that is deaf to AAAA must
-// not hold up a connection for as long as all retries take.
+// askBoth returns when both families have answered or failed, IPv4 first, so that an outage
+// has the same error each time, and is logged once. Once one has records the other gets one more
+// try's time: a server that is deaf to AAAA must not hold up a connection for as long as all
+// retries take.
 func (c *Client) askBoth(ctx context.Context, up upstream, name string) [2]reply {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -178,6 +180,9 @@ func (c *Client) askBoth(ctx context.Context, up upstream, name string) [2]reply
 	second := (<-replies).parsed()
 	if errors.Is(second.err, context.Canceled) {
 		second.err = &askError{question: second.question, failures: []string{"no server answered in time"}}
+	}
+	if first.question.qtype != mdns.TypeA {
+		first, second = second, first
 	}
 	return [2]reply{first, second}
 }
