@@ -89,6 +89,9 @@ func composeUp(t *testing.T) *composeProject {
 		if _, err := p.compose("down", "--timeout", "0", "--volumes"); err != nil {
 			t.Error(err)
 		}
+		if left, err := dockertest.Try(t, "network", "inspect", p.name+"_default"); err == nil { // of which down only warns
+			t.Errorf("the project's network is left: %s", left)
+		}
 	})
 	if _, err := p.compose("up", "--detach", "--pull", "never"); err != nil {
 		t.Fatal(err)
@@ -161,6 +164,7 @@ func TestCompose(t *testing.T) {
 	})
 	t.Run("tasks serve nobody", func(t *testing.T) {
 		p := projects[0]
+		t.Cleanup(func() { dockertest.Docker(t, "rm", "--force", p.name+"-task") }) // which down leaves, and then the network
 		if _, err := p.compose("run", "--detach", "--name", p.name+"-task", "db"); err != nil {
 			t.Fatal(err)
 		}
