@@ -67,6 +67,7 @@ func TestBackendFails(t *testing.T) {
 			options: []string{
 				"-l", "connect.6379.check=tcp", "-l", "connect.6379.check-send=ping", "-l", "connect.6379.check-expect=ping",
 				"-l", "connect.6379.check-interval=200ms", "-l", "connect.6379.check-timeout=200ms",
+				"-l", "connect.6379.on-unhealthy=keep", // what it has had before it was found out it answers in the end
 			},
 			fail: signal("STOP"), mend: signal("CONT"), said: "check fails; the endpoint is out",
 		},
