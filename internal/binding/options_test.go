@@ -113,7 +113,7 @@ func TestBadOption(t *testing.T) {
 			"label connect.2.wait: an option of port 2, which nothing declares (" + labelHint + ")",
 			"environment BACKEND_3_WAIT: an option of port 3, which nothing declares (" + labelHint + ")"}},
 		{map[string]string{"connect.drain-after": "1m", "connect.on-removal": "keep", "connect.2": "b:2"}, nil, 3 * time.Second,
-			[]string{"label connect.drain-after: drain-after does nothing with on-removal keep (set on-removal to drain, or leave it out)"}},
+			[]string{"label connect.drain-after: drain-after does nothing with on-removal keep (set on-removal, on-unhealthy or fail-back to drain, or leave it out)"}},
 	} {
 		labels := map[string]string{"connect.1": "a:1"}
 		for k, v := range test.labels {
