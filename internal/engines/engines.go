@@ -59,6 +59,13 @@ var Packages = map[string]string{
 	"docker":     "resolver/docker",
 }
 
+// Apart are the folders of packages whose tests use nothing that the machine has but once, such
+// as its engine and its firewall, and take long, for they wait: two of them run at a time.
+var Apart = []string{
+	"internal/balance", "internal/handover", "internal/keeper", "internal/registries",
+	"proxy", "resolver", "resolver/consul", "resolver/dns", "resolver/etcd", "resolver/file",
+}
+
 // split returns the package and the name of a test.
 func split(test string) (pkg, name string) {
 	pkg, name, _ = strings.Cut(test, ".")

@@ -127,7 +127,10 @@ func runAll(ctx context.Context, chosen []engines.Engine, whole bool, out *print
 		l := newLane(e, out)
 		l.parts = tableParts(root, dir, e)
 		if whole && !e.Built {
-			l.machine, l.first, l.parts = true, true, wholeParts(root)
+			l.machine, l.first = true, true
+			if l.parts, err = wholeParts(ctx, root); err != nil {
+				return err
+			}
 		}
 		results.Engines[e.Name] = l.results
 		lanes = append(lanes, l)
@@ -195,12 +198,30 @@ type part struct {
 }
 
 // wholeParts are all tests of the repository in root.
-func wholeParts(root string) []part {
-	// make check has had vet look at all of it.
-	test := []string{"go", "test", "-json", "-vet=off", "-race", "-tags", "integration", "-count=1", "-timeout=" + testTimeout}
-	// All packages one after the other: the tests of several of them share the host's engine
-	// and firewall.
-	return []part{{folder: root, args: append(test, "-p", "1", "./...")}}
+func wholeParts(ctx context.Context, root string) ([]part, error) {
+	list := exec.CommandContext(ctx, "go", "list", "-tags", "integration", "./...")
+	list.Dir, list.Stderr = root, os.Stderr
+	out, err := list.Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the packages: %w", err)
+	}
+	var together, apart []string
+	for pkg := range strings.FieldsSeq(string(out)) {
+		if slices.Contains(engines.Apart, strings.TrimPrefix(pkg, module+"/")) {
+			apart = append(apart, pkg)
+		} else {
+			together = append(together, pkg)
+		}
+	}
+	if len(apart) != len(engines.Apart) {
+		return nil, fmt.Errorf("of the packages %v there are only %v", engines.Apart, apart)
+	}
+	test := func(atOnce string, packages []string) part {
+		// make check has had vet look at all of it.
+		args := []string{"go", "test", "-json", "-vet=off", "-race", "-tags", "integration", "-count=1", "-timeout=" + testTimeout, "-p", atOnce}
+		return part{folder: root, args: append(args, packages...)}
+	}
+	return []part{test("1", together), test("2", apart)}, nil
 }
 
 // tableParts are the tests of the table, of the repository in root, on an engine; their
