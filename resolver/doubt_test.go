@@ -107,13 +107,7 @@ func TestDoubtWithoutAnAnswer(t *testing.T) {
 // However many connections are refused, a source that fails and whose last answer stays is asked
 // before its turn once a second.
 func TestDoubtOfAFailingSourceIsBounded(t *testing.T) {
-	source := &fakeSource{}
-	source.watch = func(_ context.Context, q Query, publish func(Answer)) error {
-		if source.calls(q) == 1 {
-			publish(Answer{Endpoints: []Endpoint{endpoint("10.0.0.1:80")}})
-		}
-		return errors.New("registry is down")
-	}
+	source := onceAnswered()
 	inBubble(t, source, func(ctx context.Context, r *Resolver) {
 		known, err := r.Resolve(ctx, fake("a"), nil)
 		if err != nil {

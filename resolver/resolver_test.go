@@ -121,7 +121,8 @@ func TestOneWatchForAllWhoAsk(t *testing.T) {
 	})
 }
 
-func TestLastAnswerOutlivesItsSource(t *testing.T) {
+// onceAnswered is a source that has answered once, and fails since.
+func onceAnswered() *fakeSource {
 	source := &fakeSource{}
 	source.watch = func(_ context.Context, q Query, publish func(Answer)) error {
 		if source.calls(q) == 1 {
@@ -129,6 +130,11 @@ func TestLastAnswerOutlivesItsSource(t *testing.T) {
 		}
 		return errors.New("registry is down")
 	}
+	return source
+}
+
+func TestLastAnswerOutlivesItsSource(t *testing.T) {
+	source := onceAnswered()
 	inBubble(t, source, func(ctx context.Context, r *Resolver) {
 		for range 3 {
 			got, err := resolved(ctx, r, fake("a"))

@@ -1,5 +1,10 @@
 package balance
 
+import (
+	"maps"
+	"slices"
+)
+
 // Watcher is told what the active check says of an endpoint, for a connection to it. Its
 // methods are called by one goroutine at a time, and must not wait.
 type Watcher interface {
@@ -75,10 +80,7 @@ func (c *checker) tell(n news, why string) {
 		return
 	}
 	c.mu.Lock()
-	all := make([]Watcher, 0, len(c.watchers))
-	for w := range c.watchers {
-		all = append(all, w)
-	}
+	all := slices.Collect(maps.Keys(c.watchers))
 	c.mu.Unlock()
 	for _, w := range all {
 		if n == died {

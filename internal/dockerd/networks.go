@@ -36,6 +36,24 @@ const (
 // OnHost reports whether n is a bridge of the engine's host, so that the host is on it, too.
 func (n *Network) OnHost() bool { return n.Driver == DriverBridge && n.Scope == ScopeLocal }
 
+// OwnNetworks are the IDs of the networks that the container named self, which is our own, is
+// on; nil where it is not known, or there is none.
+func (s *Snapshot) OwnNetworks(self string) map[string]bool {
+	c := s.Get(self)
+	if c == nil {
+		return nil
+	}
+	owner := s.NetnsOwner(c)
+	if owner == nil {
+		return nil
+	}
+	ids := make(map[string]bool, len(owner.Networks))
+	for i := range owner.Networks {
+		ids[owner.Networks[i].ID] = true
+	}
+	return ids
+}
+
 // networkKind is what a network is.
 type networkKind struct{ driver, scope string }
 
@@ -137,16 +155,23 @@ func (e *engine) kindOf(ctx context.Context, n *Network) (networkKind, error) {
 	return kind, nil
 }
 
-// network asks for one network. One that the engine does not have, or of which it refuses to
-// tell, is the zero value.
+// network asks for one network. One that the engine does not have, or of which it, or a proxy
+// before its socket, refuses to tell, is the zero value: whatever it is refused with, it would be
+// the next time, and the container is there all the same.
 func (e *engine) network(ctx context.Context, ref string) (networkDetails, error) {
 	var details networkDetails
 	err := e.ask(ctx, "asking for a network", "/networks/"+url.PathEscape(ref), &details)
 	var status *docker.Error
-	if errors.As(err, &status) && (status.Status == http.StatusNotFound || status.Status == http.StatusForbidden) {
+	if errors.As(err, &status) && refusal(status.Status) {
 		return networkDetails{}, nil
 	}
 	return details, err
+}
+
+// refusal reports whether an HTTP status says no for good: the question is at fault, not the time.
+func refusal(status int) bool {
+	return status >= http.StatusBadRequest && status < http.StatusInternalServerError &&
+		status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
 }
 
 // gatewayReads reads who is on GatewayBridge. The answer names all tasks of the host, and each

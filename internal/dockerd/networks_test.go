@@ -37,6 +37,23 @@ func onNetwork(name, id string) *Container {
 const gatewayBridge = `{"Name": "docker_gwbridge", "Id": "gw", "Driver": "bridge", "Scope": "local",
 	"Containers": {"c1": {"Name": "gateway_%s", "IPv4Address": "172.18.0.4/16", "IPv6Address": ""}}}`
 
+// TestNetworksThatAreNotTold: a proxy before the engine's socket may refuse to tell of networks, each
+// in its own way, and the container is there all the same. What is no refusal is worth another try.
+func TestNetworksThatAreNotTold(t *testing.T) {
+	status := http.StatusOK
+	e := networksEngine(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", status) })
+	for status = range map[int]struct{}{401: {}, 403: {}, 404: {}, 405: {}, 408: {}, 429: {}, 500: {}, 503: {}} {
+		c := onNetwork("web", "n1")
+		err := e.fillNetworks(t.Context(), c)
+		if again := status == 408 || status == 429 || status >= 500; (err != nil) != again {
+			t.Errorf("status %d: %v; want an error: %t", status, err, again)
+		}
+		if len(c.Networks) != 1 || c.Networks[0].Driver != "" {
+			t.Errorf("status %d: its networks are %+v", status, c.Networks)
+		}
+	}
+}
+
 func TestNetworksAreAskedForOnce(t *testing.T) {
 	var asked atomic.Int32
 	e := networksEngine(t, func(w http.ResponseWriter, r *http.Request) {

@@ -87,25 +87,8 @@ func Follow(ctx context.Context, patience time.Duration, snapshot *dockerd.Snaps
 		slices.SortFunc(left, byStart)
 		t.add(namespaceOf(left[0], left[1:], nil, previous))
 	}
-	t.index(ownNetworks(snapshot, self))
+	t.index(snapshot.OwnNetworks(self))
 	return t, complete
-}
-
-// ownNetworks are the IDs of the networks that our own container is on.
-func ownNetworks(snapshot *dockerd.Snapshot, self string) map[string]bool {
-	c := snapshot.Get(self)
-	if c == nil {
-		return nil
-	}
-	owner := snapshot.NetnsOwner(c)
-	if owner == nil {
-		return nil
-	}
-	ids := make(map[string]bool, len(owner.Networks))
-	for i := range owner.Networks {
-		ids[owner.Networks[i].ID] = true
-	}
-	return ids
 }
 
 // reading makes clients of containers.

@@ -93,20 +93,30 @@ const hintReason = `an error may have no hint, and a line then says hint="": wri
 func TestNoLineHasAnEmptyHint(t *testing.T) {
 	for _, p := range own(t) {
 		for _, name := range p.GoFiles {
-			files := token.NewFileSet()
-			file, err := parser.ParseFile(files, filepath.Join(p.Dir, name), nil, 0)
-			if err != nil {
-				t.Error(err)
-				continue
-			}
-			ast.Inspect(file, func(n ast.Node) bool {
-				if call, ok := n.(*ast.CallExpr); ok && logsBareHint(call) {
-					t.Errorf("%s: %s", files.Position(call.Pos()), hintReason)
+			eachCall(t, filepath.Join(p.Dir, name), func(at token.Position, call *ast.CallExpr) {
+				if logsBareHint(call) {
+					t.Errorf("%s: %s", at, hintReason)
 				}
-				return true
 			})
 		}
 	}
+}
+
+// eachCall gives every call in a file of Go to look, and where it is.
+func eachCall(t *testing.T, name string, look func(token.Position, *ast.CallExpr)) {
+	t.Helper()
+	files := token.NewFileSet()
+	file, err := parser.ParseFile(files, name, nil, 0)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			look(files.Position(call.Pos()), call)
+		}
+		return true
+	})
 }
 
 // logsBareHint reports whether the arguments of a call of a logger are a key hint and the

@@ -12,10 +12,10 @@ import (
 // place is where we dial from.
 type place struct {
 	self     string
-	engine   string              // the host of a remote engine, "" for this host's
-	here     bool                // the engine's host is ours
-	onHost   bool                // in the host's network namespace
-	networks map[string]struct{} // IDs of those that our own namespace is on
+	engine   string          // the host of a remote engine, "" for this host's
+	here     bool            // the engine's host is ours
+	onHost   bool            // in the host's network namespace
+	networks map[string]bool // IDs of those that our own namespace is on
 	// subnets are those of the interfaces of our own namespace; of use on the host.
 	subnets []netip.Prefix
 	bridge  func(name string) []netip.Prefix // the subnets of the interface of that name
@@ -64,10 +64,7 @@ func locate(s *dockerd.Snapshot, self, engine string, here bool, subnets []netip
 		return p
 	}
 	p.onHost = owner.NetworkMode == modeHost
-	p.networks = make(map[string]struct{}, len(owner.Networks))
-	for _, n := range owner.Networks {
-		p.networks[n.ID] = struct{}{}
-	}
+	p.networks = s.OwnNetworks(self)
 	return p
 }
 
@@ -83,7 +80,7 @@ func (p *place) address(networks []dockerd.Network) (addr netip.Addr, why string
 		} {
 			for _, n := range networks {
 				a := family(n)
-				switch _, shared := p.networks[n.ID]; {
+				switch shared := p.networks[n.ID]; {
 				case !a.IsValid() || sharedOnly && !shared:
 				case shared:
 					return a, ""
