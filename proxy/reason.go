@@ -55,12 +55,49 @@ const (
 	DrainTimeout Reason = "drain_timeout"
 )
 
+// meanings has each Reason once, in the order of documentation, with what happened.
+var meanings = []struct {
+	reason  Reason
+	meaning string
+}{
+	{UnknownClient, "the engine has been away for longer than the option `timeout` allows, and nothing else proves whose the connection is; modes host and link: the source address is not surely one running container's; mode redirect: the connection came to the container's socket from outside of it, by rules that a process with NET_ADMIN has made in there"},
+	{NoBinding, "the container declares nothing for this port, or nothing that parses"},
+	{Denied, "the policy keeps the client from what it asks for; or, in modes host and link without a source guard, another container could have forged the source address"},
+	{ResolveFailed, "the target's source (DNS, Consul, etcd, the engine, a file) could not be asked"},
+	{NoEndpoints, "the source is well and names no endpoint; the error says which instances were left out"},
+	{DialFailed, "there are endpoints and none answered within the option `timeout`, or this host could dial none: no local port left, no route, a firewall"},
+	{Loop, "what was dialled for the connection came back to a socket of the daemon's; the error names the way it took"},
+	{OverLimit, "as many connections are open, or wait, as may"},
+	{ClientGone, "the client reset the connection, or left before it was served"},
+	{EndpointGone, "the endpoint reset the connection after it had answered the dial"},
+	{IdleTimeout, "no byte has moved, either way, for `idle-timeout`"},
+	{HalfClosedTimeout, "one side has ended its stream and the other has not, for `half-closed-timeout`"},
+	{LifetimeOver, "the connection has lasted for `max-lifetime`"},
+	{EndpointRemoved, "the source no longer names the endpoint, and `on-removal` has the target's connections leave with it"},
+	{EndpointUnhealthy, "checks of the endpoint fail, and `on-unhealthy` has the target's connections leave it then"},
+	{FailedBack, "a preferred choice of the fallback chain has endpoints again, and `fail-back` has connections go back to it"},
+	{DaemonGone, "the daemon was killed while bytes of the connection were in its memory"},
+	{DrainTimeout, "the daemon stopped, and `--drain-timeout` was over or a second signal cut it short"},
+}
+
 // Reasons lists every Reason, for documentation and metrics.
 func Reasons() []Reason {
-	return []Reason{
-		UnknownClient, NoBinding, Denied, ResolveFailed, NoEndpoints, DialFailed, Loop, OverLimit, ClientGone, EndpointGone,
-		IdleTimeout, HalfClosedTimeout, LifetimeOver, EndpointRemoved, EndpointUnhealthy, FailedBack, DaemonGone, DrainTimeout,
+	reasons := make([]Reason, len(meanings))
+	for i, m := range meanings {
+		reasons[i] = m.reason
 	}
+	return reasons
+}
+
+// Meaning says in a line what happened to a connection that ended for the Reason; "" for a
+// Reason that is not of the set. Options stand in backquotes.
+func (r Reason) Meaning() string {
+	for _, m := range meanings {
+		if m.reason == r {
+			return m.meaning
+		}
+	}
+	return ""
 }
 
 // Failure is an error with its Reason.

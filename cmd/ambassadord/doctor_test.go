@@ -45,16 +45,3 @@ func TestExitGoesByTheWorst(t *testing.T) {
 		}
 	}
 }
-
-// TestReadmeNamesEveryCheck keeps the README's table of checks in step.
-func TestReadmeNamesEveryCheck(t *testing.T) {
-	text, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range doctor.Checks(t.Context(), doctor.Options{}) {
-		if !strings.Contains(string(text), "| `"+c.Name+"` |") {
-			t.Errorf("the README's table of checks lacks %s", c.Name)
-		}
-	}
-}

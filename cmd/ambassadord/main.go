@@ -29,6 +29,17 @@ const (
 	exitWarning = 3
 )
 
+// exitCodes says of each exit code when the program ends with it, for documentation.
+var exitCodes = []struct {
+	code    int
+	meaning string
+}{
+	{exitOK, "all went well; `run` also where it was stopped by a signal, or has handed over to another daemon and its last connection has ended"},
+	{exitFailure, "a failure; `doctor`: a check fails"},
+	{exitUsage, "a mistake on the command line or in the configuration file: nothing was done"},
+	{exitWarning, "`doctor` has warnings and nothing worse"},
+}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)

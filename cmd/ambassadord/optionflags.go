@@ -40,7 +40,7 @@ func (f *optionFlags) register(set *pflag.FlagSet) {
 	set.StringArrayVar(&f.limits, limitFlag, nil, "NAME=MAX, NAME=MIN..MAX, NAME=allow or NAME=deny: what containers may choose of an option; may be repeated. See docs/options.md")
 	set.IntVar(&f.maxConnections, "max-connections", 0, "how many connections may be open (0: what the limit of open files is good for)")
 	set.IntVar(&f.acceptRate, "accept-rate", 0, "how many new connections a second are taken (0: no limit)")
-	set.DurationVar(&f.reclaimIdle, "reclaim-idle", 0, "when others have no place, reset connections of whoever has the most, on which no byte has moved for so long (0: none)")
+	set.DurationVar(&f.reclaimIdle, "reclaim-idle", 0, "when others have no place, reset connections of the client with the most, as long as it has more than its fair share, on which no byte has moved for so long: the longest idle first, as many as are needed, with the reason over_limit (0: none)")
 	set.StringSliceVar(&f.proxyFrom, "accept-proxy-protocol-from", nil, "networks whose connections to listeners begin with a PROXY protocol header")
 }
 

@@ -22,11 +22,11 @@ type policyFlags struct {
 }
 
 func (f *policyFlags) register(set *pflag.FlagSet) {
-	set.BoolVar(&f.allowLoopback, "allow-loopback", false, "let what containers declare reach the loopback addresses of this host")
-	set.StringSliceVar(&f.deny, "deny", nil, "NETWORK or NETWORK:PORTS: what nobody may reach; also loopback, link-local, metadata, host, own. See docs/policy.md")
-	set.StringSliceVar(&f.allow, "allow", nil, "NETWORK or NETWORK:PORTS: what everybody may reach, unless --deny names it; also the words of --deny. See docs/policy.md")
+	set.BoolVar(&f.allowLoopback, "allow-loopback", false, "let what containers declare reach the loopback addresses of this host. See docs/policy.md")
+	set.StringSliceVar(&f.deny, "deny", nil, "NETWORK or NETWORK:PORTS: what nobody may reach; also the words loopback, link-local, metadata, host, own; may be repeated. See docs/policy.md")
+	set.StringSliceVar(&f.allow, "allow", nil, "NETWORK or NETWORK:PORTS: what everybody may reach, unless --deny names it; also the words of --deny; may be repeated. See docs/policy.md")
 	set.StringVar(&f.imageDeclarations, "image-declarations", "on", "on or off: whether what the labels and environment of an image itself declare counts")
-	set.StringSliceVar(&f.fileFolders, "file-folder", []string{policy.DefaultFileFolder}, "folders whose files containers may name as file:// targets")
+	set.StringSliceVar(&f.fileFolders, "file-folder", []string{policy.DefaultFileFolder}, "the folder whose files containers may name as file:// targets; may be repeated")
 }
 
 // apply puts what the flags say into c.

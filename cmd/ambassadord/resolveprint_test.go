@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -134,5 +136,20 @@ func TestPrintStatusOfNobody(t *testing.T) {
 	d.write(&text, true)
 	if text.String() != "# nobody serves\n" {
 		t.Errorf("printed %q", text.String())
+	}
+}
+
+// TestTargetsPageNamesEveryField: of what resolve prints as JSON.
+func TestTargetsPageNamesEveryField(t *testing.T) {
+	text, err := os.ReadFile("../../docs/targets.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, printed := range []any{resolvedJSON{}, endpointJSON{}, leftOutJSON{}, sourceJSON{}} {
+		for _, field := range reflect.VisibleFields(reflect.TypeOf(printed)) {
+			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); !strings.Contains(string(text), "`"+name+"`") {
+				t.Errorf("docs/targets.md lacks %s of %T", name, printed)
+			}
+		}
 	}
 }

@@ -35,7 +35,9 @@ The command lines of the first ambassadord work as they did:
   ambassadord --omnimode                serve the containers that link to this one
   ambassadord --setup-iptables          … and set the rules for that
 
-PORT in the environment sets the port to listen on.`
+PORT in the environment sets the port to listen on.
+
+Every flag, target, reason and variable: docs/reference.md.`
 
 // legacyFlags are the flags of the first ambassadord that say what to do.
 type legacyFlags struct {

@@ -98,7 +98,9 @@ func rulesApplyCommand(environ []string) *cobra.Command {
 redirect on loopback inside each container that declares a port, in modes host and
 link in this network namespace. Of mode host that is the chains alone, for addresses
 that the host has: the guard against forged source addresses lives with its process,
-so it takes --trust-source-addresses. It prints what it changed, as plan does; a second time
+so it takes --trust-source-addresses. Have the other process listen first: a daemon
+that starts in another mode removes rules that lead to a port where nobody listens, as
+a dead daemon's. It prints what it changed, as plan does; a second time
 there is nothing to change. "ambassadord rules remove" takes the rules away.`,
 		Example: `  ambassadord rules plan --listen-port 15001
   ambassadord rules apply --listen-port 15001`,

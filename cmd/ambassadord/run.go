@@ -25,21 +25,7 @@ A container declares with labels or environment:
 
 TARGET is one of
 
-  192.168.1.100:8080, [2001:db8::7]:8080        an address
-  redis.example.com:6379                        every A and AAAA record of a name
-  a:6379,b:6379 3                               a list of these, with a weight where wanted
-  redis.service.consul                          SRV records
-  dns://SERVER/NAME:PORT, srv://SERVER/NAME     what that DNS server says
-  docker://NAME:PORT                            a container, or a service of Compose or Swarm, on this host
-  docker://?label=K=V&port=P                    the containers with that label
-  swarm://SERVICE:PORT                          the tasks of a Swarm service on this host
-  consul-service://NAME?tag=T&dc=D              a Consul service's passing instances
-  consul-query://NAME                           what a prepared query of Consul's finds
-  consul://HOST:PORT/PATH                       a path in Consul's KV store
-  etcd://HOST:PORT/PATH                         a path in etcd
-  file:///PATH                                  the lines of a file, host:port [weight] each
-  T1 | T2                                       the first of them that has endpoints
-
+%s
 With LISTEN_PORT=TARGET arguments it forwards those ports instead, and serves
 containers too only if --mode says so.`
 
@@ -48,7 +34,7 @@ func runCommand(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run [LISTEN_PORT=TARGET …]",
 		Short: "Run the daemon",
-		Long:  runHelp,
+		Long:  fmt.Sprintf(runHelp, targetFormsHelp()),
 		Example: `  ambassadord run
   ambassadord run 6379=redis.service.consul 5432=docker://postgres:5432
   ambassadord run --listen 127.0.0.1:6379 redis.example.com:6379`,
@@ -145,14 +131,14 @@ func (f *runFlags) register(set *pflag.FlagSet) {
 	d := config.Default()
 	f.registerMode(set)
 	f.registerHost(set)
-	set.StringVar(&f.listen, "listen", "", "where to listen for the one TARGET given: PORT, :PORT or IP:PORT")
+	set.StringVar(&f.listen, "listen", "", "where to listen for the one TARGET that is given: PORT, :PORT or IP:PORT")
 	f.registerSources(set)
 	f.registerMaxStale(set)
 	f.options.register(set)
 	f.policy.register(set)
 	f.registerDrain(set)
 	f.registerRules(set)
-	set.DurationVar(&f.repairInterval, "repair-interval", d.RepairInterval, "how often the rules are looked after")
+	set.DurationVar(&f.repairInterval, "repair-interval", d.RepairInterval, "how often the rules are looked after, and repaired, where the kernel does not tell of changes (legacy iptables)")
 	set.BoolVar(&f.keepRules, "keep-rules", false, "leave the rules in place at exit")
 	set.BoolVar(&f.keepConnections, "keep-connections", true, "let a second process carry live connections on when the daemon is killed")
 	set.BoolVar(&f.takeOver, "takeover", false, "take over from the daemon that runs, if one does: its sockets and rules, while it finishes its connections")
@@ -169,7 +155,7 @@ func registerRunDir(set *pflag.FlagSet, folder *string) {
 }
 
 func (f *runFlags) registerDrain(set *pflag.FlagSet) {
-	set.DurationVar(&f.drainTimeout, "drain-timeout", config.Default().DrainTimeout, "how long live connections may go on after SIGTERM")
+	set.DurationVar(&f.drainTimeout, "drain-timeout", config.Default().DrainTimeout, "how long live connections may go on after SIGTERM; a second one cuts that short")
 }
 
 func (f *runFlags) registerLogging(set *pflag.FlagSet) {
@@ -221,7 +207,7 @@ func (f *runFlags) registerMaxStale(set *pflag.FlagSet) {
 
 // registerEndpoints registers the addresses of those who are asked.
 func (f *runFlags) registerEndpoints(set *pflag.FlagSet) {
-	set.StringVar(&f.dockerHost, "docker-host", "", "the engine's endpoint (default $DOCKER_HOST, else unix:///var/run/docker.sock)")
+	set.StringVar(&f.dockerHost, "docker-host", "", "the engine's endpoint (default $DOCKER_HOST, else unix:///var/run/docker.sock); Podman's, run by root, is unix:///run/podman/podman.sock")
 	set.StringSliceVar(&f.consulAddrs, "consul-addr", nil, "the Consul agent, or several in order of preference (default $CONSUL_HTTP_ADDR, else 127.0.0.1:8500)")
 	set.StringSliceVar(&f.etcdEndpoints, "etcd-endpoints", nil, "the etcd servers of etcd:///PATH (default $ETCDCTL_ENDPOINTS, else 127.0.0.1:2379)")
 }

@@ -42,28 +42,28 @@ func Checks(ctx context.Context, o Options) []Check {
 	capabilities, _ := privilege.Effective() // the first check says why not
 	h := &host{Options: o, modes: concrete(o.Modes, inContainer, capabilities)}
 	return []Check{
-		{Name: "privileges", Run: h.privileges},
-		{Name: "rules", Run: h.rules},
-		{Name: "iptables", Run: h.iptables},
-		{Name: "iptables-mix", Run: h.mix},
-		{Name: "redirect-ipv4", Run: h.redirect4},
-		{Name: "redirect-ipv6", Run: h.redirect6},
-		{Name: "bridge-filter", Run: h.bridgeFilter},
-		{Name: "splice", Run: h.splice},
+		{Name: "privileges", LooksAt: "the capabilities that each mode, and its source guard, needs; each missing one by name", Run: h.privileges},
+		{Name: "rules", LooksAt: "how rules get into the kernel, by iptables or by netlink, and why", Run: h.rules},
+		{Name: "iptables", LooksAt: "the programs and their variant", Run: h.iptables},
+		{Name: "iptables-mix", LooksAt: "rules of both variants, nft and legacy, side by side", Run: h.mix},
+		{Name: "redirect-ipv4", LooksAt: "a connection that is really redirected, and its original port", Run: h.redirect4},
+		{Name: "redirect-ipv6", LooksAt: "the same on `::1`", Run: h.redirect6},
+		{Name: "bridge-filter", LooksAt: "whether the source guard, which stops forged addresses, can be installed", Run: h.bridgeFilter},
+		{Name: "splice", LooksAt: "whether data can stay in the kernel", Run: h.splice},
 		// Longer than what each of its two questions may take, which says more.
-		{Name: "engine", Timeout: 12 * time.Second, Run: h.engine},
-		{Name: "raw-packets", Run: h.rawPackets},
-		{Name: "joined-networks", Run: h.joinedNetworks},
-		{Name: "namespaces", Run: h.namespaces},
-		{Name: "priority", Run: h.priority},
-		{Name: "runtimes", Run: h.runtimes},
-		{Name: "dns", Run: h.dns},
-		{Name: "consul", Run: h.consul},
-		{Name: "etcd", Run: h.etcd},
-		{Name: "daemon", Timeout: 12 * time.Second, Run: h.daemon},
+		{Name: "engine", LooksAt: "its version and API version, its firewall backend, live-restore", Timeout: 12 * time.Second, Run: h.engine},
+		{Name: "raw-packets", LooksAt: "containers that could forge their source address", Run: h.rawPackets},
+		{Name: "joined-networks", LooksAt: "containers left in the network namespace of another that has a new one by now", Run: h.joinedNetworks},
+		{Name: "namespaces", LooksAt: "whether containers' network namespaces can be entered", Run: h.namespaces},
+		{Name: "priority", LooksAt: "whether new network namespaces can be prepared at real-time priority", Run: h.priority},
+		{Name: "runtimes", LooksAt: "containers whose runtime has a network stack of its own, such as gVisor or Kata, and how to serve them", Run: h.runtimes},
+		{Name: "dns", LooksAt: "whether every server of `/etc/resolv.conf` answers", Run: h.dns},
+		{Name: "consul", LooksAt: "whether the agent answers and knows a leader; without an agent nothing is wrong", Run: h.consul},
+		{Name: "etcd", LooksAt: "whether the servers answer and have a leader; without a server nothing is wrong", Run: h.etcd},
+		{Name: "daemon", LooksAt: "whether another ambassadord runs, whether it could have its folder, which process or container has taken the names of older versions, and whether containers declare ports that no daemon serves", Timeout: 12 * time.Second, Run: h.daemon},
 		// It runs two processes for each network namespace.
-		{Name: "stale-rules", Timeout: 15 * time.Second, Run: h.staleRules},
-		{Name: "descriptors", Run: h.descriptors},
+		{Name: "stale-rules", LooksAt: "rules of ours that lead nowhere, in any namespace, and those that stay for connections of a daemon that was killed", Timeout: 15 * time.Second, Run: h.staleRules},
+		{Name: "descriptors", LooksAt: "how many connections the limit of open files is good for", Run: h.descriptors},
 	}
 }
 

@@ -60,6 +60,8 @@ type Result struct {
 type Check struct {
 	// Name is a word, the same in every version.
 	Name string
+	// LooksAt is one line: what the check examines, for documentation.
+	LooksAt string
 	// Timeout bounds Run; 0 means 5 s.
 	Timeout time.Duration
 	// Run looks. It returns soon after its context ends, and its Result then says

@@ -77,7 +77,7 @@ func TestRunNeverHangs(t *testing.T) {
 func TestChecksHaveNamesOfTheirOwn(t *testing.T) {
 	seen := map[string]bool{}
 	for _, c := range Checks(t.Context(), Options{}) {
-		if c.Name == "" || seen[c.Name] || c.Run == nil {
+		if c.Name == "" || c.LooksAt == "" || seen[c.Name] || c.Run == nil {
 			t.Errorf("check %q: empty, there twice, or does nothing", c.Name)
 		}
 		seen[c.Name] = true
