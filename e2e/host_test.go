@@ -21,7 +21,7 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
-// The addresses of mode host, as the README gives them.
+// The addresses of mode host, as docs/modes.md gives them.
 const hostAddr4, hostAddr6 = "169.254.77.1", "fd61:6d62:6173::1"
 
 // perContainer is a rule that the engine has for one container: 29 makes one in the table raw

@@ -10,8 +10,8 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockertest"
 )
 
-// leastPrivileges is how the daemon runs in a container in each mode, as the
-// README says it: no capability besides these.
+// leastPrivileges is how the daemon runs in a container in each mode, as
+// docs/modes.md says it: no capability besides these.
 var leastPrivileges = []struct {
 	name         string
 	mode         string

@@ -17,7 +17,7 @@ const (
 	dnat      = "published, DNAT"
 )
 
-// hostAddr is what containers dial in mode host, as the README says.
+// hostAddr is what containers dial in mode host, as docs/modes.md says.
 const hostAddr = "169.254.77.1"
 
 // contestant is one way from the client to the backend.

@@ -80,7 +80,7 @@ func reference(t *testing.T) string {
 		fmt.Fprintf(&b, "| %s | %s |\n", strings.Join(forms, ", "), means)
 	}
 	writeOptions(&b)
-	b.WriteString("\n## Reasons\n\nWhy a connection failed or was ended: `reason` of its line in the log. The client gets a reset.\n\n| reason | what happened |\n| --- | --- |\n")
+	b.WriteString("\n## Reasons\n\nWhy a connection failed or was ended: `reason` of its line in the log. The client gets a reset.\nWhat to do about each: [troubleshooting.md](troubleshooting.md).\n\n| reason | what happened |\n| --- | --- |\n")
 	for _, r := range proxy.Reasons() {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", r, r.Meaning())
 	}

@@ -49,7 +49,7 @@ var targetForms = []targetForm{
 		"etcd://127.0.0.1:2379/redis"},
 	{"file", []string{"file:///PATH"}, "the lines of a file, host:port [weight] each", "`#` begins a comment; watched",
 		"file:///etc/ambassadord/redis.list"},
-	{"", []string{"T1 | T2"}, "the first of them that has endpoints", "a fallback chain of any of these",
+	{"", []string{"T1 | T2"}, "the first of them that has endpoints", "a [fallback chain](targets.md#fallback-chains) of any of these",
 		"docker://redis:6379 | redis.service.consul"},
 }
 

@@ -364,7 +364,7 @@ func effectiveModes(modes []config.Mode, inContainer, canEnter bool, log *slog.L
 		return []config.Mode{config.Link, config.Redirect}
 	}
 	log.Info("serving links only: entering other containers' network namespaces needs more privileges",
-		"hint", "for mode redirect see the README, or run on the host")
+		"hint", "for mode redirect see docs/modes.md, or run on the host")
 	return []config.Mode{config.Link}
 }
 

@@ -47,11 +47,11 @@ func TestPageIsNotStale(t *testing.T) {
 	}
 }
 
-// TestReadmeSaysWhatIsTested: the versions that the README says are those that the repository
-// pins.
-func TestReadmeSaysWhatIsTested(t *testing.T) {
+// TestInstallSaysWhatIsTested: the versions that docs/install.md says are those that the
+// repository pins.
+func TestInstallSaysWhatIsTested(t *testing.T) {
 	root := filepath.Join("..", "..")
-	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	text, err := os.ReadFile(filepath.Join(root, "docs", "install.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestReadmeSaysWhatIsTested(t *testing.T) {
 	}
 	for _, want := range []string{engine, compose} {
 		if !strings.Contains(string(text), want) {
-			t.Errorf("README.md does not say %q", want)
+			t.Errorf("docs/install.md does not say %q", want)
 		}
 	}
 }
