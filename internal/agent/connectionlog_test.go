@@ -3,10 +3,12 @@ package agent
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -140,6 +142,40 @@ type counted struct {
 func (c *counted) Enabled(_ context.Context, level slog.Level) bool { return level >= c.level }
 
 func (c *counted) Handle(context.Context, slog.Record) error { c.n++; return nil }
+
+// TestEveryFieldOfALineIsDocumented: docs/troubleshooting.md lists what a line may hold.
+func TestEveryFieldOfALineIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var written bytes.Buffer
+	line := newConnectionLog(slog.New(slog.NewJSONHandler(&written, nil)))
+	for _, r := range records() {
+		line.done(r)
+	}
+	fields := map[string]any{}
+	for decoder := json.NewDecoder(&written); ; {
+		if err := decoder.Decode(&fields); errors.Is(err, io.EOF) { // which adds those of each line
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, common := range []string{slog.TimeKey, slog.LevelKey, slog.MessageKey} {
+		delete(fields, common)
+	}
+	if len(fields) < 10 {
+		t.Errorf("only the fields %v were written", fields)
+	}
+	_, table, _ := strings.Cut(string(page), "\n## The line of a connection\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	for field := range fields {
+		if !strings.Contains(table, "`"+field+"`") {
+			t.Errorf("docs/troubleshooting.md lacks the field %s of a connection's line", field)
+		}
+	}
+}
 
 func TestNothingIsFormattedThatIsNotLogged(t *testing.T) {
 	h := &counted{level: slog.LevelWarn}
