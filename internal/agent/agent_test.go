@@ -1,26 +1,19 @@
 package agent
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/proxy"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -130,43 +123,6 @@ func TestEffectiveModes(t *testing.T) {
 	} {
 		if got := effectiveModes(test.modes, test.inContainer, test.canEnter, log); !slices.Equal(got, test.want) {
 			t.Errorf("%v, in a container %t, may enter %t: %v; want %v", test.modes, test.inContainer, test.canEnter, got, test.want)
-		}
-	}
-}
-
-func TestLogConnection(t *testing.T) {
-	endpoint := proxy.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.1:6379"), Name: "redis-1"}
-	route := proxy.Route{Client: proxy.Client{Name: "web-1", ID: "0123456789ab", Service: "web"}, Port: 6379, Target: "redis:6379"}
-	for _, test := range []struct {
-		record proxy.Record
-		want   map[string]any
-	}{
-		{
-			proxy.Record{Route: route, Endpoint: endpoint, Attempts: 2, Up: 3, Down: 4, Duration: 1500 * time.Microsecond},
-			map[string]any{
-				"level": "INFO", "msg": "connection", "client": "web-1", "id": "0123456789ab", "service": "web", "port": 6379.0,
-				"target": "redis:6379", "endpoint": "10.0.0.1:6379", "endpoint_name": "redis-1", "attempts": 2.0,
-				"bytes_up": 3.0, "bytes_down": 4.0, "duration": "1.5ms",
-			},
-		},
-		{
-			proxy.Record{Route: route, Err: proxy.Fail(proxy.DialFailed, hint.Wrap(errors.New("refused"), "start it"))},
-			map[string]any{
-				"level": "WARN", "msg": "connection", "client": "web-1", "id": "0123456789ab", "service": "web", "port": 6379.0,
-				"target": "redis:6379", "bytes_up": 0.0, "bytes_down": 0.0, "duration": "0s",
-				"reason": "dial_failed", "error": "refused", "hint": "start it",
-			},
-		},
-	} {
-		var out bytes.Buffer
-		newConnectionLog(slog.New(slog.NewJSONHandler(&out, nil))).done(test.record)
-		var got map[string]any
-		if err := json.Unmarshal(out.Bytes(), &got); err != nil {
-			t.Fatal(err)
-		}
-		delete(got, "time")
-		if diff := cmp.Diff(test.want, got); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
 		}
 	}
 }

@@ -2,11 +2,8 @@ package agent
 
 import (
 	"context"
-	"io"
-	"log/slog"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/binding"
@@ -96,34 +93,4 @@ func BenchmarkConnection(b *testing.B) {
 			}
 		})
 	}
-}
-
-// ended is what is said of an ordinary connection.
-var ended = proxy.Record{
-	Route: proxy.Route{
-		Client: proxy.Client{Name: "shop-web-1", ID: "0123456789ab", Service: "web"}, Port: 6379, Target: "redis.service.consul",
-	},
-	Source: fromHere.Source, Endpoint: proxy.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.1:6379"), Name: "redis-1"},
-	Attempts: 1, Up: 64, Down: 4096, Duration: 1234 * time.Microsecond,
-}
-
-func BenchmarkConnectionLog(b *testing.B) {
-	for name, handler := range map[string]slog.Handler{
-		"text": slog.NewTextHandler(io.Discard, nil), "json": slog.NewJSONHandler(io.Discard, nil), "off": slog.DiscardHandler,
-	} {
-		b.Run(name, func(b *testing.B) {
-			l := newConnectionLog(slog.New(handler))
-			b.ReportAllocs()
-			for b.Loop() {
-				l.done(ended)
-			}
-		})
-	}
-	b.Run("plainly", func(b *testing.B) {
-		log := slog.New(slog.NewTextHandler(io.Discard, nil))
-		b.ReportAllocs()
-		for b.Loop() {
-			plainly(log, ended)
-		}
-	})
 }

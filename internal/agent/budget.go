@@ -3,6 +3,7 @@ package agent
 import (
 	"runtime"
 
+	"github.com/ambassadord/ambassadord/internal/accesslog"
 	"github.com/ambassadord/ambassadord/internal/budget"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -41,7 +42,7 @@ func (a *agent) newServer(wanted, rate int) (*proxy.Server, error) {
 		Unknown:  unknown,
 		Loops:    loops(),
 		Accepted: b.Open + 2*b.Queue,
-		Done:     newConnectionLog(a.log).done,
+		Done:     accesslog.New(a.log).Done,
 		Log:      a.log,
 	}, nil
 }

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/ambassadord/ambassadord/internal/accesslog"
 	"github.com/ambassadord/ambassadord/internal/claim"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/confine"
@@ -40,7 +41,7 @@ func Keep(ctx context.Context, cfg config.Config, files KeeperFiles, log *slog.L
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(keeperGarbage)
 	}
-	server := &proxy.Server{Done: newConnectionLog(log).done, Log: log}
+	server := &proxy.Server{Done: accesslog.New(log).Done, Log: log}
 	release := func() {}
 	defer func() { release() }()
 	return keeper.Serve(ctx, files.Socket, server, cfg.DrainTimeout, func(needs claim.Needs) func(claim.Needs) {

@@ -1,4 +1,9 @@
-package agent
+// Package accesslog writes one line to the log for each connection that has ended: who dialled
+// which port, which endpoint of which target it reached, for how long, how many bytes went each
+// way, and, if it failed, why and what to do about it. The README has the table of the reasons.
+//
+// The log is made by New, and its Done is given to a proxy.Server, which calls it.
+package accesslog
 
 import (
 	"context"
@@ -16,26 +21,28 @@ import (
 // endpoint that answers.
 const heldLong = 100 * time.Millisecond
 
-// connectionLog writes the one line of each connection. With thousands of connections a
-// second it is much of what a short one costs, so it allocates nothing for what comes
-// again and again.
-type connectionLog struct {
+// Log writes the one line of each connection, also from several goroutines. With thousands of
+// connections a second the line is much of what a short connection costs, so Log allocates
+// nothing for texts that come again and again.
+type Log struct {
 	log       *slog.Logger
-	lines     sync.Pool // of *connectionLine
+	lines     sync.Pool // of *line
 	endpoints endpointTexts
 	durations durationTexts
 }
 
-// connectionLine is what a line is made of.
-type connectionLine struct {
+// line is what a line is made of.
+type line struct {
 	attrs []slog.Attr
 	whole [1]slog.Attr // attrs as one group without a name, which is written as they are
 }
 
-func newConnectionLog(log *slog.Logger) *connectionLog { return &connectionLog{log: log} }
+// New returns a Log that writes to log: at level info, and at level warn for a connection that
+// failed.
+func New(log *slog.Logger) *Log { return &Log{log: log} }
 
-// done is a proxy.Server's Done.
-func (l *connectionLog) done(r proxy.Record) {
+// Done writes the line of a connection that has ended; it is a proxy.Server's Done.
+func (l *Log) Done(r proxy.Record) {
 	level := slog.LevelInfo
 	if r.Err != nil {
 		level = slog.LevelWarn
@@ -44,23 +51,23 @@ func (l *connectionLog) done(r proxy.Record) {
 	if !handler.Enabled(ctx, level) {
 		return
 	}
-	line, ok := l.lines.Get().(*connectionLine)
+	made, ok := l.lines.Get().(*line)
 	if !ok {
-		line = &connectionLine{attrs: make([]slog.Attr, 0, 16)}
+		made = &line{attrs: make([]slog.Attr, 0, 16)}
 	}
-	line.attrs = l.attrs(line.attrs[:0], &r)
+	made.attrs = l.attrs(made.attrs[:0], &r)
 	// A slog.Record has room for five attributes, and allocates it for more; slog.Logger
 	// looks for its caller, whom no handler of ours names.
-	line.whole[0] = slog.Attr{Value: slog.GroupValue(line.attrs...)}
+	made.whole[0] = slog.Attr{Value: slog.GroupValue(made.attrs...)}
 	record := slog.NewRecord(time.Now(), level, "connection", 0)
-	record.AddAttrs(line.whole[:]...)
+	record.AddAttrs(made.whole[:]...)
 	_ = handler.Handle(ctx, record) // which keeps none of it; its error has nowhere to go
-	clear(line.attrs)
-	l.lines.Put(line)
+	clear(made.attrs)
+	l.lines.Put(made)
 }
 
-// attrs adds what is to be said of r to attrs.
-func (l *connectionLog) attrs(attrs []slog.Attr, r *proxy.Record) []slog.Attr {
+// attrs appends to attrs what the line says of r.
+func (l *Log) attrs(attrs []slog.Attr, r *proxy.Record) []slog.Attr {
 	attrs = append(attrs, slog.String("client", r.Route.Client.Name))
 	attrs = addText(attrs, "id", r.Route.Client.ID)
 	attrs = addText(attrs, "service", r.Route.Client.Service)

@@ -2,7 +2,7 @@
 
 // With the race detector a sync.Pool throws things away at random.
 
-package agent
+package accesslog
 
 import (
 	"io"
@@ -14,8 +14,8 @@ func TestAllocationsOfALine(t *testing.T) {
 	for name, handler := range map[string]slog.Handler{
 		"text": slog.NewTextHandler(io.Discard, nil), "json": slog.NewJSONHandler(io.Discard, nil), "off": slog.DiscardHandler,
 	} {
-		l := newConnectionLog(slog.New(handler))
-		if n := testing.AllocsPerRun(1000, func() { l.done(ended) }); n != 0 {
+		l := New(slog.New(handler))
+		if n := testing.AllocsPerRun(1000, func() { l.Done(ended) }); n != 0 {
 			t.Errorf("%s: %v allocations for the line of a connection; want none", name, n)
 		}
 	}

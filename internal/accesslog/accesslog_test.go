@@ -1,4 +1,4 @@
-package agent
+package accesslog
 
 import (
 	"bytes"
@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -97,13 +99,13 @@ func TestAConnectionsLineIsAsPlainSlogHasIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var want, got bytes.Buffer
-			ours := newConnectionLog(slog.New(handler(&got)))
+			ours := New(slog.New(handler(&got)))
 			for range 2 { // the second time texts are known
 				for _, r := range records() {
 					want.Reset()
 					got.Reset()
 					plainly(slog.New(handler(&want)), r)
-					ours.done(r)
+					ours.Done(r)
 					if got.String() != want.String() {
 						t.Fatalf("%s\nwant\n%s", &got, &want)
 					}
@@ -114,7 +116,7 @@ func TestAConnectionsLineIsAsPlainSlogHasIt(t *testing.T) {
 			for range 4 {
 				together.Go(func() {
 					for _, r := range records() {
-						ours.done(r)
+						ours.Done(r)
 					}
 				})
 			}
@@ -179,13 +181,80 @@ func TestEveryFieldOfALineIsDocumented(t *testing.T) {
 
 func TestNothingIsFormattedThatIsNotLogged(t *testing.T) {
 	h := &counted{level: slog.LevelWarn}
-	l := newConnectionLog(slog.New(h))
-	l.done(proxy.Record{})
+	l := New(slog.New(h))
+	l.Done(proxy.Record{})
 	if h.n != 0 {
 		t.Error("a connection that went well is formatted at level warn")
 	}
-	l.done(proxy.Record{Err: errors.New("it did not go well")})
+	l.Done(proxy.Record{Err: errors.New("it did not go well")})
 	if h.n != 1 {
 		t.Errorf("%d lines; want that of the failure", h.n)
 	}
+}
+
+func TestLine(t *testing.T) {
+	endpoint := proxy.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.1:6379"), Name: "redis-1"}
+	route := proxy.Route{Client: proxy.Client{Name: "web-1", ID: "0123456789ab", Service: "web"}, Port: 6379, Target: "redis:6379"}
+	for _, test := range []struct {
+		record proxy.Record
+		want   map[string]any
+	}{
+		{
+			proxy.Record{Route: route, Endpoint: endpoint, Attempts: 2, Up: 3, Down: 4, Duration: 1500 * time.Microsecond},
+			map[string]any{
+				"level": "INFO", "msg": "connection", "client": "web-1", "id": "0123456789ab", "service": "web", "port": 6379.0,
+				"target": "redis:6379", "endpoint": "10.0.0.1:6379", "endpoint_name": "redis-1", "attempts": 2.0,
+				"bytes_up": 3.0, "bytes_down": 4.0, "duration": "1.5ms",
+			},
+		},
+		{
+			proxy.Record{Route: route, Err: proxy.Fail(proxy.DialFailed, hint.Wrap(errors.New("refused"), "start it"))},
+			map[string]any{
+				"level": "WARN", "msg": "connection", "client": "web-1", "id": "0123456789ab", "service": "web", "port": 6379.0,
+				"target": "redis:6379", "bytes_up": 0.0, "bytes_down": 0.0, "duration": "0s",
+				"reason": "dial_failed", "error": "refused", "hint": "start it",
+			},
+		},
+	} {
+		var out bytes.Buffer
+		New(slog.New(slog.NewJSONHandler(&out, nil))).Done(test.record)
+		var got map[string]any
+		if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+			t.Fatal(err)
+		}
+		delete(got, "time")
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
+// ended is what is said of an ordinary connection.
+var ended = proxy.Record{
+	Route: proxy.Route{
+		Client: proxy.Client{Name: "shop-web-1", ID: "0123456789ab", Service: "web"}, Port: 6379, Target: "redis.service.consul",
+	},
+	Source: netip.MustParseAddrPort("[::ffff:192.0.2.1]:4000"), Endpoint: proxy.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.1:6379"), Name: "redis-1"},
+	Attempts: 1, Up: 64, Down: 4096, Duration: 1234 * time.Microsecond,
+}
+
+func BenchmarkLine(b *testing.B) {
+	for name, handler := range map[string]slog.Handler{
+		"text": slog.NewTextHandler(io.Discard, nil), "json": slog.NewJSONHandler(io.Discard, nil), "off": slog.DiscardHandler,
+	} {
+		b.Run(name, func(b *testing.B) {
+			l := New(slog.New(handler))
+			b.ReportAllocs()
+			for b.Loop() {
+				l.Done(ended)
+			}
+		})
+	}
+	b.Run("plainly", func(b *testing.B) {
+		log := slog.New(slog.NewTextHandler(io.Discard, nil))
+		b.ReportAllocs()
+		for b.Loop() {
+			plainly(log, ended)
+		}
+	})
 }
