@@ -30,6 +30,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/keeper"
 	"github.com/ambassadord/ambassadord/internal/privilege"
 	"github.com/ambassadord/ambassadord/internal/rundir"
+	"github.com/ambassadord/ambassadord/internal/sources"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -121,12 +122,12 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 	}
 	a.server.ReclaimIdle(cfg.ReclaimIdle)
 
-	parts, err := build(cfg, a.self, a.mayAsk, log)
+	built, err := sources.Build(cfg, a.self, a.mayAsk, log)
 	if err != nil {
 		return nil, nil, err
 	}
-	a.resolver = parts.resolver
-	a.registries = parts.registries
+	a.resolver = built.Resolver
+	a.registries = built.Registries
 	settings, err := a.settings(cfg)
 	if err != nil {
 		return nil, nil, err
@@ -138,10 +139,10 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 		if err != nil {
 			return nil, nil, err
 		}
-		needsEngine = needsEngine || asksEngine(target)
+		needsEngine = needsEngine || sources.AskEngine(target)
 	}
 	if needsEngine {
-		a.docker = parts.docker
+		a.docker = built.Docker
 	}
 	if slices.ContainsFunc(a.modes, needsRules) {
 		if a.rules, err = filter.Open(ctx, filter.Kind(cfg.Rules)); err != nil {
@@ -174,7 +175,7 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 		cancel()
 		a.removals.watching.Wait()
 		running.Wait()
-		parts.close()
+		built.Close()
 	}, nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/sources"
 )
 
 // engineTimeout is how long a command that needs the engine waits for it.
@@ -88,12 +89,12 @@ func askForLinks(ctx context.Context, cfg config.Config, log *slog.Logger) ([]li
 	if !ok {
 		return nil, hint.Errorf(linkFix, "no link variables in the environment, and this is no container whose links could be asked for")
 	}
-	parts, err := build(cfg, self, nil, log)
+	built, err := sources.Build(cfg, self, nil, log)
 	if err != nil {
 		return nil, err
 	}
-	defer parts.close()
-	endpoint := parts.docker.Endpoint()
+	defer built.Close()
+	endpoint := built.Docker.Endpoint()
 	if socket, ok := strings.CutPrefix(endpoint, "unix://"); ok {
 		if _, err := os.Stat(socket); errors.Is(err, fs.ErrNotExist) {
 			return nil, hint.Errorf(unaskedFix(hostsFile),
@@ -101,7 +102,7 @@ func askForLinks(ctx context.Context, cfg config.Config, log *slog.Logger) ([]li
 		}
 	}
 	var links []linked
-	err = withSnapshot(ctx, parts.docker, func(snapshot *dockerd.Snapshot) error {
+	err = withSnapshot(ctx, built.Docker, func(snapshot *dockerd.Snapshot) error {
 		if snapshot.Get(self) == nil {
 			return hint.Errorf("mount the socket of the engine that runs this container", "the engine at %s does not know this container, %s", endpoint, self[:12])
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/internal/policy"
+	"github.com/ambassadord/ambassadord/internal/sources"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
 )
@@ -238,12 +239,12 @@ func TestAuditNamesTheClientAsOtherLinesDo(t *testing.T) {
 // parserOf is a Resolver that parses as the daemon's does, and does not run.
 func parserOf(t *testing.T) *resolver.Resolver {
 	t.Helper()
-	parts, err := build(config.Default(), "", nil, slog.New(slog.DiscardHandler))
+	built, err := sources.Build(config.Default(), "", nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(parts.close)
-	return parts.resolver
+	t.Cleanup(built.Close)
+	return built.Resolver
 }
 
 // lineCounter is a slog.Handler that counts.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/sources"
 )
 
 // reloads is what reload needs.
@@ -123,7 +124,7 @@ func (a *agent) canServe(cfg config.Config) error {
 		return nil
 	}
 	for _, l := range cfg.Listeners {
-		if target, err := a.resolver.Parse(l.Target); err == nil && asksEngine(target) { // layersOf has parsed them all
+		if target, err := a.resolver.Parse(l.Target); err == nil && sources.AskEngine(target) { // layersOf has parsed them all
 			return l.At(hint.Errorf("restart it", "%q asks the engine, and the daemon was started without one", l.Target))
 		}
 	}

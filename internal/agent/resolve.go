@@ -11,18 +11,19 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/shorten"
+	"github.com/ambassadord/ambassadord/internal/sources"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
 // NewParser returns a function that parses targets as Run would, and does
 // nothing else.
 func NewParser(cfg config.Config, log *slog.Logger) (func(string) (resolver.Target, error), error) {
-	parts, err := build(cfg, "", nil, log)
+	built, err := sources.Build(cfg, "", nil, log)
 	if err != nil {
 		return nil, err
 	}
-	parts.close()
-	return parts.resolver.Parse, nil
+	built.Close()
+	return built.Resolver.Parse, nil
 }
 
 // Question is what Resolve is asked.
@@ -40,33 +41,33 @@ func Resolve(ctx context.Context, cfg config.Config, question Question, log *slo
 	report func(resolver.Status),
 ) error {
 	self, _ := dockerd.Self(ctx)
-	parts, err := build(cfg, self, nil, log)
+	built, err := sources.Build(cfg, self, nil, log)
 	if err != nil {
 		return err
 	}
-	defer parts.close()
-	t, err := parts.resolver.Parse(question.Target)
+	defer built.Close()
+	t, err := built.Resolver.Parse(question.Target)
 	if err != nil {
 		return err
 	}
 	background, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer func() { cancel(); running.Wait() }()
-	running.Go(func() { _ = parts.resolver.Run(background) })
-	if asksEngine(t) {
-		running.Go(func() { _ = parts.docker.Run(background) })
+	running.Go(func() { _ = built.Resolver.Run(background) })
+	if sources.AskEngine(t) {
+		running.Go(func() { _ = built.Docker.Run(background) })
 	}
 	if question.As == "" || !t.ByClient() {
-		return resolveNow(ctx, parts, t, question.Watch, report)
+		return resolveNow(ctx, built, t, question.Watch, report)
 	}
-	return resolveAs(ctx, parts, t, question, cfg.ResolveTimeout, report)
+	return resolveAs(ctx, built, t, question, cfg.ResolveTimeout, report)
 }
 
-func resolveNow(ctx context.Context, parts *parts, t resolver.Target, watch bool, report func(resolver.Status)) error {
+func resolveNow(ctx context.Context, built *sources.Sources, t resolver.Target, watch bool, report func(resolver.Status)) error {
 	if watch {
-		return parts.resolver.Watch(ctx, t, report)
+		return built.Resolver.Watch(ctx, t, report)
 	}
-	status, err := parts.resolver.Status(ctx, t)
+	status, err := built.Resolver.Status(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -76,12 +77,12 @@ func resolveNow(ctx context.Context, parts *parts, t resolver.Target, watch bool
 
 // resolveAs is resolveNow for a container, whose project and networks the engine knows. A
 // watch follows these, too.
-func resolveAs(ctx context.Context, parts *parts, t resolver.Target, question Question, patience time.Duration, report func(resolver.Status)) error {
+func resolveAs(ctx context.Context, built *sources.Sources, t resolver.Target, question Question, patience time.Duration, report func(resolver.Status)) error {
 	first, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	snapshot, err := parts.docker.Wait(first, nil)
+	snapshot, err := built.Docker.Wait(first, nil)
 	if err != nil {
-		return cmp.Or(parts.docker.Err(), err)
+		return cmp.Or(built.Docker.Err(), err)
 	}
 	for ctx.Err() == nil {
 		client := snapshot.Find(question.As)
@@ -96,7 +97,7 @@ func resolveAs(ctx context.Context, parts *parts, t resolver.Target, question Qu
 			following.Go(func() {
 				defer stop() // its scope is another
 				for {
-					next, err := parts.docker.Wait(asking, snapshot)
+					next, err := built.Docker.Wait(asking, snapshot)
 					if err != nil {
 						return
 					}
@@ -107,7 +108,7 @@ func resolveAs(ctx context.Context, parts *parts, t resolver.Target, question Qu
 				}
 			})
 		}
-		err := resolveNow(asking, parts, t.For(scope), question.Watch, report)
+		err := resolveNow(asking, built, t.For(scope), question.Watch, report)
 		ended := asking.Err() != nil
 		stop()
 		following.Wait()

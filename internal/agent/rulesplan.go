@@ -10,6 +10,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/sources"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -140,18 +141,18 @@ func eachWanted(ctx context.Context, cfg config.Config, wanted WantedRules, log 
 		return hint.Errorf("give redirect, host or link", "mode %s has no rules", wanted.Mode)
 	}
 
-	parts, err := build(cfg, "", nil, log)
+	built, err := sources.Build(cfg, "", nil, log)
 	if err != nil {
 		return err
 	}
-	defer parts.close()
-	layers, err := layersOf(cfg, parts.resolver.Parse)
+	defer built.Close()
+	layers, err := layersOf(cfg, built.Resolver.Parse)
 	if err != nil {
 		return err
 	}
-	a := &agent{cfg: cfg, log: log, rules: rules, docker: parts.docker}
-	return withSnapshot(ctx, parts.docker, func(snapshot *dockerd.Snapshot) error {
-		table := identity.Build(snapshot, nil, "", layers, parts.resolver.Parse)
+	a := &agent{cfg: cfg, log: log, rules: rules, docker: built.Docker}
+	return withSnapshot(ctx, built.Docker, func(snapshot *dockerd.Snapshot) error {
+		table := identity.Build(snapshot, nil, "", layers, built.Resolver.Parse)
 		for _, n := range table.Namespaces() {
 			if n.Owner.NetworkMode == "host" || !attaches(config.Redirect, n) {
 				continue

@@ -11,6 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/sources"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/guard"
@@ -70,19 +71,19 @@ func planGuard(ctx context.Context, cfg config.Config, log *slog.Logger, report 
 	if err != nil {
 		return err
 	}
-	parts, err := build(cfg, "", nil, log)
+	built, err := sources.Build(cfg, "", nil, log)
 	if err != nil {
 		return err
 	}
-	defer parts.close()
-	layers, err := layersOf(cfg, parts.resolver.Parse)
+	defer built.Close()
+	layers, err := layersOf(cfg, built.Resolver.Parse)
 	if err != nil {
 		return err
 	}
-	a := &agent{cfg: cfg, log: log, docker: parts.docker}
+	a := &agent{cfg: cfg, log: log, docker: built.Docker}
 	var bindings []guard.Binding
-	err = withSnapshot(ctx, parts.docker, func(snapshot *dockerd.Snapshot) error {
-		for _, n := range identity.Build(snapshot, nil, "", layers, parts.resolver.Parse).Namespaces() {
+	err = withSnapshot(ctx, built.Docker, func(snapshot *dockerd.Snapshot) error {
+		for _, n := range identity.Build(snapshot, nil, "", layers, built.Resolver.Parse).Namespaces() {
 			if !guarded(n) {
 				continue
 			}

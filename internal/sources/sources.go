@@ -1,4 +1,7 @@
-package agent
+// Package sources has the list of every source that a target can name, and makes a resolver of
+// them as the configuration says: a new source is a line in Build (docs/sources.md). Commands
+// and the daemon build theirs alike, so that a target means the same to both.
+package sources
 
 import (
 	"log/slog"
@@ -15,17 +18,22 @@ import (
 	"github.com/ambassadord/ambassadord/resolver/static"
 )
 
-// parts are what a resolver is made of. Building them does no I/O.
-type parts struct {
-	resolver *resolver.Resolver
-	docker   *dockerd.Watcher
-	close    func()
-	// registries are the servers that cfg and the environment configure, HOST:PORT.
-	registries []string
+// Sources are a resolver with every source, and what the daemon asks some of them besides.
+type Sources struct {
+	Resolver *resolver.Resolver
+	// Docker watches the engine, which the sources docker and swarm ask. It has to run while
+	// targets of theirs are resolved: see AskEngine.
+	Docker *dockerd.Watcher
+	// Registries are the servers that the configuration and the environment name, HOST:PORT.
+	Registries []string
+
+	close func()
 }
 
-// build registers every source: a new one is a line here. permit nil permits everything.
-func build(cfg config.Config, self string, permit resolver.Permission, log *slog.Logger) (*parts, error) {
+// Build makes every source as cfg says, without any I/O. self is the ID of the container that
+// this process runs in, "" outside of one. permit decides where a registry that a target names
+// may be; nil permits every address. The error is of an engine's address that cannot be read.
+func Build(cfg config.Config, self string, permit resolver.Permission, log *slog.Logger) (*Sources, error) {
 	engine, err := dockerd.New(dockerd.Config{Endpoint: cfg.DockerHost, Log: log})
 	if err != nil {
 		return nil, err
@@ -36,7 +44,7 @@ func build(cfg config.Config, self string, permit resolver.Permission, log *slog
 	clusters := etcd.New(etcd.Config{Endpoints: cfg.EtcdEndpoints, Timeout: patience, Permit: permit})
 	names := dns.New(dns.Config{Timeout: min(dns.DefaultTimeout, patience/2), Permit: permit}) // each server is asked twice
 	containers := docker.New(engine, docker.Options{Self: self, Tasks: engine.Tasks})
-	sources := map[string]resolver.Source{
+	all := map[string]resolver.Source{
 		resolver.SchemeStatic: static.Source{},
 		resolver.SchemeDNS:    names.Hosts(),
 		resolver.SchemeSRV:    names.Services(),
@@ -50,14 +58,14 @@ func build(cfg config.Config, self string, permit resolver.Permission, log *slog
 	}
 	if agents.Explicit() { // then Consul's names are Consul's, live
 		for _, scheme := range []string{resolver.SchemeDNS, resolver.SchemeSRV} {
-			sources[scheme] = agents.Names(sources[scheme])
+			all[scheme] = agents.Names(all[scheme])
 		}
 	}
-	return &parts{
-		resolver: resolver.New(sources, resolver.Options{Timeout: cfg.ResolveTimeout, MaxStale: cfg.MaxStale, Log: log}),
-		docker:   engine,
+	return &Sources{
+		Resolver: resolver.New(all, resolver.Options{Timeout: cfg.ResolveTimeout, MaxStale: cfg.MaxStale, Log: log}),
+		Docker:   engine,
 
-		registries: slices.Concat(agents.Configured(), clusters.Configured()),
+		Registries: slices.Concat(agents.Configured(), clusters.Configured()),
 		close: func() {
 			_ = agents.Close() // it only drops idle connections
 			_ = clusters.Close()
@@ -65,8 +73,11 @@ func build(cfg config.Config, self string, permit resolver.Permission, log *slog
 	}, nil
 }
 
-// asksEngine reports whether target needs the engine's snapshots.
-func asksEngine(target resolver.Target) bool {
+// Close lets go of what the sources keep open, after the resolver and the watcher have ended.
+func (s *Sources) Close() { s.close() }
+
+// AskEngine reports whether target needs the engine's snapshots.
+func AskEngine(target resolver.Target) bool {
 	for q := range target.Queries() {
 		if q.Scheme == docker.Scheme || q.Scheme == docker.SchemeSwarm {
 			return true
