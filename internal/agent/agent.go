@@ -27,10 +27,12 @@ import (
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/inquiry"
 	"github.com/ambassadord/ambassadord/internal/keeper"
 	"github.com/ambassadord/ambassadord/internal/privilege"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/internal/sources"
+	"github.com/ambassadord/ambassadord/internal/trim"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -63,7 +65,7 @@ type agent struct {
 	addrs      hostAddrs // of this host
 	audits     audits
 	audience   audience
-	inquiries  inquiries
+	inquiries  inquiry.Group
 
 	upstreams upstreams
 	removals  *removals
@@ -90,7 +92,7 @@ type agent struct {
 	dir            *rundir.Dir // of locks and sockets; nil where there can be none
 	keeper         *keeper.Keeper
 	staying        staying
-	runtimes       runtimes
+	runtimes       dockerd.Runtimes
 	drained        func()          // says that we carry no connection any more, after leave
 	handing        chan *successor // a new daemon accepts
 }
@@ -143,6 +145,7 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 	}
 	if needsEngine {
 		a.docker = built.Docker
+		a.runtimes.Ask, a.runtimes.Log = a.docker.Runtimes, log
 	}
 	if slices.ContainsFunc(a.modes, needsRules) {
 		if a.rules, err = filter.Open(ctx, filter.Kind(cfg.Rules)); err != nil {
@@ -161,7 +164,7 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 	var running sync.WaitGroup
 	running.Go(func() { _ = a.resolver.Run(background) }) // returns nil, when background ends
 	running.Go(func() { _ = a.balancer.Run(background) }) // likewise
-	running.Go(func() { (&trimmer{least: heapAsARule}).run(background) })
+	running.Go(func() { trim.Run(background, trim.DaemonHeap) })
 	a.removals = newRemovals(background, a.resolver)
 	if a.docker != nil {
 		running.Go(func() { _ = a.docker.Run(background) }) // likewise

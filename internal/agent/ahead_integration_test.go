@@ -13,23 +13,22 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/internal/preparer"
+	"github.com/ambassadord/ambassadord/internal/ruleslots"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/advance"
 )
 
-// occupied takes all places of l, so that iptables is waited for until free is called, or the
+// occupied takes all n usual slots, so that iptables is waited for until free is called, or the
 // test ends.
-func occupied(t *testing.T, l *lanes) (free func()) {
+func occupied(t *testing.T, slots *ruleslots.Slots, n int) (free func()) {
 	t.Helper()
-	l.mu.Lock()
-	places := l.free
-	l.mu.Unlock()
-	for range places {
-		l.await(&l.first)
+	var leave []func()
+	for range n {
+		leave = append(leave, slots.Enter(nil))
 	}
 	free = sync.OnceFunc(func() {
-		for range places {
-			l.leave()
+		for _, leave := range leave {
+			leave()
 		}
 	})
 	t.Cleanup(free)
@@ -56,7 +55,7 @@ func (h *newcomerLab) declares(name, network, port string) *dockerd.Container {
 // What is declared while iptables is waited for does not wait for it.
 func TestNewcomerDoesNotWaitForIptables(t *testing.T) {
 	h := newNewcomerLab(t)
-	free := occupied(t, h.as.newcomers.lanes)
+	free := occupied(t, h.as.newcomers.lanes, 8)
 	h.follow(h.declaring(false))
 	h.mount()
 	h.dialled("7000")
@@ -82,7 +81,7 @@ func TestJoinersDoNotWaitForIptables(t *testing.T) {
 	h.follow(h.declaring(true))
 	h.dialled("7000")
 	h.prepared("7000")
-	free := occupied(t, h.as.lanes)
+	free := occupied(t, h.as.lanes, 4)
 	ahead := func(port string) {
 		t.Helper()
 		h.eventually("port "+port+" is redirected in advance", func() bool {

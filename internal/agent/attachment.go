@@ -12,6 +12,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/preparer"
+	"github.com/ambassadord/ambassadord/internal/ruleslots"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -30,7 +31,7 @@ type verified struct {
 // goroutine, run, works on it.
 type attachment struct {
 	mode    config.Mode // Redirect or Listen
-	lanes   *lanes
+	lanes   *ruleslots.Slots
 	desired atomic.Pointer[identity.Namespace]
 	known   prompts[uint16] // of desired
 	changed chan struct{}   // holds a token when desired has been replaced
@@ -188,12 +189,12 @@ func (at *attachment) look(ctx context.Context) error {
 // turn waits for its turn to work on the namespace.
 func (at *attachment) turn() (leave func()) {
 	if at.mode == config.Listen { // there are no rules
-		return at.lanes.enter(nil)
+		return at.lanes.Enter(nil)
 	}
 	if at.attached {
-		return at.lanes.enterAgain(at.ns)
+		return at.lanes.EnterAgain(at.ns)
 	}
-	return at.lanes.enter(at.ns)
+	return at.lanes.Enter(at.ns)
 }
 
 // open opens the namespace, unless it is open.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/ruleslots"
 )
 
 // attachments keeps one attachment for each network namespace in which a port is
@@ -15,7 +16,7 @@ type attachments struct {
 	agent     *agent
 	mode      config.Mode
 	live      map[string]*attachment // by the owner's container ID
-	lanes     *lanes
+	lanes     *ruleslots.Slots
 	newcomers *newcomers
 	wg        sync.WaitGroup
 	departed  bool                 // left to another daemon
@@ -24,7 +25,7 @@ type attachments struct {
 
 func newAttachments(a *agent, mode config.Mode) *attachments {
 	return &attachments{
-		agent: a, mode: mode, live: map[string]*attachment{}, lanes: newLanes(a, 4), newcomers: newNewcomers(a),
+		agent: a, mode: mode, live: map[string]*attachment{}, lanes: ruleslots.New(a.rules, 4), newcomers: newNewcomers(a),
 	}
 }
 
@@ -118,7 +119,7 @@ func (as *attachments) sweep(ctx context.Context, n *identity.Namespace) {
 			return // it has ended
 		}
 		defer ns.Close()
-		defer as.lanes.enter(ns)()
+		defer as.lanes.Enter(ns)()
 		if err := as.agent.rules.Unhook(ctx, ns); err != nil && ctx.Err() == nil {
 			as.agent.log.Error("cannot remove the rules that are left in a container", "client", n.Owner.Name, "id", n.Owner.ShortID(),
 				"error", err, "hint", "run: ambassadord rules remove")

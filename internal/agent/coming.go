@@ -51,7 +51,7 @@ func (a *agent) joiner(ctx context.Context, n *identity.Namespace, port uint16) 
 	errs := make([]error, len(coming))
 	var asking sync.WaitGroup
 	for i, c := range coming {
-		asking.Go(func() { states[i], errs[i] = a.inquiries.ask(ctx, c.Container.ID, a.docker.Inspect) })
+		asking.Go(func() { states[i], errs[i] = a.inquiries.Ask(ctx, c.Container.ID, a.docker.Inspect) })
 	}
 	asking.Wait()
 	first := -1

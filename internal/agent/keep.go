@@ -16,6 +16,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/confine"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/keeper"
+	"github.com/ambassadord/ambassadord/internal/trim"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
@@ -37,7 +38,7 @@ type KeeperFiles struct {
 func Keep(ctx context.Context, cfg config.Config, files KeeperFiles, log *slog.Logger) error {
 	trimming, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	go new(trimmer).run(trimming)
+	go trim.Run(trimming, 0)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(keeperGarbage)
 	}

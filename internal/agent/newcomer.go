@@ -12,6 +12,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/preparer"
+	"github.com/ambassadord/ambassadord/internal/ruleslots"
 	"github.com/ambassadord/ambassadord/internal/sandbox"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -33,7 +34,7 @@ const (
 // is. One goroutine, run, works on it.
 type newcomer struct {
 	path  string
-	lanes *lanes
+	lanes *ruleslots.Slots
 
 	mu    sync.Mutex
 	ports []netrules.Port // declared by anybody who may be the owner

@@ -66,7 +66,7 @@ func (nc *newcomer) undo(do func(context.Context, *netns.Namespace) error) {
 	if nc.verdict.dead || !nc.applied {
 		return
 	}
-	defer nc.lanes.enter(nc.ns)()
+	defer nc.lanes.Enter(nc.ns)()
 	if err := do(context.Background(), nc.ns); err != nil {
 		nc.agent.log.Error("cannot remove the rules of a container", "namespace", path.Base(nc.path), "error", err,
 			"hint", "run: ambassadord rules remove")

@@ -11,6 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/preparer"
+	"github.com/ambassadord/ambassadord/internal/ruleslots"
 	"github.com/ambassadord/ambassadord/internal/sandbox"
 	"github.com/ambassadord/ambassadord/netrules"
 )
@@ -22,10 +23,10 @@ import (
 // to go.
 type newcomers struct {
 	agent      *agent
-	lanes      *lanes   // beside those of attachments
-	folders    []string // where namespaces appear: the first that exists
-	stop       func()   // ends the watch on folders, and the process; nil before start
-	beginWatch func()   // begins it; nil once it has
+	lanes      *ruleslots.Slots // beside those of attachments
+	folders    []string         // where namespaces appear: the first that exists
+	stop       func()           // ends the watch on folders, and the process; nil before start
+	beginWatch func()           // begins it; nil once it has
 	watching   sync.WaitGroup
 	running    sync.WaitGroup // every newcomer
 
@@ -46,7 +47,7 @@ type newcomers struct {
 }
 
 func newNewcomers(a *agent) *newcomers {
-	return &newcomers{agent: a, folders: sandbox.Folders(), lanes: newLanes(a, 8), there: map[string]*newcomer{},
+	return &newcomers{agent: a, folders: sandbox.Folders(), lanes: ruleslots.New(a.rules, 8), there: map[string]*newcomer{},
 		most: maxUnclaimed, owners: map[string]*attachment{}, idle: map[string]time.Time{}, preparing: newPreparing(), began: make(chan struct{})}
 }
 

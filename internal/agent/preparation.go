@@ -128,7 +128,7 @@ func (nc *newcomer) redirect(ctx context.Context) error {
 	}
 	nc.settleIPv6(ctx)
 	ports, served := nc.declared(), slices.Sorted(maps.Keys(nc.listening))
-	defer nc.lanes.enter(nc.ns)()
+	defer nc.lanes.Enter(nc.ns)()
 	nc.applied = true
 	_, err := nc.agent.rules.Apply(ctx, nc.ns, redirectChains(served, nc.listen, ports)...)
 	if err != nil && len(served) > 1 {

@@ -80,7 +80,7 @@ func planGuard(ctx context.Context, cfg config.Config, log *slog.Logger, report 
 	if err != nil {
 		return err
 	}
-	a := &agent{cfg: cfg, log: log, docker: built.Docker}
+	a := &agent{cfg: cfg, log: log, docker: built.Docker, runtimes: dockerd.Runtimes{Ask: built.Docker.Runtimes, Log: log}}
 	var bindings []guard.Binding
 	err = withSnapshot(ctx, built.Docker, func(snapshot *dockerd.Snapshot) error {
 		for _, n := range identity.Build(snapshot, nil, "", layers, built.Resolver.Parse).Namespaces() {

@@ -320,7 +320,7 @@ func (a *agent) bindings(ctx context.Context, wiring *netns.Wiring, n *identity.
 	for _, port := range ports {
 		own[port] = true
 	}
-	kind := a.ownStack(ctx, n.Owner)
+	kind := a.runtimes.OwnStack(ctx, n.Owner)
 	if kind != "" { // such a runtime takes the addresses off the interfaces, and sends from them all the same
 		cables, err := wiring.PortsOf(ns)
 		if err != nil {

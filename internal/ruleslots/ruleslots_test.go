@@ -1,4 +1,4 @@
-package agent
+package ruleslots
 
 import (
 	"slices"
@@ -7,12 +7,12 @@ import (
 	"testing/synctest"
 )
 
-// TestFirstLooksGoFirst: whoever is not served yet waits for nobody who is looked after, of whom
-// one in nine has its turn all the same; and nobody waits while a slot is free.
+// TestFirstLooksGoFirst: a namespace that is not served yet waits for none that is looked after, of
+// which one in nine has its turn all the same; and none waits while a slot is free.
 func TestFirstLooksGoFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLanes(&agent{}, 1)
-		leave := l.enter(nil)
+		s := New(nil, 1)
+		leave := s.Enter(nil)
 		var mu sync.Mutex
 		var order []string
 		var working sync.WaitGroup
@@ -27,10 +27,10 @@ func TestFirstLooksGoFirst(t *testing.T) {
 			synctest.Wait() // they queue in this order
 		}
 		for range 2 {
-			queue("again", func() func() { return l.enterAgain(nil) })
+			queue("again", func() func() { return s.EnterAgain(nil) })
 		}
 		for range mostPassed + 2 {
-			queue("first", func() func() { return l.enter(nil) })
+			queue("first", func() func() { return s.Enter(nil) })
 		}
 		if len(order) > 0 {
 			t.Errorf("%v did not wait for the only slot", order)
@@ -42,9 +42,9 @@ func TestFirstLooksGoFirst(t *testing.T) {
 		if !slices.Equal(order, want) {
 			t.Errorf("the order is %v, want %v", order, want)
 		}
-		l.enterAgain(nil)() // free again
-		if l.free != 1 {
-			t.Errorf("%d slots are free, want 1", l.free)
+		s.EnterAgain(nil)() // free again
+		if s.free != 1 {
+			t.Errorf("%d slots are free, want 1", s.free)
 		}
 	})
 }

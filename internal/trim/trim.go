@@ -1,4 +1,7 @@
-package agent
+// Package trim gives memory back to the kernel after a crowd of connections has come: what the
+// crowd took besides what its connections hold is garbage, which the runtime would keep for as
+// much again (runtime/debug, SetGCPercent).
+package trim
 
 import (
 	"context"
@@ -7,31 +10,25 @@ import (
 	"time"
 )
 
-// trimmer gives memory back to the kernel after a crowd of connections has come: what
-// that took besides what the connections hold is garbage, which the runtime would keep
-// for as much again (runtime/debug, SetGCPercent).
-type trimmer struct {
-	least     uint64 // bytes of the heap that are worth keeping, come what may
-	allocated uint64 // bytes ever, when it last looked
-	trimmed   uint64 // likewise, when it last gave some back
-}
+// DaemonHeap is how many bytes of heap a daemon with few connections has in use between
+// collections. Given back, it would be had again at once, page by page.
+const DaemonHeap = 6 << 20
 
 const (
-	// A period without news is followed by one twice as long, up to the longest: to look
-	// every second would be much of what an idle daemon does.
+	// A period in which nothing is found is followed by one twice as long, up to the longest,
+	// since to look every second would be much of what an idle daemon does.
 	trimPeriod        = time.Second
 	longestTrimPeriod = 8 * time.Second
 	// worthTrimming is how many bytes must have been allocated since.
 	worthTrimming = 2 << 20
-	// heapAsARule is what a daemon with few connections has in use between collections. It
-	// would have it again at once, page by page.
-	heapAsARule = 6 << 20
 	// mostAtRest is how many bytes a period allocates after which no more are about to be.
 	mostAtRest = 128 << 10
 )
 
-// run looks again and again until ctx ends.
-func (t *trimmer) run(ctx context.Context) {
+// Run looks again and again, and gives memory back, until ctx ends. A heap of least bytes is
+// worth keeping, however it came to be; 0 keeps none.
+func Run(ctx context.Context, least uint64) {
+	t := trimmer{least: least}
 	period := trimPeriod
 	for {
 		select {
@@ -48,6 +45,13 @@ func (t *trimmer) run(ctx context.Context) {
 	}
 }
 
+// trimmer is what the looks know of each other.
+type trimmer struct {
+	least     uint64 // bytes of the heap that are worth keeping
+	allocated uint64 // bytes ever, at the last look
+	trimmed   uint64 // likewise, at the last look that gave memory back
+}
+
 // finding is what a look has found.
 type finding int
 
@@ -57,8 +61,7 @@ const (
 	gaveBack                // memory that had been used
 )
 
-// look gives memory back when much was allocated, and next to nothing since it last
-// looked.
+// look gives memory back when much was allocated, and next to nothing since the last look.
 func (t *trimmer) look() finding {
 	samples := [...]metrics.Sample{
 		{Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
@@ -70,7 +73,7 @@ func (t *trimmer) look() finding {
 		heap += samples[1+i].Value.Uint64()
 	}
 	if t.trimmed == 0 {
-		t.trimmed = now // what came before is not the connections'
+		t.trimmed = now // what the process took before is not the connections'
 	}
 	fresh := now - t.allocated
 	t.allocated = now
