@@ -12,6 +12,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/preparer"
+	"github.com/ambassadord/ambassadord/internal/refusal"
 	"github.com/ambassadord/ambassadord/internal/ruleslots"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
@@ -53,7 +54,7 @@ type attachment struct {
 	logged   string                                // the last failure that was logged
 	attached bool
 	lookout  lookout
-	refusals earlyRefusals
+	refusals *refusal.Early
 	saying   sync.WaitGroup // what it means which runtime the container has
 	took     time.Duration  // the last look
 
@@ -73,6 +74,7 @@ func newAttachment(as *attachments, n *identity.Namespace) *attachment {
 		leaving:  make(chan struct{}),
 		settled:  make(chan struct{}),
 		presence: newPresence(as.agent),
+		refusals: refusal.New(as.agent.resolver, as.agent.log),
 		direct:   map[netip.AddrPort]context.CancelFunc{},
 	}
 	at.desired.Store(n)
@@ -146,7 +148,7 @@ func (at *attachment) run(ctx context.Context) {
 	}
 	defer at.saying.Wait()
 	defer at.lookout.close() // it would keep the namespace alive
-	defer at.refusals.close()
+	defer at.refusals.Close()
 	const firstPause, longestPause = 50 * time.Millisecond, 5 * time.Second
 	pause, failures := firstPause, 0
 	for {
@@ -253,7 +255,7 @@ func (at *attachment) apply(ctx context.Context) error {
 		// Not in its turn, which others wait for.
 		at.saying.Go(func() { at.sayOwnStack(ctx, n) })
 	}
-	at.refusals.update(ctx, at.agent, at.ns, n)
+	at.refusals.Update(ctx, at.ns, n)
 	return nil
 }
 

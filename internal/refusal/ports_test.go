@@ -1,4 +1,4 @@
-package agent
+package refusal
 
 import (
 	"errors"
@@ -8,7 +8,11 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // kernelSet is what the kernel would refuse; the changes fail while failing is true.
 type kernelSet struct {
@@ -64,7 +68,7 @@ func (k *kernelSet) now() (ports []uint16, changes int) {
 func TestRefusalsAreCoalesced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &kernelSet{}
-		r := keepRefusals(k, k.open, slog.New(slog.DiscardHandler))
+		r := keep(k, k.open, slog.New(slog.DiscardHandler))
 		r.want(7, "x", true)
 		synctest.Wait()
 		if ports, _ := k.now(); !slices.Equal(ports, []uint16{7}) {
@@ -94,7 +98,7 @@ func TestRefusalsAreCoalesced(t *testing.T) {
 func TestRefusalsAfterAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &kernelSet{}
-		r := keepRefusals(k, k.open, slog.New(slog.DiscardHandler))
+		r := keep(k, k.open, slog.New(slog.DiscardHandler))
 		defer r.end()
 		r.want(7, "x", true)
 		r.want(8, "x", true)
