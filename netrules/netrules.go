@@ -15,6 +15,7 @@ package netrules
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 )
 
 // Family is an IP version; iptables and ip6tables hold separate rules for each.
@@ -29,6 +30,22 @@ const (
 
 // Families are those in which connections are redirected.
 func Families() []Family { return []Family{IPv4, IPv6} }
+
+// FamilyOf returns the family in which connections to addr are redirected.
+func FamilyOf(addr netip.Addr) Family {
+	if addr.Is6() {
+		return IPv6
+	}
+	return IPv4
+}
+
+// The ports at which the daemon listens inside containers, first to last: above the ephemeral
+// range (ip_local_port_range ends at 60999), where neither outgoing connections nor servers
+// usually are.
+const (
+	FirstListenPort = 61000
+	LastListenPort  = 61099
+)
 
 // String returns "ipv4", "ipv6" or "bridge".
 func (f Family) String() string {

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/agent"
+	"github.com/ambassadord/ambassadord/internal/cleanup"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
@@ -56,7 +57,7 @@ func sweeperCommand() *cobra.Command {
 		log, _, flush := newDaemonLogger(cfg, cmd.ErrOrStderr())
 		defer flush()
 		// Who stops a service ends all of its processes: ours ends after the keeper's, which drains.
-		return agent.Sweep(context.WithoutCancel(ctx), flags.runDir, claimName, os.NewFile(parentFile, "the keeper's pipe"), log)
+		return cleanup.Sweep(context.WithoutCancel(ctx), flags.runDir, claimName, os.NewFile(parentFile, "the keeper's pipe"), log)
 	})
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ambassadord/ambassadord/internal/agent"
+	"github.com/ambassadord/ambassadord/internal/cleanup"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/suggest"
@@ -44,7 +44,7 @@ daemon, are unhooked, so that nothing new comes by them, and go with the last of
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
 			count := 0
-			err := agent.RemoveRules(cmd.Context(), folder, force, newLogger(config.Default(), cmd.ErrOrStderr()), func(r agent.Removed) {
+			err := cleanup.Remove(cmd.Context(), folder, force, newLogger(config.Default(), cmd.ErrOrStderr()), func(r cleanup.Removed) {
 				count += len(r.Chains)
 				if r.Kept != "" {
 					fmt.Fprintf(out, "%s: left alone, for it is served by %s\n", r.Namespace, r.Kept)

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/balance"
+	"github.com/ambassadord/ambassadord/internal/cleanup"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/handover"
@@ -91,7 +92,7 @@ type agent struct {
 	hostLock       *handover.HostLock
 	dir            *rundir.Dir // of locks and sockets; nil where there can be none
 	keeper         *keeper.Keeper
-	staying        staying
+	staying        cleanup.Staying
 	runtimes       dockerd.Runtimes
 	drained        func()          // says that we carry no connection any more, after leave
 	handing        chan *successor // a new daemon accepts
@@ -112,6 +113,7 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger) (*agent, fu
 		cfg: cfg, log: log, fixedOpen: map[string]*fixedListener{},
 		followed: make(chan struct{}), readied: make(chan struct{}), handing: make(chan *successor), giving: make(chan struct{}, 1),
 	}
+	a.staying.Log = log
 	a.self, _ = dockerd.Self(ctx)
 	var err error
 	if a.have, err = privilege.Effective(); err != nil {
@@ -210,7 +212,7 @@ func (a *agent) serve(ctx context.Context, hooks Hooks) error {
 		a.awaitSuccessor(ctx, hooks.Hurry)
 		cancel()
 	})()
-	defer a.removeUnneeded()
+	defer a.staying.RemoveUnneeded()
 	unlock, err := a.takeLock(ctx)
 	if err == nil {
 		defer unlock()
@@ -301,7 +303,7 @@ func (a *agent) takeDown(drain func()) {
 	for _, m := range a.running {
 		m.release()
 	}
-	a.staying.say(a.log)
+	a.staying.Say()
 }
 
 // mode is one way in which containers' connections get to us. Its methods are

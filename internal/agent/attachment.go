@@ -388,7 +388,7 @@ func (at *attachment) release() {
 		return
 	}
 	defer at.close()
-	if at.mode == config.Redirect && at.agent.mustStay(at.ns) {
+	if at.mode == config.Redirect && at.agent.staying.MustStay(at.ns) {
 		at.takeDown(filter.Rules.Unhook)
 		return
 	}

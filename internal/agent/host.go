@@ -99,7 +99,7 @@ func (h *host) lease() time.Duration {
 // open puts addr on lo and listens there. A family that this host lacks is passed
 // over.
 func (h *host) open(addr netip.Addr) error {
-	d := &door{family: familyOf(addr), addr: addr}
+	d := &door{family: netrules.FamilyOf(addr), addr: addr}
 	if addr.Is6() {
 		six, err := (*netns.Namespace)(nil).HasLoopback6()
 		if err != nil {
@@ -289,7 +289,7 @@ func (h *host) close() {
 		if d.listener != nil {
 			d.listener.Close()
 		}
-		if !h.agent.owns() || h.agent.mustStay(nil) {
+		if !h.agent.owns() || h.agent.staying.MustStay(nil) {
 			continue
 		}
 		if err := (*netns.Namespace)(nil).EndLease(d.addr); err != nil {

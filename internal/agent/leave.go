@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/cleanup"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -97,12 +98,12 @@ func (a *agent) tidy() {
 		}
 		return
 	}
-	err := RemoveRules(context.Background(), a.cfg.RunDir, false, a.log, func(r Removed) { // each step bounds itself
+	err := cleanup.Remove(context.Background(), a.cfg.RunDir, false, a.log, func(r cleanup.Removed) { // each step bounds itself
 		switch {
 		case r.Kept != "":
 			a.log.Info("leaving rules alone that another daemon serves", "namespace", r.Namespace, "by", r.Kept)
 		case r.Carried != "":
-			a.sayCarried(r)
+			r.SayCarried(a.log)
 		}
 	})
 	if err != nil && !errors.Is(err, handover.ErrServed) {
@@ -122,9 +123,4 @@ func closing(c <-chan struct{}, then func()) (stop func()) {
 		}
 	}()
 	return sync.OnceFunc(func() { close(stopped) })
-}
-
-func (a *agent) sayCarried(r Removed) {
-	a.log.Warn("rules stay, unhooked, for connections that another process carries; they go with the last of these",
-		"namespace", r.Namespace, "carried", r.Carried)
 }

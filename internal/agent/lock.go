@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"log/slog"
 	"slices"
 
 	"github.com/ambassadord/ambassadord/internal/config"
@@ -10,20 +9,6 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 )
-
-// lock makes sure that one daemon serves this host, in any mode but link, for a command
-// that changes rules itself. folder is config.Config.RunDir.
-func lock(ctx context.Context, folder string, log *slog.Logger) (unlock func(), err error) {
-	dir, err := rundir.Open(folder)
-	if err != nil {
-		return nil, err
-	}
-	l, err := handover.TakeHostLock(ctx, dir, nil, log)
-	if err != nil {
-		return nil, err
-	}
-	return l.Release, nil
-}
 
 // needsLock reports whether we are the daemon of a host.
 func (a *agent) needsLock() bool {
@@ -36,7 +21,7 @@ func (a *agent) hasMode(m config.Mode) bool { return slices.Contains(a.modes, m)
 func (a *agent) openRunDir() error {
 	dir, err := rundir.Open(a.cfg.RunDir)
 	if err == nil {
-		a.dir = dir
+		a.dir, a.staying.Dir = dir, dir
 		return nil
 	}
 	if a.needsLock() {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/netlab"
+	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter/filtertest"
 	"github.com/ambassadord/ambassadord/proxy"
 )
@@ -89,5 +90,5 @@ func TestNewcomerServesNothing(t *testing.T) {
 
 // redirected reports whether address leads to our socket already.
 func (h *newcomerLab) redirected(address string) bool {
-	return strings.Contains(filtertest.Save(h.t, h.lab.NS(), familyOf(netip.MustParseAddrPort(address).Addr())), "--dport 7000")
+	return strings.Contains(filtertest.Save(h.t, h.lab.NS(), netrules.FamilyOf(netip.MustParseAddrPort(address).Addr())), "--dport 7000")
 }

@@ -17,11 +17,9 @@ import (
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
-// Listen ports inside containers: above the ephemeral range (ip_local_port_range
-// ends at 60999), where neither outgoing connections nor servers usually are.
 const (
-	firstListenPort = 61000
-	lastListenPort  = 61099
+	firstListenPort = netrules.FirstListenPort
+	lastListenPort  = netrules.LastListenPort
 )
 
 // presence is what an agent holds inside one network namespace. The agent is the same from

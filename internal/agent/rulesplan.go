@@ -8,6 +8,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/sources"
@@ -51,13 +52,13 @@ func PlanRules(ctx context.Context, cfg config.Config, wanted WantedRules, log *
 
 // ApplyRules makes the changes that PlanRules reports, once, and reports them: for
 // hosts where another process listens at the wanted port. They stay until
-// RemoveRules. While a daemon serves this host it refuses, for the daemon would set
+// cleanup.Remove. While a daemon serves this host it refuses, for the daemon would set
 // its own again.
 func ApplyRules(ctx context.Context, cfg config.Config, wanted WantedRules, log *slog.Logger, report func(Planned)) error {
 	if wanted.ListenPort == 0 {
 		return errors.New("apply rules: no port to lead to")
 	}
-	unlock, err := lock(ctx, cfg.RunDir, log)
+	unlock, err := handover.LockHost(ctx, cfg.RunDir, log)
 	if err != nil {
 		return err
 	}

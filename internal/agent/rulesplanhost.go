@@ -49,7 +49,7 @@ func addrLine(addr netip.Addr) string { return "address " + addr.String() + " on
 // wantedAt is the chain of mode host for one address.
 func wantedAt(addr netip.Addr, listen uint16) wantedIn {
 	return wantedIn{
-		families: []netrules.Family{familyOf(addr)},
+		families: []netrules.Family{netrules.FamilyOf(addr)},
 		chain: func(s netrules.State) netrules.Chain {
 			port := listen
 			if port == 0 {

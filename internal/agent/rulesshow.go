@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ambassadord/ambassadord/internal/claim"
+	"github.com/ambassadord/ambassadord/internal/cleanup"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/rundir"
@@ -58,7 +59,7 @@ type Orphan struct {
 func ShowRules(ctx context.Context, folder string, log *slog.Logger, report func(Shown)) error {
 	var carriers claim.Carriers
 	if dir, err := rundir.Find(folder); err == nil { // without the folder nobody carries any
-		if carriers, err = findCarriers(dir, log); err != nil {
+		if carriers, err = cleanup.FindCarriers(dir, log); err != nil {
 			log.Warn("who carries connections on is not known", "error", err, hint.Attr(err))
 		}
 	}
@@ -66,7 +67,7 @@ func ShowRules(ctx context.Context, folder string, log *slog.Logger, report func
 	if err != nil {
 		return err
 	}
-	return everyNamespace(ctx, log, func(ns *netns.Namespace) error {
+	return cleanup.EachNamespace(ctx, log, func(ns *netns.Namespace) error {
 		leases, err := ns.Leases()
 		errs := []error{err}
 		for _, f := range netrules.Families() {

@@ -17,7 +17,7 @@ func showLeases(shown *Shown, leases []netip.Addr, all []Shown) {
 		return slices.ContainsFunc(s.Rules, func(r ShownRule) bool { return r.Chain == netrules.HostChain })
 	})
 	for _, addr := range leases {
-		if familyOf(addr) != shown.Family {
+		if netrules.FamilyOf(addr) != shown.Family {
 			continue
 		}
 		shown.Rules = append(shown.Rules, ShownRule{Text: addrLine(addr), Explanation: netrules.Explanation{

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/cleanup"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/netrules"
@@ -130,17 +131,17 @@ func (a *agent) dropLeftovers() {
 	l := &a.leftovers
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all, err := findCarriers(a.dir, a.log)
+	all, err := cleanup.FindCarriers(a.dir, a.log)
 	a.complain(err)
 	for _, ns := range l.in {
-		id, idErr := idOf(ns)
+		id, idErr := netns.IDOrOwn(ns)
 		switch {
 		case err != nil || idErr != nil: // they are unhooked, and stay
 		case all.In(id).None():
 			_, err := l.rules.Remove(context.Background(), ns)
 			a.complain(err)
 		default: // they go when we stop, or later with the last of what needs them
-			a.staying.note(id, all.In(id))
+			a.staying.Note(id, all.In(id))
 		}
 		if ns != nil {
 			ns.Close()

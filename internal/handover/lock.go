@@ -76,6 +76,21 @@ func TakeHostLock(ctx context.Context, dir *rundir.Dir, inherited *Set, log *slo
 	return l, nil
 }
 
+// LockHost makes sure that no daemon serves this host, in any mode but link, until unlock is called:
+// for a command that changes rules itself. folder is config.Config.RunDir. The error is ErrServed
+// when a daemon has the lock.
+func LockHost(ctx context.Context, folder string, log *slog.Logger) (unlock func(), err error) {
+	dir, err := rundir.Open(folder)
+	if err != nil {
+		return nil, err
+	}
+	l, err := TakeHostLock(ctx, dir, nil, log)
+	if err != nil {
+		return nil, err
+	}
+	return l.Release, nil
+}
+
 // takeSoon takes the lock of the host. It waits for who has it and serves nobody, a command
 // that removes rules or the sweeper of a daemon that was killed, which will soon let go of it.
 func takeSoon(ctx context.Context, dir *rundir.Dir) (*rundir.Lock, error) {

@@ -98,6 +98,19 @@ func (n *Namespace) identify(fd int) error {
 // ID returns the namespace's identity, comparable with ==.
 func (n *Namespace) ID() ID { return n.id }
 
+// IDOrOwn returns the ID of ns, or of the calling thread's own network namespace if ns is nil.
+func IDOrOwn(ns *Namespace) (ID, error) {
+	if ns != nil {
+		return ns.ID(), nil
+	}
+	own, err := Current()
+	if err != nil {
+		return ID{}, err
+	}
+	defer own.Close()
+	return own.ID(), nil
+}
+
 // Path returns the path the namespace was opened by. It may be gone by now.
 func (n *Namespace) Path() string { return n.path }
 

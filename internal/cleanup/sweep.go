@@ -1,4 +1,4 @@
-package agent
+package cleanup
 
 import (
 	"context"
@@ -30,7 +30,7 @@ const (
 )
 
 // Sweep removes the rules that were left, unhooked, for the connections of a keeper, when
-// these have ended: the keeper itself may not. carrier ends with the keeper, whose claim in
+// these have ended, since the keeper itself may not change rules. carrier ends with the keeper, whose claim in
 // folder is name. Meanwhile the addresses of mode host that the connections are to are
 // renewed. What is hooked is a daemon's, or was left for the next one, and stays.
 func Sweep(ctx context.Context, folder, name string, carrier io.Reader, log *slog.Logger) error {
@@ -73,7 +73,7 @@ func Sweep(ctx context.Context, folder, name string, carrier io.Reader, log *slo
 // noMore are the namespaces in which something was needed that is not any more.
 func noMore(ctx context.Context, before, now claim.Carrier, log *slog.Logger) (gone []netns.ID) {
 	if before.Everything && !now.Everything {
-		if err := everyNamespace(ctx, log, func(ns *netns.Namespace) error { gone = append(gone, ns.ID()); return nil }); err != nil {
+		if err := EachNamespace(ctx, log, func(ns *netns.Namespace) error { gone = append(gone, ns.ID()); return nil }); err != nil {
 			log.Warn("some network namespaces were not looked into", "error", err)
 		}
 	}
@@ -85,7 +85,7 @@ func noMore(ctx context.Context, before, now claim.Carrier, log *slog.Logger) (g
 	return gone
 }
 
-// awaitEnd returns when nobody has the claim name any more, or after endPatience. The descriptors
+// awaitEnd returns when no process has the claim name any more, or after endPatience. The descriptors
 // of a process that ends are closed one by one: the pipe is when the lock may yet be held.
 func awaitEnd(dir *rundir.Dir, name string) {
 	const look = 10 * time.Millisecond
@@ -101,7 +101,7 @@ func awaitEnd(dir *rundir.Dir, name string) {
 // renewKept renews the addresses of mode host, of our own namespace, that a carrier needs.
 func renewKept(by claim.Carrier, log *slog.Logger) {
 	var own *netns.Namespace
-	id, err := idOf(own)
+	id, err := netns.IDOrOwn(own)
 	if err != nil {
 		return
 	}
@@ -118,7 +118,7 @@ func renewKept(by claim.Carrier, log *slog.Logger) {
 		return
 	}
 	for _, addr := range leases {
-		if !needs(familyOf(addr)) {
+		if !needs(netrules.FamilyOf(addr)) {
 			continue
 		}
 		if _, err := own.Lease(addr, keptLease); err != nil {
@@ -127,12 +127,12 @@ func renewKept(by claim.Carrier, log *slog.Logger) {
 	}
 }
 
-// removeUnneeded removes what was left in those of left whose rules nobody needs any more, if
-// no daemon serves the host. If one does, or removes rules, it will look itself, after it has
-// let go of the lock; and so do we: whatever ends while we have it.
+// removeUnneeded removes what was left in those of left whose rules no process needs any more, if
+// no daemon serves the host. If one does, or removes rules, it looks itself, after it has let go
+// of the lock; and so does this function, since a process may end while the lock is held here.
 func removeUnneeded(ctx context.Context, dir *rundir.Dir, left []netns.ID, log *slog.Logger) error {
 	for {
-		all, err := findCarriers(dir, log)
+		all, err := FindCarriers(dir, log)
 		if err != nil {
 			return err
 		}
@@ -147,7 +147,7 @@ func removeUnneeded(ctx context.Context, dir *rundir.Dir, left []netns.ID, log *
 		if len(unneeded) == 0 || handover.OthersDrain(dir) { // the last of these looks
 			return nil
 		}
-		unlock, err := lock(ctx, dir.String(), log)
+		unlock, err := handover.LockHost(ctx, dir.String(), log)
 		if errors.Is(err, handover.ErrServed) {
 			return nil
 		}
@@ -161,16 +161,17 @@ func removeUnneeded(ctx context.Context, dir *rundir.Dir, left []netns.ID, log *
 	}
 }
 
-// sweepAll removes what is unhooked and nobody's in the namespaces unneeded. We have the lock.
+// sweepAll removes what is unhooked, and led to by no daemon's socket, in the namespaces unneeded.
+// The caller has the lock.
 func sweepAll(ctx context.Context, dir *rundir.Dir, unneeded map[netns.ID]bool, log *slog.Logger) error {
-	all, err := findCarriers(dir, log)
+	all, err := FindCarriers(dir, log)
 	if err != nil {
 		return err
 	}
 	// A daemon in mode link has no lock of the host's, and may drain with its chain unhooked.
 	if live, err := control.Live(dir); err != nil {
 		return err
-	} else if own, err := idOf(nil); err == nil && len(live) > 0 {
+	} else if own, err := netns.IDOrOwn(nil); err == nil && len(live) > 0 {
 		delete(unneeded, own)
 	}
 	var living *living
@@ -188,7 +189,7 @@ func sweepAll(ctx context.Context, dir *rundir.Dir, unneeded map[netns.ID]bool, 
 	})
 }
 
-// sweep removes what was left in ns, which nobody needs any more.
+// sweep removes what was left in ns, which no process needs any more.
 func (l *living) sweep(ctx context.Context, ns *netns.Namespace, log *slog.Logger) error {
 	if by, err := l.servedBy(ctx, ns); err != nil || by != "" {
 		return err
@@ -205,8 +206,8 @@ func (l *living) sweep(ctx context.Context, ns *netns.Namespace, log *slog.Logge
 	return err
 }
 
-// leftBehind reports whether there are chains of ours in ns, and none of them is hooked:
-// somebody has left them for connections that another process carried.
+// leftBehind reports whether there are chains of ours in ns, and none of them is hooked: a daemon
+// has left them for connections that another process carried.
 func leftBehind(ctx context.Context, rules filter.Rules, ns *netns.Namespace) (there bool, err error) {
 	for _, f := range netrules.Families() {
 		states, err := rules.ReadElsewhere(ctx, ns, f)
@@ -245,7 +246,7 @@ func anyChain(rules filter.Rules, ns *netns.Namespace) (bool, error) {
 }
 
 // removeAll removes all of ours from a namespace, the addresses of mode host after the chains,
-// lest these lead to where nobody is. What it has removed, of each family, it returns.
+// lest these lead to an address that is gone. It returns what it has removed, of each family.
 func removeAll(ctx context.Context, rules filter.Rules, ns *netns.Namespace) ([]Removed, error) {
 	leases, err := ns.Leases()
 	errs := []error{err}
@@ -257,7 +258,7 @@ func removeAll(ctx context.Context, rules filter.Rules, ns *netns.Namespace) ([]
 	for _, f := range netrules.Families() {
 		removed := Removed{Namespace: ns.Path(), Family: f, Chains: found[f]}
 		for _, addr := range leases {
-			if familyOf(addr) != f {
+			if netrules.FamilyOf(addr) != f {
 				continue
 			}
 			if err := ns.EndLease(addr); err != nil {

@@ -1,4 +1,4 @@
-package agent
+package cleanup
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
-// living tells rules that a daemon serves from those that are nobody's. A lock covers one
+// living tells rules that a daemon serves from those that none serves. A lock covers one
 // network namespace and one /run, and rules are looked for in all: so a daemon elsewhere,
 // in a container of its own, say, is known by the sockets that its rules lead to.
 type living struct {
@@ -25,7 +25,7 @@ func findLiving(ctx context.Context, rules filter.Rules) *living {
 }
 
 // servedBy names the daemon that listens where rules of ours in ns lead, "" if none does.
-// That what holds the socket cannot be seen counts as one: it is in another container.
+// A process that cannot be seen and holds the socket counts as one: it is in another container.
 func (l *living) servedBy(ctx context.Context, ns *netns.Namespace) (string, error) {
 	ports, err := l.destinations(ctx, ns)
 	unread := errors.Is(err, filter.ErrUnread)
@@ -46,7 +46,7 @@ func (l *living) servedBy(ctx context.Context, ns *netns.Namespace) (string, err
 	for port, kind := range ports {
 		for _, inode := range listening[port] {
 			processes, seen := l.held[inode]
-			if !seen && unread && (port < firstListenPort || port > lastListenPort) {
+			if !seen && unread && (port < netrules.FirstListenPort || port > netrules.LastListenPort) {
 				continue // a container's own, out of sight as we are in another
 			}
 			if !seen {

@@ -1,4 +1,4 @@
-package agent
+package cleanup
 
 import (
 	"log/slog"
@@ -11,7 +11,7 @@ import (
 )
 
 func TestWhatIsNeededNoMore(t *testing.T) {
-	own, err := idOf(nil)
+	own, err := netns.IDOrOwn(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
