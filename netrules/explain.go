@@ -131,3 +131,6 @@ func number(args []string, flag string) uint16 {
 	}
 	return uint16(n)
 }
+
+// AddressText is what a plan, and what is shown, has for an address of mode host.
+func AddressText(addr netip.Addr) string { return "address " + addr.String() + " on lo" }

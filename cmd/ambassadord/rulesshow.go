@@ -7,9 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rulescmd"
 )
 
 func rulesShowCommand() *cobra.Command {
@@ -28,7 +28,7 @@ after kill -9 of the daemon: then that is said. Neither a daemon nor the engine 
 				return err
 			}
 			var all []shownJSON
-			err := agent.ShowRules(cmd.Context(), folder, newLogger(config.Default(), cmd.ErrOrStderr()), func(s agent.Shown) {
+			err := rulescmd.Show(cmd.Context(), folder, newLogger(config.Default(), cmd.ErrOrStderr()), func(s rulescmd.Shown) {
 				all = append(all, shown(s))
 			})
 			out := cmd.OutOrStdout()
@@ -72,7 +72,7 @@ type orphanJSON struct {
 	Reason string `json:"reason"`
 }
 
-func shown(s agent.Shown) shownJSON {
+func shown(s rulescmd.Shown) shownJSON {
 	j := shownJSON{
 		Namespace: s.Namespace, Family: s.Family.String(), Variant: string(s.Variant),
 		Rules: []ruleJSON{}, Orphans: []orphanJSON{}, Carried: s.Carried,

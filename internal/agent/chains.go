@@ -23,7 +23,7 @@ func redirectPorts(n *identity.Namespace) []netrules.Port {
 func redirectPort(client *identity.Client, b binding.Binding) netrules.Port {
 	return netrules.Port{
 		Number:  b.Port,
-		Comment: ownerText(client.Container) + " " + b.Origin,
+		Comment: identity.OwnerText(client.Container) + " " + b.Origin,
 	}
 }
 

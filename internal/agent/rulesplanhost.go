@@ -31,7 +31,7 @@ func planHost(ctx context.Context, cfg config.Config, wanted WantedRules, log *s
 	}
 	for _, addr := range cfg.HostAddrs {
 		wantedAt(addr, wanted.ListenPort).plan(ctx, rules, func(p Planned) {
-			if line := addrLine(addr); slices.Contains(addrs, addr) {
+			if line := netrules.AddressText(addr); slices.Contains(addrs, addr) {
 				p.Diff = slices.Insert(p.Diff, 0, netrules.DiffLine{Sign: netrules.Kept, Text: line})
 			} else if p.Err == nil {
 				p.Diff = slices.Insert(p.Diff, 0, netrules.DiffLine{Sign: netrules.Added, Text: line})
@@ -42,9 +42,6 @@ func planHost(ctx context.Context, cfg config.Config, wanted WantedRules, log *s
 	}
 	return planGuard(ctx, cfg, log, report)
 }
-
-// addrLine is an address of mode host in a plan and in what is shown.
-func addrLine(addr netip.Addr) string { return "address " + addr.String() + " on lo" }
 
 // wantedAt is the chain of mode host for one address.
 func wantedAt(addr netip.Addr, listen uint16) wantedIn {

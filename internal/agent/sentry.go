@@ -338,7 +338,7 @@ func (a *agent) bindings(ctx context.Context, wiring *netns.Wiring, n *identity.
 			continue
 		}
 		for port := range own {
-			bound = append(bound, guard.Binding{Port: port, Addr: addr, Owner: ownerText(n.Owner)})
+			bound = append(bound, guard.Binding{Port: port, Addr: addr, Owner: identity.OwnerText(n.Owner)})
 		}
 	}
 	if len(missing) > 0 {

@@ -1,10 +1,11 @@
-package agent
+package rulescmd
 
 import (
 	"fmt"
 	"net/netip"
 	"slices"
 
+	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/guard"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -20,7 +21,7 @@ func showLeases(shown *Shown, leases []netip.Addr, all []Shown) {
 		if netrules.FamilyOf(addr) != shown.Family {
 			continue
 		}
-		shown.Rules = append(shown.Rules, ShownRule{Text: addrLine(addr), Explanation: netrules.Explanation{
+		shown.Rules = append(shown.Rules, ShownRule{Text: netrules.AddressText(addr), Explanation: netrules.Explanation{
 			Kind: netrules.KindAddress, Why: "what containers dial in mode host; without a daemon that renews it, it goes within minutes",
 		}})
 		if !served {
@@ -48,7 +49,7 @@ func showGuards(ns *netns.Namespace, report func(Shown)) error {
 			rule := ShownRule{Chain: table.Name, Text: b.String(), Explanation: netrules.Explanation{
 				Kind: netrules.KindBinding, Why: fmt.Sprintf("only what comes in by this port of the bridge may be from %s", b.Addr),
 			}}
-			rule.Client, rule.ID, _ = parseOwner(b.Owner + " ") // as ownerText writes it, with nothing declared
+			rule.Client, rule.ID, _ = identity.ParseOwner(b.Owner + " ") // as identity.OwnerText writes it, with nothing declared
 			shown.Rules = append(shown.Rules, rule)
 		}
 		report(shown)

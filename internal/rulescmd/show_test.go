@@ -1,40 +1,12 @@
-package agent
+package rulescmd
 
 import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/ambassadord/ambassadord/internal/dockerd"
-	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/resolver"
 )
-
-// What redirectPorts writes into the kernel is read back as whose it is.
-func TestOwnersReadBack(t *testing.T) {
-	const id = "3f2a5c0e9b1d77777777777777777777777777777777777777777777777777777"
-	snapshot := dockerd.NewSnapshot(&dockerd.Container{
-		ID: id, Name: "web-1", Running: true, NetworkMode: "bridge",
-		Labels: map[string]string{"connect.6379": "redis:6379", "connect.5432": "no (good) target:x"},
-	})
-	n := identity.Build(snapshot, nil, "", nil, resolver.Parse).Owned(id)
-	ports := redirectPorts(n)
-	if len(ports) != 2 {
-		t.Fatalf("ports: %v", ports)
-	}
-	for _, p := range ports {
-		client, short, declared := parseOwner(p.Comment)
-		if client != "web-1" || short != "3f2a5c0e9b1d" || declared == "" {
-			t.Errorf("%q is read as %q, %q, %q", p.Comment, client, short, declared)
-		}
-	}
-	for _, other := range []string{"", "web", "web (3f2a)", "a b (3f2a) label", "web (3f 2a) label", " (", ") ("} {
-		if client, short, declared := parseOwner(other); client != "" || short != "" || declared != other {
-			t.Errorf("%q is read as %q, %q, %q", other, client, short, declared)
-		}
-	}
-}
 
 func TestExplainRules(t *testing.T) {
 	const saved = `*nat
@@ -92,7 +64,7 @@ COMMIT
 	}
 }
 
-// A chain of several containers is no single one's.
+// TestSharedChainHasNoOwner: a chain of several containers is no single one's.
 func TestSharedChainHasNoOwner(t *testing.T) {
 	chain := netrules.Redirect(netrules.IPv4, 61000, []netrules.Port{
 		{Number: 1, Comment: "web (3f2a) label connect.1"}, {Number: 2, Comment: "side (4e1b) label connect.2"},

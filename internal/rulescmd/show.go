@@ -1,4 +1,7 @@
-package agent
+// Package rulescmd has the commands that look after rules without a daemon. Show reads every rule
+// of ours from the kernel, in every network namespace of this host, and says whose it is and why
+// it is there: the comments in the kernel tell, so that neither a daemon nor the engine is needed.
+package rulescmd
 
 import (
 	"context"
@@ -10,8 +13,8 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/claim"
 	"github.com/ambassadord/ambassadord/internal/cleanup"
-	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
@@ -25,8 +28,8 @@ type Shown struct {
 	Variant   netrules.Variant
 	Rules     []ShownRule
 	Orphans   []Orphan
-	// Carried says who carries connections on that came by these rules, and how many; "" if
-	// nobody does. They stay for those, and are no orphans.
+	// Carried says which processes carry connections on that came by these rules, and how many;
+	// "" if none does. The rules stay for those, and are no orphans.
 	Carried string
 	// Unlisted is nil, or says why iptables cannot list the table: then there is no more here
 	// than ours, without counters. It carries a hint.
@@ -34,31 +37,30 @@ type Shown struct {
 }
 
 // ShownRule is a rule in a chain of ours, or one that leads to such a chain. Whose
-// it is comes from the comments in the kernel, so that it can be told with no
-// daemon and no engine.
+// it is comes from the comments in the kernel.
 type ShownRule struct {
 	Chain    string
 	Text     string // as iptables-save, or nft, prints it
 	Counters netrules.Counters
 	netrules.Explanation
-	Client   string // the name of the container that declared it, "" if that is nobody's
+	Client   string // the name of the container that declared it, "" if no container did
 	ID       string // its short ID
 	Declared string // where: "label connect.6379"
 }
 
-// Orphan is a chain of ours, or an address of mode host, that nobody is behind.
+// Orphan is a chain of ours, or an address of mode host, that no process serves.
 type Orphan struct {
 	Chain  string
 	Reason string
 }
 
-// ShowRules reports every rule of ours in every network namespace of this host, by whichever
+// Show reports every rule of ours in every network namespace of this host, by whichever
 // way it got there, jumps first, and the chains that a dead daemon left. It goes on after an
 // error and returns them all; namespaces that cannot be looked into are logged. folder is
 // config.Config.RunDir.
-func ShowRules(ctx context.Context, folder string, log *slog.Logger, report func(Shown)) error {
+func Show(ctx context.Context, folder string, log *slog.Logger, report func(Shown)) error {
 	var carriers claim.Carriers
-	if dir, err := rundir.Find(folder); err == nil { // without the folder nobody carries any
+	if dir, err := rundir.Find(folder); err == nil { // without the folder no process carries any
 		if carriers, err = cleanup.FindCarriers(dir, log); err != nil {
 			log.Warn("who carries connections on is not known", "error", err, hint.Attr(err))
 		}
@@ -175,12 +177,12 @@ func explainRule(state netrules.State, c netrules.ChainState, i int) ShownRule {
 		r.Counters = c.Counters[i]
 	}
 	if r.Kind == netrules.KindRedirect {
-		r.Client, r.ID, r.Declared = parseOwner(r.Owner)
+		r.Client, r.ID, r.Declared = identity.ParseOwner(r.Owner)
 	}
 	return r
 }
 
-// ownedBy gives the rules that nobody declared to the client whose the chain is,
+// ownedBy gives the rules that no container declared to the client whose the chain is,
 // if it is one client's.
 func ownedBy(rules []ShownRule) []ShownRule {
 	var client, id string
@@ -201,21 +203,7 @@ func ownedBy(rules []ShownRule) []ShownRule {
 	return rules
 }
 
-// ownerText is whose something in the kernel is.
-func ownerText(c *dockerd.Container) string { return fmt.Sprintf("%s (%s)", c.Name, c.ShortID()) }
-
-// parseOwner reads what redirectPorts writes, "NAME (ID) ORIGIN". Text of another
-// form is where it was declared, and no client's.
-func parseOwner(text string) (client, id, declared string) {
-	name, rest, ok := strings.Cut(text, " (")
-	short, origin, closed := strings.Cut(rest, ") ")
-	if !ok || !closed || strings.ContainsAny(name+short, " ()") {
-		return "", "", text
-	}
-	return name, short, origin
-}
-
-// orphans lists the chains of ours that lead to a port on which nobody listens, or
+// orphans lists the chains of ours that lead to a port at which no process listens, or
 // to which nothing leads.
 func orphans(state netrules.State, listening map[uint16]bool) []Orphan {
 	var found []Orphan
