@@ -8,6 +8,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/oneshot"
 )
 
 func checkCommand(environ []string) *cobra.Command {
@@ -34,7 +35,7 @@ func checkCommand(environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			parse, err := agent.NewParser(cfg, newLogger(cfg, cmd.ErrOrStderr()))
+			parse, err := oneshot.NewParser(cfg, newLogger(cfg, cmd.ErrOrStderr()))
 			if err != nil {
 				return usage(err)
 			}

@@ -8,10 +8,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/cleanup"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/oneshot"
 )
 
 const keeperName, sweeperName = "keeper", "sweeper"
@@ -32,14 +32,14 @@ func keeperCommand() *cobra.Command {
 		}
 		cfg.DrainTimeout = flags.drainTimeout
 		cfg.Sweeper = flags.childArgs(sweeperName, cfg)
-		files := agent.KeeperFiles{Socket: os.NewFile(parentFile, "the daemon's socket"), ClaimName: claimName}
+		files := oneshot.KeeperFiles{Socket: os.NewFile(parentFile, "the daemon's socket"), ClaimName: claimName}
 		if claimName != "" {
 			syscall.CloseOnExec(parentFile + 1)
 			files.Claim = os.NewFile(parentFile+1, claimName)
 		}
 		log, _, flush := newDaemonLogger(cfg, cmd.ErrOrStderr())
 		defer flush()
-		return agent.Keep(ctx, cfg, files, log)
+		return oneshot.Keep(ctx, cfg, files, log)
 	})
 }
 

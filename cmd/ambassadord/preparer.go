@@ -5,8 +5,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/oneshot"
 )
 
 const preparerName = "preparer"
@@ -22,7 +22,7 @@ func preparerCommand() *cobra.Command {
 			if _, err := socket.Stat(); err != nil {
 				return usage(hint.Errorf("it is not for people to start", "%s has no daemon: descriptor %d is closed", preparerName, parentFile))
 			}
-			return agent.GoAhead(cmd.Context(), socket, folders)
+			return oneshot.GoAhead(cmd.Context(), socket, folders)
 		},
 	}
 }

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ambassadord/ambassadord/internal/agent"
+	"github.com/ambassadord/ambassadord/internal/oneshot"
 )
 
 const reloadHelp = `Make the daemon that runs here read its configuration again, as SIGHUP does, and
@@ -25,7 +25,7 @@ func reloadCommand() *cobra.Command {
   ambassadord reload --run-dir /run/user/1000/ambassadord`,
 		Args: exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := agent.Reload(cmd.Context(), folder, name, versionText()); err != nil {
+			if err := oneshot.Reload(cmd.Context(), folder, name, versionText()); err != nil {
 				return err
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "reloaded")

@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ambassadord/ambassadord/internal/agent"
+	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -18,7 +18,7 @@ object on a line of its own.`
 
 func resolveCommand(environ []string) *cobra.Command {
 	flags := newRunFlags(environ)
-	var question agent.Question
+	var question oneshot.Question
 	var out output
 	cmd := &cobra.Command{
 		Use:   "resolve TARGET",
@@ -41,7 +41,7 @@ func resolveCommand(environ []string) *cobra.Command {
 				return err
 			}
 			log := slog.New(slog.DiscardHandler) // the answer says what failed
-			parse, err := agent.NewParser(cfg, log)
+			parse, err := oneshot.NewParser(cfg, log)
 			if err != nil {
 				return usage(err)
 			}
@@ -50,7 +50,7 @@ func resolveCommand(environ []string) *cobra.Command {
 			}
 			printer := statusPrinter{out: cmd.OutOrStdout(), json: out.format == "json", watch: question.Watch}
 			question.Target = args[0]
-			return agent.Resolve(cmd.Context(), cfg, question, log, func(s resolver.Status) { printer.print(s) })
+			return oneshot.Resolve(cmd.Context(), cfg, question, log, func(s resolver.Status) { printer.print(s) })
 		},
 	}
 	flags.registerSources(cmd.Flags())

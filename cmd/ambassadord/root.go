@@ -14,6 +14,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -88,7 +89,7 @@ func runLegacy(cmd *cobra.Command, flags *runFlags, legacy legacyFlags, args []s
 		cfg.TrustSources = true // as the original did
 	case legacy.links:
 		cfg.Modes = nil
-		if cfg.Listeners, err = agent.LinkListeners(cmd.Context(), cfg, flags.environ, log); err != nil {
+		if cfg.Listeners, err = oneshot.LinkListeners(cmd.Context(), cfg, flags.environ, log); err != nil {
 			return err
 		}
 	case len(args) == 1:

@@ -13,6 +13,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 )
 
@@ -59,7 +60,7 @@ func runCommand(environ []string) *cobra.Command {
 
 // serve checks what can be checked and runs the daemon.
 func serve(ctx context.Context, cfg config.Config, log *slog.Logger, hooks agent.Hooks) error {
-	parse, err := agent.NewParser(cfg, log)
+	parse, err := oneshot.NewParser(cfg, log)
 	if err != nil {
 		return usage(err)
 	}

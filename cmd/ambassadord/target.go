@@ -9,9 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/internal/suggest"
 	"github.com/ambassadord/ambassadord/resolver"
@@ -101,7 +101,7 @@ func mustResolve(ctx context.Context, cfg config.Config, text string) error {
 	if !ok {
 		return nil
 	}
-	err := agent.Resolve(ctx, cfg, agent.Question{Target: word}, slog.New(slog.DiscardHandler), func(resolver.Status) {})
+	err := oneshot.Resolve(ctx, cfg, oneshot.Question{Target: word}, slog.New(slog.DiscardHandler), func(resolver.Status) {})
 	if err == nil || ctx.Err() != nil {
 		return ctx.Err()
 	}

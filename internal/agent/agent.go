@@ -409,12 +409,3 @@ func (a *agent) circumstances() privilege.Circumstances {
 		ThroughProc: !netns.EngineFolderVisible(),
 	}
 }
-
-// hostname is what an engine calls us by default when we run in a container.
-func hostname() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return ""
-	}
-	return name
-}

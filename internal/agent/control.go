@@ -3,19 +3,14 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/control"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
-	"github.com/ambassadord/ambassadord/internal/rights"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 )
-
-// reloadPatience bounds a reload that was asked for.
-const reloadPatience = 30 * time.Second
 
 // serveControl answers at the control sockets until closed; stop ends the conversations
 // as well. Without a socket, because somebody else has the name, all is served but the
@@ -60,37 +55,9 @@ func (a *agent) serveControl(ctx context.Context) (closed, stop func()) {
 
 // answerReload does what SIGHUP does, and says what became of it.
 func (a *agent) answerReload(ctx context.Context, c *control.Conn, _ control.Request) {
-	ctx, cancel := context.WithTimeout(ctx, reloadPatience)
+	ctx, cancel := context.WithTimeout(ctx, control.ReloadPatience)
 	defer cancel()
-	_ = c.Send(control.AnswerOf(a.reload(ctx))) // who has left asks for nothing
-}
-
-// Reload asks the daemon at the control socket with that path to reload, and returns what
-// became of that. Without a path it is the daemon of this network namespace that has its
-// socket in folder, a config.Config.RunDir.
-func Reload(ctx context.Context, folder, name, program string) error {
-	if name == "" {
-		var err error
-		if name, err = control.Find(folder); err != nil {
-			return err
-		}
-	}
-	c, err := control.Dial(name)
-	if err != nil {
-		return hint.Wrap(fmt.Errorf("ask the daemon to reload: %w", err), hint.Of(err))
-	}
-	defer c.Close()
-	defer context.AfterFunc(ctx, c.Close)()
-	if err := c.Ask(control.Reload, program); err != nil {
-		return fmt.Errorf("ask the daemon to reload: %w", err)
-	}
-	var answer control.Answer
-	fds, err := c.Receive(&answer, reloadPatience+time.Second)
-	rights.Close(fds)
-	if err != nil {
-		return fmt.Errorf("wait for the daemon's answer: %w", err)
-	}
-	return answer.Err()
+	_ = c.Send(control.AnswerOf(a.reload(ctx))) // a peer that has left asks for nothing
 }
 
 // successor is a new daemon that accepts.

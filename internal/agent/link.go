@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
@@ -67,7 +68,7 @@ func (l *link) apply(ctx context.Context) {
 	var err error
 	if l.applied, err = applyLink(ctx, l.agent.rules, l.agent.cfg.Port); err != nil {
 		l.agent.log.Warn("cannot set the rules of mode link", "error", err,
-			"hint", "give this container --cap-add NET_ADMIN, or run: docker run --rm --privileged --net container:"+hostname()+" ambassadord --setup-iptables")
+			"hint", "give this container --cap-add NET_ADMIN, or run: docker run --rm --privileged --net container:"+dockerd.Hostname()+" ambassadord --setup-iptables")
 	}
 }
 
@@ -88,7 +89,7 @@ func (l *link) guard(ctx context.Context) {
 	ours = slices.DeleteFunc(ours, func(a netip.Addr) bool { return a.IsLoopback() || a.IsLinkLocalUnicast() })
 	// Until the last connection is drained, whatever becomes of ctx. Several
 	// daemons may be linked to on one host, so each has a table of its own.
-	l.sentry = l.agent.startSentry(context.WithoutCancel(ctx), l.host, guard.TableName+"_"+hostname(), ours)
+	l.sentry = l.agent.startSentry(context.WithoutCancel(ctx), l.host, guard.TableName+"_"+dockerd.Hostname(), ours)
 }
 
 // hostNamespace finds the network namespace in which our own cables end at a

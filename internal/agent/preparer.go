@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"os"
 	"path"
 	"slices"
 	"time"
@@ -239,8 +238,3 @@ func (ns *newcomers) overdue(ctx context.Context, v *preparer.Preparer, where st
 
 // begun says that somebody watches, or that nobody can.
 func (ns *newcomers) begun() { ns.begin.Do(func() { close(ns.began) }) }
-
-// GoAhead is the process that Config.Preparer starts.
-func GoAhead(ctx context.Context, socket *os.File, folders []string) error {
-	return preparer.Serve(ctx, socket, preparer.Config{Folders: folders, First: firstListenPort, Last: lastListenPort})
-}

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"github.com/ambassadord/ambassadord/internal/config"
@@ -152,7 +151,7 @@ func eachWanted(ctx context.Context, cfg config.Config, wanted WantedRules, log 
 		return err
 	}
 	a := &agent{cfg: cfg, log: log, rules: rules, docker: built.Docker}
-	return withSnapshot(ctx, built.Docker, func(snapshot *dockerd.Snapshot) error {
+	return built.WithSnapshot(ctx, func(snapshot *dockerd.Snapshot) error {
 		table := identity.Build(snapshot, nil, "", layers, built.Resolver.Parse)
 		for _, n := range table.Namespaces() {
 			if n.Owner.NetworkMode == "host" || !attaches(config.Redirect, n) {
@@ -193,20 +192,4 @@ func listenPortIn(state netrules.State) uint16 {
 		}
 	}
 	return firstListenPort
-}
-
-// withSnapshot runs the watcher for as long as it takes to get one snapshot and
-// use it.
-func withSnapshot(ctx context.Context, w *dockerd.Watcher, use func(*dockerd.Snapshot) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() { defer close(done); _ = w.Run(ctx) }() // returns nil, when ctx ends
-	defer func() { cancel(); <-done }()
-	waiting, stop := context.WithTimeout(ctx, engineTimeout)
-	defer stop()
-	snapshot, err := w.Wait(waiting, nil)
-	if err != nil {
-		return errors.Join(fmt.Errorf("the engine at %s did not answer within %s", w.Endpoint(), engineTimeout), w.Err())
-	}
-	return use(snapshot)
 }

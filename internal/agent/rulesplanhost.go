@@ -79,7 +79,7 @@ func planGuard(ctx context.Context, cfg config.Config, log *slog.Logger, report 
 	}
 	a := &agent{cfg: cfg, log: log, docker: built.Docker, runtimes: dockerd.Runtimes{Ask: built.Docker.Runtimes, Log: log}}
 	var bindings []guard.Binding
-	err = withSnapshot(ctx, built.Docker, func(snapshot *dockerd.Snapshot) error {
+	err = built.WithSnapshot(ctx, func(snapshot *dockerd.Snapshot) error {
 		for _, n := range identity.Build(snapshot, nil, "", layers, built.Resolver.Parse).Namespaces() {
 			if !guarded(n) {
 				continue

@@ -51,6 +51,9 @@ type Server struct {
 // Reload is the request to read the configuration again.
 const Reload = "reload"
 
+// ReloadPatience is for how long a daemon that is asked to reload works on its answer.
+const ReloadPatience = 30 * time.Second
+
 // failures logs what failed, so often that a person sees it and no log is filled.
 type failures struct {
 	mu      sync.Mutex

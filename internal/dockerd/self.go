@@ -81,3 +81,12 @@ func idOf(line string) string {
 	}
 	return ""
 }
+
+// Hostname is what an engine calls our container by default; "" if it is not known.
+func Hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
+}

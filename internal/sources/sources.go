@@ -4,8 +4,12 @@
 package sources
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
@@ -71,6 +75,26 @@ func Build(cfg config.Config, self string, permit resolver.Permission, log *slog
 			_ = clusters.Close()
 		},
 	}, nil
+}
+
+// EngineTimeout is how long a command that needs the engine waits for it.
+const EngineTimeout = 10 * time.Second
+
+// WithSnapshot runs the watcher for as long as it takes to get one snapshot and use it, for a
+// command that does not run the watcher itself. The error is that the engine did not answer within
+// EngineTimeout, and why, or that of use.
+func (s *Sources) WithSnapshot(ctx context.Context, use func(*dockerd.Snapshot) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.Docker.Run(ctx) }() // returns nil, when ctx ends
+	defer func() { cancel(); <-done }()
+	waiting, stop := context.WithTimeout(ctx, EngineTimeout)
+	defer stop()
+	snapshot, err := s.Docker.Wait(waiting, nil)
+	if err != nil {
+		return errors.Join(fmt.Errorf("the engine at %s did not answer within %s", s.Docker.Endpoint(), EngineTimeout), s.Docker.Err())
+	}
+	return use(snapshot)
 }
 
 // Close lets go of what the sources keep open, after the resolver and the watcher have ended.

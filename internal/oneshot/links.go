@@ -1,4 +1,4 @@
-package agent
+package oneshot
 
 import (
 	"bufio"
@@ -12,16 +12,12 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/sources"
 )
-
-// engineTimeout is how long a command that needs the engine waits for it.
-const engineTimeout = 10 * time.Second
 
 // LinkListeners is what --links listens for: the link variables in env
 // (KEY=VALUE items), and the links of our own container for which the engine sets none, as
@@ -31,7 +27,7 @@ func LinkListeners(ctx context.Context, cfg config.Config, env []string, log *sl
 	byVariables, have := config.LinkListeners(env), config.LinkVariables(env)
 	if len(byVariables) > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, engineTimeout/5) // there is something to serve
+		ctx, cancel = context.WithTimeout(ctx, sources.EngineTimeout/5) // there is something to serve
 		defer cancel()
 	}
 	links, err := askForLinks(ctx, cfg, log)
@@ -102,7 +98,7 @@ func askForLinks(ctx context.Context, cfg config.Config, log *slog.Logger) ([]li
 		}
 	}
 	var links []linked
-	err = withSnapshot(ctx, built.Docker, func(snapshot *dockerd.Snapshot) error {
+	err = built.WithSnapshot(ctx, func(snapshot *dockerd.Snapshot) error {
 		if snapshot.Get(self) == nil {
 			return hint.Errorf("mount the socket of the engine that runs this container", "the engine at %s does not know this container, %s", endpoint, self[:12])
 		}
@@ -128,7 +124,7 @@ func unaskedFix(hosts string) string {
 }
 
 // linkedIn are the first names of those lines of a hosts file that are neither a loopback
-// address's nor our own, at most ten.
+// address's nor our own container's, at most ten.
 func linkedIn(hosts string) (names []string) {
 	const most, longest = 10, 1 << 16
 	file, err := os.Open(hosts)
@@ -144,7 +140,7 @@ func linkedIn(hosts string) (names []string) {
 			continue
 		}
 		addr, err := netip.ParseAddr(fields[0])
-		own := slices.Contains(fields[1:], hostname())
+		own := slices.Contains(fields[1:], dockerd.Hostname())
 		if err == nil && !addr.IsLoopback() && !addr.IsMulticast() && !addr.IsUnspecified() && !own &&
 			!strings.HasPrefix(fields[1], "ip6-") && !slices.Contains(names, fields[1]) {
 			names = append(names, fields[1])

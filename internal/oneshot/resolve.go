@@ -1,4 +1,8 @@
-package agent
+// Package oneshot has the commands that need no daemon, or speak to a running one, and the processes
+// that a daemon starts beside itself: what a target resolves to (Resolve), what --links listens for
+// (LinkListeners), asking a daemon to reload (Reload), carrying the connections of a daemon that
+// died (Keep), and preparing new network namespaces (GoAhead).
+package oneshot
 
 import (
 	"cmp"

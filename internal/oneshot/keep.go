@@ -1,4 +1,4 @@
-package agent
+package oneshot
 
 import (
 	"context"
@@ -53,10 +53,10 @@ func Keep(ctx context.Context, cfg config.Config, files KeeperFiles, log *slog.L
 }
 
 // orphaned readies the keeper's process for what its daemon has left: the process says which
-// rules the connections need, has a sweeper started, and gives up what it needs no longer. The
-// sweeper is a process of its own, since this one may neither change rules nor start programs
-// while it moves bytes of others; until here it has moved none, and has heard nobody but its
-// daemon. say is called with what is needed still, and release at the keeper's end.
+// rules the connections need, has a sweeper started, and gives up the rights it needs no longer.
+// The sweeper is a process of its own, since the keeper may neither change rules nor start programs
+// while it moves bytes of others; until here it has moved none, and has read from its daemon
+// alone. say is called with what is needed still, and release at the keeper's end.
 func orphaned(cfg config.Config, files KeeperFiles, needs claim.Needs, log *slog.Logger) (say func(claim.Needs), release func()) {
 	say, release = func(claim.Needs) {}, func() {}
 	if files.Claim == nil {
@@ -72,7 +72,7 @@ func orphaned(cfg config.Config, files KeeperFiles, needs claim.Needs, log *slog
 					"hint", "make room in the file system of --run-dir; when the last connection has ended, run: ambassadord rules remove")
 			}
 		}
-		say(needs) // first: whoever removes rules waits for it
+		say(needs) // first, since a process that removes rules waits for it
 	}
 	if files.Claim != nil && needs.Total() > 0 {
 		sweeper, err := startSweeper(cfg, files.ClaimName)
