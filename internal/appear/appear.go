@@ -4,14 +4,11 @@
 package appear
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"os"
-	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/ambassadord/ambassadord/internal/inotify"
 )
 
 const (
@@ -63,27 +60,20 @@ type watch struct {
 
 // open returns nil where nothing can be watched.
 func open(paths []string) *watch {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	fd, err := inotify.Open()
 	if err != nil {
 		return nil
 	}
 	w := &watch{file: os.NewFile(uintptr(fd), "inotify"), names: map[int32]map[string]bool{}} // non-blocking, so its reads are the runtime poller's
 	for _, path := range paths {
-		for {
-			folder, name := filepath.Split(filepath.Clean(path))
-			const events = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
-			at, err := unix.InotifyAddWatch(fd, folder, events)
-			if err == nil {
-				if w.names[int32(at)] == nil {
-					w.names[int32(at)] = map[string]bool{}
-				}
-				w.names[int32(at)][name] = true
-				break
-			}
-			if path = filepath.Dir(filepath.Clean(path)); path == "/" || path == "." {
-				break
-			}
+		at, _, name, err := inotify.AddAbove(fd, path)
+		if err != nil {
+			continue
 		}
+		if w.names[at] == nil {
+			w.names[at] = map[string]bool{}
+		}
+		w.names[at][name] = true
 	}
 	return w
 }
@@ -131,20 +121,13 @@ func (w *watch) await(ctx context.Context, again <-chan time.Time) bool {
 	return false
 }
 
-// concerns reports whether one of events, each a struct inotify_event and a name that NULs
-// pad, is about what w waits for, or about one of its folders itself.
-func (w *watch) concerns(events []byte) bool {
-	for len(events) >= unix.SizeofInotifyEvent {
-		at := int32(binary.NativeEndian.Uint32(events))
-		size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(events[12:]))
-		if size > len(events) {
+// concerns reports whether one of the events in buffer is about what w waits for, or about one
+// of its folders itself.
+func (w *watch) concerns(buffer []byte) bool {
+	for event, err := range inotify.Events(buffer) {
+		if err != nil || event.Name == "" || w.names[event.Watch][event.Name] {
 			return true
 		}
-		name := string(bytes.TrimRight(events[unix.SizeofInotifyEvent:size], "\x00"))
-		if name == "" || w.names[at][name] {
-			return true
-		}
-		events = events[size:]
 	}
 	return false
 }

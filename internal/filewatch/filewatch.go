@@ -9,10 +9,8 @@
 package filewatch
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/inotify"
 )
 
 // lookEvery is the time between two looks at the file. What has changed since the
@@ -191,13 +190,13 @@ type events struct {
 
 // openEvents returns nil when the folder cannot be watched.
 func openEvents(folder, name string) *events {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	fd, err := inotify.Open()
 	if err != nil {
 		return nil
 	}
 	// Not IN_MODIFY: a file is read when its writer has closed it, not half written.
-	const mask = unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_CREATE | unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF | unix.IN_ONLYDIR
-	if _, err := unix.InotifyAddWatch(fd, folder, mask); err != nil {
+	const mask = unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_CREATE | unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DELETE_SELF
+	if _, err := inotify.Add(fd, folder, mask); err != nil {
 		_ = unix.Close(fd)
 		return nil
 	}
@@ -241,29 +240,25 @@ func (e *events) readAll(folder, name string) {
 	}
 }
 
-// digest reads inotify(7) events. surely says that the file was written or
-// replaced as a whole: a file that is only created may still be empty.
+// digest looks for the file in what a read of inotify(7) has returned. surely says that it was
+// written or replaced as a whole: a file that is only created may still be empty.
 func digest(buffer []byte, folder, name string) (surely, gone bool) {
-	for len(buffer) >= unix.SizeofInotifyEvent {
-		mask := binary.NativeEndian.Uint32(buffer[4:])
-		size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(buffer[12:]))
-		if size > len(buffer) {
+	for event, err := range inotify.Events(buffer) {
+		if err != nil {
 			break
 		}
-		if mask&(unix.IN_IGNORED|unix.IN_MOVE_SELF|unix.IN_DELETE_SELF) != 0 {
+		if event.Mask&(unix.IN_IGNORED|unix.IN_MOVE_SELF|unix.IN_DELETE_SELF) != 0 {
 			gone = true
 		}
-		who := string(bytes.TrimRight(buffer[unix.SizeofInotifyEvent:size], "\x00"))
 		switch {
-		case mask&unix.IN_Q_OVERFLOW != 0:
+		case event.Mask&unix.IN_Q_OVERFLOW != 0:
 			surely = true
-		case who != name:
-		case mask&(unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_ATTRIB) != 0:
+		case event.Name != name:
+		case event.Mask&(unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_ATTRIB) != 0:
 			surely = true
-		case mask&unix.IN_CREATE != 0:
+		case event.Mask&unix.IN_CREATE != 0:
 			surely = surely || isLink(filepath.Join(folder, name))
 		}
-		buffer = buffer[size:]
 	}
 	return surely, gone
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/inotify"
 )
 
 // thread is the OS thread of a Watcher. It waits in ppoll(2) itself: were it the runtime's
@@ -140,23 +142,15 @@ func (t *thread) stray() error {
 // awaitFolder returns when one of folders may have been made, or after lookForFolder. inotify
 // tells of it at once, on the nearest folder above that is there.
 func (t *thread) awaitFolder(folders []string, look time.Duration) error {
-	fd, err := newInotify()
+	fd, err := inotify.Open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
 	for _, folder := range folders {
-		for at, below := folder, folder; ; at, below = filepath.Dir(at), at {
-			const events = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
-			if _, err := unix.InotifyAddWatch(fd, at, events); err == nil {
-				if at == below || isFolder(below) {
-					return nil // it has been made meanwhile
-				}
-				break
-			}
-			if at == filepath.Dir(at) {
-				break
-			}
+		_, at, name, err := inotify.AddAbove(fd, folder)
+		if err == nil && isFolder(filepath.Join(at, name)) {
+			return nil // it has been made meanwhile
 		}
 	}
 	_, err = t.wait(fd, false, time.Now().Add(look))

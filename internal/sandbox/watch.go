@@ -1,9 +1,7 @@
 package sandbox
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/inotify"
 )
 
 const (
@@ -30,7 +28,7 @@ const (
 // watch is on one folder for as long as that exists.
 type watch struct {
 	folder  string
-	inotify int
+	events  int               // of inotify(7)
 	waiting map[string]*vigil // files that may become namespaces, by name
 	listed  map[string]bool   // what was there, or may have been, when the folder was listed
 }
@@ -42,32 +40,19 @@ type vigil struct {
 	fresh     bool // it was not there when the folder was listed
 }
 
-func newInotify() (int, error) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return -1, hint.Wrap(os.NewSyscallError("inotify_init1", err), "raise the limit: sysctl fs.inotify.max_user_instances=1024")
-	}
-	return fd, nil
-}
-
 func open(folder string) (*watch, error) {
-	fd, err := newInotify()
+	fd, err := inotify.Open()
 	if err != nil {
 		return nil, err
 	}
-	const events = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE | unix.IN_ONLYDIR
-	if _, err := unix.InotifyAddWatch(fd, folder, events); err != nil {
+	if _, err := inotify.Add(fd, folder, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_DELETE); err != nil {
 		_ = unix.Close(fd)
-		err = &os.PathError{Op: "inotify_add_watch", Path: folder, Err: err}
-		if errors.Is(err, unix.ENOSPC) {
-			err = hint.Wrap(err, "raise the limit: sysctl fs.inotify.max_user_watches=65536")
-		}
 		return nil, err
 	}
-	return &watch{folder: folder, inotify: fd, waiting: map[string]*vigil{}, listed: map[string]bool{}}, nil
+	return &watch{folder: folder, events: fd, waiting: map[string]*vigil{}, listed: map[string]bool{}}, nil
 }
 
-func (w *watch) close() { _ = unix.Close(w.inotify) }
+func (w *watch) close() { _ = unix.Close(w.events) }
 
 // run returns nil when ctx has ended or the folder is gone. It is called on t's thread.
 func (w *watch) run(ctx context.Context, t *thread, appeared func(path string, fresh bool)) error {
@@ -79,7 +64,7 @@ func (w *watch) run(ctx context.Context, t *thread, appeared func(path string, f
 		if ctx.Err() != nil {
 			return nil
 		}
-		told, err := t.wait(w.inotify, len(w.waiting) > 0, next)
+		told, err := t.wait(w.events, len(w.waiting) > 0, next)
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
@@ -98,7 +83,7 @@ func (w *watch) run(ctx context.Context, t *thread, appeared func(path string, f
 
 // read takes the events that wait. It reports whether the folder is still there.
 func (w *watch) read(buffer []byte) (bool, error) {
-	n, err := unix.Read(w.inotify, buffer)
+	n, err := unix.Read(w.events, buffer)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
 		return true, nil
@@ -133,29 +118,23 @@ func (w *watch) hurry() {
 	}
 }
 
-// take acts on events, each a struct inotify_event and a name that NULs pad. It
-// reports whether the folder is still there.
-func (w *watch) take(events []byte) (bool, error) {
-	for len(events) >= unix.SizeofInotifyEvent {
-		mask := binary.NativeEndian.Uint32(events[4:])
-		size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(events[12:]))
-		if size > len(events) {
-			return false, fmt.Errorf("watch %s: an event of %d bytes in %d", w.folder, size, len(events))
-		}
-		name := string(bytes.TrimRight(events[unix.SizeofInotifyEvent:size], "\x00"))
-		events = events[size:]
+// take acts on the events in buffer. It reports whether the folder is still there.
+func (w *watch) take(buffer []byte) (bool, error) {
+	for event, err := range inotify.Events(buffer) {
 		switch {
-		case mask&unix.IN_IGNORED != 0:
+		case err != nil:
+			return false, fmt.Errorf("watch %s: %w", w.folder, err)
+		case event.Mask&unix.IN_IGNORED != 0:
 			return false, nil
-		case mask&unix.IN_Q_OVERFLOW != 0:
+		case event.Mask&unix.IN_Q_OVERFLOW != 0:
 			if err := w.list(); err != nil {
 				return false, err
 			}
-		case mask&unix.IN_DELETE != 0:
-			delete(w.waiting, name)
-			delete(w.listed, name)
+		case event.Mask&unix.IN_DELETE != 0:
+			delete(w.waiting, event.Name)
+			delete(w.listed, event.Name)
 		default:
-			w.await(name) // which may have been listed
+			w.await(event.Name) // which may have been listed
 		}
 	}
 	return true, nil
