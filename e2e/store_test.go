@@ -14,8 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/ambassadord/ambassadord/internal/rights"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
@@ -51,17 +50,17 @@ func newUnit(t *testing.T) *unit {
 }
 
 func (u *unit) receive(conn *net.UnixConn) {
-	b, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4*16))
+	b, oob := make([]byte, 4096), make([]byte, rights.Room(16))
 	for {
-		n, oobn, _, _, err := conn.ReadMsgUnix(b, oob)
+		n, fds, _, err := rights.Receive(conn, b, oob)
 		if err != nil {
 			return
 		}
-		u.take(string(b[:n]), oob[:oobn])
+		u.take(string(b[:n]), fds)
 	}
 }
 
-func (u *unit) take(text string, oob []byte) {
+func (u *unit) take(text string, fds []int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	lines := strings.Split(text, "\n")
@@ -72,15 +71,9 @@ func (u *unit) take(text string, oob []byte) {
 			name = rest
 		}
 	}
-	var fds []int
-	messages, _ := unix.ParseSocketControlMessage(oob)
-	for _, m := range messages {
-		got, _ := unix.ParseUnixRights(&m)
-		fds = append(fds, got...)
-	}
 	for _, fd := range fds {
 		if u.files[name] != nil { // systemd keeps one of equal descriptors, too
-			_ = unix.Close(fd)
+			rights.Close([]int{fd})
 			continue
 		}
 		u.files[name] = os.NewFile(uintptr(fd), name)

@@ -159,20 +159,19 @@ func (c *Conn) Receive(packet any, within time.Duration) (fds []int, err error) 
 	if err := c.unix.SetReadDeadline(deadline); err != nil {
 		return nil, err
 	}
-	text, oob := make([]byte, maxPacket), make([]byte, unix.CmsgSpace(MaxDescriptors*4))
-	n, oobn, flags, _, err := c.unix.ReadMsgUnix(text, oob)
+	text, oob := make([]byte, maxPacket), make([]byte, rights.Room(MaxDescriptors))
+	n, fds, flags, err := rights.Receive(c.unix, text, oob)
 	if errors.Is(err, syscall.ECONNRESET) {
 		// The peer has closed without reading all that we sent. The kernel says so
 		// once, before what the peer sent.
-		n, oobn, flags, _, err = c.unix.ReadMsgUnix(text, oob)
+		n, fds, flags, err = rights.Receive(c.unix, text, oob)
 	}
-	if errors.Is(err, syscall.ECONNRESET) || err == nil && n == 0 && oobn == 0 {
+	if errors.Is(err, syscall.ECONNRESET) {
 		err = io.EOF
 	}
 	if err != nil {
 		return nil, err
 	}
-	fds = rights.Of(oob[:oobn])
 	switch {
 	case flags&unix.MSG_CTRUNC != 0:
 		err = hint.Errorf("raise LimitNOFILE, or ulimit -n", "not all descriptors of a packet could be received: too many are open")

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/claim"
+	"github.com/ambassadord/ambassadord/internal/rights"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 )
 
@@ -120,11 +121,7 @@ func (c *child) sendAll(due []handover, released []uint64) error {
 func (c *child) sendKept(due []handover) error {
 	m := message{Kept: c.kept[:0]}
 	fds := make([]int, 0, 2*perMessage)
-	defer func() {
-		for _, fd := range fds {
-			_ = unix.Close(fd) // the message holds references of its own
-		}
-	}()
+	defer func() { rights.Close(fds) }() // the message holds references of its own
 	for _, h := range due {
 		client, upstream, ok := h.conn.Duplicate()
 		if !ok {

@@ -5,9 +5,8 @@ import (
 	"net/netip"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ambassadord/ambassadord/internal/claim"
+	"github.com/ambassadord/ambassadord/internal/rights"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
@@ -30,7 +29,7 @@ const (
 )
 
 // room is for the descriptors of a message.
-var room = unix.CmsgSpace(2 * perMessage * 4)
+var room = rights.Room(2 * perMessage)
 
 // connection is what the log will say of a connection, and how it is to be carried.
 type connection struct {

@@ -131,23 +131,20 @@ func (h *held) remove(number uint64) {
 func (h *held) receive(conn *net.UnixConn, log *slog.Logger) (farewell bool, err error) {
 	packet, oob := make([]byte, maxMessage), make([]byte, room)
 	for {
-		n, oobn, flags, _, err := conn.ReadMsgUnix(packet, oob)
+		n, fds, flags, err := rights.Receive(conn, packet, oob)
 		switch {
-		case errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || err == nil && n == 0:
+		case errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET):
 			return false, nil
 		case err != nil:
 			return false, fmt.Errorf("read from the daemon: %w", err)
 		}
-		fds := rights.Of(oob[:oobn])
 		m, err := decode(packet[:n])
 		switch {
 		case err != nil || flags&unix.MSG_TRUNC != 0 || len(fds) != 2*len(m.Kept):
 			// It is ours that runs out of descriptors (MSG_CTRUNC), not the daemon's.
 			log.Warn("connections could not be taken over; they would end with the daemon",
 				"connections", len(m.Kept), "descriptors", len(fds), "error", err)
-			for _, fd := range fds {
-				_ = unix.Close(fd)
-			}
+			rights.Close(fds)
 			continue
 		case m.Farewell:
 			return true, nil

@@ -201,16 +201,15 @@ func (v *Preparer) start(ctx context.Context) (*net.UnixConn, *exec.Cmd, error) 
 
 // follow acts on what the process says, until it ends or says that it cannot go on.
 func (v *Preparer) follow(ctx context.Context, conn *net.UnixConn) error {
-	buffer, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(mostDescriptors*4))
+	buffer, oob := make([]byte, maxMessage), make([]byte, rights.Room(mostDescriptors))
 	for {
 		if ctx.Err() != nil { // the last words may be many
 			_ = conn.SetReadDeadline(time.Now().Add(lastWords))
 		}
-		n, oobn, flags, _, err := conn.ReadMsgUnix(buffer, oob)
-		if err != nil || n == 0 {
+		n, fds, flags, err := rights.Receive(conn, buffer, oob)
+		if err != nil {
 			return nil
 		}
-		fds := rights.Of(oob[:oobn])
 		var r report
 		if err := json.Unmarshal(buffer[:n], &r); err != nil {
 			rights.Close(fds)

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/ambassadord/ambassadord/internal/rights"
 )
 
 // manager is a stand-in: it receives what is told to it.
@@ -26,26 +26,13 @@ func manager(t *testing.T, address string) *net.UnixConn {
 
 func receive(t *testing.T, conn *net.UnixConn) (text string, descriptors int) {
 	t.Helper()
-	b, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(16))
-	n, oobn, _, _, err := conn.ReadMsgUnix(b, oob)
+	b := make([]byte, 4096)
+	n, fds, _, err := rights.Receive(conn, b, make([]byte, rights.Room(4)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range messages {
-		fds, err := unix.ParseUnixRights(&m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		descriptors += len(fds)
-		for _, fd := range fds {
-			_ = unix.Close(fd)
-		}
-	}
-	return string(b[:n]), descriptors
+	defer rights.Close(fds)
+	return string(b[:n]), len(fds)
 }
 
 func TestNotifications(t *testing.T) {

@@ -19,7 +19,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/ambassadord/ambassadord/internal/rights"
 )
 
 type result struct{ Asked, Descriptors, Answers int }
@@ -93,20 +93,16 @@ func (r *result) ask(kind, name string) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
 	_, _ = conn.Write([]byte(`{"version":1,"request":"takeover","program":"intruder","process":1}`))
-	b, oob := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4*128))
+	b, oob := make([]byte, 64<<10), make([]byte, rights.Room(128))
 	for range 3 {
-		n, oobn, _, _, err := conn.(*net.UnixConn).ReadMsgUnix(b, oob)
+		n, fds, _, err := rights.Receive(conn.(*net.UnixConn), b, oob)
 		if err != nil {
 			continue // a reset comes before what was sent
 		}
 		if n > 0 {
 			r.Answers++
 		}
-		messages, _ := unix.ParseSocketControlMessage(oob[:oobn])
-		for _, m := range messages {
-			fds, _ := unix.ParseUnixRights(&m)
-			r.Descriptors += len(fds)
-		}
+		r.Descriptors += len(fds)
 	}
 	if r.Descriptors > 0 {
 		_, _ = conn.Write([]byte(`{"phase":"accepting"}`))
