@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/backoff"
 )
 
 // door is a listening socket as one loop sees it.
@@ -16,8 +18,8 @@ type door struct {
 	fd       int
 	listener *Listener
 	router   Router
-	pause    time.Duration // the next one after a failure; 0 after success
-	drained  bool          // what was there before the listener had its options has been accepted
+	pauses   backoff.Backoff // after failures
+	drained  bool            // what was there before the listener had its options has been accepted
 }
 
 // atOnce is how many connections that nobody was told of are accepted or turned away
@@ -38,7 +40,9 @@ func (s *Server) serveByLoops(ctx context.Context, listener *Listener, router Ro
 	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	inLine(fd)
 	for _, l := range s.loops {
-		l.call(func() { err = errors.Join(err, l.open(&door{fd: fd, listener: listener, router: router})) })
+		l.call(func() {
+			err = errors.Join(err, l.open(&door{fd: fd, listener: listener, router: router, pauses: acceptPauses()}))
+		})
 	}
 	if err == nil {
 		select {
@@ -82,7 +86,7 @@ func (d *door) accept(l *loop) {
 		fd, source, err := acceptRaw(d.fd)
 		switch err {
 		case nil:
-			d.pause = 0
+			d.pauses.Reset()
 			l.now = l.clock()
 			if !d.drained {
 				setRaw(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
@@ -112,12 +116,12 @@ func (d *door) accept(l *loop) {
 
 // rest stops accepting for a while after a failure.
 func (d *door) rest(l *loop, err error) {
-	d.pause = min(max(firstAcceptPause, 2*d.pause), longestAcceptPause)
+	pause := d.pauses.Next()
 	if log := l.server.Log; log != nil {
-		log.Warn("cannot accept", "listener", d.listener.Addr().String(), "error", err, "retry_in", d.pause.String())
+		log.Warn("cannot accept", "listener", d.listener.Addr().String(), "error", err, "retry_in", pause.String())
 	}
 	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, d.fd, nil)
-	time.AfterFunc(d.pause, func() {
+	time.AfterFunc(pause, func() {
 		l.post(func() {
 			if l.doors[d.fd] != d {
 				return

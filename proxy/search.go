@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/ambassadord/ambassadord/internal/backoff"
 )
 
 const (
@@ -169,7 +171,9 @@ func (s *search) find(ctx context.Context, deadline time.Time) error {
 	defer cancel()
 	ctx, stop := s.watchClient(ctx)
 	defer stop()
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+	pauses := backoff.Backoff{Base: firstPause, Max: longestPause}
+	for {
+		pause := pauses.Next()
 		var err error
 		if !s.inRound {
 			s.failures = s.failures[:0]

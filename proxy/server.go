@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/backoff"
 )
 
 // Server carries connections for any number of listeners. Set its fields before
@@ -58,6 +60,11 @@ const (
 	longestAcceptPause = time.Second
 )
 
+// acceptPauses are between attempts to accept that fail.
+func acceptPauses() backoff.Backoff {
+	return backoff.Backoff{Base: firstAcceptPause, Max: longestAcceptPause}
+}
+
 // Serve accepts on listener until it is closed or ctx ends, and carries the
 // connections, which Drain waits for, in loops or goroutines. It closes listener.
 // A failure to accept is waited out, not fatal; with no descriptor left for a
@@ -75,12 +82,12 @@ func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) e
 	var spare spareDescriptor
 	spare.take()
 	defer spare.release()
-	pause := firstAcceptPause
+	pauses := acceptPauses()
 	for {
 		conn, err := tcp.AcceptTCP()
 		switch {
 		case err == nil:
-			pause = firstAcceptPause
+			pauses.Reset()
 			s.begin(conn, listener, router)
 			continue
 		case errors.Is(err, net.ErrClosed):
@@ -88,6 +95,7 @@ func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) e
 		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 			s.turnAway(tcp, &spare)
 		}
+		pause := pauses.Next()
 		if s.Log != nil {
 			s.Log.Warn("cannot accept", "listener", listener.Addr().String(), "error", err, "retry_in", pause.String())
 		}
@@ -95,7 +103,6 @@ func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) e
 		case <-time.After(pause):
 		case <-ctx.Done():
 		}
-		pause = min(2*pause, longestAcceptPause)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/backoff"
 )
 
 // splice copies both ways until both are done, and closes both connections. The
@@ -171,17 +173,19 @@ func (d *direction) watch() bool {
 func flush(conn *net.TCPConn, patience time.Duration) {
 	const shortest, longest = 200 * time.Microsecond, 50 * time.Millisecond
 	least, moved := -1, time.Now()
-	for pause := shortest; ; pause = min(2*pause, longest) {
+	pauses := backoff.Backoff{Base: shortest, Max: longest}
+	for {
 		waiting, err := unacknowledged(conn)
 		if err != nil || waiting == 0 || gone(conn) {
 			return
 		}
 		if least < 0 || waiting < least {
-			least, moved, pause = waiting, time.Now(), shortest
+			least, moved = waiting, time.Now()
+			pauses.Reset()
 		}
 		if time.Since(moved) > patience {
 			return
 		}
-		time.Sleep(pause)
+		time.Sleep(pauses.Next())
 	}
 }

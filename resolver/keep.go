@@ -112,7 +112,7 @@ func (r *Resolver) watch(q Query, by *watch) *watch {
 	}
 	lookup, err := r.ownersOf(w, by)
 	if err != nil { // each connection that wants it tells; nothing has happened that the log should
-		w.state.Store(&state{err: err, failed: w.created, failing: w.created, standing: true, replaced: make(chan struct{})})
+		w.state.Store(&state{err: err, failed: w.created, failing: w.created, standing: true})
 		return w
 	}
 	var ctx context.Context

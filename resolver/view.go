@@ -148,8 +148,8 @@ func (r *Resolver) read(q Query, by *watch, now time.Time, p *part, v *view) (*s
 		return new(state), nil
 	}
 	w.used.Store(now.UnixNano())
-	s := w.state.Load()
-	v.watched = append(v.watched, s.replaced)
+	s, replaced := w.state.Watch()
+	v.watched = append(v.watched, replaced)
 	v.answers = append(v.answers, answered{w, s})
 	if s.counts() {
 		p.leftOut = append(p.leftOut, s.answer.LeftOut...)
@@ -175,7 +175,7 @@ func (r *Resolver) read(q Query, by *watch, now time.Time, p *part, v *view) (*s
 	} else if asked.IsZero() {
 		w.askNow()
 	}
-	p.pending = append(p.pending, pending{query: q, last: s.err, until: until, changed: s.replaced})
+	p.pending = append(p.pending, pending{query: q, last: s.err, until: until, changed: replaced})
 	return s, w
 }
 

@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/watchable"
 )
 
 // watch is the one watch of a query and what it last learned.
@@ -35,7 +36,7 @@ type watch struct {
 	free    bool // the operator's
 	lenders []*account
 
-	state atomic.Pointer[state] // read without a lock
+	state watchable.Value[*state] // tells that it is another, at once or soon after
 
 	mu     sync.Mutex // held by writers of state, and for what follows
 	woken  time.Time  // when those who wait were last woken
@@ -51,8 +52,6 @@ type state struct {
 	failed   time.Time // when err came
 	failing  time.Time // when the first failure since the source was well came
 	standing bool      // the source tells when err is over; asking again is no use
-	// replaced is closed when this is no longer the watch's state, or soon after.
-	replaced chan struct{}
 }
 
 func (s *state) serves() bool { return s.answer != nil && len(s.answer.Endpoints) > 0 }
@@ -66,7 +65,7 @@ func newWatch(q Query, options *Options, log *bursts) *watch {
 	w := &watch{query: q, options: options, log: log, created: now, retry: make(chan struct{}, 1)}
 	w.doubting.ask = make(chan Doubt)
 	w.used.Store(now.UnixNano())
-	w.state.Store(&state{replaced: make(chan struct{})})
+	w.state.Store(new(state))
 	return w
 }
 
@@ -168,8 +167,7 @@ func (w *watch) expire() {
 func (w *watch) replace(next state) {
 	now, old := time.Now(), w.state.Load()
 	if pause := w.woken.Add(w.options.Debounce).Sub(now); pause > 0 && old.serves() && old.err == nil && next.err == nil {
-		next.replaced = old.replaced
-		w.state.Store(&next)
+		w.state.StoreQuietly(&next)
 		if w.flush == nil {
 			w.flush = time.AfterFunc(pause, w.wake)
 		}
@@ -179,10 +177,8 @@ func (w *watch) replace(next state) {
 		w.flush.Stop()
 		w.flush = nil
 	}
-	next.replaced = make(chan struct{})
-	w.state.Store(&next)
 	w.woken = now
-	close(old.replaced)
+	w.state.Store(&next)
 }
 
 // wake wakes those who wait, at the end of a burst.
@@ -193,12 +189,8 @@ func (w *watch) wake() {
 		return
 	}
 	w.flush = nil
-	old := w.state.Load()
-	next := *old
-	next.replaced = make(chan struct{})
-	w.state.Store(&next)
 	w.woken = time.Now()
-	close(old.replaced)
+	w.state.Update(anew)
 }
 
 // end stops the timers. Those who wait are woken: they look again, at a new watch.
@@ -211,11 +203,13 @@ func (w *watch) end() {
 		}
 	}
 	w.flush, w.expiry = nil, nil
-	old := w.state.Load()
-	next := *old
-	next.replaced = make(chan struct{})
-	w.state.Store(&next)
-	close(old.replaced)
+	w.state.Update(anew)
+}
+
+// anew is the same state as another: a Resolution that was made of s is no longer current.
+func anew(s *state) *state {
+	same := *s
+	return &same
 }
 
 // askNow asks for an attempt before its turn.
@@ -243,7 +237,8 @@ func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
 		}
 	}
 	defer answer(false)
-	backoff, urgent := r.options.BackoffMin, false
+	pauses := backoff.Backoff{Base: r.options.BackoffMin, Jitter: 0.5}
+	urgent := false
 	for {
 		answered := r.admit(ctx, w, urgent)
 		select { // who wanted this attempt has it now
@@ -254,7 +249,7 @@ func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
 		err := watchOnce(ctx, source, w.query, func(a Answer) {
 			answered()
 			if a.Err == nil {
-				backoff = r.options.BackoffMin
+				pauses.Reset()
 				answer(true)
 			}
 			w.publish(a)
@@ -269,12 +264,13 @@ func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
 		}
 		longest, recovered := at.fail(failing, w.askedAt(), r.options.BackoffMax)
 		failing = true
-		backoff = min(backoff, max(longest, r.options.BackoffMin))
-		pause := time.NewTimer(backoff/2 + rand.N(backoff/2+1))
+		pauses.Max = longest
+		pause := time.NewTimer(pauses.Next())
 		select {
 		case <-recovered:
 			pause.Stop()
-			urgent, backoff = false, r.options.BackoffMin
+			urgent = false
+			pauses.Reset()
 		case <-pause.C:
 			urgent = false
 		case <-w.retry:
@@ -284,7 +280,6 @@ func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
 			pause.Stop()
 			return
 		}
-		backoff *= 2
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/internal/inotify"
 )
 
@@ -28,7 +29,8 @@ func Wait(ctx context.Context, patience time.Duration, there func(path string) b
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var until time.Time // to which it is looked again and again
-	for pause := firstLook; ; {
+	pauses := backoff.Backoff{Base: firstLook, Max: lastLook}
+	for {
 		w := open(paths)
 		for _, path := range paths { // after the watch has begun, lest it is made between the two
 			if there(path) {
@@ -38,8 +40,7 @@ func Wait(ctx context.Context, patience time.Duration, there func(path string) b
 		}
 		var again <-chan time.Time
 		if time.Now().Before(until) {
-			again = time.After(pause)
-			pause = min(2*pause, lastLook)
+			again = time.After(pauses.Next())
 		}
 		told := w.await(ctx, again)
 		w.close()
@@ -47,7 +48,8 @@ func Wait(ctx context.Context, patience time.Duration, there func(path string) b
 			return false
 		}
 		if told {
-			until, pause = time.Now().Add(settling), firstLook
+			until = time.Now().Add(settling)
+			pauses.Reset()
 		}
 	}
 }

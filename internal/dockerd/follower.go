@@ -11,6 +11,8 @@ import (
 	"time"
 
 	docker "github.com/fsouza/go-dockerclient"
+
+	"github.com/ambassadord/ambassadord/internal/backoff"
 )
 
 const (
@@ -88,8 +90,9 @@ type result struct {
 
 // inspectFailure is a container that the engine lists and does not show.
 type inspectFailure struct {
-	delay time.Duration
-	due   time.Time
+	pauses backoff.Backoff
+	delay  time.Duration // the last of these
+	due    time.Time
 }
 
 func newFollower(w *Watcher, onConnect func()) *follower {
@@ -314,11 +317,11 @@ func (f *follower) fail(ctx context.Context, id string, err error) {
 	}
 	x := f.failures[id]
 	if x == nil {
-		x = &inspectFailure{delay: f.w.minRetry / 2}
+		x = &inspectFailure{pauses: backoff.Backoff{Base: f.w.minRetry, Max: maxRetry}}
 		f.failures[id] = x
 		f.w.log.Warn("docker container cannot be inspected; what was known of it stays", "container", id, "error", err)
 	}
-	x.delay = min(2*x.delay, maxRetry)
+	x.delay = x.pauses.Next()
 	x.due = time.Now().Add(x.delay)
 	f.armRetry()
 	if !answered(err) && !f.pinging {

@@ -5,19 +5,22 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/watchable"
 )
 
 const (
 	defaultResyncInterval = 30 * time.Second
 
-	minBackoff = 250 * time.Millisecond
-	maxBackoff = 10 * time.Second
+	// From lost to tried again it is minBackoff at first and maxBackoff at most, of which up
+	// to retryJitter is left to chance.
+	minBackoff  = 250 * time.Millisecond
+	maxBackoff  = 10 * time.Second
+	retryJitter = 0.2
 )
 
 // Config says which engine to watch. Its zero value is the local engine.
@@ -45,15 +48,17 @@ type Watcher struct {
 	minBackoff, minRetry time.Duration // fields so that tests need not wait
 
 	running atomic.Bool
-	current atomic.Pointer[Snapshot]
-	failure atomic.Pointer[error]  // nil while connected
+	latest  watchable.Value[known]
 	records atomic.Pointer[string] // the folder of the engine's records, nil while not known
 	late    atomic.Bool            // the engine's stream tells of what has happened some time later
 	catchUp chan struct{}          // to ask for it at once
 	images  images
+}
 
-	mu   sync.Mutex
-	wake chan struct{} // closed and replaced at every new snapshot, loss and recovery
+// known is what a Watcher knows of its engine.
+type known struct {
+	snapshot *Snapshot // nil before the first
+	failure  error     // nil while connected
 }
 
 // New checks cfg and makes a Watcher; it connects to nothing yet. The error
@@ -67,7 +72,6 @@ func New(cfg Config) (*Watcher, error) {
 		engine: e,
 		log:    cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
 		resync: cmp.Or(max(0, cfg.ResyncInterval), defaultResyncInterval),
-		wake:   make(chan struct{}),
 
 		catchUp: make(chan struct{}, 1),
 
@@ -80,16 +84,11 @@ func New(cfg Config) (*Watcher, error) {
 func (w *Watcher) Endpoint() string { return w.engine.endpoint }
 
 // Snapshot is the latest snapshot, or nil before the first. It takes no lock.
-func (w *Watcher) Snapshot() *Snapshot { return w.current.Load() }
+func (w *Watcher) Snapshot() *Snapshot { return w.latest.Load().snapshot }
 
 // Err is the last failure to reach the engine, with a hint, or nil when it is
 // connected or was never tried.
-func (w *Watcher) Err() error {
-	if err := w.failure.Load(); err != nil {
-		return *err
-	}
-	return nil
-}
+func (w *Watcher) Err() error { return w.latest.Load().failure }
 
 // Away says why nothing that is known is current: the engine is away, or has not confirmed
 // any of it since it came back. It is nil otherwise, and before the first snapshot if the
@@ -108,12 +107,12 @@ func (w *Watcher) Away() error {
 // returns it. It skips those that were replaced meanwhile. The error is ctx's.
 func (w *Watcher) Wait(ctx context.Context, after *Snapshot) (*Snapshot, error) {
 	for {
-		wake := w.Changed()
-		if s := w.current.Load(); s != nil && s != after {
-			return s, nil
+		now, changed := w.latest.Watch()
+		if now.snapshot != nil && now.snapshot != after {
+			return now.snapshot, nil
 		}
 		select {
-		case <-wake:
+		case <-changed:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -123,31 +122,17 @@ func (w *Watcher) Wait(ctx context.Context, after *Snapshot) (*Snapshot, error) 
 // Changed is closed at the next change of what Snapshot or Err return. Whoever
 // waits for one asks for it first.
 func (w *Watcher) Changed() <-chan struct{} {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.wake
+	_, changed := w.latest.Watch()
+	return changed
 }
 
 func (w *Watcher) publish(s *Snapshot) {
-	w.current.Store(s)
-	w.wakeAll()
+	w.latest.Update(func(k known) known { return known{s, k.failure} })
 }
 
 // setFailure makes err what Err returns; nil is for a connected engine.
 func (w *Watcher) setFailure(err error) {
-	if err == nil {
-		w.failure.Store(nil)
-	} else {
-		w.failure.Store(&err)
-	}
-	w.wakeAll()
-}
-
-func (w *Watcher) wakeAll() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	close(w.wake)
-	w.wake = make(chan struct{})
+	w.latest.Update(func(k known) known { return known{k.snapshot, err} })
 }
 
 // Run follows the engine until ctx ends, then returns nil once every goroutine
@@ -162,7 +147,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	defer w.engine.transport.CloseIdleConnections()
 
 	out := outage{log: w.log, endpoint: w.engine.endpoint}
-	backoff := w.minBackoff
+	pauses := backoff.Backoff{Base: w.minBackoff * 5 / 4, Max: maxBackoff, Jitter: retryJitter}
 	for {
 		f := newFollower(w, out.end)
 		began := time.Now()
@@ -178,13 +163,12 @@ func (w *Watcher) Run(ctx context.Context) error {
 		// Only a connection that lasted starts the backoff anew: an engine that
 		// accepts and hangs up must not be listed in a tight loop.
 		if f.connected && time.Since(began) > maxBackoff {
-			backoff = w.minBackoff
+			pauses.Reset()
 		}
-		w.engine.await(ctx, backoff+rand.N(backoff/4))
+		w.engine.await(ctx, pauses.Next())
 		if ctx.Err() != nil {
 			return nil
 		}
-		backoff = min(2*backoff, maxBackoff*4/5) // with the jitter, at most maxBackoff
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/ambassadord/ambassadord/internal/backoff"
 )
 
 // What firewalld is called on the bus: see firewalld.dbus(5).
@@ -34,15 +36,12 @@ const (
 // listen. It returns when ctx ends. Most hosts have no firewalld and many no bus,
 // so that is no error: it keeps looking for one.
 func Watch(ctx context.Context, rewritten func()) {
-	pause := firstPause
+	pauses := backoff.Backoff{Base: firstPause, Max: longestPause}
 	for {
 		if listen(ctx, rewritten) {
-			pause = firstPause
+			pauses.Reset()
 		}
-		select {
-		case <-time.After(pause):
-			pause = min(2*pause, longestPause)
-		case <-ctx.Done():
+		if !pauses.Wait(ctx) {
 			return
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -122,7 +123,7 @@ func (k *Keeper) Run(ctx context.Context) {
 	defer timer.Stop()
 	var c *child
 	defer func() { c.dismiss() }()
-	pause := firstPause
+	pauses := backoff.Backoff{Base: firstPause, Max: longestPause}
 	for {
 		select {
 		case <-ctx.Done():
@@ -131,7 +132,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			k.log.Warn("the process that keeps connections for the daemon's death has ended; starting another", "error", c.err)
 			c = nil
 			k.takeBack()
-			timer.Reset(pause)
+			timer.Reset(firstPause)
 			continue
 		case <-k.wake:
 		case <-timer.C:
@@ -140,14 +141,14 @@ func (k *Keeper) Run(ctx context.Context) {
 		if c == nil && len(due) > 0 {
 			var err error
 			if c, err = k.start(ctx); err != nil {
+				pause := pauses.Next()
 				k.log.Warn("connections would not survive the daemon's death", "error", err, "retry_in", pause.String())
 				c = nil
 				k.takeBack()
 				timer.Reset(pause)
-				pause = min(2*pause, longestPause)
 				continue
 			}
-			pause = firstPause
+			pauses.Reset()
 		}
 		if c != nil {
 			c.send(due, released)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/internal/inotify"
 )
 
@@ -36,7 +37,7 @@ type watch struct {
 // vigil is when to look at a file again.
 type vigil struct {
 	next, end time.Time
-	pause     time.Duration
+	pauses    backoff.Backoff
 	fresh     bool // it was not there when the folder was listed
 }
 
@@ -108,7 +109,7 @@ func (w *watch) await(name string) {
 		return
 	}
 	now := time.Now()
-	w.waiting[name] = &vigil{next: now, end: now.Add(patience), pause: firstLook, fresh: !w.listed[name]}
+	w.waiting[name] = &vigil{next: now, end: now.Add(patience), pauses: backoff.Backoff{Base: firstLook, Max: lastLook}, fresh: !w.listed[name]}
 }
 
 // hurry has every file looked at now: something has been mounted somewhere.
@@ -156,8 +157,7 @@ func (w *watch) look(appeared func(path string, fresh bool)) (next time.Time) {
 				delete(w.waiting, name)
 				continue
 			}
-			v.next = now.Add(v.pause)
-			v.pause = min(2*v.pause, lastLook)
+			v.next = now.Add(v.pauses.Next())
 		}
 		if next.IsZero() || v.next.Before(next) {
 			next = v.next

@@ -141,8 +141,8 @@ func TestMountThatComesLate(t *testing.T) {
 		v.next = time.Time{}
 		look()
 	}
-	if v.pause != lastLook {
-		t.Errorf("looks are %v apart in the end, want %v", v.pause, lastLook)
+	if v.pauses.Next() != lastLook {
+		t.Errorf("looks are %v apart in the end, want %v", v.pauses.Next(), lastLook)
 	}
 	v.next, v.end = time.Time{}, time.Now().Add(-time.Second)
 	if next := look(); !next.IsZero() || len(w.waiting) > 0 {

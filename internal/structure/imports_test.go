@@ -11,7 +11,9 @@ import (
 var (
 	core      = []string{"proxy", "resolver", "netrules"}
 	coreMayDo = []string{
+		module + "/internal/backoff",
 		module + "/internal/hint",
+		module + "/internal/watchable",
 		module + "/internal/selfconnect", // a dial, with nothing around it
 		module + "/internal/shorten",
 		module + "/internal/suggest",

@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/ambassadord/ambassadord/internal/backoff"
+	"github.com/ambassadord/ambassadord/internal/watchable"
 )
 
 // leaderPath is what an agent is asked for a sign of life: it takes no token, and no more
@@ -26,12 +30,16 @@ type pulse struct {
 	waiting int
 	stop    context.CancelFunc
 	done    chan struct{}
-	silent  bool
-	leader  string
-	changed chan struct{} // closed when silent or leader change, and replaced
+	agent   watchable.Value[condition] // tells when silent changes, or the leader from one to another
 
 	histories map[historyKey]*history
 	comparing chan struct{} // has room for as many histories as are asked for at once
+}
+
+// condition is what is known of an agent.
+type condition struct {
+	silent bool
+	leader string // "" before the first answer
 }
 
 const (
@@ -78,12 +86,12 @@ func (p *pulse) join(a *agent, q question, config Config) *beat {
 	defer p.mu.Unlock()
 	b := &beat{of: p, key: historyKey{q.kind, q.scope}}
 	if p.waiting++; p.waiting == 1 {
-		p.silent, p.leader, p.changed = false, "", make(chan struct{})
+		p.agent.Store(condition{})
 		ctx, stop := context.WithCancel(context.Background()) // it serves many watches
 		p.stop, p.done = stop, make(chan struct{})
 		go p.run(ctx, a, config, p.done)
 	}
-	b.changed = p.changed
+	_, b.changed = p.agent.Watch()
 	if q.history != nil {
 		b.restored = p.follow(b.key, a, q, config).restored
 	}
@@ -109,10 +117,9 @@ func (p *pulse) follow(key historyKey, a *agent, q question, config Config) *his
 
 // next turns to the next change and returns whether the agent is silent.
 func (b *beat) next() (silent bool) {
-	b.of.mu.Lock()
-	defer b.of.mu.Unlock()
-	b.changed = b.of.changed
-	return b.of.silent
+	now, changed := b.of.agent.Watch()
+	b.changed = changed
+	return now.silent
 }
 
 // nextHistory turns to the history's next change.
@@ -181,6 +188,7 @@ func (p *pulse) run(ctx context.Context, a *agent, config Config, done chan stru
 func (p *pulse) compareAll(ctx context.Context, a *agent, key historyKey, h *history, config Config) {
 	defer close(h.done)
 	every := 2 * config.Pulse
+	failing := backoff.Backoff{Base: 2 * every, Max: historyPauses * every}
 	for wait := every; pause(ctx, wait); {
 		select {
 		case p.comparing <- struct{}{}:
@@ -191,9 +199,10 @@ func (p *pulse) compareAll(ctx context.Context, a *agent, key historyKey, h *his
 		index, err := a.askHistory(ctx, key, h, min(config.Timeout, historyTimeout))
 		<-p.comparing
 		if err != nil {
-			wait = min(2*wait, historyPauses*every)
+			wait = failing.Next()
 			continue
 		}
+		failing.Reset()
 		wait = every
 		p.compare(ctx, h, reached, index)
 	}
@@ -248,16 +257,15 @@ func (p *pulse) set(ctx context.Context, silent bool, leader string) {
 	if ctx.Err() != nil { // of a pulse that has ended
 		return
 	}
-	another := leader != "" && p.leader != "" && leader != p.leader
-	if leader != "" {
-		p.leader = leader
+	last := p.agent.Load()
+	another := leader != "" && last.leader != "" && leader != last.leader
+	next := condition{silent, cmp.Or(leader, last.leader)}
+	switch {
+	case silent != last.silent || another:
+		p.agent.Store(next)
+	case next != last:
+		p.agent.StoreQuietly(next)
 	}
-	if silent == p.silent && !another {
-		return
-	}
-	p.silent = silent
-	close(p.changed)
-	p.changed = make(chan struct{})
 }
 
 func (a *agent) askLeader(ctx context.Context, timeout time.Duration) (leader string, err error) {

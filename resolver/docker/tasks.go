@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/resolver"
 )
@@ -31,7 +32,7 @@ type tasks struct {
 	known   []dockerd.Task
 	worker  bool            // labels have to do
 	unknown map[string]bool // by ID: those that were asked about and are not known as tasks
-	pause   time.Duration   // before the next question about these
+	pauses  backoff.Backoff // before the next question about these
 	nextAsk time.Time       // not before
 	asked   time.Time
 }
@@ -48,7 +49,8 @@ func (t *tasks) match(ctx context.Context, s *dockerd.Snapshot, q query, from pl
 	now, unknown := time.Now(), strangers()
 	// Another one is asked about at once, whoever else there is that is not known.
 	if slices.ContainsFunc(unknown, func(c *dockerd.Container) bool { return !t.unknown[c.ID] }) {
-		t.pause, t.nextAsk = 0, now
+		t.pauses.Reset()
+		t.nextAsk = now
 	}
 	if now.Sub(t.asked) >= recheck || len(unknown) > 0 && !now.Before(t.nextAsk) {
 		t.refresh(ctx, now)
@@ -83,8 +85,7 @@ func (t *tasks) refresh(ctx context.Context, now time.Time) {
 	if err == nil || t.worker {
 		t.known = known
 	}
-	t.pause = min(max(2*t.pause, leastRecheck), recheck)
-	t.asked, t.nextAsk = now, now.Add(t.pause)
+	t.asked, t.nextAsk = now, now.Add(t.pauses.Next())
 }
 
 // elsewhere are the tasks that run on other nodes.
