@@ -197,16 +197,22 @@ func (r *reader) label(key, value string) {
 	if rank == rankDotted && name == "" && r.wideOption(portText, origin, value) {
 		return
 	}
+	r.setting(portText, name, declaration{rank: rank, key: key, origin: origin, text: value})
+}
+
+// setting takes in what a container says of a port: d, or the option name of it, if that is
+// not empty.
+func (r *reader) setting(portText, name string, d declaration) {
 	port, err := parsePort(portText)
 	if err != nil {
-		r.problem(origin, func() error { return err })
+		r.problem(d.origin, func() error { return err })
 		return
 	}
 	if name != "" {
-		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin, By: option.ByContainer}})
+		r.option(port, portOption{rank: d.rank, Setting: option.Setting{Name: name, Text: d.text, Origin: d.origin, By: option.ByContainer}})
 		return
 	}
-	r.declare(port, declaration{rank: rank, key: key, origin: origin, text: value})
+	r.declare(port, d)
 }
 
 // static takes over what the configuration declares for d where d does not itself.
@@ -251,16 +257,7 @@ func (r *reader) variable(key, word, portText, name, value string) {
 		r.problem(origin, func() error { return misspelt(shorten.Text(meant+key[len(word):], maxShownName)) })
 		return
 	}
-	port, err := parsePort(portText)
-	if err != nil {
-		r.problem(origin, func() error { return err })
-		return
-	}
-	if name != "" {
-		r.option(port, portOption{rank: rank, Setting: option.Setting{Name: name, Text: value, Origin: origin, By: option.ByContainer}})
-		return
-	}
-	r.declare(port, declaration{rank: rank, key: key, origin: origin, text: value})
+	r.setting(portText, name, declaration{rank: rank, key: key, origin: origin, text: value})
 }
 
 func (r *reader) declare(port uint16, d declaration) {

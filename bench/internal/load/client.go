@@ -36,29 +36,43 @@ func stream(s Spec) (r Result, err error) {
 	}
 	buffer := make([]byte, chunk)
 	w := newWindow(s)
+	err = w.watch(p, &r, "nothing has moved", func(fd int) (moved bool, err error) {
+		n, errno := move(fd, buffer)
+		switch {
+		case n > 0:
+			if w.open {
+				r.Bytes += int64(n)
+			}
+			return true, nil
+		case n < 0 && again(errno):
+			return false, nil
+		}
+		return false, fmt.Errorf("a stream ended: %w", cmpErr(errnoOf(errno), unix.EPIPE))
+	})
+	return r, err
+}
+
+// watch tells each of every event until the window is over, and closes that into r. each says
+// whether anything has moved; if nothing does for too long, the error begins with still.
+func (w *window) watch(p *poller, r *Result, still string, each func(fd int) (moved bool, err error)) error {
 	last := time.Now()
 	for {
 		happened := p.wait(20 * time.Millisecond)
 		now := time.Now()
 		if w.at(now) {
-			err = w.close(&r)
-			return r, err
+			return w.close(r)
 		}
 		for _, event := range happened {
-			n, errno := move(int(event.Fd), buffer)
-			switch {
-			case n > 0:
+			moved, err := each(int(event.Fd))
+			if err != nil {
+				return err
+			}
+			if moved {
 				last = now
-				if w.open {
-					r.Bytes += int64(n)
-				}
-			case n < 0 && again(errno):
-			default:
-				return r, fmt.Errorf("a stream ended: %w", cmpErr(errnoOf(errno), unix.EPIPE))
 			}
 		}
 		if now.Sub(last) > stall {
-			return r, fmt.Errorf("nothing has moved for %s", stall)
+			return fmt.Errorf("%s for %s", still, stall)
 		}
 	}
 }
@@ -101,43 +115,28 @@ func ask(s Spec) (r Result, err error) {
 	}
 	var latencies histogram
 	w := newWindow(s)
-	last := time.Now()
-	for {
-		happened := p.wait(20 * time.Millisecond)
+	err = w.watch(p, &r, "no answer", func(fd int) (answered bool, err error) {
+		x := &open[fd]
+		n, errno := read(fd, buffer)
+		if n < 0 && again(errno) {
+			return false, nil
+		}
+		if n <= 0 {
+			return false, fmt.Errorf("a connection ended: %w", cmpErr(errnoOf(errno), unix.EPIPE))
+		}
+		if x.left -= n; x.left > 0 {
+			return false, nil
+		}
 		now := time.Now()
-		if w.at(now) {
-			latencies.into(&r)
-			err = w.close(&r)
-			return r, err
+		if w.open {
+			r.Ops++
+			latencies.add(now.Sub(x.since))
 		}
-		for _, event := range happened {
-			fd := int(event.Fd)
-			x := &open[fd]
-			n, errno := read(fd, buffer)
-			if n < 0 && again(errno) {
-				continue
-			}
-			if n <= 0 {
-				return r, fmt.Errorf("a connection ended: %w", cmpErr(errnoOf(errno), unix.EPIPE))
-			}
-			if x.left -= n; x.left > 0 {
-				continue
-			}
-			now = time.Now()
-			last = now
-			if w.open {
-				r.Ops++
-				latencies.add(now.Sub(x.since))
-			}
-			if err := send(fd, request); err != nil {
-				return r, err
-			}
-			*x = exchange{since: now, left: s.Size}
-		}
-		if now.Sub(last) > stall {
-			return r, fmt.Errorf("no answer for %s", stall)
-		}
-	}
+		*x = exchange{since: now, left: s.Size}
+		return true, send(fd, request)
+	})
+	latencies.into(&r)
+	return r, err
 }
 
 // send writes a request, which a socket with nothing in it has room for.
@@ -193,42 +192,25 @@ func churn(s Spec) (r Result, err error) {
 	}
 	var latencies histogram
 	w := newWindow(s)
-	last := time.Now()
-	for {
-		happened := p.wait(20 * time.Millisecond)
+	err = w.watch(p, &r, "no connection was served", func(fd int) (served bool, err error) {
+		done, failed := open[fd].step(p, fd, request, buffer)
+		if !done && !failed {
+			return false, nil
+		}
 		now := time.Now()
-		if w.at(now) {
-			latencies.into(&r)
-			err = w.close(&r)
-			return r, err
-		}
-		for _, event := range happened {
-			fd := int(event.Fd)
-			done, failed := open[fd].step(p, fd, request, buffer)
-			if !done && !failed {
-				continue
-			}
-			now = time.Now()
-			if w.open {
-				if failed {
-					r.Failed++
-				} else {
-					r.Ops++
-					latencies.add(now.Sub(open[fd].since))
-				}
-			}
-			if done {
-				last = now
-			}
-			shut(fd)
-			if err := begin(now); err != nil {
-				return r, err
+		if w.open {
+			if failed {
+				r.Failed++
+			} else {
+				r.Ops++
+				latencies.add(now.Sub(open[fd].since))
 			}
 		}
-		if now.Sub(last) > stall {
-			return r, fmt.Errorf("no connection was served for %s", stall)
-		}
-	}
+		shut(fd)
+		return done, begin(now)
+	})
+	latencies.into(&r)
+	return r, err
 }
 
 // step goes on with a connection that is ready: to write once it is there, then to
