@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ambassadord/ambassadord/internal/rights"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )

@@ -29,7 +29,7 @@ type direction struct {
 	bytes      int64       // passed on
 	held       int         // bytes taken and not yet given
 	err        error       // of the last call
-	in         place       // where they are
+	in         bufferKind  // where they are
 	pipe       pipe
 	buffer     *[bufferSize]byte
 	given      int // of the buffer
@@ -40,13 +40,13 @@ type direction struct {
 	stalled     bool  // dst takes nothing
 }
 
-// place is where the bytes are that have been taken and not yet given.
-type place int
+// bufferKind is where the bytes are that have been taken and not yet given.
+type bufferKind int
 
 const (
-	inPipe   place = iota + 1
-	inMemory       // there was no pipe
-	urgent         // one byte that the sender marked (RFC 9293 §3.8.5)
+	inPipe   bufferKind = iota + 1
+	inMemory            // there was no pipe
+	urgent              // one byte that the sender marked (RFC 9293 §3.8.5)
 )
 
 // init readies the direction. One that is over only watches src.

@@ -11,7 +11,7 @@
 // There are two ways to carry one. In goroutines: connection.go, search.go and
 // splice.go, on sockets that stay *net.TCPConn throughout, because anything wrapped
 // around one turns splice(2) off. Or, with Server.Loops, in a few loops around
-// epoll_wait(2): door.go accepts, prompt.go dials the first endpoint where all is known
+// epoll_wait(2): acceptor.go accepts, firstdial.go dials the first endpoint where all is known
 // at once and leaves everything else to search.go, and relay.go is what splice.go is to
 // the other way. Every test of this package runs either way.
 package proxy

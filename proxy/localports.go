@@ -45,13 +45,13 @@ func portRange() (first, last uint16, ok bool) {
 	return uint16(low), uint16(high), lowErr == nil && highErr == nil
 }
 
-// usage is what portsInUse said at a time.
-type usage struct {
+// portUsage is what portsInUse said at a time.
+type portUsage struct {
 	said string
 	at   time.Time
 }
 
-var lastUsage atomic.Pointer[usage]
+var lastUsage atomic.Pointer[portUsage]
 
 // portsInUse says how many local ports there are for connections to one address and port, and
 // how many sockets of TCP this host has. It is asked for each dial of a storm that fails, and
@@ -59,7 +59,7 @@ var lastUsage atomic.Pointer[usage]
 func portsInUse() string {
 	last := lastUsage.Load()
 	if last == nil || time.Since(last.at) >= portsFor {
-		last = &usage{lookAtPorts(), time.Now()}
+		last = &portUsage{lookAtPorts(), time.Now()}
 		lastUsage.Store(last)
 	}
 	return last.said

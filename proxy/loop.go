@@ -27,20 +27,20 @@ type loop struct {
 	// What follows belongs to the loop's goroutine.
 	stopped     bool
 	busy        bool // the last wait ended with events, and may be short
-	pace        pace
+	pace        eventRate
 	now         int64 // nanoseconds since began, when this batch of events came
 	until       int64 // when bulk has had its turn
 	relays      []*relay
-	generations int32         // tells the events of a connection from those of earlier ones in its slot
-	free        []int32       // slots of relays
-	again       []*relay      // has more to do, without an event
-	waiting     []*relay      // to be looked at each tick
-	ticked      int64         // when that was
-	young       []young       // not a second old, the oldest first
-	done        int           // of young
-	doors       map[int]*door // by the descriptor that is listened on
-	prompts     []*prompt     // unused
-	reclaimAt   int           // of relays, the last that was looked at for its idleness
+	generations int32             // tells the events of a connection from those of earlier ones in its slot
+	free        []int32           // slots of relays
+	again       []*relay          // has more to do, without an event
+	waiting     []*relay          // to be looked at each tick
+	ticked      int64             // when that was
+	young       []young           // not a second old, the oldest first
+	done        int               // of young
+	acceptors   map[int]*acceptor // by the descriptor that is listened on
+	firstDials  []*firstDial      // unused
+	reclaimAt   int               // of relays, the last that was looked at for its idleness
 	spare       spareDescriptor
 	ports       localPorts
 	buffer      [loopBuffer]byte
@@ -84,7 +84,7 @@ const (
 
 // newLoop makes a loop; run has to be called.
 func newLoop(s *Server) (*loop, error) {
-	l := &loop{server: s, began: time.Now(), doors: map[int]*door{}}
+	l := &loop{server: s, began: time.Now(), acceptors: map[int]*acceptor{}}
 	var err error
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("make an epoll set: %w", err)
@@ -172,7 +172,7 @@ func (l *loop) event(e *unix.EpollEvent) {
 	case e.Fd == wakeSlot:
 		l.takePosted()
 	case e.Fd < wakeSlot:
-		if d := l.doors[int(-e.Fd)]; d != nil {
+		if d := l.acceptors[int(-e.Fd)]; d != nil {
 			d.accept(l)
 		}
 	default:

@@ -62,15 +62,15 @@ func (l *loop) glanceAt(events []unix.EpollEvent) int {
 	}
 }
 
-// pace is how quickly events come.
-type pace struct {
+// eventRate is how quickly events come.
+type eventRate struct {
 	quick bool  // as of the last time that was looked at
 	since int64 // when that was, as loop.now
 	came  int   // events since
 }
 
 // note counts n events that have come by now.
-func (p *pace) note(n int, now int64) {
+func (p *eventRate) note(n int, now int64) {
 	p.came += n
 	if past := now - p.since; past >= int64(paceOver) {
 		p.quick = int64(p.came)*int64(quickly) >= past

@@ -8,7 +8,7 @@ import (
 )
 
 func TestPace(t *testing.T) {
-	var p pace
+	var p eventRate
 	var now time.Duration
 	come := func(n int, apart, during time.Duration) {
 		for end := now + during; now < end; {

@@ -16,9 +16,9 @@ type relay struct {
 	loop       *loop
 	route      *Route
 	verdict    Verdict
-	more       *more   // what few connections have; nil for the others
-	prompt     *prompt // while it is connecting
-	cause      error   // why it ends; nil for a clean end
+	more       *more      // what few connections have; nil for the others
+	first      *firstDial // while it is connecting
+	cause      error      // why it ends; nil for a clean end
 	source     netip.AddrPort
 	accepted   int64  // as loop.now
 	kept       uint64 // the Keeper's number; 0 while it was not shown to it
@@ -75,7 +75,7 @@ type stream struct {
 
 // store is where bytes are that were taken and that the other side does not take yet.
 type store struct {
-	in     place
+	in     bufferKind
 	held   int
 	pipe   pipe
 	buffer *[bufferSize]byte

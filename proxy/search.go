@@ -247,7 +247,7 @@ func (s *search) passedOver() error {
 }
 
 // settle takes the outcome of an attempt, and reports whether it is the one.
-func (s *search) settle(ctx context.Context, o outcome) bool {
+func (s *search) settle(ctx context.Context, o attemptOutcome) bool {
 	defer o.departure.over()
 	a, err := o.attempt, o.err
 	switch {
@@ -265,10 +265,10 @@ func (s *search) settle(ctx context.Context, o outcome) bool {
 	return false
 }
 
-// outcome is what became of an attempt.
-type outcome struct {
+// attemptOutcome is what became of an attempt.
+type attemptOutcome struct {
 	attempt   Attempt
-	departure departure
+	departure outgoingDial
 	conn      *net.TCPConn
 	err       error
 }
@@ -281,7 +281,7 @@ func (s *search) reason(err error) error {
 // race dials an endpoint, and after Options.Hedge another one beside it; the first to
 // answer wins. It reports whether one did.
 func (s *search) race(ctx context.Context, first Attempt) bool {
-	outcomes := make(chan outcome, 2)
+	outcomes := make(chan attemptOutcome, 2)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(errOvertaken)
 	// The second one takes another descriptor, and so another place.
@@ -328,7 +328,7 @@ func (s *search) race(ctx context.Context, first Attempt) bool {
 }
 
 // discard gives up an attempt that lost.
-func discard(o outcome) {
+func discard(o attemptOutcome) {
 	if o.conn != nil {
 		reset(o.conn)
 	}
@@ -339,8 +339,8 @@ func discard(o outcome) {
 var errOvertaken = errors.New("another endpoint answered first")
 
 // dial dials an endpoint, unless that leads back to us.
-func (s *search) dial(ctx context.Context, a Attempt) outcome {
-	o := outcome{attempt: a}
+func (s *search) dial(ctx context.Context, a Attempt) attemptOutcome {
+	o := attemptOutcome{attempt: a}
 	if s.route.Dial == nil {
 		if o.err = s.server.leadsBack(s.by, s.hop, s.route, a.Addr); o.err != nil {
 			return o

@@ -263,9 +263,9 @@ func (s *Server) isLocal(ip netip.Addr) bool {
 	return slices.Contains(known.addrs, ip)
 }
 
-// departure is an endpoint that is about to be dialled. The zero value is of one that cannot
+// outgoingDial is an endpoint that is about to be dialled. The zero value is of one that cannot
 // lead back to us.
-type departure struct {
+type outgoingDial struct {
 	flows  *flows
 	remote uint64 // key
 	note   bool   // it has led back, so the connection is to be found when it comes back
@@ -279,8 +279,8 @@ const lookAgain = 64
 
 // departs says what is to be noted of addr, which is about to be dialled for a connection
 // that came by a listener.
-func (s *Server) departs(by *Listener, h *hop, route *Route, addr netip.AddrPort) departure {
-	d := departure{remote: keyOf(addr)}
+func (s *Server) departs(by *Listener, h *hop, route *Route, addr netip.AddrPort) outgoingDial {
+	d := outgoingDial{remote: keyOf(addr)}
 	switch {
 	case route.Dial != nil: // where it was accepted, and whoever is in there may lead it anywhere
 		d.flows, d.note = by.dialsInside(), true
@@ -295,7 +295,7 @@ func (s *Server) departs(by *Listener, h *hop, route *Route, addr netip.AddrPort
 }
 
 // departed notes that the connection has been dialled from local, and returns its hop.
-func (s *Server) departed(d *departure, by *Listener, h *hop, route *Route, local netip.AddrPort) *hop {
+func (s *Server) departed(d *outgoingDial, by *Listener, h *hop, route *Route, local netip.AddrPort) *hop {
 	if d.learn || d.note && !route.Options.Transparent {
 		d.flows.noteSource(local.Addr().Unmap())
 	}
@@ -319,7 +319,7 @@ func (s *Server) departed(d *departure, by *Listener, h *hop, route *Route, loca
 }
 
 // over says that the dial has ended, one way or the other.
-func (d *departure) over() {
+func (d *outgoingDial) over() {
 	if d.done != nil {
 		d.done()
 	}

@@ -21,17 +21,17 @@ import (
 
 const connections = 10
 
-// kind is what sort of server a backend is.
-type kind string
+// serverKind is what sort of server a backend is.
+type serverKind string
 
 const (
-	postgres kind = "PostgreSQL"
-	redis    kind = "Redis"
-	web      kind = "HTTP"
+	postgres serverKind = "PostgreSQL"
+	redis    serverKind = "Redis"
+	web      serverKind = "HTTP"
 )
 
 // question is what a check asks a backend, and what is in a good answer.
-func (k kind) question() (send, expect string) {
+func (k serverKind) question() (send, expect string) {
 	switch k {
 	case postgres:
 		return "\x00\x00\x00\x08\x04\xd2\x16\x2f", "N" // an SSLRequest, and that there is no TLS
@@ -44,7 +44,7 @@ func (k kind) question() (send, expect string) {
 
 const postgresFolder = "/usr/lib/postgresql"
 
-func (k kind) needs() []string {
+func (k serverKind) needs() []string {
 	needs := []string{"haproxy"}
 	switch k {
 	case postgres:
@@ -56,8 +56,8 @@ func (k kind) needs() []string {
 	return needs
 }
 
-// process is one that was started, with what it says.
-type process struct {
+// childProcess is one that was started, with what it says.
+type childProcess struct {
 	args       []string
 	credential *syscall.Credential
 	dir        string
@@ -91,7 +91,7 @@ func (l *logbook) String() string {
 	return l.text.String()
 }
 
-func (p *process) start() error {
+func (p *childProcess) start() error {
 	p.log, p.exited = &logbook{}, make(chan struct{})
 	p.cmd = exec.Command(p.args[0], p.args[1:]...) //nolint:noctx // stop ends it
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = p.dir, p.log, p.log
@@ -105,7 +105,7 @@ func (p *process) start() error {
 
 // signal sends a signal to the process and all that it has started, which may have groups of
 // their own.
-func (p *process) signal(s syscall.Signal) {
+func (p *childProcess) signal(s syscall.Signal) {
 	if p.cmd == nil {
 		return
 	}
@@ -126,7 +126,7 @@ func descendants(pid int) []int {
 }
 
 // ended waits until the process has ended.
-func (p *process) ended(ctx context.Context) error {
+func (p *childProcess) ended(ctx context.Context) error {
 	select {
 	case <-p.exited:
 		return nil
@@ -135,22 +135,22 @@ func (p *process) ended(ctx context.Context) error {
 	}
 }
 
-func (p *process) stop() {
+func (p *childProcess) stop() {
 	if p.cmd != nil {
 		p.signal(syscall.SIGKILL)
 		<-p.exited
 	}
 }
 
-// backend is a server.
-type backend struct {
-	process
-	kind kind
+// databaseServer is a server.
+type databaseServer struct {
+	childProcess
+	kind serverKind
 	addr string
 }
 
-func (b *bench) newBackend(ctx context.Context, k kind, dir string) (*backend, error) {
-	s := &backend{kind: k, addr: freeAddr()}
+func (b *driverBench) newBackend(ctx context.Context, k serverKind, dir string) (*databaseServer, error) {
+	s := &databaseServer{kind: k, addr: freeAddr()}
 	_, port, _ := net.SplitHostPort(s.addr)
 	s.dir = dir
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // PostgreSQL has another user
@@ -198,10 +198,10 @@ func (b *bench) newBackend(ctx context.Context, k kind, dir string) (*backend, e
 	return s, s.restart(ctx)
 }
 
-func (b *bench) template() string { return filepath.Join(b.dir, "postgres", "template") }
+func (b *driverBench) template() string { return filepath.Join(b.dir, "postgres", "template") }
 
 // restart starts the server, after it has ended, and waits until it answers.
-func (s *backend) restart(ctx context.Context) error {
+func (s *databaseServer) restart(ctx context.Context) error {
 	if s.cmd != nil {
 		if err := s.ended(ctx); err != nil {
 			return err
@@ -213,7 +213,7 @@ func (s *backend) restart(ctx context.Context) error {
 	return until(ctx, func() error { return s.answers() }, s.log)
 }
 
-func (s *backend) answers() error {
+func (s *databaseServer) answers() error {
 	select {
 	case <-s.exited: // another one may answer
 		return errors.New("it has ended")

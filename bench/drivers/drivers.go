@@ -14,8 +14,8 @@ import (
 // driver is a client library, with the kind of backend that it speaks to.
 type driver struct {
 	name    string
-	kind    kind
-	command func(b *bench, address string) []string
+	kind    serverKind
+	command func(b *driverBench, address string) []string
 	// needs are files and programs without which it does not run.
 	needs []string
 	// version prints it; a Go module's is looked up in goworker.
@@ -28,27 +28,27 @@ const goItself = "std"
 
 const javaLibraries = "/usr/share/java/"
 
-func inGo(name string) func(*bench, string) []string {
-	return func(b *bench, address string) []string {
+func inGo(name string) func(*driverBench, string) []string {
+	return func(b *driverBench, address string) []string {
 		return []string{filepath.Join(b.goDir, "goworker"), name, address}
 	}
 }
 
-func inPython(name string) func(*bench, string) []string {
-	return func(b *bench, address string) []string {
+func inPython(name string) func(*driverBench, string) []string {
+	return func(b *driverBench, address string) []string {
 		return []string{"/usr/bin/python3", filepath.Join(b.workers, "worker.py"), name, address}
 	}
 }
 
-func inNode(name string) func(*bench, string) []string {
-	return func(b *bench, address string) []string {
+func inNode(name string) func(*driverBench, string) []string {
+	return func(b *driverBench, address string) []string {
 		return []string{"node", filepath.Join(b.workers, "node", "worker.js"), name, address}
 	}
 }
 
-func inJava(name string) func(*bench, string) []string {
+func inJava(name string) func(*driverBench, string) []string {
 	libraries := strings.Join([]string{javaLibraries + "postgresql.jar", javaLibraries + "HikariCP.jar", javaLibraries + "slf4j-api.jar", javaLibraries + "slf4j-nop.jar"}, ":")
-	return func(b *bench, address string) []string {
+	return func(b *driverBench, address string) []string {
 		return []string{"java", "-cp", libraries, filepath.Join(b.workers, "java", "Worker.java"), name, address}
 	}
 }
@@ -78,7 +78,7 @@ var drivers = []driver{
 }
 
 // missing says what is not there of what the driver and its backend need.
-func (d *driver) missing(b *bench) string {
+func (d *driver) missing(b *driverBench) string {
 	for _, need := range append(d.kind.needs(), d.needs...) {
 		_, err := exec.LookPath(need)
 		if strings.Contains(need, "/") {
@@ -96,7 +96,7 @@ func (d *driver) missing(b *bench) string {
 
 var number = regexp.MustCompile(`\d+\.\d+(\.\d+)*`)
 
-func (d *driver) versionOf(ctx context.Context, b *bench) string {
+func (d *driver) versionOf(ctx context.Context, b *driverBench) string {
 	if d.module != "" {
 		info, err := buildinfo.ReadFile(filepath.Join(b.goDir, "goworker"))
 		if err != nil {

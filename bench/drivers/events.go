@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// path is what is between a client and its backend.
-type path string
+// proxyKind is what is between a client and its backend.
+type proxyKind string
 
 const (
-	direct  path = "direct"
-	through path = "ambassadord"
-	haproxy path = "HAProxy"
+	direct  proxyKind = "direct"
+	through proxyKind = "ambassadord"
+	haproxy proxyKind = "HAProxy"
 )
 
 // event is something that happens while a client's connections are idle.
 type event struct {
 	name    string
 	what    string
-	paths   []path
+	paths   []proxyKind
 	options string // of the daemon's listener
 	happen  func(ctx context.Context, w *world) error
 }
@@ -29,14 +29,14 @@ const checkedEvery = 200 * time.Millisecond
 
 var events = []event{
 	{
-		name: "killed", what: "the backend is killed and started anew at the same address", paths: []path{direct, through},
+		name: "killed", what: "the backend is killed and started anew at the same address", paths: []proxyKind{direct, through},
 		happen: func(ctx context.Context, w *world) error {
 			w.backends[0].signal(syscall.SIGKILL)
 			return w.backends[0].restart(ctx)
 		},
 	},
 	{
-		name: "frozen", what: "the backend is stopped by SIGSTOP, another is there, and checks find out", paths: []path{haproxy, through},
+		name: "frozen", what: "the backend is stopped by SIGSTOP, another is there, and checks find out", paths: []proxyKind{haproxy, through},
 		options: "check",
 		happen: func(ctx context.Context, w *world) error {
 			w.backends[0].signal(syscall.SIGSTOP)
@@ -44,11 +44,11 @@ var events = []event{
 		},
 	},
 	{
-		name: "removed, keep", what: "the target's list names another backend, the old one goes on", paths: []path{through},
+		name: "removed, keep", what: "the target's list names another backend, the old one goes on", paths: []proxyKind{through},
 		happen: func(ctx context.Context, w *world) error { return w.move(ctx) },
 	},
 	{
-		name: "removed, drain", what: "the same with on-removal=drain, and drain-after is over", paths: []path{through},
+		name: "removed, drain", what: "the same with on-removal=drain, and drain-after is over", paths: []proxyKind{through},
 		options: "drain",
 		happen: func(ctx context.Context, w *world) error {
 			if err := w.move(ctx); err != nil {
@@ -58,11 +58,11 @@ var events = []event{
 		},
 	},
 	{
-		name: "takeover", what: "another daemon takes over (--takeover)", paths: []path{through},
+		name: "takeover", what: "another daemon takes over (--takeover)", paths: []proxyKind{through},
 		happen: func(ctx context.Context, w *world) error { return w.takeOver(ctx) },
 	},
 	{
-		name: "SIGTERM", what: "the daemon is stopped, its drain time is over, and it is started anew; directly, the backend", paths: []path{direct, through},
+		name: "SIGTERM", what: "the daemon is stopped, its drain time is over, and it is started anew; directly, the backend", paths: []proxyKind{direct, through},
 		happen: func(ctx context.Context, w *world) error { return w.restart(ctx) },
 	},
 }

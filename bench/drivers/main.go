@@ -37,8 +37,8 @@ func main() {
 	}
 }
 
-// bench is what a run needs.
-type bench struct {
+// driverBench is what a run needs.
+type driverBench struct {
 	dir     string
 	daemon  string // the program
 	goDir   string // where goworker is
@@ -47,7 +47,7 @@ type bench struct {
 }
 
 func run(ctx context.Context) error {
-	b := &bench{}
+	b := &driverBench{}
 	only := flag.String("only", "", "these drivers alone, by name, separated by commas")
 	update := flag.String("update", "", "write this page, docs/drivers.md, instead of printing its table")
 	flag.StringVar(&b.daemon, "daemon", "bin/ambassadord", "the daemon")
@@ -66,7 +66,7 @@ func run(ctx context.Context) error {
 	if err := os.Chmod(b.dir, 0o755); err != nil { //nolint:gosec // PostgreSQL has another user
 		return err
 	}
-	var r report
+	var r driverReport
 	var failed []error
 	for _, d := range drivers {
 		if *only != "" && !slices.Contains(strings.Split(*only, ","), d.name) {
@@ -101,7 +101,7 @@ func run(ctx context.Context) error {
 
 // measure makes an event happen, on each of its paths, with a fresh client, and says what that
 // noticed.
-func (b *bench) measure(ctx context.Context, d driver, e event) (cell, error) {
+func (b *driverBench) measure(ctx context.Context, d driver, e event) (cell, error) {
 	c := cell{}
 	for _, p := range e.paths {
 		o, err := b.once(ctx, d, e, p)
@@ -117,7 +117,7 @@ func (b *bench) measure(ctx context.Context, d driver, e event) (cell, error) {
 }
 
 // once is one client and one event on one path.
-func (b *bench) once(ctx context.Context, d driver, e event, p path) (o outcome, err error) {
+func (b *driverBench) once(ctx context.Context, d driver, e event, p proxyKind) (o requestCounts, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	w, err := b.newWorld(ctx, d, e, p)

@@ -7,14 +7,14 @@ import (
 )
 
 // cell is what a client noticed of an event, by path.
-type cell map[path]outcome
+type cell map[proxyKind]requestCounts
 
 type row struct {
 	driver, version string
 	cells           []cell
 }
 
-type report struct {
+type driverReport struct {
 	rows    []row
 	missing []string
 }
@@ -41,7 +41,7 @@ func (r *row) text() string {
 	return line + " |"
 }
 
-func (r *report) table() string {
+func (r *driverReport) table() string {
 	var b strings.Builder
 	b.WriteString("| driver |")
 	for _, e := range events {

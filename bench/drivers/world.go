@@ -19,20 +19,20 @@ import (
 
 // world is one client, its backends, and what is in between.
 type world struct {
-	bench    *bench
+	bench    *driverBench
 	dir      string
-	path     path
-	backends []*backend
-	front    *process // the daemon, or HAProxy; nil where there is none
+	path     proxyKind
+	backends []*databaseServer
+	front    *childProcess // the daemon, or HAProxy; nil where there is none
 	config   string
-	others   []*process
+	others   []*childProcess
 	client   *client
 }
 
 // list is the file that names the target's backends.
 func (w *world) list() string { return filepath.Join(w.dir, "list") }
 
-func (b *bench) newWorld(ctx context.Context, d driver, e event, p path) (_ *world, err error) {
+func (b *driverBench) newWorld(ctx context.Context, d driver, e event, p proxyKind) (_ *world, err error) {
 	w := &world{bench: b, path: p}
 	defer func() {
 		if err != nil {
@@ -130,7 +130,7 @@ func (w *world) runDaemon(ctx context.Context, more ...string) error {
 	if err != nil {
 		return err
 	}
-	p := &process{dir: w.dir, args: append([]string{daemon, "run", "--config", w.config, "--run-dir", filepath.Join(w.dir, "run")}, more...)}
+	p := &childProcess{dir: w.dir, args: append([]string{daemon, "run", "--config", w.config, "--run-dir", filepath.Join(w.dir, "run")}, more...)}
 	if err := p.start(); err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (w *world) startHAProxy(ctx context.Context) (string, error) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return "", err
 	}
-	w.front = &process{dir: w.dir, args: []string{"haproxy", "-db", "-f", config}}
+	w.front = &childProcess{dir: w.dir, args: []string{"haproxy", "-db", "-f", config}}
 	return at, w.startAt(ctx, w.front, at)
 }
 
@@ -175,17 +175,17 @@ func (w *world) startNginx(ctx context.Context, upstream string) (string, error)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return "", err
 	}
-	p := &process{dir: w.dir, args: []string{"nginx", "-e", "stderr", "-c", config}}
+	p := &childProcess{dir: w.dir, args: []string{"nginx", "-e", "stderr", "-c", config}}
 	w.others = append(w.others, p)
 	return at, w.startAt(ctx, p, at)
 }
 
 // startAt starts a proxy and waits until an HTTP server, or whatever is behind it, answers there.
-func (w *world) startAt(ctx context.Context, p *process, at string) error {
+func (w *world) startAt(ctx context.Context, p *childProcess, at string) error {
 	if err := p.start(); err != nil {
 		return err
 	}
-	s := &backend{process: *p, kind: w.backends[0].kind, addr: at}
+	s := &databaseServer{childProcess: *p, kind: w.backends[0].kind, addr: at}
 	return until(ctx, s.answers, p.log)
 }
 
@@ -224,7 +224,7 @@ func (w *world) move(ctx context.Context) error {
 		return err
 	}
 	return w.await(ctx, func() bool {
-		s := &backend{process: *w.front, kind: w.backends[0].kind, addr: w.address()}
+		s := &databaseServer{childProcess: *w.front, kind: w.backends[0].kind, addr: w.address()}
 		_ = s.answers()
 		return w.front.log.count("endpoint="+w.backends[1].addr) > 0
 	})
@@ -270,8 +270,8 @@ type client struct {
 	errors logbook
 }
 
-// outcome is what became of a client's requests.
-type outcome struct {
+// requestCounts is what became of a client's requests.
+type requestCounts struct {
 	Requests int    `json:"requests"`
 	Failed   int    `json:"failed"`
 	Slowest  int64  `json:"slowest"` // milliseconds
@@ -295,7 +295,7 @@ func newClient(args []string) (*client, error) {
 }
 
 // round has the client make its requests.
-func (c *client) round(what string) (o outcome, err error) {
+func (c *client) round(what string) (o requestCounts, err error) {
 	if _, err := io.WriteString(c.in, what+"\n"); err != nil {
 		return o, fmt.Errorf("the client: %w; it says: %.1000s", err, &c.errors)
 	}

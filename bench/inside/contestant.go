@@ -20,8 +20,8 @@ const (
 // hostAddr is what containers dial in mode host, as docs/modes.md says.
 const hostAddr = "169.254.77.1"
 
-// contestant is one way from the client to the backend.
-type contestant struct {
+// insideContestant is one way from the client to the backend.
+type insideContestant struct {
 	name, is string
 	mode     string // of ambassadord, where that is the way
 	alone    bool   // its daemon puts rules on everybody's way, and so is up in its turns only
@@ -30,10 +30,10 @@ type contestant struct {
 	address  func(a *arena, port int) string
 }
 
-func contestants() []contestant {
+func contestants() []insideContestant {
 	local := func(_ *arena, port int) string { return at("127.0.0.1", port) }
 	ofPublished := func(a *arena, port int) string { return a.published[port].String() }
-	return []contestant{
+	return []insideContestant{
 		{name: direct, is: "container to container, on one network", address: func(a *arena, port int) string {
 			return netip.AddrPortFrom(a.backendAddr, uint16(port)).String()
 		}},
@@ -48,6 +48,6 @@ func contestants() []contestant {
 }
 
 // word is the name as a part of others.
-func (c contestant) word() string { return strings.ReplaceAll(c.name, ", ", "-") }
+func (c insideContestant) word() string { return strings.ReplaceAll(c.name, ", ", "-") }
 
 func at(address string, port int) string { return net.JoinHostPort(address, strconv.Itoa(port)) }

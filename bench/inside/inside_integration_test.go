@@ -12,7 +12,7 @@ import (
 // TestInside measures once with two daemons up at the same time: everybody has every
 // figure, each daemon is on the way of its own client alone, and nothing is left behind.
 func TestInside(t *testing.T) {
-	var r result
+	var r insideResult
 	benchtest.Run(t, &r, "-rounds", "1", "-time", "100ms", "-only", "^(listen|redirect|published)$")
 	if want := 4 * len(workloads()); len(r.Values) != want {
 		t.Errorf("%d values, want %d", len(r.Values), want)

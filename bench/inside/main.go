@@ -34,7 +34,7 @@ import (
 )
 
 func main() {
-	var b bench
+	var b insideBench
 	flag.StringVar(&b.daemon, "daemon", "", "the daemon's binary; without one it is built")
 	flag.IntVar(&b.rounds, "rounds", 60, "how many rounds")
 	flag.DurationVar(&b.time, "time", 100*time.Millisecond, "how long each load is measured in each round")
@@ -52,7 +52,7 @@ func main() {
 	}
 }
 
-type bench struct {
+type insideBench struct {
 	daemon, only   string
 	rounds         int
 	time           time.Duration
@@ -60,7 +60,7 @@ type bench struct {
 	json, markdown string
 }
 
-func (b bench) run(ctx context.Context, out, progress io.Writer) error {
+func (b insideBench) run(ctx context.Context, out, progress io.Writer) error {
 	chosen, err := choose(b.only)
 	if err != nil {
 		return err
@@ -107,12 +107,12 @@ func (b bench) run(ctx context.Context, out, progress io.Writer) error {
 	return r.failed()
 }
 
-func choose(only string) ([]contestant, error) {
+func choose(only string) ([]insideContestant, error) {
 	pattern, err := regexp.Compile(only)
 	if err != nil {
 		return nil, fmt.Errorf("-only: %w", err)
 	}
-	var chosen []contestant
+	var chosen []insideContestant
 	for _, c := range contestants() {
 		if c.name == direct || pattern.MatchString(c.name) {
 			chosen = append(chosen, c)

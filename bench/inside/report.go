@@ -10,7 +10,7 @@ import (
 )
 
 // print writes the tables, and what they show.
-func (r *result) print(w io.Writer, f format) {
+func (r *insideResult) print(w io.Writer, f format) {
 	f.heading(w, 2, "From inside containers")
 	f.paragraph(w, fmt.Sprintf("%s, Docker %s, TCP %s; %s; `%s`. Medians of %d rounds, in brackets the middle half of them; "+
 		"comparisons are made within a round. CPU is the whole machine's, of it the processes between client and backend.",
@@ -38,7 +38,7 @@ func (r *result) print(w io.Writer, f format) {
 	}
 }
 
-func (r *result) congestion() string {
+func (r *insideResult) congestion() string {
 	var names []string
 	for _, v := range r.Values {
 		if !slices.Contains(names, v.Congestion) {
@@ -49,7 +49,7 @@ func (r *result) congestion() string {
 }
 
 // rows are the table of a workload.
-func (r *result) rows(load workload) [][]string {
+func (r *insideResult) rows(load workload) [][]string {
 	head := []string{"way", "a second", "p50 µs", "p99 µs", "CPU µs", "of it between", "p50 over direct, µs", "CPU over direct, µs", "CPU ÷ direct", "CPU ÷ published"}
 	if load.stream {
 		head = []string{"way", "GB/s", "CPU s/GB", "of it between", "GB/s ÷ direct", "CPU over direct, s/GB", "CPU ÷ direct", "CPU ÷ published"}

@@ -43,8 +43,8 @@ func newValue(w workload, r job.Result, proxy time.Duration) (value, error) {
 
 func us(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// result is all that was measured, and where.
-type result struct {
+// insideResult is all that was measured, and where.
+type insideResult struct {
 	Command       string
 	Date          time.Time
 	Machine       string
@@ -53,14 +53,14 @@ type result struct {
 	Failures      map[string]string // contestants that are out, and why
 	Values        []value
 
-	chosen []contestant
+	chosen []insideContestant
 	rounds int
 }
 
-func newResult(ctx context.Context, b bench, chosen []contestant) *result {
+func newResult(ctx context.Context, b insideBench, chosen []insideContestant) *insideResult {
 	version, _ := engine.Docker(ctx, "version", "-f", "{{.Server.Version}}")
 	kernel, _ := exec.CommandContext(ctx, "uname", "-r").Output()
-	return &result{
+	return &insideResult{
 		Command: strings.Join(append([]string{"go run ./bench/inside"}, os.Args[1:]...), " "),
 		Date:    time.Now().UTC().Truncate(time.Second),
 		Machine: fmt.Sprintf("%d processors, Linux %s", runtime.NumCPU(), strings.TrimSpace(string(kernel))),
@@ -69,7 +69,7 @@ func newResult(ctx context.Context, b bench, chosen []contestant) *result {
 }
 
 // of are the values of a contestant under a workload, by round.
-func (r *result) of(contestant, workload string) map[int]value {
+func (r *insideResult) of(contestant, workload string) map[int]value {
 	values := map[int]value{}
 	for _, v := range r.Values {
 		if v.Contestant == contestant && v.Workload == workload {
@@ -80,7 +80,7 @@ func (r *result) of(contestant, workload string) map[int]value {
 }
 
 // failed is an error if a contestant is out.
-func (r *result) failed() error {
+func (r *insideResult) failed() error {
 	var errs []error
 	for name, why := range r.Failures {
 		errs = append(errs, fmt.Errorf("%s: %s", name, why))
@@ -89,7 +89,7 @@ func (r *result) failed() error {
 }
 
 // figures are one of each value of a contestant under a workload.
-func (r *result) figures(contestant, workload string, figure func(value) float64) []float64 {
+func (r *insideResult) figures(contestant, workload string, figure func(value) float64) []float64 {
 	var values []float64
 	for _, v := range r.of(contestant, workload) {
 		values = append(values, figure(v))
@@ -98,7 +98,7 @@ func (r *result) figures(contestant, workload string, figure func(value) float64
 }
 
 // paired is what compare makes of two contestants' values of each round.
-func (r *result) paired(a, b, workload string, compare func(a, b value) float64) []float64 {
+func (r *insideResult) paired(a, b, workload string, compare func(a, b value) float64) []float64 {
 	ofB := r.of(b, workload)
 	var values []float64
 	for round, v := range r.of(a, workload) {

@@ -48,9 +48,9 @@ func TestOwnNames(t *testing.T) {
 }
 
 func TestWhoeverIsAloneIsNotUpWithOthers(t *testing.T) {
-	var ways []*way
+	var ways []*measuredWay
 	for _, c := range contestants() {
-		ways = append(ways, &way{contestant: c})
+		ways = append(ways, &measuredWay{insideContestant: c})
 	}
 	var got []string
 	for _, party := range parties(ways) {
@@ -83,7 +83,7 @@ func TestAValueIsPerOperationOrGigabyte(t *testing.T) {
 // TestShowsComparesWithinRounds has a slow round in which everything takes twice as long:
 // the ratios must not show it, and a claim must fail by one comparison.
 func TestShowsComparesWithinRounds(t *testing.T) {
-	r := &result{}
+	r := &insideResult{}
 	for round := range 3 {
 		slow := 1 + float64(round%2)
 		for _, w := range workloads() {

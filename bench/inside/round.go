@@ -10,10 +10,10 @@ import (
 
 // contest is a whole run.
 type contest struct {
-	bench
+	insideBench
 	arena    *arena
-	ways     []*way
-	result   *result
+	ways     []*measuredWay
+	result   *insideResult
 	progress io.Writer
 }
 
@@ -21,8 +21,8 @@ type contest struct {
 // at once and take turns workload by workload, so that what is compared was measured
 // moments apart: a processor whose other thread belongs to somebody else runs twice as
 // fast in one second as in the next. One that fails is out; the others go on.
-func (b bench) compete(ctx context.Context, a *arena, chosen []contestant, progress io.Writer) (*result, error) {
-	c := &contest{bench: b, arena: a, result: newResult(ctx, b, chosen), progress: progress}
+func (b insideBench) compete(ctx context.Context, a *arena, chosen []insideContestant, progress io.Writer) (*insideResult, error) {
+	c := &contest{insideBench: b, arena: a, result: newResult(ctx, b, chosen), progress: progress}
 	defer c.close()
 	for _, one := range chosen {
 		w, err := b.open(ctx, a, one)
@@ -52,19 +52,19 @@ func (c *contest) close() {
 	}
 }
 
-func (c *contest) out(w *way, why error) {
+func (c *contest) out(w *measuredWay, why error) {
 	c.result.Failures[w.name] = why.Error()
 	fmt.Fprintf(c.progress, "%s is out: %v\n", w.name, why)
 }
 
 // parties are the ways that may be up together: those that are alone on the host, each
 // by itself, and all others.
-func parties(ways []*way) [][]*way {
-	var together []*way
-	var all [][]*way
+func parties(ways []*measuredWay) [][]*measuredWay {
+	var together []*measuredWay
+	var all [][]*measuredWay
 	for _, w := range ways {
 		if w.alone {
-			all = append(all, []*way{w})
+			all = append(all, []*measuredWay{w})
 		} else {
 			together = append(together, w)
 		}
@@ -74,7 +74,7 @@ func parties(ways []*way) [][]*way {
 
 // play gives the ways of a party one turn under each workload, in an order drawn anew for
 // each.
-func (c *contest) play(ctx context.Context, round int, party []*way) {
+func (c *contest) play(ctx context.Context, round int, party []*measuredWay) {
 	loads := workloads()
 	for _, i := range rand.Perm(len(loads)) {
 		for _, j := range rand.Perm(len(party)) {
@@ -100,7 +100,7 @@ func (c *contest) play(ctx context.Context, round int, party []*way) {
 
 // turn measures one workload. What the processes between have used is counted from when
 // the generator is warm.
-func (c *contest) turn(ctx context.Context, w *way, load workload) (value, error) {
+func (c *contest) turn(ctx context.Context, w *measuredWay, load workload) (value, error) {
 	if err := w.enter(ctx); err != nil {
 		return value{}, err
 	}

@@ -13,17 +13,17 @@ import (
 	"github.com/ambassadord/ambassadord/bench/inside/job"
 )
 
-// session is a load generator that runs in a client container and takes jobs. It is
+// generatorSession is a load generator that runs in a client container and takes jobs. It is
 // there before anything is measured, because a docker exec costs more than a measurement.
-type session struct {
+type generatorSession struct {
 	cmd    *exec.Cmd
 	in     io.WriteCloser
 	out    *bufio.Scanner
 	stderr bytes.Buffer
 }
 
-func openSession(ctx context.Context, container string) (*session, error) {
-	s := &session{cmd: exec.CommandContext(ctx, "docker", "exec", "-i", container, "/load", "drive")}
+func openSession(ctx context.Context, container string) (*generatorSession, error) {
+	s := &generatorSession{cmd: exec.CommandContext(ctx, "docker", "exec", "-i", container, "/load", "drive")}
 	s.cmd.Stderr = &s.stderr
 	var err error
 	if s.in, err = s.cmd.StdinPipe(); err != nil {
@@ -41,7 +41,7 @@ func openSession(ctx context.Context, container string) (*session, error) {
 }
 
 // do does a job. warm is called when the generator is and measures nothing yet.
-func (s *session) do(j job.Job, warm func() error) (job.Result, error) {
+func (s *generatorSession) do(j job.Job, warm func() error) (job.Result, error) {
 	var r job.Result
 	if err := json.NewEncoder(s.in).Encode(j); err != nil {
 		return r, fmt.Errorf("give the job: %w", err)
@@ -70,14 +70,14 @@ func (s *session) do(j job.Job, warm func() error) (job.Result, error) {
 	return r, nil
 }
 
-func (s *session) line() ([]byte, error) {
+func (s *generatorSession) line() ([]byte, error) {
 	if s.out.Scan() {
 		return s.out.Bytes(), nil
 	}
 	return nil, fmt.Errorf("the generator has ended: %s", bytes.TrimSpace(s.stderr.Bytes()))
 }
 
-func (s *session) close() {
+func (s *generatorSession) close() {
 	_ = s.in.Close() // ends it
 	_ = s.cmd.Wait()
 }

@@ -9,11 +9,11 @@ import (
 	"github.com/ambassadord/ambassadord/bench/internal/report"
 )
 
-// claim is that one way is cheaper than another.
-type claim struct{ cheaper, than string }
+// cheaperClaim is that one way is cheaper than another.
+type cheaperClaim struct{ cheaper, than string }
 
-func claims() []claim {
-	return []claim{{listen, redirect}, {redirect, published}, {listen, published}, {host, published}, {listen, dnat}}
+func claims() []cheaperClaim {
+	return []cheaperClaim{{listen, redirect}, {redirect, published}, {listen, published}, {host, published}, {listen, dnat}}
 }
 
 // comparison is what claims are judged by under one workload.
@@ -38,7 +38,7 @@ func comparisons() []comparison {
 // shows are the claims, each with the former ÷ the latter in every comparison, and whether
 // the median is below 1 in all of them. Claims with a contestant that did not run are
 // left out.
-func (r *result) shows() [][]string {
+func (r *insideResult) shows() [][]string {
 	head, verdicts := []string{"", ""}, []string{"**the former is cheaper**", ""}
 	rows := make([][]string, len(comparisons()))
 	for i, c := range comparisons() {

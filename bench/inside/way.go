@@ -24,12 +24,12 @@ const (
 	settleTime = 3500 * time.Millisecond
 )
 
-// way is a contestant with what it takes: a client container, a generator in it, and a
+// measuredWay is a contestant with what it takes: a client container, a generator in it, and a
 // daemon where that is the way.
-type way struct {
-	contestant
+type measuredWay struct {
+	insideContestant
 	client  string // the container's ID
-	session *session
+	session *generatorSession
 	cpu     func() (time.Duration, error) // of the processes between, so far
 
 	binary, dir, config string         // of the daemon
@@ -38,8 +38,8 @@ type way struct {
 
 // open returns what there is to close, even with an error. A daemon is up already, unless
 // it is alone.
-func (b bench) open(ctx context.Context, a *arena, c contestant) (*way, error) {
-	w := &way{contestant: c, dir: a.dir, cpu: func() (time.Duration, error) { return 0, nil }}
+func (b insideBench) open(ctx context.Context, a *arena, c insideContestant) (*measuredWay, error) {
+	w := &measuredWay{insideContestant: c, dir: a.dir, cpu: func() (time.Duration, error) { return 0, nil }}
 	if c.docker {
 		w.cpu = a.proxiesCPUTime
 	}
@@ -70,7 +70,7 @@ func (b bench) open(ctx context.Context, a *arena, c contestant) (*way, error) {
 }
 
 // enter starts the daemon if it is not up.
-func (w *way) enter(ctx context.Context) error {
+func (w *measuredWay) enter(ctx context.Context) error {
 	if w.mode == "" || w.daemon != nil {
 		return nil
 	}
@@ -95,7 +95,7 @@ func (w *way) enter(ctx context.Context) error {
 }
 
 // leave stops the daemon that is alone.
-func (w *way) leave() error {
+func (w *measuredWay) leave() error {
 	if !w.alone || w.daemon == nil {
 		return nil
 	}
@@ -105,7 +105,7 @@ func (w *way) leave() error {
 }
 
 // close ends all of it. It does so although the context of open has ended.
-func (w *way) close() error {
+func (w *measuredWay) close() error {
 	var err error
 	if w.daemon != nil {
 		err = w.daemon.Stop()

@@ -37,7 +37,7 @@ func workloads() []workload {
 }
 
 // jobFor is a workload for a contestant.
-func (c contestant) jobFor(a *arena, w workload, d time.Duration) job.Job {
+func (c insideContestant) jobFor(a *arena, w workload, d time.Duration) job.Job {
 	j := w.job
 	for _, port := range w.ports {
 		j.Addresses = append(j.Addresses, c.address(a, port))

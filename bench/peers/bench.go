@@ -26,7 +26,7 @@ type bench struct {
 // participant is a contestant with its ports, whether it runs or not.
 type participant struct {
 	contestant
-	way
+	backendSet
 }
 
 func (b *bench) run(ctx context.Context) (report.Result, error) {
@@ -66,7 +66,7 @@ func (b *bench) participants(ctx context.Context) (took []participant, err error
 			continue
 		}
 		p := participant{contestant: c}
-		if p.way, err = b.ports.way(c.commands == nil); err != nil {
+		if p.backendSet, err = b.ports.way(c.commands == nil); err != nil {
 			return nil, err
 		}
 		took = append(took, p)
@@ -111,7 +111,7 @@ func (b *bench) backends(ctx context.Context, took []participant) (stop func(), 
 	}
 	if _, err = stdin.Write(spec); err == nil {
 		_ = stdin.Close()
-		err = json.NewDecoder(stdout).Decode(&answer{})
+		err = json.NewDecoder(stdout).Decode(&loadAnswer{})
 	}
 	if err != nil {
 		end()
@@ -144,7 +144,7 @@ func (b *bench) traffic(ctx context.Context, took []participant, place report.Pl
 			// Users of their own: what pipes of one user take is counted together.
 			uid = uint32(60_001 + i)
 		}
-		r, err := b.start(ctx, p.contestant, p.way, uid)
+		r, err := b.start(ctx, p.contestant, p.backendSet, uid)
 		if err != nil {
 			return err
 		}
@@ -217,7 +217,7 @@ func (b *bench) load(ctx context.Context, s load.Spec) (report.Sample, error) {
 	}
 	cmd := role(ctx, b.Self, roleLoad)
 	cmd.Cancel = func() error { return cmd.Process.Kill() } // it may hang in a raw system call
-	var a answer
+	var a loadAnswer
 	if err := exchangeJSON(cmd, spec, &a); err != nil {
 		return report.Sample{}, fmt.Errorf("the load: %w", err)
 	}

@@ -19,7 +19,7 @@ type contestant struct {
 	version []string
 	setup   string // how it is set up, for readers
 	// commands are what to start, after its configuration is in dir.
-	commands func(o options, dir string, w way) ([]command, error)
+	commands func(o options, dir string, w backendSet) ([]command, error)
 	forks    bool // a process for each connection: not for thousands of idle ones
 }
 
@@ -54,7 +54,7 @@ func contestants() []contestant {
 		},
 		{
 			name: report.Before, setup: "another build of the daemon (-before), likewise",
-			commands: func(o options, dir string, w way) ([]command, error) {
+			commands: func(o options, dir string, w backendSet) ([]command, error) {
 				o.Daemon = o.Before
 				return daemon()(o, dir, w)
 			},
@@ -64,7 +64,7 @@ func contestants() []contestant {
 		},
 		{
 			name: report.Plain, setup: "a loop of accept, dial and two io.Copy in Go, built in bench/peers",
-			commands: func(o options, _ string, w way) ([]command, error) {
+			commands: func(o options, _ string, w backendSet) ([]command, error) {
 				stdin, err := json.Marshal(w.pairs())
 				return []command{{args: []string{o.Self, roleWord, rolePlain}, stdin: stdin}}, err
 			},
@@ -83,7 +83,7 @@ func contestants() []contestant {
 		},
 		{
 			name: report.Rinetd, program: "rinetd", version: []string{"-v"}, setup: "one process, no log",
-			commands: func(_ options, dir string, w way) ([]command, error) {
+			commands: func(_ options, dir string, w backendSet) ([]command, error) {
 				var conf strings.Builder
 				for _, p := range w.pairs() {
 					conf.WriteString(strings.ReplaceAll(p.Listen+":"+p.Backend+"\n", ":", " "))
@@ -94,7 +94,7 @@ func contestants() []contestant {
 		},
 		{
 			name: socat, program: "socat", version: []string{"-V"}, setup: "fork, a process for each connection; without idle connections", forks: true,
-			commands: func(_ options, _ string, w way) (all []command, _ error) {
+			commands: func(_ options, _ string, w backendSet) (all []command, _ error) {
 				for _, p := range w.pairs() {
 					host, port, _ := strings.Cut(p.Listen, ":")
 					all = append(all, command{args: []string{
@@ -106,7 +106,7 @@ func contestants() []contestant {
 		},
 		{
 			name: dockerProxy, program: dockerProxy, setup: "the engine's, a process for each port",
-			commands: func(_ options, _ string, w way) (all []command, _ error) {
+			commands: func(_ options, _ string, w backendSet) (all []command, _ error) {
 				for _, p := range w.pairs() {
 					host, port, _ := strings.Cut(p.Listen, ":")
 					to, toPort, _ := strings.Cut(p.Backend, ":")
@@ -120,8 +120,8 @@ func contestants() []contestant {
 	}
 }
 
-func daemon(more ...string) func(options, string, way) ([]command, error) {
-	return func(o options, _ string, w way) ([]command, error) {
+func daemon(more ...string) func(options, string, backendSet) ([]command, error) {
+	return func(o options, _ string, w backendSet) ([]command, error) {
 		args := append([]string{o.Daemon, "run"}, more...)
 		for _, p := range w.pairs() {
 			args = append(args, p.Listen+"="+p.Backend)
@@ -130,8 +130,8 @@ func daemon(more ...string) func(options, string, way) ([]command, error) {
 	}
 }
 
-func haproxy(more string) func(options, string, way) ([]command, error) {
-	return func(o options, dir string, w way) ([]command, error) {
+func haproxy(more string) func(options, string, backendSet) ([]command, error) {
+	return func(o options, dir string, w backendSet) ([]command, error) {
 		var conf strings.Builder
 		conf.WriteString("global\n")
 		if o.Threads > 0 {
@@ -149,7 +149,7 @@ func haproxy(more string) func(options, string, way) ([]command, error) {
 // nginxModule is where Debian has the stream module.
 const nginxModule = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
-func nginxStream(o options, dir string, w way) ([]command, error) {
+func nginxStream(o options, dir string, w backendSet) ([]command, error) {
 	workers := "auto"
 	if o.Threads > 0 {
 		workers = fmt.Sprint(o.Threads)

@@ -62,7 +62,7 @@ func (h *holder) ask(question any) error {
 	if err := json.NewEncoder(h.in).Encode(question); err != nil {
 		return err
 	}
-	var a answer
+	var a loadAnswer
 	if err := h.out.Decode(&a); err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (b *bench) idle(ctx context.Context, took []participant) error {
 }
 
 func (b *bench) startOnce(ctx context.Context, p participant) error {
-	r, err := b.start(ctx, p.contestant, p.way, 0)
+	r, err := b.start(ctx, p.contestant, p.backendSet, 0)
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (b *bench) startOnce(ctx context.Context, p participant) error {
 // crowd holds n connections through a process that has had its first, and says what each
 // costs.
 func (b *bench) crowd(ctx context.Context, p participant, n int) (i report.Idle, err error) {
-	r, err := b.start(ctx, p.contestant, p.way, 0)
+	r, err := b.start(ctx, p.contestant, p.backendSet, 0)
 	if err != nil {
 		return i, err
 	}

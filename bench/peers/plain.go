@@ -6,13 +6,13 @@ import (
 	"net"
 )
 
-// pair is a port of a contestant and the backend behind it.
-type pair struct{ Listen, Backend string }
+// backendPair is a port of a contestant and the backend behind it.
+type backendPair struct{ Listen, Backend string }
 
 // playPlain is the yardstick: the proxy that Go makes in a few lines, two copies for
 // each connection, which the standard library splices.
 func playPlain(in io.Reader) error {
-	var pairs []pair
+	var pairs []backendPair
 	if err := json.NewDecoder(in).Decode(&pairs); err != nil {
 		return err
 	}

@@ -38,8 +38,8 @@ func play(name string, in io.Reader, out io.Writer) error {
 	return fmt.Errorf("there is no role %q", name)
 }
 
-// answer is what a load, or a holder, says.
-type answer struct {
+// loadAnswer is what a load, or a holder, says.
+type loadAnswer struct {
 	Result load.Result
 	Held   int
 	Error  string
@@ -52,7 +52,7 @@ func playLoad(in io.Reader, out io.Writer) error {
 		return err
 	}
 	load.Quiet()
-	var a answer
+	var a loadAnswer
 	var err error
 	if a.Result, err = load.Run(s); err != nil {
 		a.Error = err.Error()
@@ -73,10 +73,10 @@ func playHold(in io.Reader, out io.Writer) error {
 	}
 	held, err := load.Hold(s.Conns, s.To)
 	if err != nil {
-		return answers.Encode(answer{Error: err.Error()})
+		return answers.Encode(loadAnswer{Error: err.Error()})
 	}
 	defer held.Close()
-	a := answer{Held: held.Len()}
+	a := loadAnswer{Held: held.Len()}
 	for {
 		if err := answers.Encode(a); err != nil {
 			return err
@@ -102,7 +102,7 @@ func playBackend(in io.Reader, out io.Writer) error {
 		return err
 	}
 	load.Quiet()
-	return load.Serve(listeners, func() error { return json.NewEncoder(out).Encode(answer{}) })
+	return load.Serve(listeners, func() error { return json.NewEncoder(out).Encode(loadAnswer{}) })
 }
 
 // manyDescriptors lets both ends of the traffic have as many descriptors as they need

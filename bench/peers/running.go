@@ -22,15 +22,15 @@ const descriptors = 20_000
 // running is a contestant that has been started.
 type running struct {
 	contestant
-	way
+	backendSet
 	dir       string
 	processes []*exec.Cmd
 	ready     time.Duration // from the start to the first exchange
 }
 
 // start starts a contestant and waits until each of its ports answers. uid 0 is root.
-func (b *bench) start(ctx context.Context, c contestant, w way, uid uint32) (_ *running, err error) {
-	r := &running{contestant: c, way: w}
+func (b *bench) start(ctx context.Context, c contestant, w backendSet, uid uint32) (_ *running, err error) {
+	r := &running{contestant: c, backendSet: w}
 	if c.commands == nil { // direct
 		return r, nil
 	}

@@ -6,10 +6,10 @@ import (
 	"net/netip"
 )
 
-// way is where a contestant listens and the backends behind it. Every contestant has
+// backendSet is where a contestant listens and the backends behind it. Every contestant has
 // backends of its own, so that the ports one leaves in TIME_WAIT are not missing for
 // the next.
-type way struct {
+type backendSet struct {
 	Listen, Backend ends
 }
 
@@ -18,10 +18,10 @@ type ends struct{ Echo, Sink, Source, HTTP netip.AddrPort }
 
 func (e ends) all() []netip.AddrPort { return []netip.AddrPort{e.Echo, e.Sink, e.Source, e.HTTP} }
 
-func (w way) pairs() (pairs []pair) {
+func (w backendSet) pairs() (pairs []backendPair) {
 	backends := w.Backend.all()
 	for i, l := range w.Listen.all() {
-		pairs = append(pairs, pair{l.String(), backends[i].String()})
+		pairs = append(pairs, backendPair{l.String(), backends[i].String()})
 	}
 	return pairs
 }
@@ -50,7 +50,7 @@ func (p *ports) ends() (e ends, err error) {
 	return e, nil
 }
 
-func (p *ports) way(direct bool) (w way, err error) {
+func (p *ports) way(direct bool) (w backendSet, err error) {
 	if w.Backend, err = p.ends(); err != nil || direct {
 		w.Listen = w.Backend
 		return w, err

@@ -18,7 +18,7 @@ type containers struct {
 
 // startContainers makes an image of the place program and a container for each of
 // places, with the label that the target asks for, and runs the first.
-func startContainers(ctx context.Context, dir, label string, places [2]place) (*containers, error) {
+func startContainers(ctx context.Context, dir, label string, places [2]progressServer) (*containers, error) {
 	c := &containers{image: "ambassadord-bench/place"}
 	program := filepath.Join(dir, "place")
 	if err := engine.Build(ctx, program, "bench/resolve/place"); err != nil {

@@ -26,7 +26,7 @@ import (
 )
 
 func main() {
-	var b bench
+	var b resolveBench
 	flag.StringVar(&b.daemon, "daemon", "", "the daemon's binary; without one it is built")
 	flag.StringVar(&b.only, "only", "", "measure only the sources whose name contains this")
 	flag.IntVar(&b.rounds, "rounds", 51, "how many changes of each source")
@@ -43,14 +43,14 @@ func main() {
 	}
 }
 
-type bench struct {
+type resolveBench struct {
 	daemon, only        string
 	rounds              int
 	services, instances int
 	steady              time.Duration
 }
 
-func (b bench) run(ctx context.Context, out io.Writer) (err error) {
+func (b resolveBench) run(ctx context.Context, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "bench-resolve")
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ const firstPort = 21000
 const apart = 3 * time.Second
 
 // many fills Consul with services and measures a daemon that watches them all.
-func (b bench) many(ctx context.Context, consul *registry, out io.Writer) error {
+func (b resolveBench) many(ctx context.Context, consul *registry, out io.Writer) error {
 	places, err := listen(ctx)
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func (b bench) many(ctx context.Context, consul *registry, out io.Writer) error 
 	return nil
 }
 
-func (b bench) report(ctx context.Context, what string, pid int, out io.Writer) error {
+func (b resolveBench) report(ctx context.Context, what string, pid int, out io.Writer) error {
 	before, err := procstat.CPUTime(pid)
 	if err != nil {
 		return err

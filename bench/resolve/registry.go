@@ -16,34 +16,34 @@ import (
 	"time"
 )
 
-// process is a program that runs until stop.
-type process struct{ cmd *exec.Cmd }
+// child is a program that runs until stop.
+type child struct{ cmd *exec.Cmd }
 
-func launch(ctx context.Context, dir, program string, args ...string) (process, error) {
+func launch(ctx context.Context, dir, program string, args ...string) (child, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
-	return process{cmd}, cmd.Start()
+	return child{cmd}, cmd.Start()
 }
 
-func (p process) pid() int { return p.cmd.Process.Pid }
+func (p child) pid() int { return p.cmd.Process.Pid }
 
-func (p process) stop() {
+func (p child) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	_ = p.cmd.Wait()
 }
 
 // start runs the daemon with these listeners and nothing else.
-func start(ctx context.Context, daemon, consul string, listeners ...string) (process, error) {
+func start(ctx context.Context, daemon, consul string, listeners ...string) (child, error) {
 	daemon, err := filepath.Abs(daemon)
 	if err != nil {
-		return process{}, err
+		return child{}, err
 	}
 	return launch(ctx, "", daemon, append([]string{"run", "--log-level", "error", "--drain-timeout", "0", "--consul-addr", consul}, listeners...)...)
 }
 
 // registry is a running Consul agent or etcd, spoken to by plain HTTP.
 type registry struct {
-	process
+	child
 	address string
 }
 
@@ -157,15 +157,15 @@ func (r *registry) put(ctx context.Context, key, value string) error {
 	return err
 }
 
-// place is a server that says where one has got to.
-type place struct {
+// progressServer is a server that says where one has got to.
+type progressServer struct {
 	name, address string
 	port          int
 }
 
 // listen opens two places, each at every loopback address with a port of its own, for
 // as long as the program runs.
-func listen(ctx context.Context) (places [2]place, err error) {
+func listen(ctx context.Context) (places [2]progressServer, err error) {
 	for i, name := range []string{"a", "b"} {
 		if places[i], err = open(ctx, name, "0.0.0.0", 0); err != nil { // the whole of 127.0.0.0/8
 			return places, err
@@ -176,7 +176,7 @@ func listen(ctx context.Context) (places [2]place, err error) {
 
 // listenAlike opens two places at different addresses with the same port, as what has
 // only an address in DNS needs them.
-func listenAlike(ctx context.Context) (places [2]place, err error) {
+func listenAlike(ctx context.Context) (places [2]progressServer, err error) {
 	if places[0], err = open(ctx, "a", "127.0.77.1", 0); err != nil {
 		return places, err
 	}
@@ -184,11 +184,11 @@ func listenAlike(ctx context.Context) (places [2]place, err error) {
 	return places, err
 }
 
-func open(ctx context.Context, name, host string, port int) (place, error) {
+func open(ctx context.Context, name, host string, port int) (progressServer, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp4", net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
-		return place{}, err
+		return progressServer{}, err
 	}
 	go func() {
 		for {
@@ -200,7 +200,7 @@ func open(ctx context.Context, name, host string, port int) (place, error) {
 			_ = conn.Close()
 		}
 	}()
-	return place{name: name, address: listener.Addr().String(), port: listener.Addr().(*net.TCPAddr).Port}, nil
+	return progressServer{name: name, address: listener.Addr().String(), port: listener.Addr().(*net.TCPAddr).Port}, nil
 }
 
 // until dials address until it gets to the place called name, and returns when.

@@ -28,7 +28,7 @@ type source struct {
 }
 
 // sources are all, with the registries behind them: started, until stop is called.
-func (b bench) sources(ctx context.Context, dir string, consul *registry, places [2]place) (all []source, stop func(), err error) {
+func (b resolveBench) sources(ctx context.Context, dir string, consul *registry, places [2]progressServer) (all []source, stop func(), err error) {
 	var stops []func()
 	stop = func() {
 		for _, s := range slices.Backward(stops) {
@@ -129,7 +129,7 @@ func (t *times) String() string {
 }
 
 // changes moves the target of s back and forth.
-func (b bench) changes(ctx context.Context, consul *registry, s source, places [2]place) (*times, error) {
+func (b resolveBench) changes(ctx context.Context, consul *registry, s source, places [2]progressServer) (*times, error) {
 	if err := s.move(ctx, 0); err != nil {
 		return nil, err
 	}

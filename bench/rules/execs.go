@@ -31,7 +31,7 @@ var (
 
 // countExecs starts a daemon once more, under strace, and counts what it starts until all
 // containers are attached, and then, when it has settled, in its steady state.
-func (b *bench) countExecs(ctx context.Context, dir string, c *contestant) (counted *execs, err error) {
+func (b *rulesBench) countExecs(ctx context.Context, dir string, c *measuredDaemon) (counted *execs, err error) {
 	trace := filepath.Join(dir, "execs")
 	defer os.Remove(trace)
 	strace := append([]string{"-f", "-e", "trace=execve", "-o", trace, c.binary}, c.args...)

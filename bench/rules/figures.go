@@ -14,8 +14,8 @@ const (
 	mostRSS = 40  // MB, of 10⁶ bytes
 )
 
-// contestant is a daemon that is measured.
-type contestant struct {
+// measuredDaemon is a daemon that is measured.
+type measuredDaemon struct {
 	name, binary string
 	args         []string
 
@@ -43,15 +43,15 @@ func (s *steady) percent() float64 { return 100 * s.cpu.Seconds() / s.lasted.Sec
 
 func megabytes(kib int) float64 { return float64(kib) * 1024 / 1e6 }
 
-// result is all that was measured.
-type result struct {
+// rulesResult is all that was measured.
+type rulesResult struct {
 	n    int
 	mode string
-	all  []*contestant // the first is the one that others are compared with
+	all  []*measuredDaemon // the first is the one that others are compared with
 }
 
 // rows are a head and the figures.
-func (r *result) rows() [][]string {
+func (r *rulesResult) rows() [][]string {
 	head := []string{fmt.Sprintf("%d containers, mode %s", r.n, r.mode)}
 	for _, c := range r.all {
 		head = append(head, c.name)
@@ -69,7 +69,7 @@ func (r *result) rows() [][]string {
 	} {
 		rows = append(rows, r.compared(f.name, f.of))
 	}
-	row := func(name string, text func(c *contestant) string) {
+	row := func(name string, text func(c *measuredDaemon) string) {
 		one := []string{name}
 		for _, c := range r.all {
 			one = append(one, text(c))
@@ -77,20 +77,20 @@ func (r *result) rows() [][]string {
 		rows = append(rows, one)
 	}
 	if r.all[0].started != nil {
-		row("programs started until then", func(c *contestant) string { return count(c.started.start) })
+		row("programs started until then", func(c *measuredDaemon) string { return count(c.started.start) })
 	}
 	if r.all[0].steady != nil {
-		row("steady state, CPU", func(c *contestant) string {
+		row("steady state, CPU", func(c *measuredDaemon) string {
 			s := c.steady
 			return fmt.Sprintf("%.3f%% of a processor (%s in %s); under %g%%: %s", s.percent(), s.cpu, s.lasted, mostCPU, verdict(s.percent() < mostCPU))
 		})
-		row("steady state, RSS", func(c *contestant) string {
+		row("steady state, RSS", func(c *measuredDaemon) string {
 			mb := megabytes(c.steady.rss)
 			return fmt.Sprintf("%.1f MB; under %d MB: %s", mb, mostRSS, verdict(mb < mostRSS))
 		})
 	}
 	if r.all[0].started != nil && r.all[0].started.lasted > 0 {
-		row("steady state, programs started", func(c *contestant) string {
+		row("steady state, programs started", func(c *measuredDaemon) string {
 			return fmt.Sprintf("%s in %s", count(c.started.steady), c.started.lasted)
 		})
 	}
@@ -99,7 +99,7 @@ func (r *result) rows() [][]string {
 
 // compared is a row with the median of each contestant, in brackets the middle half, and how many
 // times the first one's that is: the median of what each round says.
-func (r *result) compared(name string, of func(start) float64) []string {
+func (r *rulesResult) compared(name string, of func(start) float64) []string {
 	row := []string{name}
 	for i, c := range r.all {
 		var own, ratios []float64
@@ -129,7 +129,7 @@ func verdict(met bool) string {
 	return "not met"
 }
 
-func (r *result) print(w io.Writer) {
+func (r *rulesResult) print(w io.Writer) {
 	for _, row := range r.rows() {
 		fmt.Fprintf(w, "%-32s", row[0])
 		for _, cell := range row[1:] {
@@ -139,7 +139,7 @@ func (r *result) print(w io.Writer) {
 	}
 }
 
-func (r *result) printMarkdown(w io.Writer) {
+func (r *rulesResult) printMarkdown(w io.Writer) {
 	fmt.Fprint(w, "## An idle daemon\n\n")
 	for i, row := range r.rows() {
 		for _, cell := range row {

@@ -16,7 +16,7 @@ func TestFiguresAreCompared(t *testing.T) {
 		}
 		return all
 	}
-	r := result{n: 3, all: []*contestant{
+	r := rulesResult{n: 3, all: []*measuredDaemon{
 		{name: "old", starts: after(100, 200, 400)}, {name: "today", starts: after(50, 100, 800)},
 	}}
 	got := r.compared("ready", func(s start) float64 { return ms(s.ready) })

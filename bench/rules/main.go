@@ -35,7 +35,7 @@ import (
 const image = "ambassadord-bench/load"
 
 func main() {
-	var b bench
+	var b rulesBench
 	flag.IntVar(&b.n, "n", 200, "how many containers; 0 is allowed")
 	flag.StringVar(&b.daemon, "daemon", "", "the daemon's binary; without one it is built")
 	flag.StringVar(&b.peer, "peer", "", "an older daemon to compare with: a binary, or a revision")
@@ -57,7 +57,7 @@ func main() {
 	}
 }
 
-type bench struct {
+type rulesBench struct {
 	n, rounds      int
 	daemon, peer   string
 	mode, rules    string
@@ -66,7 +66,7 @@ type bench struct {
 	markdown       string
 }
 
-func (b *bench) run(ctx context.Context, out io.Writer) error {
+func (b *rulesBench) run(ctx context.Context, out io.Writer) error {
 	dir, err := os.MkdirTemp("", "bench-rules")
 	if err != nil {
 		return err
@@ -90,7 +90,7 @@ func (b *bench) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r := result{n: b.n, mode: b.mode, all: all}
+	r := rulesResult{n: b.n, mode: b.mode, all: all}
 	for round := range b.rounds {
 		for _, c := range all {
 			if err := b.measure(ctx, dir, c, round == b.rounds-1); err != nil {
@@ -115,18 +115,18 @@ func (b *bench) run(ctx context.Context, out io.Writer) error {
 }
 
 // contestants are the daemons to measure, the one that others are compared with first.
-func (b *bench) contestants(ctx context.Context, dir string) ([]*contestant, error) {
+func (b *rulesBench) contestants(ctx context.Context, dir string) ([]*measuredDaemon, error) {
 	if b.n < 0 || b.rounds < 1 {
 		return nil, errors.New("-n needs to be 0 or more, and -rounds 1 or more")
 	}
-	var all []*contestant
+	var all []*measuredDaemon
 	args := []string{"run", "--mode", b.mode}
 	if b.peer != "" {
 		binary, err := buildPeer(ctx, b.peer, dir)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, &contestant{name: b.peer, binary: binary, args: args}) // which may not know of --rules
+		all = append(all, &measuredDaemon{name: b.peer, binary: binary, args: args}) // which may not know of --rules
 	}
 	if b.daemon == "" {
 		b.daemon = filepath.Join(dir, "ambassadord")
@@ -135,7 +135,7 @@ func (b *bench) contestants(ctx context.Context, dir string) ([]*contestant, err
 		}
 	}
 	for rules := range strings.SplitSeq(b.rules, ",") {
-		c := &contestant{name: "today", binary: b.daemon, args: args}
+		c := &measuredDaemon{name: "today", binary: b.daemon, args: args}
 		if rules != "" {
 			c.name, c.args = "today, "+rules, append(args[:len(args):len(args)], "--rules", rules)
 		}

@@ -15,7 +15,7 @@ import (
 
 // measure starts a daemon beside containers that run; watch says that its steady state is
 // measured as well.
-func (b *bench) measure(ctx context.Context, dir string, c *contestant, watch bool) (err error) {
+func (b *rulesBench) measure(ctx context.Context, dir string, c *measuredDaemon, watch bool) (err error) {
 	d, err := daemon.Start(c.binary, dir, c.args...)
 	if err != nil {
 		return err
@@ -55,7 +55,7 @@ func (b *bench) measure(ctx context.Context, dir string, c *contestant, watch bo
 }
 
 // start waits until a daemon that was just started has attached all containers.
-func (b *bench) start(ctx context.Context, d *daemon.Daemon) (s start, err error) {
+func (b *rulesBench) start(ctx context.Context, d *daemon.Daemon) (s start, err error) {
 	if s.ready, err = d.Ready(ctx); err != nil {
 		return s, err
 	}

@@ -54,19 +54,19 @@ func Wait(ctx context.Context, patience time.Duration, there func(path string) b
 	}
 }
 
-// watch is on the nearest folders that exist above some paths. nil watches nothing.
-type watch struct {
+// pathWatch is on the nearest folders that exist above some paths. nil watches nothing.
+type pathWatch struct {
 	file  *os.File
 	names map[int32]map[string]bool // by watch descriptor: what is waited for in there
 }
 
 // open returns nil where nothing can be watched.
-func open(paths []string) *watch {
+func open(paths []string) *pathWatch {
 	fd, err := inotify.Open()
 	if err != nil {
 		return nil
 	}
-	w := &watch{file: os.NewFile(uintptr(fd), "inotify"), names: map[int32]map[string]bool{}} // non-blocking, so its reads are the runtime poller's
+	w := &pathWatch{file: os.NewFile(uintptr(fd), "inotify"), names: map[int32]map[string]bool{}} // non-blocking, so its reads are the runtime poller's
 	for _, path := range paths {
 		at, _, name, err := inotify.AddAbove(fd, path)
 		if err != nil {
@@ -80,7 +80,7 @@ func open(paths []string) *watch {
 	return w
 }
 
-func (w *watch) close() {
+func (w *pathWatch) close() {
 	if w != nil {
 		_ = w.file.Close()
 	}
@@ -88,7 +88,7 @@ func (w *watch) close() {
 
 // await returns true when something was made that w waits for, and false when again or ctx
 // says so.
-func (w *watch) await(ctx context.Context, again <-chan time.Time) bool {
+func (w *pathWatch) await(ctx context.Context, again <-chan time.Time) bool {
 	if w == nil {
 		select {
 		case <-again:
@@ -125,7 +125,7 @@ func (w *watch) await(ctx context.Context, again <-chan time.Time) bool {
 
 // concerns reports whether one of the events in buffer is about what w waits for, or about one
 // of its folders itself.
-func (w *watch) concerns(buffer []byte) bool {
+func (w *pathWatch) concerns(buffer []byte) bool {
 	for event, err := range inotify.Events(buffer) {
 		if err != nil || event.Name == "" || w.names[event.Watch][event.Name] {
 			return true

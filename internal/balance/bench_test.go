@@ -7,7 +7,7 @@ import (
 
 // BenchmarkPick is one Choose, Next and Cancelled, by as many goroutines as -cpu says.
 func BenchmarkPick(b *testing.B) {
-	for _, policy := range Policies() {
+	for _, policy := range policies() {
 		for _, shape := range []string{"equal", "weighted"} {
 			for _, n := range []int{3, 100, 1000} {
 				b.Run(fmt.Sprintf("%s/%s/%d", policy, shape, n), func(b *testing.B) {

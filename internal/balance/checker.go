@@ -132,7 +132,7 @@ type checks struct {
 	registry *Registry
 	running  map[*checker]context.CancelFunc
 	turns    chan struct{}
-	pace     *pace
+	pace     *checkPace
 	wg       sync.WaitGroup
 }
 

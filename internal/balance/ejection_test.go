@@ -29,7 +29,7 @@ func firsts(t testing.TB, p *Pool) map[netip.AddrPort]int {
 
 // Failures in a row eject, in each policy, and a success in between forgives them.
 func TestEjection(t *testing.T) {
-	for _, policy := range Policies() {
+	for _, policy := range policies() {
 		synctest.Test(t, func(t *testing.T) {
 			p := newTestPool(Options{Policy: policy, EjectAfter: 3, EjectFor: 10 * time.Second}, alike(3)...)
 			failing(t, p, addr(0), 2)

@@ -62,11 +62,6 @@ const (
 	First Policy = "first"
 )
 
-// Policies lists every Policy, the default first.
-func Policies() []Policy {
-	return []Policy{LeastConnections, RoundRobin, Random, Source, First}
-}
-
 // Options say how one binding's connections are balanced. The zero value of each
 // is off unless it says otherwise.
 type Options struct {

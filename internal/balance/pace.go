@@ -17,9 +17,9 @@ const (
 	checksInAll = 400
 )
 
-// pace keeps checks to those numbers. Whoever comes too early waits, first come first
+// checkPace keeps checks to those numbers. Whoever comes too early waits, first come first
 // served: with more checks than that each is made less often than it asks for.
-type pace struct {
+type checkPace struct {
 	all *rate.Limiter
 
 	mu    sync.Mutex
@@ -32,12 +32,12 @@ type path struct {
 	users   int
 }
 
-func newPace() *pace {
-	return &pace{all: rate.NewLimiter(checksInAll, checksInAll/10), paths: make(map[netip.AddrPort]*path)}
+func newPace() *checkPace {
+	return &checkPace{all: rate.NewLimiter(checksInAll, checksInAll/10), paths: make(map[netip.AddrPort]*path)}
 }
 
 // join is for who is going to check addr, until leave.
-func (p *pace) join(addr netip.AddrPort) (limiter *rate.Limiter, leave func()) {
+func (p *checkPace) join(addr netip.AddrPort) (limiter *rate.Limiter, leave func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	way := p.paths[addr]
@@ -56,6 +56,6 @@ func (p *pace) join(addr netip.AddrPort) (limiter *rate.Limiter, leave func()) {
 }
 
 // wait returns when a check may begin, and says whether ctx is still going on.
-func (p *pace) wait(ctx context.Context, to *rate.Limiter) bool {
+func (p *checkPace) wait(ctx context.Context, to *rate.Limiter) bool {
 	return to.Wait(ctx) == nil && p.all.Wait(ctx) == nil
 }

@@ -96,7 +96,7 @@ type Set struct {
 	// Mistakes is how many problems there are, kept or not.
 	Mistakes int
 	// read stands for the reading that made it; nil for the zero Set.
-	read *reading
+	read *readCall
 	// byClient says that some of the targets mean something else to each client.
 	byClient bool
 	client   string // for whom they are
@@ -112,7 +112,7 @@ func (s Set) For(client string) Set {
 		return s
 	}
 	next := s
-	next.client, next.read, next.bindings = client, new(reading), make(map[uint16]*Binding, len(s.bindings))
+	next.client, next.read, next.bindings = client, new(readCall), make(map[uint16]*Binding, len(s.bindings))
 	for port, b := range s.bindings {
 		if b.Place != InConfiguration && b.Target.ByClient() {
 			theirs := b.For(client)
@@ -123,8 +123,8 @@ func (s Set) For(client string) Set {
 	return next
 }
 
-// reading is one call of Read, as a pointer that tells it from others.
-type reading struct{ _ byte }
+// readCall is one call of Read, as a pointer that tells it from others.
+type readCall struct{ _ byte }
 
 // Lookup returns the binding of port, quarantined or not.
 func (s Set) Lookup(port uint16) (Binding, bool) {

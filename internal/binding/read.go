@@ -46,8 +46,8 @@ func (r rank) place() Place {
 	return InConfiguration
 }
 
-// declaration is one label or variable that names a port.
-type declaration struct {
+// portDeclaration is one label or variable that names a port.
+type portDeclaration struct {
 	rank   rank
 	key    string // the label's or the variable's name
 	origin string
@@ -72,7 +72,7 @@ type reader struct {
 	parse    func(string) (resolver.Target, error)
 	layers   *Layers
 	declarer Declarer
-	declared map[uint16][]declaration
+	declared map[uint16][]portDeclaration
 	options  map[uint16][]portOption
 	wide     option.Layer
 	count    int // declarations and options that were read
@@ -94,7 +94,7 @@ func Read(d Declarer, layers *Layers, parse func(string) (resolver.Target, error
 		parse:    parse,
 		layers:   layers,
 		declarer: d,
-		declared: map[uint16][]declaration{},
+		declared: map[uint16][]portDeclaration{},
 		options:  map[uint16][]portOption{},
 		merged:   map[string]option.Set{},
 		bindings: map[uint16]*Binding{},
@@ -120,7 +120,7 @@ func Read(d Declarer, layers *Layers, parse func(string) (resolver.Target, error
 	}
 	r.orphans()
 	mistakes := r.bounds.count() + r.problems.count()
-	return Set{bindings: r.bindings, ports: ports, Mistakes: mistakes, Problems: append(r.bounds.kept, r.problems.kept...), read: new(reading), byClient: r.byClient}
+	return Set{bindings: r.bindings, ports: ports, Mistakes: mistakes, Problems: append(r.bounds.kept, r.problems.kept...), read: new(readCall), byClient: r.byClient}
 }
 
 // tooMuch says what of d is beyond a bound.
@@ -197,12 +197,12 @@ func (r *reader) label(key, value string) {
 	if rank == rankDotted && name == "" && r.wideOption(portText, origin, value) {
 		return
 	}
-	r.setting(portText, name, declaration{rank: rank, key: key, origin: origin, text: value})
+	r.setting(portText, name, portDeclaration{rank: rank, key: key, origin: origin, text: value})
 }
 
 // setting takes in what a container says of a port: d, or the option name of it, if that is
 // not empty.
-func (r *reader) setting(portText, name string, d declaration) {
+func (r *reader) setting(portText, name string, d portDeclaration) {
 	port, err := parsePort(portText)
 	if err != nil {
 		r.problem(d.origin, func() error { return err })
@@ -221,7 +221,7 @@ func (r *reader) static(d Declarer) {
 		if len(r.declared[number]) > 0 {
 			continue
 		}
-		r.declare(number, declaration{rank: rankStatic, origin: port.Origin, text: port.Target})
+		r.declare(number, portDeclaration{rank: rankStatic, origin: port.Origin, text: port.Target})
 		for _, s := range port.Options {
 			r.options[number] = append(r.options[number], portOption{rank: rankStatic, Setting: s})
 		}
@@ -257,16 +257,16 @@ func (r *reader) variable(key, word, portText, name, value string) {
 		r.problem(origin, func() error { return misspelt(shorten.Text(meant+key[len(word):], maxShownName)) })
 		return
 	}
-	r.setting(portText, name, declaration{rank: rank, key: key, origin: origin, text: value})
+	r.setting(portText, name, portDeclaration{rank: rank, key: key, origin: origin, text: value})
 }
 
-func (r *reader) declare(port uint16, d declaration) {
+func (r *reader) declare(port uint16, d portDeclaration) {
 	r.declared[port] = append(r.declared[port], d)
 }
 
 // bind takes the declaration that wins and says which others lost to it.
-func (r *reader) bind(port uint16, declarations []declaration) {
-	slices.SortStableFunc(declarations, func(a, b declaration) int { return cmp.Compare(a.rank, b.rank) })
+func (r *reader) bind(port uint16, declarations []portDeclaration) {
+	slices.SortStableFunc(declarations, func(a, b portDeclaration) int { return cmp.Compare(a.rank, b.rank) })
 	won := declarations[0]
 	for _, lost := range declarations[1:] {
 		if lost.text != won.text {

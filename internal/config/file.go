@@ -125,12 +125,12 @@ func (r *fileReader) whole(root *yaml.Node, flags []string) {
 	own := []string{keyDefaults, keyTargets, keyListen, keyClients, keyPolicy, keyLimits}
 	r.top = slices.Concat(own, flags)
 	slices.Sort(r.top)
-	for key, value := range r.mapping(root, "the file", keys{words: r.top, doc: configDoc}) {
+	for key, value := range r.mapping(root, "the file", knownKeys{words: r.top, doc: configDoc}) {
 		switch key.Value {
 		case keyDefaults:
 			r.file.Defaults = r.options(value, keyDefaults)
 		case keyTargets:
-			for target, options := range r.mapping(value, keyTargets, keys{}) {
+			for target, options := range r.mapping(value, keyTargets, knownKeys{}) {
 				t := TargetOptions{Target: target.Value, Origin: r.at(target)}
 				t.Options = r.options(options, t.Target)
 				r.file.Targets = append(r.file.Targets, t)
@@ -163,7 +163,7 @@ func (r *fileReader) options(node *yaml.Node, where string) option.Layer {
 
 func (r *fileReader) optionsAnd(node *yaml.Node, where string, others []string, also func(key, value *yaml.Node)) option.Layer {
 	var layer option.Layer
-	for key, value := range r.mapping(node, where, keys{words: slices.Concat(others, option.Names()), doc: optionsDoc}) {
+	for key, value := range r.mapping(node, where, knownKeys{words: slices.Concat(others, option.Names()), doc: optionsDoc}) {
 		if slices.Contains(others, key.Value) {
 			also(key, value)
 			continue
@@ -225,10 +225,10 @@ func orEmpty(prefixes []netip.Prefix) []netip.Prefix {
 func (r *fileReader) client(node *yaml.Node) {
 	s := binding.Static{Ports: map[uint16]binding.StaticPort{}}
 	before := len(r.found)
-	for key, value := range r.mapping(node, "an item of clients", keys{words: []string{"container", "label", "ports"}, doc: configDoc}) {
+	for key, value := range r.mapping(node, "an item of clients", knownKeys{words: []string{"container", "label", "ports"}, doc: configDoc}) {
 		switch key.Value {
 		case "ports":
-			for number, port := range r.mapping(value, "ports", keys{}) {
+			for number, port := range r.mapping(value, "ports", knownKeys{}) {
 				r.port(s.Ports, number, port)
 			}
 		case "container":

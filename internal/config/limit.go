@@ -46,14 +46,14 @@ func optionsNamed(name string) ([]option.Option, error) {
 }
 
 // boundKeys are the keys of a limit that has bounds.
-var boundKeys = keys{
+var boundKeys = knownKeys{
 	words: []string{"min", "max"}, doc: optionsDoc,
 	meant: map[string]string{"least": "min:", "minimum": "min:", "from": "min:", "floor": "min:", "most": "max:", "maximum": "max:", "to": "max:", "ceiling": "max:"},
 }
 
 // limits reads the mapping of options to what containers may choose.
 func (r *fileReader) limits(node *yaml.Node) {
-	for key, value := range r.mapping(node, keyLimits, keys{}) {
+	for key, value := range r.mapping(node, keyLimits, knownKeys{}) {
 		if err := r.limit(key, value); err != nil {
 			r.wrong(value, err)
 		}

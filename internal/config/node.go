@@ -21,8 +21,8 @@ type fileReader struct {
 	found []mistake
 }
 
-// keys are those that a mapping may have.
-type keys struct {
+// knownKeys are those that a mapping may have.
+type knownKeys struct {
 	words []string          // none means that any may be there
 	meant map[string]string // what to write instead of other words for them
 	doc   string            // where they are described
@@ -76,7 +76,7 @@ func resolved(node *yaml.Node) *yaml.Node {
 
 // mapping goes through the keys of node. Keys that are not known, and those that are there
 // twice, are mistakes and left out.
-func (r *fileReader) mapping(node *yaml.Node, what string, known keys) iter.Seq2[*yaml.Node, *yaml.Node] {
+func (r *fileReader) mapping(node *yaml.Node, what string, known knownKeys) iter.Seq2[*yaml.Node, *yaml.Node] {
 	return func(yield func(key, value *yaml.Node) bool) {
 		m := resolved(node)
 		if m.Kind != yaml.MappingNode {
@@ -100,7 +100,7 @@ func (r *fileReader) mapping(node *yaml.Node, what string, known keys) iter.Seq2
 	}
 }
 
-func (r *fileReader) badKey(key *yaml.Node, seen map[string]int, known keys) error {
+func (r *fileReader) badKey(key *yaml.Node, seen map[string]int, known knownKeys) error {
 	switch line, twice := seen[key.Value]; {
 	case key.Kind != yaml.ScalarNode:
 		return hint.Errorf("write a word before the colon", "a key that is no word")
@@ -115,7 +115,7 @@ func (r *fileReader) badKey(key *yaml.Node, seen map[string]int, known keys) err
 }
 
 // keyMeant is the hint about a key that is not known.
-func (r *fileReader) keyMeant(key string, known keys) string {
+func (r *fileReader) keyMeant(key string, known knownKeys) string {
 	if meant := known.meant[strings.ToLower(key)]; meant != "" {
 		return "write " + meant + " instead"
 	}

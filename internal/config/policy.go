@@ -22,7 +22,7 @@ type Policy struct {
 const maxRules = 1000
 
 // ruleKeys are the keys of a rule.
-var ruleKeys = keys{
+var ruleKeys = knownKeys{
 	words: []string{
 		"name", "action",
 		"container", "label", "project", "image", "network", "declared",

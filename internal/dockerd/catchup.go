@@ -30,14 +30,14 @@ func (w *Watcher) CatchUp() {
 
 // ask asks for the containers that were made a moment ago, and again if that is wanted
 // meanwhile: those that were made since may be missing.
-func (f *follower) ask(ctx context.Context) {
+func (f *eventFollower) ask(ctx context.Context) {
 	if f.asking {
 		f.askAgain = true
 		return
 	}
 	f.asking = true
 	f.wg.Go(func() {
-		var made []news
+		var made []containerEvent
 		body, err := f.w.engine.justMade(ctx)
 		if err == nil {
 			made = f.readMade(body)
@@ -48,8 +48,8 @@ func (f *follower) ask(ctx context.Context) {
 }
 
 // readMade reads what was announced, and is there still, until the answer ends.
-func (f *follower) readMade(body io.Reader) []news {
-	var made []news
+func (f *eventFollower) readMade(body io.Reader) []containerEvent {
+	var made []containerEvent
 	for events := newEventReader(body); ; {
 		event, err := events.next()
 		if err != nil {
@@ -57,16 +57,16 @@ func (f *follower) readMade(body io.Reader) []news {
 		}
 		switch created := f.w.announcement(event); {
 		case created != nil:
-			made = append(made, news{id: created.ID, created: created})
+			made = append(made, containerEvent{id: created.ID, created: created})
 		case event.Action == "remove", event.Action == "destroy":
-			made = slices.DeleteFunc(made, func(n news) bool { return n.id == event.Actor.ID })
+			made = slices.DeleteFunc(made, func(n containerEvent) bool { return n.id == event.Actor.ID })
 		}
 	}
 }
 
 // learn takes the answer to ask.
-func (f *follower) learn(ctx context.Context, made []news) {
-	made = slices.DeleteFunc(made, func(n news) bool { return f.containers[n.id] != nil })
+func (f *eventFollower) learn(ctx context.Context, made []containerEvent) {
+	made = slices.DeleteFunc(made, func(n containerEvent) bool { return f.containers[n.id] != nil })
 	for _, n := range made {
 		f.announce(ctx, n)
 		f.touch(n.id)

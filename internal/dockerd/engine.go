@@ -142,7 +142,7 @@ func (e *engine) useTCP(u *url.URL) error {
 }
 
 // list returns all containers, running or not.
-func (e *engine) list(ctx context.Context) ([]entry, error) {
+func (e *engine) list(ctx context.Context) ([]listedContainer, error) {
 	ctx, cancel := withTimeout(ctx, e.listTimeout)
 	defer cancel()
 	body, err := e.get(ctx, "/containers/json?all=1")
@@ -227,7 +227,7 @@ func (e *engine) events(ctx context.Context) (io.ReadCloser, error) {
 		cancel(nil)
 		return nil, err
 	}
-	return &stream{ReadCloser: body, cancel: func() { cancel(nil) }}, nil
+	return &eventStream{ReadCloser: body, cancel: func() { cancel(nil) }}, nil
 }
 
 // justMade opens what the engine has noted of containers that were made a moment ago, some
@@ -244,16 +244,16 @@ func (e *engine) justMade(ctx context.Context) (io.ReadCloser, error) {
 		cancel()
 		return nil, err
 	}
-	return &stream{ReadCloser: body, cancel: cancel}, nil
+	return &eventStream{ReadCloser: body, cancel: cancel}, nil
 }
 
-type stream struct {
+type eventStream struct {
 	io.ReadCloser
 	cancel func()
 }
 
 // Close ends the request behind the stream.
-func (s *stream) Close() error {
+func (s *eventStream) Close() error {
 	s.cancel()
 	return s.ReadCloser.Close()
 }

@@ -99,7 +99,7 @@ func TestTLSVerifiesTheEngine(t *testing.T) {
 	t.Setenv("DOCKER_TLS_VERIFY", "1")
 	t.Setenv("DOCKER_CERT_PATH", dir)
 	endpoint := "tcp://" + server.Listener.Addr().String()
-	list := func() ([]entry, error) {
+	list := func() ([]listedContainer, error) {
 		e, err := newEngine(endpoint)
 		if err != nil {
 			t.Fatal(err)

@@ -30,21 +30,21 @@ const (
 	maxRetry = 30 * time.Second
 )
 
-// follower keeps the snapshot equal to the engine for as long as one event
+// eventFollower keeps the snapshot equal to the engine for as long as one event
 // stream lasts. One goroutine, run, owns all its fields; lists, inspects and the
 // stream have goroutines of their own that only send it what they found.
-type follower struct {
+type eventFollower struct {
 	w         *Watcher
 	onConnect func()
 	wg        sync.WaitGroup
 
-	events  chan news
+	events  chan containerEvent
 	ended   chan error // why the stream ended
 	pinged  chan error
 	listed  chan listing
-	asked   chan []news
+	asked   chan []containerEvent
 	modes   chan networkMode
-	results chan result
+	results chan inspectResult
 
 	containers map[string]*Container
 	doubted    map[string]struct{} // of an earlier connection, and not inspected since
@@ -68,8 +68,8 @@ type follower struct {
 	changed   bool
 }
 
-// news is that a container may have changed.
-type news struct {
+// containerEvent is that a container may have changed.
+type containerEvent struct {
 	id string
 	// created is what the event of its creation tells; nil for any other.
 	created *Container
@@ -78,11 +78,11 @@ type news struct {
 }
 
 type listing struct {
-	entries []entry
+	entries []listedContainer
 	err     error
 }
 
-type result struct {
+type inspectResult struct {
 	id        string
 	container *Container
 	err       error
@@ -95,17 +95,17 @@ type inspectFailure struct {
 	due    time.Time
 }
 
-func newFollower(w *Watcher, onConnect func()) *follower {
-	f := &follower{
+func newFollower(w *Watcher, onConnect func()) *eventFollower {
+	f := &eventFollower{
 		w:          w,
 		onConnect:  onConnect,
-		events:     make(chan news, eventBuffer),
+		events:     make(chan containerEvent, eventBuffer),
 		ended:      make(chan error, 1),
 		pinged:     make(chan error, 1),
 		listed:     make(chan listing, 1),
-		asked:      make(chan []news, 1),
+		asked:      make(chan []containerEvent, 1),
 		modes:      make(chan networkMode, modesAtOnce),
-		results:    make(chan result, urgentLimit),
+		results:    make(chan inspectResult, urgentLimit),
 		containers: make(map[string]*Container),
 		queue:      newQueue(),
 		busy:       make(map[string]bool),
@@ -125,7 +125,7 @@ func newFollower(w *Watcher, onConnect func()) *follower {
 }
 
 // run returns why it could not go on, after all its goroutines have ended.
-func (f *follower) run(ctx context.Context) error {
+func (f *eventFollower) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer f.wg.Wait()
 	defer cancel()
@@ -184,7 +184,7 @@ func (f *follower) run(ctx context.Context) error {
 }
 
 // read turns the stream into news until it ends, which it does with ctx.
-func (f *follower) read(ctx context.Context, body io.ReadCloser) {
+func (f *eventFollower) read(ctx context.Context, body io.ReadCloser) {
 	defer body.Close()
 	events := newEventReader(body)
 	for {
@@ -201,7 +201,7 @@ func (f *follower) read(ctx context.Context, body io.ReadCloser) {
 			continue
 		}
 		select {
-		case f.events <- news{id: id, created: f.w.announcement(event), killed: killedBy(event)}:
+		case f.events <- containerEvent{id: id, created: f.w.announcement(event), killed: killedBy(event)}:
 		case <-ctx.Done():
 			return
 		}
@@ -223,7 +223,7 @@ func (w *Watcher) announcement(event *docker.APIEvents) *Container {
 // announce makes a new container known before it is inspected. The engine answers
 // for no container that it is starting, and on a busy machine that may begin
 // before our question is there.
-func (f *follower) announce(ctx context.Context, n news) {
+func (f *eventFollower) announce(ctx context.Context, n containerEvent) {
 	if n.created == nil || f.containers[n.id] != nil {
 		return
 	}
@@ -234,7 +234,7 @@ func (f *follower) announce(ctx context.Context, n news) {
 	}
 }
 
-func (f *follower) touch(id string) {
+func (f *eventFollower) touch(id string) {
 	if f.listing {
 		f.touched[id] = struct{}{}
 	}
@@ -246,7 +246,7 @@ func (f *follower) touch(id string) {
 }
 
 // inspect starts as many inspects as are wanted and allowed.
-func (f *follower) inspect(ctx context.Context) {
+func (f *eventFollower) inspect(ctx context.Context) {
 	for len(f.busy) < urgentLimit {
 		id, ok := f.queue.pop(len(f.busy) < inspectLimit)
 		if !ok {
@@ -255,12 +255,12 @@ func (f *follower) inspect(ctx context.Context) {
 		f.busy[id] = false
 		f.wg.Go(func() {
 			c, err := f.w.engine.inspect(ctx, id)
-			f.results <- result{id: id, container: c, err: err} // has room for every one that may run
+			f.results <- inspectResult{id: id, container: c, err: err} // has room for every one that may run
 		})
 	}
 }
 
-func (f *follower) apply(ctx context.Context, r result) {
+func (f *eventFollower) apply(ctx context.Context, r inspectResult) {
 	again := f.busy[r.id]
 	delete(f.busy, r.id)
 	if again {
@@ -291,14 +291,14 @@ func (f *follower) apply(ctx context.Context, r result) {
 }
 
 // confirm takes a container as current.
-func (f *follower) confirm(id string) {
+func (f *eventFollower) confirm(id string) {
 	if _, doubted := f.doubted[id]; doubted {
 		delete(f.doubted, id)
 		f.changed = true
 	}
 }
 
-func (f *follower) drop(id string) {
+func (f *eventFollower) drop(id string) {
 	delete(f.doubted, id)
 	delete(f.failures, id)
 	delete(f.killed, id)
@@ -311,7 +311,7 @@ func (f *follower) drop(id string) {
 // fail keeps what is known of a container and tries it again later. One
 // container that hangs or is broken is no outage: the ping tells whether the
 // engine itself still answers.
-func (f *follower) fail(ctx context.Context, id string, err error) {
+func (f *eventFollower) fail(ctx context.Context, id string, err error) {
 	if ctx.Err() != nil {
 		return
 	}
@@ -330,7 +330,7 @@ func (f *follower) fail(ctx context.Context, id string, err error) {
 	}
 }
 
-func (f *follower) retryDue() {
+func (f *eventFollower) retryDue() {
 	now := time.Now()
 	for id, x := range f.failures {
 		if x.due.After(now) {
@@ -345,7 +345,7 @@ func (f *follower) retryDue() {
 }
 
 // armRetry sets the timer for the failure that is due first.
-func (f *follower) armRetry() {
+func (f *eventFollower) armRetry() {
 	f.retry = nil
 	var first time.Time
 	for _, x := range f.failures {
@@ -360,7 +360,7 @@ func (f *follower) armRetry() {
 
 // publish makes a snapshot of what has changed, once nothing more is waiting to
 // be applied.
-func (f *follower) publish() {
+func (f *eventFollower) publish() {
 	if !f.complete || len(f.results) > 0 {
 		return
 	}

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// entry is a container in the engine's list.
-type entry struct {
+// listedContainer is a container in the engine's list.
+type listedContainer struct {
 	id string
 	// mark is another one when what the list says of the container is.
 	mark string
@@ -42,7 +42,7 @@ func (l *listed) reset() {
 
 // readList reads the engine's list, one container at a time: with many of them it is
 // what an idle daemon does most.
-func readList(r io.Reader) ([]entry, error) {
+func readList(r io.Reader) ([]listedContainer, error) {
 	decoder := json.NewDecoder(r)
 	switch opening, err := decoder.Token(); {
 	case err != nil:
@@ -52,7 +52,7 @@ func readList(r io.Reader) ([]entry, error) {
 	case opening != json.Delim('['):
 		return nil, fmt.Errorf("the list begins with %v", opening)
 	}
-	var entries []entry
+	var entries []listedContainer
 	var l listed
 	for decoder.More() {
 		l.reset()
@@ -65,7 +65,7 @@ func readList(r io.Reader) ([]entry, error) {
 	return entries, err
 }
 
-func (l *listed) entry() entry {
+func (l *listed) entry() listedContainer {
 	var mark strings.Builder
 	add := func(texts ...string) {
 		for _, text := range texts {
@@ -84,5 +84,5 @@ func (l *listed) entry() entry {
 		n := l.NetworkSettings.Networks[name]
 		add(name, n.NetworkID, n.IPAddress, n.GlobalIPv6Address)
 	}
-	return entry{id: l.ID, mark: mark.String(), young: strings.Contains(l.Status, "second")}
+	return listedContainer{id: l.ID, mark: mark.String(), young: strings.Contains(l.Status, "second")}
 }

@@ -16,7 +16,7 @@ type networkMode struct{ id, mode string }
 // record of it is out of our sight: whose namespace it is going to join has to be known
 // before it runs. The list says so also while the engine starts the container, and answers
 // no question about the container alone.
-func (f *follower) askMode(ctx context.Context, id string) {
+func (f *eventFollower) askMode(ctx context.Context, id string) {
 	if f.modesBusy == modesAtOnce {
 		return // the inspection tells, if later
 	}
@@ -31,7 +31,7 @@ func (f *follower) askMode(ctx context.Context, id string) {
 }
 
 // learnMode takes the answer to askMode.
-func (f *follower) learnMode(m networkMode) {
+func (f *eventFollower) learnMode(m networkMode) {
 	f.modesBusy--
 	c := f.containers[m.id]
 	if m.mode == "" || c == nil || !c.Announced || c.NetworkMode == m.mode {

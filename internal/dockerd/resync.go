@@ -8,7 +8,7 @@ import "context"
 const shares = 20
 
 // list asks for all containers.
-func (f *follower) list(ctx context.Context) {
+func (f *eventFollower) list(ctx context.Context) {
 	f.listing = true
 	clear(f.touched)
 	f.wg.Go(func() {
@@ -18,7 +18,7 @@ func (f *follower) list(ctx context.Context) {
 }
 
 // reconcile drops what is not in the list and has inspected what may have changed.
-func (f *follower) reconcile(entries []entry) {
+func (f *eventFollower) reconcile(entries []listedContainer) {
 	f.listing = false
 	if !f.connected {
 		f.connected = true
@@ -49,7 +49,7 @@ func (f *follower) reconcile(entries []entry) {
 
 // suspects are the listed containers of which something else may hold than what is known,
 // and a share of the others. After a reconnect that is all.
-func (f *follower) suspects(entries []entry) []string {
+func (f *eventFollower) suspects(entries []listedContainer) []string {
 	var ids []string
 	n := len(entries)
 	share := (n + shares - 1) / shares

@@ -8,11 +8,11 @@ import (
 
 func TestResyncInspectsWhatMayHaveChanged(t *testing.T) {
 	const n = 50
-	f := &follower{containers: map[string]*Container{}}
-	var list []entry
+	f := &eventFollower{containers: map[string]*Container{}}
+	var list []listedContainer
 	for i := range n {
 		id := fmt.Sprint(i)
-		list = append(list, entry{id: id, mark: "running"})
+		list = append(list, listedContainer{id: id, mark: "running"})
 		f.containers[id] = &Container{ID: id}
 	}
 	if got := f.suspects(list); len(got) != n {

@@ -35,7 +35,7 @@ func killedBy(event *docker.APIEvents) *kill {
 
 // stopping marks a container that was told to stop, without asking the engine
 // about it first: by the time it answers, the container may be gone.
-func (f *follower) stopping(n news) {
+func (f *eventFollower) stopping(n containerEvent) {
 	c := f.containers[n.id]
 	if n.killed == nil || c == nil {
 		return
@@ -54,7 +54,7 @@ func (f *follower) stopping(n news) {
 
 // isStopping says whether c was told to stop since it was started. An event may be
 // an old one: the stream begins a little before it was asked for.
-func (f *follower) isStopping(c *Container) bool {
+func (f *eventFollower) isStopping(c *Container) bool {
 	k, ok := f.killed[c.ID]
 	return ok && c.Running && k.at.After(c.StartedAt) && time.Since(k.received) < believedStopping
 }

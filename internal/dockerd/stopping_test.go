@@ -74,7 +74,7 @@ func TestToldToStopIsKnownAtOnce(t *testing.T) {
 // A container that the signal did not end is believed again.
 func TestToldToStopAndRunsOn(t *testing.T) {
 	c := &Container{ID: "a", Running: true, StartedAt: time.Now().Add(-time.Hour)}
-	f := &follower{killed: map[string]kill{"a": {signal: 15, at: time.Now(), received: time.Now()}}}
+	f := &eventFollower{killed: map[string]kill{"a": {signal: 15, at: time.Now(), received: time.Now()}}}
 	if !f.isStopping(c) {
 		t.Error("a container that was just told to stop is not taken to be stopping")
 	}

@@ -30,8 +30,8 @@ type Options struct {
 	EtcdEndpoints []string
 }
 
-// host is what the checks have in common.
-type host struct {
+// environment is what the checks have in common.
+type environment struct {
 	Options
 	modes []config.Mode // without auto
 }
@@ -40,7 +40,7 @@ type host struct {
 func Checks(ctx context.Context, o Options) []Check {
 	_, inContainer := dockerd.Self(ctx)
 	capabilities, _ := privilege.Effective() // the first check says why not
-	h := &host{Options: o, modes: concrete(o.Modes, inContainer, capabilities)}
+	h := &environment{Options: o, modes: concrete(o.Modes, inContainer, capabilities)}
 	return []Check{
 		{Name: "privileges", LooksAt: "the capabilities that each mode, and its source guard, needs; each missing one by name", Run: h.privileges},
 		{Name: "rules", LooksAt: "how rules get into the kernel, by iptables or by netlink, and why", Run: h.rules},
@@ -81,19 +81,19 @@ func concrete(modes []config.Mode, inContainer bool, have privilege.Set) []confi
 }
 
 // needsRules says whether any mode that is wanted needs packet-filter rules.
-func (h *host) needsRules() bool {
+func (h *environment) needsRules() bool {
 	return slices.ContainsFunc(h.modes, func(m config.Mode) bool { return m != config.Listen })
 }
 
 // entersNamespaces says whether any mode that is wanted enters containers'.
-func (h *host) entersNamespaces() bool { return slices.ContainsFunc(h.modes, enters) }
+func (h *environment) entersNamespaces() bool { return slices.ContainsFunc(h.modes, enters) }
 
 // enters says whether a mode enters its clients' namespaces; the others know them
 // by their source addresses.
 func enters(m config.Mode) bool { return m == config.Redirect || m == config.Listen }
 
 // unneeded is the result where no mode that is wanted needs what is checked.
-func (h *host) unneeded() Result { return ok("not needed by %s", modeNames(h.modes)) }
+func (h *environment) unneeded() Result { return ok("not needed by %s", modeNames(h.modes)) }
 
 // modeNames is "mode link" or "modes link, redirect".
 func modeNames(modes []config.Mode) string {

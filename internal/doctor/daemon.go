@@ -22,7 +22,7 @@ type daemonState struct {
 	declaring int      // running containers that declare a port
 }
 
-func (h *host) daemon(ctx context.Context) Result {
+func (h *environment) daemon(ctx context.Context) Result {
 	var s daemonState
 	seen := true
 	dir, err := rundir.Find(h.RunDir)
@@ -117,7 +117,7 @@ func judgeDaemon(s daemonState) Result {
 }
 
 // daemonRuns reports whether a daemon serves the host of any network namespace in sight.
-func (h *host) daemonRuns(ctx context.Context) bool {
+func (h *environment) daemonRuns(ctx context.Context) bool {
 	dir, err := rundir.Find(h.RunDir)
 	if err == nil {
 		if n, err := dir.Hosts(); n > 0 || err != nil {

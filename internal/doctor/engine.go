@@ -15,7 +15,7 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-func (h *host) engine(ctx context.Context) Result {
+func (h *environment) engine(ctx context.Context) Result {
 	watcher, err := dockerd.New(dockerd.Config{Endpoint: h.DockerHost})
 	if err != nil {
 		return broken(err)
@@ -59,7 +59,7 @@ type exposure struct {
 	example   string // the last of these
 }
 
-func (h *host) rawPackets(ctx context.Context) Result {
+func (h *environment) rawPackets(ctx context.Context) Result {
 	snapshot, err := h.snapshot(ctx)
 	if err != nil {
 		return undone(err)
@@ -104,7 +104,7 @@ func judgeExposure(e exposure, modes []config.Mode) Result {
 }
 
 // joinedNetworks looks for containers that share the network of one that has another by now.
-func (h *host) joinedNetworks(ctx context.Context) Result {
+func (h *environment) joinedNetworks(ctx context.Context) Result {
 	snapshot, err := h.snapshot(ctx)
 	if err != nil {
 		return undone(err)
@@ -133,7 +133,7 @@ func judgeLeft(left []dockerd.Left, joined int) Result {
 }
 
 // snapshot asks the engine for all containers, once.
-func (h *host) snapshot(ctx context.Context) (*dockerd.Snapshot, error) {
+func (h *environment) snapshot(ctx context.Context) (*dockerd.Snapshot, error) {
 	watcher, err := dockerd.New(dockerd.Config{Endpoint: h.DockerHost})
 	if err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ import (
 
 // families are those that rules are made for.
 // rules says how rules get into the kernel, and why so.
-func (h *host) rules(ctx context.Context) Result {
+func (h *environment) rules(ctx context.Context) Result {
 	if !h.needsRules() {
 		return h.unneeded()
 	}
@@ -28,7 +28,7 @@ func (h *host) rules(ctx context.Context) Result {
 	return ok("by iptables: %s", choice.Why)
 }
 
-func (h *host) iptables(ctx context.Context) Result {
+func (h *environment) iptables(ctx context.Context) Result {
 	if !h.needsRules() {
 		return h.unneeded()
 	}
@@ -55,7 +55,7 @@ type natRules struct {
 	rules   int
 }
 
-func (h *host) mix(ctx context.Context) Result {
+func (h *environment) mix(ctx context.Context) Result {
 	if !h.needsRules() {
 		return h.unneeded()
 	}

@@ -233,19 +233,19 @@ func TestLeftovers(t *testing.T) {
 	hidden := errors.New("open /proc/1/ns/net: permission denied")
 	for _, tt := range []struct {
 		name   string
-		l      leftovers
+		l      seenRules
 		ptrace bool
 		want   verdict
 	}{
-		{"none", leftovers{looked: 3}, true, verdict{OK, "no rules of ours in 3", ""}},
-		{"a daemon's", leftovers{looked: 3, ours: 2, stale: []string{"/n"}, locked: true}, true, verdict{OK, "2 of 3 network namespaces, and a daemon runs", ""}},
-		{"those of one in a container", leftovers{looked: 3, ours: 1}, true, verdict{OK, "somebody listens", ""}},
-		{"a dead one's", leftovers{looked: 3, ours: 2, stale: []string{"/n", "/m"}}, true, verdict{Warn, "in /n, /m", "ambassadord rules remove"}},
-		{"a dead one's, whose connections are carried on", leftovers{looked: 3, ours: 1, carried: []string{"/n: 2 connections that process 17 (ambassadord) carries"}}, true, verdict{OK, "have ended, /n: 2 connections that process 17", ""}},
-		{"not to be listed", leftovers{looked: 3, ours: 2, locked: true, blind: []string{"/n: app (3f2a) label connect.1"}}, true, verdict{Warn, "iptables cannot list the nat table, because of a rule that it has no words for, in /n: app (3f2a)", "nft list ruleset"}},
-		{"hidden from all", leftovers{looked: 3, hidden: hidden}, true, verdict{OK, "no rules of ours", ""}},
-		{"hidden from us", leftovers{looked: 3, hidden: hidden}, false, verdict{Warn, "not all: open /proc/1", "as the daemon would be"}},
-		{"cut short", leftovers{looked: 3, err: errors.New("context deadline exceeded")}, true, verdict{Warn, "looked into 3 network namespaces, not all", "as the daemon"}},
+		{"none", seenRules{looked: 3}, true, verdict{OK, "no rules of ours in 3", ""}},
+		{"a daemon's", seenRules{looked: 3, ours: 2, stale: []string{"/n"}, locked: true}, true, verdict{OK, "2 of 3 network namespaces, and a daemon runs", ""}},
+		{"those of one in a container", seenRules{looked: 3, ours: 1}, true, verdict{OK, "somebody listens", ""}},
+		{"a dead one's", seenRules{looked: 3, ours: 2, stale: []string{"/n", "/m"}}, true, verdict{Warn, "in /n, /m", "ambassadord rules remove"}},
+		{"a dead one's, whose connections are carried on", seenRules{looked: 3, ours: 1, carried: []string{"/n: 2 connections that process 17 (ambassadord) carries"}}, true, verdict{OK, "have ended, /n: 2 connections that process 17", ""}},
+		{"not to be listed", seenRules{looked: 3, ours: 2, locked: true, blind: []string{"/n: app (3f2a) label connect.1"}}, true, verdict{Warn, "iptables cannot list the nat table, because of a rule that it has no words for, in /n: app (3f2a)", "nft list ruleset"}},
+		{"hidden from all", seenRules{looked: 3, hidden: hidden}, true, verdict{OK, "no rules of ours", ""}},
+		{"hidden from us", seenRules{looked: 3, hidden: hidden}, false, verdict{Warn, "not all: open /proc/1", "as the daemon would be"}},
+		{"cut short", seenRules{looked: 3, err: errors.New("context deadline exceeded")}, true, verdict{Warn, "looked into 3 network namespaces, not all", "as the daemon"}},
 	} {
 		tt.want.check(t, tt.name, judgeLeftovers(tt.l, tt.ptrace))
 	}

@@ -22,10 +22,10 @@ import (
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
-func (h *host) redirect4(ctx context.Context) Result { return h.redirect(ctx, netrules.IPv4) }
-func (h *host) redirect6(ctx context.Context) Result { return h.redirect(ctx, netrules.IPv6) }
+func (h *environment) redirect4(ctx context.Context) Result { return h.redirect(ctx, netrules.IPv4) }
+func (h *environment) redirect6(ctx context.Context) Result { return h.redirect(ctx, netrules.IPv6) }
 
-func (h *host) redirect(ctx context.Context, f netrules.Family) Result {
+func (h *environment) redirect(ctx context.Context, f netrules.Family) Result {
 	if !h.needsRules() {
 		return h.unneeded()
 	}
@@ -135,7 +135,7 @@ func deadline(ctx context.Context) time.Time {
 	return time.Now().Add(defaultTimeout)
 }
 
-func (h *host) bridgeFilter(context.Context) Result {
+func (h *environment) bridgeFilter(context.Context) Result {
 	ns, err := throwaway()
 	if err == nil {
 		err = guardOnce(ns)
@@ -172,7 +172,7 @@ func judgeBridgeFilter(err error, modes []config.Mode) Result {
 	return warn(fix, "forged source addresses on a bridge could not be kept out in modes host and link: %v", err)
 }
 
-func (h *host) splice(ctx context.Context) Result {
+func (h *environment) splice(ctx context.Context) Result {
 	// On our own loopback: it takes no privilege.
 	listener, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // priority tries whether new network namespaces can be prepared at real-time priority.
-func (h *host) priority(context.Context) Result {
+func (h *environment) priority(context.Context) Result {
 	if !slices.Contains(h.modes, config.Redirect) {
 		return ok("nothing is prepared but in mode redirect")
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/filter"
 )
 
-func (h *host) privileges(ctx context.Context) Result {
+func (h *environment) privileges(ctx context.Context) Result {
 	have, err := privilege.Effective()
 	if err != nil {
 		return undone(err)

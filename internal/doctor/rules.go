@@ -17,8 +17,8 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
-// leftovers is what was seen of our rules in all network namespaces.
-type leftovers struct {
+// seenRules is what was seen of our rules in all network namespaces.
+type seenRules struct {
 	looked int      // namespaces that were looked into
 	ours   int      // those of them with chains of ours
 	stale  []string // those whose chains lead to a port where nobody listens
@@ -31,7 +31,7 @@ type leftovers struct {
 	hidden  error    // why some could not be opened
 }
 
-func (h *host) staleRules(ctx context.Context) Result {
+func (h *environment) staleRules(ctx context.Context) Result {
 	rules, err := filter.Open(ctx, h.Rules)
 	if errors.Is(err, exec.ErrNotFound) && !h.needsRules() {
 		return h.unneeded()
@@ -39,7 +39,7 @@ func (h *host) staleRules(ctx context.Context) Result {
 	if err != nil {
 		return undone(err)
 	}
-	s := &search{rules: rules}
+	s := &ruleSearch{rules: rules}
 	if dir, err := rundir.Find(h.RunDir); err == nil { // without the folder nobody carries any
 		s.carriers, _, _ = claim.Find(dir)
 	}
@@ -49,8 +49,8 @@ func (h *host) staleRules(ctx context.Context) Result {
 	return judgeLeftovers(l, have.Has("SYS_PTRACE"))
 }
 
-// search looks for rules of ours.
-type search struct {
+// ruleSearch looks for rules of ours.
+type ruleSearch struct {
 	rules    filter.Rules
 	carriers claim.Carriers
 }
@@ -58,7 +58,7 @@ type search struct {
 // judgeLeftovers does not mind what is hidden from who may trace any container's
 // process: it belongs to the few, such as process 1 of some machines, that may do
 // more than we.
-func judgeLeftovers(l leftovers, ptrace bool) Result {
+func judgeLeftovers(l seenRules, ptrace bool) Result {
 	of := fmt.Sprintf("%d of %d network namespaces", l.ours, l.looked)
 	unseen := l.err
 	if !ptrace {
@@ -84,8 +84,8 @@ func judgeLeftovers(l leftovers, ptrace bool) Result {
 }
 
 // all looks into every network namespace there is.
-func (s *search) all(ctx context.Context) leftovers {
-	var l leftovers
+func (s *ruleSearch) all(ctx context.Context) seenRules {
+	var l seenRules
 	namespaces, err := netns.All(ctx)
 	l.hidden = err
 	for _, ns := range namespaces {
@@ -100,7 +100,7 @@ func (s *search) all(ctx context.Context) leftovers {
 }
 
 // one adds what it finds in a namespace to l.
-func (s *search) one(ctx context.Context, ns *netns.Namespace, l *leftovers) error {
+func (s *ruleSearch) one(ctx context.Context, ns *netns.Namespace, l *seenRules) error {
 	chains, hooked, blind, err := s.chains(ctx, ns)
 	if err != nil {
 		return err
@@ -146,7 +146,7 @@ func whose(ns *netns.Namespace, chains []netrules.ChainState) string {
 
 // chains are those of ours in a namespace, of both families, wherever they are; blind is
 // whether iptables cannot list what there is besides.
-func (s *search) chains(ctx context.Context, ns *netns.Namespace) (chains []netrules.ChainState, hooked, blind bool, err error) {
+func (s *ruleSearch) chains(ctx context.Context, ns *netns.Namespace) (chains []netrules.ChainState, hooked, blind bool, err error) {
 	for _, f := range netrules.Families() {
 		state, err := s.rules.Read(ctx, ns, f)
 		states := []netrules.State{state}

@@ -11,7 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-func (h *host) runtimes(ctx context.Context) Result {
+func (h *environment) runtimes(ctx context.Context) Result {
 	snapshot, err := h.snapshot(ctx)
 	if err != nil {
 		return undone(err)

@@ -42,7 +42,7 @@ func Follow(ctx context.Context, path string, limit int64, changed func(content 
 }
 
 func follow(ctx context.Context, path string, limit int64, every time.Duration, changed func(content []byte, err error)) {
-	f := &follower{path: path, limit: limit, changed: changed}
+	f := &fileFollower{path: path, limit: limit, changed: changed}
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for first := true; ctx.Err() == nil; first = false {
@@ -55,7 +55,7 @@ func follow(ctx context.Context, path string, limit int64, every time.Duration, 
 	}
 }
 
-type follower struct {
+type fileFollower struct {
 	path    string
 	limit   int64
 	changed func([]byte, error)
@@ -68,7 +68,7 @@ type follower struct {
 }
 
 // run returns when ctx has ended or the watch of the folder is to be made anew.
-func (f *follower) run(ctx context.Context, events *events, tick <-chan time.Time) {
+func (f *fileFollower) run(ctx context.Context, events *events, tick <-chan time.Time) {
 	var news <-chan bool
 	if events != nil {
 		news = events.news
@@ -110,7 +110,7 @@ func (f *follower) run(ctx context.Context, events *events, tick <-chan time.Tim
 }
 
 // read reads the file, and tells of what it has not told before.
-func (f *follower) read(now identity) {
+func (f *fileFollower) read(now identity) {
 	f.seen, f.before = now, now
 	content, err := readFile(f.path, f.limit)
 	digest := sha256.Sum256(content)

@@ -103,7 +103,7 @@ func FuzzHandover(f *testing.F) {
 
 // offers reports whether a packet ends the first phase.
 func offers(packet []byte) bool {
-	var m message
+	var m handoverMessage
 	_ = json.Unmarshal(packet, &m)
 	return m.Phase == phaseOffered
 }
@@ -120,7 +120,7 @@ func openDescriptors(t *testing.T) int {
 // sendRaw sends a packet with a descriptor for each socket that it names, or one too few.
 // The error is that of a peer that has left.
 func sendRaw(c *control.Conn, packet []byte, listener *net.TCPListener, enough bool) error {
-	var m message
+	var m handoverMessage
 	_ = json.Unmarshal(packet, &m) // one of another kind names no sockets
 	n := min(len(m.Sockets), control.MaxDescriptors)
 	if !enough {

@@ -38,8 +38,8 @@ const (
 	phaseGivenUp   = "given up"
 )
 
-// message is a packet of the conversation. With Sockets comes a descriptor for each.
-type message struct {
+// handoverMessage is a packet of the conversation. With Sockets comes a descriptor for each.
+type handoverMessage struct {
 	Sockets []Socket `json:"sockets,omitempty"`
 	Phase   string   `json:"phase,omitempty"`
 	control.Answer
@@ -62,7 +62,7 @@ func Give(ctx context.Context, c *control.Conn, r *Registry, leave func()) error
 	}
 	leave()
 	if _, err := send(c, r, mark, leavingPatience); err == nil {
-		_ = c.Send(message{Phase: phaseDone}) // if it is gone, so is who would care
+		_ = c.Send(handoverMessage{Phase: phaseDone}) // if it is gone, so is who would care
 	}
 	return nil
 }
@@ -72,12 +72,12 @@ func Give(ctx context.Context, c *control.Conn, r *Registry, leave func()) error
 func offer(c *control.Conn, r *Registry) (mark uint64, err error) {
 	mark, err = send(c, r, 0, offerPatience)
 	if err == nil {
-		err = c.Send(message{Phase: phaseOffered})
+		err = c.Send(handoverMessage{Phase: phaseOffered})
 	}
 	if err != nil {
 		return 0, fmt.Errorf("hand the sockets over: %w", err)
 	}
-	var m message
+	var m handoverMessage
 	fds, err := c.Receive(&m, adoptionPatience)
 	rights.Close(fds)
 	switch {
@@ -92,7 +92,7 @@ func offer(c *control.Conn, r *Registry) (mark uint64, err error) {
 	case m.Phase != phaseAccepting:
 		return 0, fmt.Errorf("the new daemon said %q, not that it accepts", m.Phase)
 	}
-	if err := c.Send(message{Phase: phaseLeaving}); err != nil {
+	if err := c.Send(handoverMessage{Phase: phaseLeaving}); err != nil {
 		return 0, fmt.Errorf("the new daemon is gone: %w", err)
 	}
 	return mark, nil
@@ -121,8 +121,8 @@ func send(c *control.Conn, r *Registry, mark uint64, within time.Duration) (uint
 	return mark, nil
 }
 
-func sendBatch(c *control.Conn, batch []entry) error {
-	var m message
+func sendBatch(c *control.Conn, batch []registeredSocket) error {
+	var m handoverMessage
 	var fds []int
 	defer func() { rights.Close(fds) }() // the packet holds references of its own
 	for _, e := range batch {

@@ -225,24 +225,24 @@ func TestGiveFails(t *testing.T) {
 		"says something else": {func(t *testing.T, c *control.Conn) {
 			mustAsk(t, c)
 			receiveAll(t, c)
-			_ = c.Send(message{Phase: "dancing"})
-			_, _ = c.Receive(&message{}, 0)
+			_ = c.Send(handoverMessage{Phase: "dancing"})
+			_, _ = c.Receive(&handoverMessage{}, 0)
 		}, `said "dancing"`},
 		"sends garbage": {func(t *testing.T, c *control.Conn) {
 			mustAsk(t, c)
 			receiveAll(t, c)
 			_ = c.Send("garbage")
-			_, _ = c.Receive(&message{}, 0)
+			_, _ = c.Receive(&handoverMessage{}, 0)
 		}, "cannot unmarshal"},
 		"gives up": {func(t *testing.T, c *control.Conn) {
 			mustAsk(t, c)
 			receiveAll(t, c)
-			_ = c.Send(message{Phase: phaseGivenUp, Answer: control.AnswerOf(errors.New("no engine"))})
+			_ = c.Send(handoverMessage{Phase: phaseGivenUp, Answer: control.AnswerOf(errors.New("no engine"))})
 		}, "gave up: no engine"},
 		"accepts and leaves before it can know": {func(t *testing.T, c *control.Conn) {
 			mustAsk(t, c)
 			receiveAll(t, c)
-			_ = c.Send(message{Phase: phaseGivenUp})
+			_ = c.Send(handoverMessage{Phase: phaseGivenUp})
 		}, "did not say why"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -279,7 +279,7 @@ func mustAsk(t *testing.T, c *control.Conn) {
 func receiveAll(t *testing.T, c *control.Conn) {
 	t.Helper()
 	for {
-		var m message
+		var m handoverMessage
 		fds, err := c.Receive(&m, 0)
 		rights.Close(fds)
 		if err != nil {
@@ -296,7 +296,7 @@ func receiveAll(t *testing.T, c *control.Conn) {
 func TestPeerLearnsWhyItIsGivenUp(t *testing.T) {
 	g := startGiver(t)
 	s := g.begin()
-	if err := s.conn.Send(message{Phase: "dancing"}); err != nil {
+	if err := s.conn.Send(handoverMessage{Phase: "dancing"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-g.result; err == nil {
@@ -369,10 +369,10 @@ func TestBeginFails(t *testing.T) {
 		"leaves":  {func(*control.Conn) {}, "ended the conversation"},
 		"refuses": {func(c *control.Conn) { _ = c.Send(control.AnswerOf(errors.New("busy"))) }, "busy"},
 		"sends fewer descriptors than it says": {func(c *control.Conn) {
-			_ = c.Send(message{Sockets: []Socket{{Role: Fixed}, {Role: Host}}}, int(file.Fd()))
+			_ = c.Send(handoverMessage{Sockets: []Socket{{Role: Fixed}, {Role: Host}}}, int(file.Fd()))
 		}, "2 sockets had 1 descriptors"},
 		"sends what does not listen": {func(c *control.Conn) {
-			_ = c.Send(message{Sockets: []Socket{{Role: Fixed}}}, int(file.Fd()))
+			_ = c.Send(handoverMessage{Sockets: []Socket{{Role: Fixed}}}, int(file.Fd()))
 		}, "does not listen"},
 		"sends garbage": {func(c *control.Conn) { _ = c.Send([]int{1}) }, "cannot unmarshal"},
 	} {

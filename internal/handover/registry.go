@@ -11,10 +11,10 @@ import (
 type Registry struct {
 	mu   sync.Mutex
 	next uint64
-	live map[uint64]entry
+	live map[uint64]registeredSocket
 }
 
-type entry struct {
+type registeredSocket struct {
 	number uint64
 	socket Socket
 	conn   syscall.Conn
@@ -27,9 +27,9 @@ func (r *Registry) Add(socket Socket, conn syscall.Conn) (remove func()) {
 	r.next++
 	number := r.next
 	if r.live == nil {
-		r.live = map[uint64]entry{}
+		r.live = map[uint64]registeredSocket{}
 	}
-	r.live[number] = entry{number, socket, conn}
+	r.live[number] = registeredSocket{number, socket, conn}
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -51,15 +51,15 @@ func (r *Registry) Has(socket Socket) bool {
 
 // since are the sockets that were added after the one numbered mark, and the mark for
 // the next call; 0 is before all of them.
-func (r *Registry) since(mark uint64) ([]entry, uint64) {
+func (r *Registry) since(mark uint64) ([]registeredSocket, uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var entries []entry
+	var entries []registeredSocket
 	for number, e := range r.live {
 		if number > mark {
 			entries = append(entries, e)
 		}
 	}
-	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.number, b.number) })
+	slices.SortFunc(entries, func(a, b registeredSocket) int { return cmp.Compare(a.number, b.number) })
 	return entries, r.next
 }

@@ -58,7 +58,7 @@ func (s *Session) receiveUntil(phase string, within time.Duration) error {
 	slow := time.AfterFunc(within+receivePatience, s.conn.Close)
 	defer slow.Stop()
 	for range maxPackets {
-		var m message
+		var m handoverMessage
 		fds, err := s.conn.Receive(&m, within)
 		if err != nil {
 			return err
@@ -73,7 +73,7 @@ func (s *Session) receiveUntil(phase string, within time.Duration) error {
 	return fmt.Errorf("the old daemon sent %d packets and did not come to an end", maxPackets)
 }
 
-func (s *Session) take(m message, fds []int) error {
+func (s *Session) take(m handoverMessage, fds []int) error {
 	if err := m.Err(); err != nil {
 		s.told = true
 		rights.Close(fds)
@@ -95,7 +95,7 @@ func (s *Session) take(m message, fds []int) error {
 // Accepting tells the old daemon that we accept, and returns when it has understood.
 // On an error it serves on as before, and it must be left alone.
 func (s *Session) Accepting() error {
-	err := s.conn.Send(message{Phase: phaseAccepting})
+	err := s.conn.Send(handoverMessage{Phase: phaseAccepting})
 	if err == nil || errors.Is(err, unix.EPIPE) { // before it closed it may have said why
 		err = s.receiveUntil(phaseLeaving, 0)
 	}
@@ -124,7 +124,7 @@ func (s *Session) GiveUp(err error) {
 	if s == nil {
 		return
 	}
-	_ = s.conn.Send(message{Phase: phaseGivenUp, Answer: control.AnswerOf(err)}) // it sees our end, too
+	_ = s.conn.Send(handoverMessage{Phase: phaseGivenUp, Answer: control.AnswerOf(err)}) // it sees our end, too
 	s.Set.Close()
 	s.conn.Close()
 }

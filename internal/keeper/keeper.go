@@ -30,21 +30,21 @@ type Keeper struct {
 
 	mu       sync.Mutex
 	dir      *rundir.Dir // where the process claims what it carries; nil if nowhere
-	entries  slab[entry]
-	fresh    []newcomer // not handed over yet, as they came; some have ended
-	released []uint64   // handed over, and ended since
-	awake    bool       // Run will look at fresh without being woken
+	entries  slab[keptConnection]
+	fresh    []youngConnection // not handed over yet, as they came; some have ended
+	released []uint64          // handed over, and ended since
+	awake    bool              // Run will look at fresh without being woken
 	wake     chan struct{}
 }
 
-// entry is a connection that lives.
-type entry struct {
+// keptConnection is a connection that lives.
+type keptConnection struct {
 	conn   proxy.Connection
 	handed bool
 }
 
-// newcomer is a connection that may be too young to be handed over.
-type newcomer struct {
+// youngConnection is a connection that may be too young to be handed over.
+type youngConnection struct {
 	number uint64
 	since  time.Time
 }
@@ -89,8 +89,8 @@ func (k *Keeper) Keep(conn proxy.Connection) (number uint64) {
 	since := conn.Live().Accepted
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	number = k.entries.put(entry{conn: conn})
-	k.fresh = append(k.fresh, newcomer{number, since})
+	number = k.entries.put(keptConnection{conn: conn})
+	k.fresh = append(k.fresh, youngConnection{number, since})
 	if !k.awake {
 		k.awake = true
 		k.rouse()
@@ -195,7 +195,7 @@ func (k *Keeper) takeBack() {
 	k.fresh, k.released = nil, nil
 	for number, e := range k.entries.all() {
 		e.handed = false
-		k.fresh = append(k.fresh, newcomer{number, e.conn.Live().Accepted})
+		k.fresh = append(k.fresh, youngConnection{number, e.conn.Live().Accepted})
 	}
 	k.awake = true
 }

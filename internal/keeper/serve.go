@@ -53,17 +53,17 @@ func Serve(ctx context.Context, socket *os.File, server *proxy.Server, drain tim
 	return nil
 }
 
-// pair is a connection as the keeper holds it, which there are thousands of: what many
+// keptPair is a connection as the keeper holds it, which there are thousands of: what many
 // have in common it has but once.
-type pair struct {
+type keptPair struct {
 	number   uint64 // the daemon's; 0 for no connection
-	common   unique.Handle[common]
+	common   unique.Handle[sharedRoute]
 	source   netip.AddrPort
 	accepted int64 // nanoseconds since 1970
 }
 
-// common is what connections from one container to one endpoint have in common.
-type common struct {
+// sharedRoute is what connections from one container to one endpoint have in common.
+type sharedRoute struct {
 	client   proxy.Client
 	port     uint16
 	target   string
@@ -75,20 +75,20 @@ type common struct {
 	need     claim.Need
 }
 
-func pairOf(c *connection) pair {
+func pairOf(c *connection) keptPair {
 	var need claim.Need
 	if c.Need != nil {
 		need = *c.Need
 	}
-	return pair{
+	return keptPair{
 		number: c.Number,
-		common: unique.Make(common{c.Client, c.Port, c.Target, c.Endpoint, c.Attempts, c.Options, string(c.Preface), c.Read, need}),
+		common: unique.Make(sharedRoute{c.Client, c.Port, c.Target, c.Endpoint, c.Attempts, c.Options, string(c.Preface), c.Read, need}),
 		source: c.Source, accepted: c.Accepted.UnixNano(),
 	}
 }
 
 // live is the connection again, but for its two ends.
-func (p *pair) live() proxy.Live {
+func (p *keptPair) live() proxy.Live {
 	c := p.common.Value()
 	return proxy.Live{
 		Route: proxy.Route{
@@ -100,12 +100,12 @@ func (p *pair) live() proxy.Live {
 
 // held is what the daemon has handed over.
 type held struct {
-	pairs []pair // by the place in their number, see slab
+	pairs []keptPair // by the place in their number, see slab
 	count int
 	files files
 }
 
-func (h *held) put(p pair, client, upstream int) {
+func (h *held) put(p keptPair, client, upstream int) {
 	at := int(uint32(p.number))
 	if at >= len(h.pairs) {
 		h.pairs = slices.Grow(h.pairs, at+1-len(h.pairs))[:at+1]
@@ -123,7 +123,7 @@ func (h *held) remove(number uint64) {
 		return
 	}
 	h.files.remove(at)
-	h.pairs[at] = pair{}
+	h.pairs[at] = keptPair{}
 	h.count--
 }
 

@@ -5,13 +5,13 @@ import "iter"
 // slab numbers what is put in it, and has it again by that number, in a slice: a map, and
 // something allocated for each connection, would take several times what they take here.
 type slab[T any] struct {
-	places []place[T]
+	places []internedSlot[T]
 	free   []uint32 // indexes of places
 }
 
-// place is where something may be. A number is how often a place was used and, in the
+// internedSlot is where something may be. A number is how often a place was used and, in the
 // lower 32 bits, the index of the place.
-type place[T any] struct {
+type internedSlot[T any] struct {
 	thing T
 	uses  uint32 // odd while something is there
 }
@@ -24,7 +24,7 @@ func (s *slab[T]) put(thing T) (number uint64) {
 		at, s.free = s.free[n-1], s.free[:n-1]
 	} else {
 		at = uint32(len(s.places))
-		s.places = append(s.places, place[T]{})
+		s.places = append(s.places, internedSlot[T]{})
 	}
 	p := &s.places[at]
 	p.thing = thing
@@ -48,7 +48,7 @@ func (s *slab[T]) remove(number uint64) {
 		return
 	}
 	at := uint32(number)
-	s.places[at] = place[T]{uses: s.places[at].uses + 1}
+	s.places[at] = internedSlot[T]{uses: s.places[at].uses + 1}
 	s.free = append(s.free, at)
 }
 

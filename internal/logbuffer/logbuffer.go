@@ -34,7 +34,7 @@ type Writer struct {
 	spare   []byte // room for pending while Run writes
 	lost    int    // lines dropped since that was last told
 	broken  int    // lines that could not be written since; Run's own
-	state   state
+	state   lineState
 
 	some    chan struct{} // holds a token when there is something to write
 	many    chan struct{} // holds one when that is worth no delay
@@ -42,13 +42,13 @@ type Writer struct {
 	ended   chan struct{} // closed when Run has returned
 }
 
-// state is what becomes of a line.
-type state int
+// lineState is what becomes of a line.
+type lineState int
 
 const (
-	buffering state = iota
-	direct          // Run has ended: it is written at once
-	stuck           // nobody takes anything: it is dropped
+	buffering lineState = iota
+	direct              // Run has ended: it is written at once
+	stuck               // nobody takes anything: it is dropped
 )
 
 // New makes a Writer that holds size bytes at most. dropped is called by Run when lines

@@ -36,17 +36,17 @@ type Lab struct {
 }
 
 // Option changes how New makes a lab.
-type Option func(*options)
+type Option func(*labOptions)
 
-type options struct{ loopback6 bool }
+type labOptions struct{ loopback6 bool }
 
 // Loopback6 says whether the lab has IPv6 on lo, and so ::1. It does by default.
-func Loopback6(on bool) Option { return func(o *options) { o.loopback6 = on } }
+func Loopback6(on bool) Option { return func(o *labOptions) { o.loopback6 = on } }
 
 // New makes a lab that is let go when the test ends.
 func New(t testing.TB, opts ...Option) *Lab {
 	t.Helper()
-	o := options{loopback6: true}
+	o := labOptions{loopback6: true}
 	for _, opt := range opts {
 		opt(&o)
 	}

@@ -31,9 +31,6 @@ var metadataAddrs = []netip.Addr{
 	netip.MustParseAddr("192.0.0.192"),     // Oracle Cloud, classic
 }
 
-// Metadata lists the addresses at which clouds tell a machine about itself.
-func Metadata() []netip.Addr { return slices.Clone(metadataAddrs) }
-
 var (
 	thisNetwork = netip.MustParsePrefix("0.0.0.0/8") // RFC 1122, section 3.2.1.3
 	broadcast   = netip.AddrFrom4([4]byte{255, 255, 255, 255})

@@ -394,7 +394,7 @@ func TestUnder(t *testing.T) {
 }
 
 func TestMetadata(t *testing.T) {
-	for _, addr := range Metadata() {
+	for _, addr := range metadataAddrs {
 		if classify(addr)&metadata == 0 {
 			t.Errorf("%s is not known", addr)
 		}

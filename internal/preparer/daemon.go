@@ -210,7 +210,7 @@ func (v *Preparer) follow(ctx context.Context, conn *net.UnixConn) error {
 		if err != nil {
 			return nil
 		}
-		var r report
+		var r preparerReport
 		if err := json.Unmarshal(buffer[:n], &r); err != nil {
 			rights.Close(fds)
 			return fmt.Errorf("an answer of the process that prepares network namespaces that is none: %w", err)
@@ -245,7 +245,7 @@ func (v *Preparer) follow(ctx context.Context, conn *net.UnixConn) error {
 
 // receive is what r tells of, with fds; nil if that is nothing, or has not arrived. truncated
 // says that this process has no room for more descriptors, so that the kernel has closed some.
-func receive(r *report, fds []int, truncated bool) (*Made, error) {
+func receive(r *preparerReport, fds []int, truncated bool) (*Made, error) {
 	if len(fds) != r.descriptors() {
 		rights.Close(fds)
 		if truncated {

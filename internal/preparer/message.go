@@ -19,10 +19,10 @@ type order struct {
 	Ports []uint16 `json:"ports"`
 }
 
-// report is what the process says: that it watches, or that it cannot, or that a namespace
+// preparerReport is what the process says: that it watches, or that it cannot, or that a namespace
 // has appeared. The descriptors of what it has made come with it: the sockets that listen, of
 // IPv4 and, if Six, of IPv6, and then that of the rules in advance.
-type report struct {
+type preparerReport struct {
 	Watching bool   `json:"watching,omitempty"`
 	Nice     bool   `json:"nice,omitempty"` // Watching, but not at real-time priority; Failure says why
 	Failure  string `json:"failure,omitempty"`
@@ -45,7 +45,7 @@ type report struct {
 }
 
 // descriptors is how many come with r.
-func (r *report) descriptors() int {
+func (r *preparerReport) descriptors() int {
 	switch {
 	case r.Listen == 0:
 		return 0

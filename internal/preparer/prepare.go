@@ -25,8 +25,8 @@ type Config struct {
 //
 // It makes both or nothing. Where the rules are there already another daemon's process has made
 // them, or a daemon without one: our daemon is taking over from it, or the other way round.
-func prepare(c Config, path string, ports []uint16) (r report, fds []int, err error) {
-	r = report{Path: path}
+func prepare(c Config, path string, ports []uint16) (r preparerReport, fds []int, err error) {
+	r = preparerReport{Path: path}
 	ns, err := netns.Open(path)
 	if err != nil {
 		return r, nil, err

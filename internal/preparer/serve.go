@@ -42,7 +42,7 @@ func Serve(ctx context.Context, socket *os.File, c Config) error {
 	debug.SetMemoryLimit(memory)
 	bound := unix.Rlimit{Cur: uint64(mostTime.Microseconds()), Max: uint64(mostTime.Microseconds())}
 	_ = unix.Setrlimit(unix.RLIMIT_RTTIME, &bound)
-	s := &server{config: c, socket: int(socket.Fd()), appeared: make(chan struct{}, 1)} // which blocks from now on
+	s := &preparerServer{config: c, socket: int(socket.Fd()), appeared: make(chan struct{}, 1)} // which blocks from now on
 	defer func() { _ = socket.Close() }()
 	debug.FreeOSMemory() // of the program's beginning, while nothing can be late yet
 	if !s.take(0) {      // the first order: what is redirected from the beginning
@@ -60,27 +60,27 @@ func Serve(ctx context.Context, socket *os.File, c Config) error {
 			switch {
 			case err == nil:
 				s.sayThere()
-				s.say(report{Watching: true})
+				s.say(preparerReport{Watching: true})
 			case errors.Is(err, sandbox.ErrOverspent):
-				s.say(report{Spent: true})
+				s.say(preparerReport{Spent: true})
 			case has == sandbox.Nice:
 				beNice()
 				s.sayThere()
-				s.say(report{Watching: true, Nice: true, Failure: err.Error()})
+				s.say(preparerReport{Watching: true, Nice: true, Failure: err.Error()})
 			default:
-				s.say(report{Denied: true, Failure: err.Error()})
+				s.say(preparerReport{Denied: true, Failure: err.Error()})
 				cancel()
 			}
 		},
 	}
 	if err := w.Run(ctx); err != nil {
-		s.say(report{Failure: err.Error(), Hint: hint.Of(err)})
+		s.say(preparerReport{Failure: err.Error(), Hint: hint.Of(err)})
 	}
 	return nil
 }
 
-// server is what Serve has. All but tidy is for one thread at a time.
-type server struct {
+// preparerServer is what Serve has. All but tidy is for one thread at a time.
+type preparerServer struct {
 	config   Config
 	socket   int
 	ports    []uint16
@@ -91,7 +91,7 @@ type server struct {
 }
 
 // take takes an order, and reports whether there may be more: the daemon has not ended.
-func (s *server) take(flags int) bool {
+func (s *preparerServer) take(flags int) bool {
 	n, _, err := unix.Recvfrom(s.socket, s.buffer[:], flags)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
@@ -109,19 +109,19 @@ func (s *server) take(flags int) bool {
 
 // prepare prepares the namespace at path if it is fresh, and tells of it. It is called on the
 // watching thread.
-func (s *server) prepare(path string, fresh bool) {
+func (s *preparerServer) prepare(path string, fresh bool) {
 	if !fresh && !s.told {
 		s.there = append(s.there, path)
 		return
 	}
-	r := report{Path: path}
+	r := preparerReport{Path: path}
 	var fds []int
 	if fresh {
 		began := time.Now()
 		var err error
 		if r, fds, err = prepare(s.config, path, s.ports); err != nil {
 			rights.Close(fds)
-			r, fds = report{Path: path}, nil // the daemon tries again
+			r, fds = preparerReport{Path: path}, nil // the daemon tries again
 			if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
 				r.Unprepared = err.Error()
 			}
@@ -138,15 +138,15 @@ func (s *server) prepare(path string, fresh bool) {
 
 // sayThere tells of what was there when the watching began. Each by a message of its own they
 // would keep what is new waiting: the daemon is busy when it begins.
-func (s *server) sayThere() {
+func (s *preparerServer) sayThere() {
 	for some := range slices.Chunk(s.there, mostThere) {
-		s.say(report{There: some})
+		s.say(preparerReport{There: some})
 	}
 	s.there, s.told = nil, true
 }
 
 // say sends r, and waits until there is room for it.
-func (s *server) say(r report, fds ...int) {
+func (s *preparerServer) say(r preparerReport, fds ...int) {
 	packet, err := encode(r)
 	if err != nil {
 		return
@@ -168,7 +168,7 @@ func beNice() {
 
 // tidy collects garbage when nothing has appeared for a while, and it is worth it: the thread
 // waits for others meanwhile.
-func (s *server) tidy(ctx context.Context) {
+func (s *preparerServer) tidy(ctx context.Context) {
 	var since <-chan time.Time
 	for {
 		select {

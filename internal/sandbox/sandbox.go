@@ -50,10 +50,10 @@ func isFolder(path string) bool {
 }
 
 // firstFolder opens a watch on the first of folders that exists.
-func firstFolder(folders []string) (*watch, error) {
+func firstFolder(folders []string) (*mountWatch, error) {
 	var err error
 	for _, folder := range folders {
-		var w *watch
+		var w *mountWatch
 		if w, err = open(folder); err == nil {
 			return w, nil
 		}

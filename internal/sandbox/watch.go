@@ -26,8 +26,8 @@ const (
 	patience  = 2 * time.Second
 )
 
-// watch is on one folder for as long as that exists.
-type watch struct {
+// mountWatch is on one folder for as long as that exists.
+type mountWatch struct {
 	folder  string
 	events  int               // of inotify(7)
 	waiting map[string]*vigil // files that may become namespaces, by name
@@ -41,7 +41,7 @@ type vigil struct {
 	fresh     bool // it was not there when the folder was listed
 }
 
-func open(folder string) (*watch, error) {
+func open(folder string) (*mountWatch, error) {
 	fd, err := inotify.Open()
 	if err != nil {
 		return nil, err
@@ -50,13 +50,13 @@ func open(folder string) (*watch, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	return &watch{folder: folder, events: fd, waiting: map[string]*vigil{}, listed: map[string]bool{}}, nil
+	return &mountWatch{folder: folder, events: fd, waiting: map[string]*vigil{}, listed: map[string]bool{}}, nil
 }
 
-func (w *watch) close() { _ = unix.Close(w.events) }
+func (w *mountWatch) close() { _ = unix.Close(w.events) }
 
 // run returns nil when ctx has ended or the folder is gone. It is called on t's thread.
-func (w *watch) run(ctx context.Context, t *thread, appeared func(path string, fresh bool)) error {
+func (w *mountWatch) run(ctx context.Context, t *thread, appeared func(path string, fresh bool)) error {
 	if err := w.list(); err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (w *watch) run(ctx context.Context, t *thread, appeared func(path string, f
 }
 
 // read takes the events that wait. It reports whether the folder is still there.
-func (w *watch) read(buffer []byte) (bool, error) {
+func (w *mountWatch) read(buffer []byte) (bool, error) {
 	n, err := unix.Read(w.events, buffer)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
@@ -95,7 +95,7 @@ func (w *watch) read(buffer []byte) (bool, error) {
 }
 
 // list takes every file of the folder for a new one.
-func (w *watch) list() error {
+func (w *mountWatch) list() error {
 	entries, err := os.ReadDir(w.folder)
 	for _, e := range entries {
 		w.listed[e.Name()] = true
@@ -104,7 +104,7 @@ func (w *watch) list() error {
 	return err
 }
 
-func (w *watch) await(name string) {
+func (w *mountWatch) await(name string) {
 	if !isContainers(name) {
 		return
 	}
@@ -113,14 +113,14 @@ func (w *watch) await(name string) {
 }
 
 // hurry has every file looked at now: something has been mounted somewhere.
-func (w *watch) hurry() {
+func (w *mountWatch) hurry() {
 	for _, v := range w.waiting {
 		v.next = time.Time{}
 	}
 }
 
 // take acts on the events in buffer. It reports whether the folder is still there.
-func (w *watch) take(buffer []byte) (bool, error) {
+func (w *mountWatch) take(buffer []byte) (bool, error) {
 	for event, err := range inotify.Events(buffer) {
 		switch {
 		case err != nil:
@@ -143,7 +143,7 @@ func (w *watch) take(buffer []byte) (bool, error) {
 
 // look looks at the files whose time has come, and returns when to do so next:
 // zero if there is nothing to look at.
-func (w *watch) look(appeared func(path string, fresh bool)) (next time.Time) {
+func (w *mountWatch) look(appeared func(path string, fresh bool)) (next time.Time) {
 	for name, v := range w.waiting {
 		now := time.Now()
 		if !v.next.After(now) {

@@ -11,11 +11,11 @@ import (
 // methods may be called from any goroutine; it must not be copied.
 type Value[T any] struct {
 	mu      sync.Mutex // held by writers, and by the first reader of a zero Value
-	current atomic.Pointer[cell[T]]
+	current atomic.Pointer[stored[T]]
 }
 
-// cell is a value with the channel that tells of the next one.
-type cell[T any] struct {
+// stored is a value with the channel that tells of the next one.
+type stored[T any] struct {
 	value    T
 	replaced chan struct{}
 }
@@ -59,22 +59,22 @@ func (v *Value[T]) Update(change func(T) T) {
 func (v *Value[T]) StoreQuietly(value T) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.current.Store(&cell[T]{value, v.now().replaced})
+	v.current.Store(&stored[T]{value, v.now().replaced})
 }
 
 // store is called with mu held. The value is there before the channel of the last is closed.
 func (v *Value[T]) store(value T) {
-	last := v.current.Swap(&cell[T]{value, make(chan struct{})})
+	last := v.current.Swap(&stored[T]{value, make(chan struct{})})
 	if last != nil {
 		close(last.replaced)
 	}
 }
 
 // now is called with mu held.
-func (v *Value[T]) now() *cell[T] {
+func (v *Value[T]) now() *stored[T] {
 	h := v.current.Load()
 	if h == nil {
-		h = &cell[T]{replaced: make(chan struct{})}
+		h = &stored[T]{replaced: make(chan struct{})}
 		v.current.Store(h)
 	}
 	return h

@@ -45,7 +45,7 @@ const (
 
 // Rules are those of one namespace. They are for one goroutine at a time.
 type Rules struct {
-	socket socket          // the table's
+	socket rawSocket       // the table's
 	ports  map[uint16]bool // in the set
 }
 
@@ -91,7 +91,7 @@ func (r *Rules) Socket() int { return int(r.socket) }
 
 // Adopt takes over rules for ports that another process has made, by their socket.
 func Adopt(socketOf int, ports []netrules.Port) *Rules {
-	return &Rules{socket: socket(socketOf), ports: setOf(ports)}
+	return &Rules{socket: rawSocket(socketOf), ports: setOf(ports)}
 }
 
 // Close removes the rules. A second one does nothing.
@@ -124,9 +124,9 @@ func except(a, b map[uint16]bool) []uint16 {
 }
 
 // messages make the table.
-func (r *Rules) messages(families []netrules.Family, listen uint16) ([]message, error) {
+func (r *Rules) messages(families []netrules.Family, listen uint16) ([]nftMessage, error) {
 	const id = 1
-	messages := []message{newTable(Table), newPortSet(Table, setName, id)}
+	messages := []nftMessage{newTable(Table), newPortSet(Table, setName, id)}
 	messages = append(messages, portMessages(unix.NFT_MSG_NEWSETELEM, Table, setName, except(r.ports, nil))...)
 	messages = append(messages, newNATChain(Table, chainName, unix.NF_INET_LOCAL_OUT, natDestination))
 	var failed error

@@ -11,20 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// message is one of nftables (linux/netfilter/nf_tables.h).
-type message struct {
+// nftMessage is one of nftables (linux/netfilter/nf_tables.h).
+type nftMessage struct {
 	kind  netlink.HeaderType
 	flags netlink.HeaderFlags
 	data  []byte
 }
 
 // bracket begins or ends a batch, whose subsystem stands in the resource ID of its header.
-func bracket(kind netlink.HeaderType) message {
-	return message{kind: kind, data: []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}}
+func bracket(kind netlink.HeaderType) nftMessage {
+	return nftMessage{kind: kind, data: []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}}
 }
 
-func newMessage(kind int, flags netlink.HeaderFlags, attributes ...netlink.Attribute) message {
-	return message{
+func newMessage(kind int, flags netlink.HeaderFlags, attributes ...netlink.Attribute) nftMessage {
+	return nftMessage{
 		kind: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), flags: flags,
 		data: append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, marshal(attributes)...),
 	}
@@ -53,14 +53,14 @@ func marshal(attributes []netlink.Attribute) []byte {
 
 // newTable is a table of the socket that sends it: nobody else can change or flush it, and it
 // goes with the socket.
-func newTable(table string) message {
+func newTable(table string) nftMessage {
 	const owner = 0x2 // NFT_TABLE_F_OWNER
 	return newMessage(unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Excl,
 		text(unix.NFTA_TABLE_NAME, table), number(unix.NFTA_TABLE_FLAGS, owner))
 }
 
 // newPortSet is a set of ports. id names it in the batch that makes it.
-func newPortSet(table, set string, id uint32) message {
+func newPortSet(table, set string, id uint32) nftMessage {
 	const service = 13 // inet_service, as nft(8) prints it
 	return newMessage(unix.NFT_MSG_NEWSET, netlink.Create,
 		text(unix.NFTA_SET_TABLE, table), text(unix.NFTA_SET_NAME, set), number(unix.NFTA_SET_FLAGS, 0),
@@ -71,8 +71,8 @@ func newPortSet(table, set string, id uint32) message {
 const mostElements = 1000
 
 // portMessages add ports to a set, or take them from it.
-func portMessages(kind int, table, set string, ports []uint16) []message {
-	var messages []message
+func portMessages(kind int, table, set string, ports []uint16) []nftMessage {
+	var messages []nftMessage
 	for some := range slices.Chunk(ports, mostElements) {
 		elements := make([]netlink.Attribute, len(some))
 		for i, port := range some {
@@ -86,7 +86,7 @@ func portMessages(kind int, table, set string, ports []uint16) []message {
 }
 
 // newNATChain is a base chain of kind nat.
-func newNATChain(table, chain string, hook uint32, priority int32) message {
+func newNATChain(table, chain string, hook uint32, priority int32) nftMessage {
 	return newMessage(unix.NFT_MSG_NEWCHAIN, netlink.Create,
 		text(unix.NFTA_CHAIN_TABLE, table), text(unix.NFTA_CHAIN_NAME, chain),
 		nested(unix.NFTA_CHAIN_HOOK, number(unix.NFTA_HOOK_HOOKNUM, hook), number(unix.NFTA_HOOK_PRIORITY, uint32(priority))),
@@ -94,12 +94,12 @@ func newNATChain(table, chain string, hook uint32, priority int32) message {
 }
 
 // newRule appends a rule to a chain.
-func newRule(table, chain, comment string, exprs []expr.Any) (message, error) {
+func newRule(table, chain, comment string, exprs []expr.Any) (nftMessage, error) {
 	list := make([]netlink.Attribute, len(exprs))
 	for i, e := range exprs {
 		data, err := expr.Marshal(unix.NFPROTO_INET, e)
 		if err != nil {
-			return message{}, fmt.Errorf("encode a rule: %w", err)
+			return nftMessage{}, fmt.Errorf("encode a rule: %w", err)
 		}
 		list[i] = netlink.Attribute{Type: unix.NLA_F_NESTED | unix.NFTA_LIST_ELEM, Data: data}
 	}

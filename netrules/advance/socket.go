@@ -12,13 +12,13 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
-// socket is a netlink socket of nftables. mdlayher/netlink's own starts a goroutine for each
+// rawSocket is a netlink socket of nftables. mdlayher/netlink's own starts a goroutine for each
 // system call and waits for it, so that on a busy host a dozen of them take as long as the
 // operating system takes to run a dozen threads. The kernel has answered when sendto(2)
 // returns, so nothing here waits at all.
-type socket int
+type rawSocket int
 
-func openSocket(ns *netns.Namespace) (socket, error) {
+func openSocket(ns *netns.Namespace) (rawSocket, error) {
 	fd := -1
 	err := ns.Do(func() (err error) { // it stays in the namespace that it was made in
 		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
@@ -33,15 +33,15 @@ func openSocket(ns *netns.Namespace) (socket, error) {
 	}
 	// An error need not repeat what we have said.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
-	return socket(fd), nil
+	return rawSocket(fd), nil
 }
 
-func (s socket) close() error { return unix.Close(int(s)) }
+func (s rawSocket) close() error { return unix.Close(int(s)) }
 
 // transact has the kernel do all of messages, or none.
-func (s socket) transact(messages ...message) error {
+func (s rawSocket) transact(messages ...nftMessage) error {
 	var batch []byte
-	for i, m := range append([]message{bracket(unix.NFNL_MSG_BATCH_BEGIN)}, append(messages, bracket(unix.NFNL_MSG_BATCH_END))...) {
+	for i, m := range append([]nftMessage{bracket(unix.NFNL_MSG_BATCH_BEGIN)}, append(messages, bracket(unix.NFNL_MSG_BATCH_END))...) {
 		flags := netlink.Request | m.flags
 		if i == len(messages) {
 			flags |= netlink.Acknowledge // the last one: if it is done, all are
@@ -63,7 +63,7 @@ func (s socket) transact(messages ...message) error {
 
 // answer reads the kernel's answer to a batch: an error for each message that it does not do, or
 // one that says that there is none.
-func (s socket) answer() error {
+func (s rawSocket) answer() error {
 	var buffer [4 << 10]byte
 	answered, failed := false, error(nil)
 	for {

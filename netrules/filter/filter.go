@@ -29,9 +29,6 @@ const (
 	NFT      Kind = "nft"
 )
 
-// Kinds are all that can be asked for.
-func Kinds() []Kind { return []Kind{Auto, IPTables, NFT} }
-
 // Rules is one way. It may be used concurrently on different namespaces; calls for the same
 // namespace are for the caller to keep apart. A nil namespace is the process's own.
 type Rules interface {

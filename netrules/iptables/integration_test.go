@@ -379,6 +379,9 @@ func TestNamespacesConcurrently(t *testing.T) {
 	})
 }
 
+// lockWait sets how long to wait for the iptables lock, in whole seconds of at least one.
+func lockWait(d time.Duration) Option { return func(s *settings) { s.lockWait = d } }
+
 // Another program that never lets go of the lock must not hold us up for good.
 func TestLockWaitIsBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "xtables.lock")
@@ -388,7 +391,7 @@ func TestLockWaitIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = lock.Close() }()
-	r, err := New(t.Context(), Prefer(Legacy), LockWait(time.Second))
+	r, err := New(t.Context(), Prefer(Legacy), lockWait(time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}

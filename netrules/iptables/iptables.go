@@ -99,10 +99,6 @@ type settings struct {
 // Docker uses and the machine's plain names stand for.
 func Prefer(v Variant) Option { return func(s *settings) { s.variant = v } }
 
-// LockWait sets how long to wait for the iptables lock, in whole seconds of at
-// least one. It is 5 s by default.
-func LockWait(d time.Duration) Option { return func(s *settings) { s.lockWait = d } }
-
 // New finds the iptables programs and their variant, once for all namespaces: those
 // of the variant that Docker uses on this host, if that shows and they are
 // installed, else those that the machine's plain names stand for; see [Choice].

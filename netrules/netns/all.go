@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// places is where All looks.
-type places struct {
+// searchPaths is where All looks.
+type searchPaths struct {
 	dirs []string // folders of mounted namespaces
 	proc string   // the proc file system
 }
@@ -26,13 +26,13 @@ type places struct {
 // takes the SYS_PTRACE capability. The error then says which, and the namespaces
 // that could be opened are returned all the same. The caller closes them.
 func All(ctx context.Context) ([]*Namespace, error) {
-	return places{
+	return searchPaths{
 		dirs: append(engineFolders(), "/run/netns"),
 		proc: "/proc",
 	}.all(ctx)
 }
 
-func (p places) all(ctx context.Context) ([]*Namespace, error) {
+func (p searchPaths) all(ctx context.Context) ([]*Namespace, error) {
 	var found []*Namespace
 	var errs []error
 	seen := map[ID]bool{}

@@ -32,11 +32,11 @@ func TestAllLooksInEveryPlace(t *testing.T) {
 	}
 
 	for name, tt := range map[string]struct {
-		in   places
+		in   searchPaths
 		want string
 	}{
-		"mounted": {places{dirs: []string{filepath.Join(root, "absent"), mounts, mounts}, proc: proc}, "netns/mounted"},
-		"process": {places{proc: proc}, "proc/17/ns/net"},
+		"mounted": {searchPaths{dirs: []string{filepath.Join(root, "absent"), mounts, mounts}, proc: proc}, "netns/mounted"},
+		"process": {searchPaths{proc: proc}, "proc/17/ns/net"},
 	} {
 		list, err := tt.in.all(t.Context())
 		if err != nil {

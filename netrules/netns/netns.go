@@ -140,8 +140,8 @@ type PanicError struct {
 // Error returns the value and the stack it came from.
 func (p *PanicError) Error() string { return fmt.Sprintf("%v\n\n%s", p.Value, p.Stack) }
 
-// outcome is how a function run by Do ended.
-type outcome struct {
+// visitOutcome is how a function run by Do ended.
+type visitOutcome struct {
 	err    error
 	panics *PanicError
 	goexit bool
@@ -158,7 +158,7 @@ func (n *Namespace) Do(fn func() error) error {
 	if n == nil || n.entered() {
 		return fn()
 	}
-	done := make(chan outcome, 1)
+	done := make(chan visitOutcome, 1)
 	go n.offMain(fn, done)
 	out := <-done
 	if out.panics != nil {
@@ -196,7 +196,7 @@ var ErrAstray = errors.New("cannot leave network namespace")
 // offMain runs inside on any thread but the process's first. Go cannot end that
 // one, and /proc/self is its view: while it were away, /proc/self/ns/net and
 // /proc/net would be another namespace's for everybody.
-func (n *Namespace) offMain(fn func() error, done chan<- outcome) {
+func (n *Namespace) offMain(fn func() error, done chan<- visitOutcome) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if unix.Gettid() != unix.Getpid() {
@@ -204,13 +204,13 @@ func (n *Namespace) offMain(fn func() error, done chan<- outcome) {
 		return
 	}
 	// This goroutine keeps the first thread to itself, so another one gets another.
-	elsewhere := make(chan outcome, 1)
+	elsewhere := make(chan visitOutcome, 1)
 	go n.inside(fn, elsewhere)
 	done <- <-elsewhere
 }
 
-func (n *Namespace) inside(fn func() error, done chan<- outcome) {
-	var out outcome
+func (n *Namespace) inside(fn func() error, done chan<- visitOutcome) {
+	var out visitOutcome
 	// Sent last of all: when Do returns, the thread is back home or bound to die.
 	defer func() { done <- out }()
 

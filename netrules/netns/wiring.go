@@ -12,17 +12,17 @@ import (
 // devices in it that are attached to a bridge, by where their other end is.
 type Wiring struct {
 	ns    *Namespace
-	ports map[end]int
+	ports map[remoteLink]int
 }
 
-// end is an interface in another namespace, as the kernel names that from here
+// remoteLink is an interface in another namespace, as the kernel names that from here
 // (network namespace ID, IFLA_LINK_NETNSID in rtnetlink(7)).
-type end struct{ namespace, link int }
+type remoteLink struct{ namespace, link int }
 
 // ReadWiring reads the bridge ports of a namespace; nil is the process's own. It
 // needs no privilege there.
 func ReadWiring(ns *Namespace) (*Wiring, error) {
-	w := &Wiring{ns: ns, ports: map[end]int{}}
+	w := &Wiring{ns: ns, ports: map[remoteLink]int{}}
 	err := ns.netlink(func(h *netlink.Handle) error {
 		var links []netlink.Link
 		err := dump(func() (err error) {
@@ -39,7 +39,7 @@ func ReadWiring(ns *Namespace) (*Wiring, error) {
 		for _, l := range links {
 			a := l.Attrs()
 			if l.Type() == "veth" && a.NetNsID >= 0 && bridges[a.MasterIndex] {
-				w.ports[end{a.NetNsID, a.ParentIndex}] = a.Index
+				w.ports[remoteLink{a.NetNsID, a.ParentIndex}] = a.Index
 			}
 		}
 		return nil
@@ -105,7 +105,7 @@ func (w *Wiring) Behind(far *Namespace) (map[netip.Addr]int, error) {
 			list, err := h.AddrList(nil, netlink.FAMILY_ALL)
 			for _, a := range list {
 				addr, ok := netip.AddrFromSlice(a.IP)
-				if port := w.ports[end{id, a.LinkIndex}]; ok && port != 0 {
+				if port := w.ports[remoteLink{id, a.LinkIndex}]; ok && port != 0 {
 					found[addr.Unmap()] = port
 				}
 			}

@@ -144,17 +144,17 @@ func chainNames(rules map[string][]rule) []string {
 	return names
 }
 
-// presence is how a chain was found.
-type presence int
+// chainState is how a chain was found.
+type chainState int
 
 const (
-	absent presence = iota
+	absent chainState = iota
 	right
 	wrong // it has another hook than ours has, or one although ours has none
 )
 
 // askChain asks for one chain of our table.
-func askChain(f netrules.Family, name string) (netrules.ChainState, presence, error) {
+func askChain(f netrules.Family, name string) (netrules.ChainState, chainState, error) {
 	c := netrules.ChainState{Name: name}
 	attrs, err := nfnetlink.Ask(unix.NFT_MSG_GETCHAIN, nfFamily(f),
 		nfnetlink.Name(unix.NFTA_CHAIN_TABLE, Table), nfnetlink.Name(unix.NFTA_CHAIN_NAME, name))

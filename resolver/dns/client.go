@@ -69,10 +69,10 @@ type Client struct {
 	resolvConf watchedFile[*resolvConf]
 	hosts      watchedFile[hosts]
 
-	lookups atomic.Uint64  // counted for rotation
-	named   memo[[]string] // servers given by name → their addresses
-	silent  memo[struct{}] // servers that did not answer a while ago
-	reading chan struct{}  // has room for as many long answers as are read at once
+	lookups atomic.Uint64         // counted for rotation
+	named   expiringMap[[]string] // servers given by name → their addresses
+	silent  expiringMap[struct{}] // servers that did not answer a while ago
+	reading chan struct{}         // has room for as many long answers as are read at once
 }
 
 // New makes a Client.
@@ -90,7 +90,7 @@ func New(config Config) *Client {
 func (c *Client) Hosts() resolver.Source { return hostSource{c} }
 
 // Services is the source of the scheme "srv": a bare name.
-func (c *Client) Services() resolver.Source { return serviceSource{c} }
+func (c *Client) Services() resolver.Source { return srvSource{c} }
 
 type hostSource struct{ client *Client }
 
@@ -108,10 +108,10 @@ func (s hostSource) Watch(ctx context.Context, q resolver.Query, publish func(re
 	return s.client.watch(ctx, publish, func() (lookup, error) { return s.client.lookupHost(ctx, q) })
 }
 
-type serviceSource struct{ client *Client }
+type srvSource struct{ client *Client }
 
 // Check wants a DNS name alone.
-func (serviceSource) Check(q resolver.Query) error {
+func (srvSource) Check(q resolver.Query) error {
 	const fix = "write the name of SRV records alone, for example redis.service.consul"
 	if q.Port != 0 {
 		return hint.Errorf(fix, "SRV records bring their own ports; %d is one too many", q.Port)
@@ -120,7 +120,7 @@ func (serviceSource) Check(q resolver.Query) error {
 }
 
 // Watch publishes the service's endpoints, and again when they change.
-func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
+func (s srvSource) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
 	return s.client.watch(ctx, publish, func() (lookup, error) { return s.client.lookupService(ctx, q) })
 }
 

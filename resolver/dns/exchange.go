@@ -24,19 +24,19 @@ const udpSize = 1232
 // udpBuffer is what is read at once: some servers send more than they were offered.
 const udpBuffer = 4096
 
-// question is what one message asks. Its name ends with a dot.
-type question struct {
+// dnsQuestion is what one message asks. Its name ends with a dot.
+type dnsQuestion struct {
 	name  string
 	qtype uint16
 }
 
-func (q question) String() string {
+func (q dnsQuestion) String() string {
 	return mdns.TypeToString[q.qtype] + " records of " + q.name
 }
 
 // askError says that no server gave an answer, and what each said instead.
 type askError struct {
-	question question
+	question dnsQuestion
 	failures []string
 	// refused is set when every server did speak: another name may fare better.
 	refused bool
@@ -50,7 +50,7 @@ func (e *askError) Error() string {
 // are none. An alias whose end the answer leaves out is followed by asking on; a
 // server that the target names may know the alias alone, so the system's are asked
 // for its end when that one does not answer.
-func (c *Client) ask(ctx context.Context, up upstream, q question) (*mdns.Msg, error) {
+func (c *Client) ask(ctx context.Context, up nameServers, q dnsQuestion) (*mdns.Msg, error) {
 	msg, err := c.askServers(ctx, up, q)
 	asked := q
 	for range maxChain {
@@ -79,7 +79,7 @@ func (c *Client) ask(ctx context.Context, up upstream, q question) (*mdns.Msg, e
 	return msg, err
 }
 
-func digHint(up upstream, server string, q question) string {
+func digHint(up nameServers, server string, q dnsQuestion) string {
 	origin := "the servers come from resolv.conf unless configured"
 	if up.given != "" {
 		origin = "the target names this server; leave it out to ask the system's"
@@ -141,7 +141,7 @@ type attempt struct {
 
 // try asks one server once: over UDP, without EDNS0 if it does not know that
 // (RFC 6891, section 6.2.2), and over TCP if the answer was cut.
-func (c *Client) try(ctx context.Context, a attempt, q question) (*mdns.Msg, error) {
+func (c *Client) try(ctx context.Context, a attempt, q dnsQuestion) (*mdns.Msg, error) {
 	m := new(mdns.Msg)
 	m.SetQuestion(q.name, q.qtype)
 	m.RecursionDesired = true

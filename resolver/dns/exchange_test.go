@@ -185,7 +185,7 @@ func TestLooseEnd(t *testing.T) {
 		"a loop":            {answer: []string{"a.test. 1 CNAME a.test."}},
 	} {
 		m := &mdns.Msg{MsgHdr: mdns.MsgHdr{Rcode: test.rcode}, Answer: parseRecords(t, test.answer...), Ns: parseRecords(t, test.authority...)}
-		if got := looseEnd(m, question{"a.test.", mdns.TypeA}); got != test.want {
+		if got := looseEnd(m, dnsQuestion{"a.test.", mdns.TypeA}); got != test.want {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
 	}

@@ -39,7 +39,7 @@ func FuzzParse(f *testing.F) {
 			name = m.Question[0].Name
 		}
 		for _, qtype := range []uint16{mdns.TypeA, mdns.TypeAAAA} {
-			found := parseHost(m, question{name, qtype})
+			found := parseHost(m, dnsQuestion{name, qtype})
 			for _, addr := range found.addrs {
 				if !addr.IsValid() || addr.IsUnspecified() {
 					t.Errorf("address %v", addr)
@@ -48,7 +48,7 @@ func FuzzParse(f *testing.F) {
 			if found.ttl < 0 {
 				t.Errorf("TTL %v", found.ttl)
 			}
-			if end := looseEnd(m, question{name, qtype}); end != "" && (len(found.addrs) > 0 || end == mdns.CanonicalName(name)) {
+			if end := looseEnd(m, dnsQuestion{name, qtype}); end != "" && (len(found.addrs) > 0 || end == mdns.CanonicalName(name)) {
 				t.Errorf("%d addresses, and still %q is to be asked for", len(found.addrs), end)
 			}
 		}

@@ -242,7 +242,7 @@ func TestHostErrors(t *testing.T) {
 }
 
 func TestPanicOverAnAnswerIsAFailure(t *testing.T) {
-	nobody := upstream{} // without a server, which no upstream is
+	nobody := nameServers{} // without a server, which no upstream is
 	nobody.attempts = 1
 	for _, r := range New(testConfig(t, "", "")).askBoth(t.Context(), nobody, "a.test.") {
 		if r.err == nil || !strings.Contains(r.err.Error(), "records of a.test. panicked") {

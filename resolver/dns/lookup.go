@@ -60,7 +60,7 @@ func (c *Client) lookupHost(ctx context.Context, q resolver.Query) (lookup, erro
 			return c.absence(longest, "%s gives %s no address that can be dialled", c.config.HostsFile, q.Host), nil
 		}
 	}
-	return c.search(ctx, q, func(up upstream, name string) (lookup, bool, error) {
+	return c.search(ctx, q, func(up nameServers, name string) (lookup, bool, error) {
 		return c.lookupAddresses(ctx, up, name, q.Host, q.Port)
 	})
 }
@@ -78,7 +78,7 @@ func hostEndpoints(addrs []netip.Addr, host string, port uint16, note string) re
 // search tries look with each name that resolv.conf's search list makes of q's host,
 // until one is found. A name that no server wants to answer for does not end the
 // search, but when nothing is found it is what is reported.
-func (c *Client) search(ctx context.Context, q resolver.Query, look func(upstream, string) (found lookup, ok bool, err error)) (lookup, error) {
+func (c *Client) search(ctx context.Context, q resolver.Query, look func(nameServers, string) (found lookup, ok bool, err error)) (lookup, error) {
 	up, err := c.upstream(ctx, q.Server)
 	if err != nil {
 		return lookup{}, err
@@ -114,7 +114,7 @@ func (c *Client) search(ctx context.Context, q resolver.Query, look func(upstrea
 
 // reply is one family's half of a host lookup.
 type reply struct {
-	question question
+	question dnsQuestion
 	msg      *mdns.Msg
 	host     hostAnswer
 	err      error
@@ -122,7 +122,7 @@ type reply struct {
 
 // lookupAddresses asks for name's A and AAAA records at the same time. If one
 // family has records, whatever becomes of the other is no more than a note.
-func (c *Client) lookupAddresses(ctx context.Context, up upstream, name, host string, port uint16) (lookup, bool, error) {
+func (c *Client) lookupAddresses(ctx context.Context, up nameServers, name, host string, port uint16) (lookup, bool, error) {
 	var (
 		addrs            []netip.Addr
 		shortest, absent = longest, longest
@@ -165,12 +165,12 @@ func (c *Client) lookupAddresses(ctx context.Context, up upstream, name, host st
 // has the same error each time, and is logged once. Once one has records the other gets one more
 // try's time: a server that is deaf to AAAA must not hold up a connection for as long as all
 // retries take.
-func (c *Client) askBoth(ctx context.Context, up upstream, name string) [2]reply {
+func (c *Client) askBoth(ctx context.Context, up nameServers, name string) [2]reply {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	replies := make(chan reply, 2)
 	for _, qtype := range []uint16{mdns.TypeA, mdns.TypeAAAA} {
-		go c.askFamily(ctx, up, question{name, qtype}, replies)
+		go c.askFamily(ctx, up, dnsQuestion{name, qtype}, replies)
 	}
 	first := (<-replies).parsed()
 	if len(first.host.addrs) > 0 {
@@ -189,7 +189,7 @@ func (c *Client) askBoth(ctx context.Context, up upstream, name string) [2]reply
 
 // askFamily sends the reply to q. A panic over a hostile answer becomes a failure:
 // the caller of Watch, who does the same, cannot see it in this goroutine.
-func (c *Client) askFamily(ctx context.Context, up upstream, q question, replies chan<- reply) {
+func (c *Client) askFamily(ctx context.Context, up nameServers, q dnsQuestion, replies chan<- reply) {
 	r := reply{question: q}
 	defer func() {
 		if p := recover(); p != nil {
@@ -210,8 +210,8 @@ func (r reply) parsed() reply {
 
 // lookupService finds the SRV records of q.
 func (c *Client) lookupService(ctx context.Context, q resolver.Query) (lookup, error) {
-	return c.search(ctx, q, func(up upstream, name string) (lookup, bool, error) {
-		msg, err := c.ask(ctx, up, question{name, mdns.TypeSRV})
+	return c.search(ctx, q, func(up nameServers, name string) (lookup, bool, error) {
+		msg, err := c.ask(ctx, up, dnsQuestion{name, mdns.TypeSRV})
 		if err != nil {
 			return lookup{}, false, err
 		}
@@ -239,7 +239,7 @@ func (c *Client) lookupService(ctx context.Context, q resolver.Query) (lookup, e
 // lookupTargets asks the server that the target names for the SRV targets that came
 // without an address: the system's servers may not know them. What it does not know
 // in the time of two tries stays a name, and so is left to the system's.
-func (c *Client) lookupTargets(ctx context.Context, up upstream, found *serviceAnswer) {
+func (c *Client) lookupTargets(ctx context.Context, up nameServers, found *serviceAnswer) {
 	ctx, cancel := context.WithTimeout(ctx, 2*up.timeout)
 	defer cancel()
 	known := map[string]lookup{}

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// memo is a map whose entries end by themselves. Its zero value is ready. What
+// expiringMap is a map whose entries end by themselves. Its zero value is ready. What
 // has ended is dropped when something is added, so it does not grow with names
 // that nobody asks for any more.
-type memo[V any] struct {
+type expiringMap[V any] struct {
 	mu      sync.Mutex
 	entries map[string]memoEntry[V]
 }
@@ -19,7 +19,7 @@ type memoEntry[V any] struct {
 	ends  time.Time
 }
 
-func (m *memo[V]) get(key string) (V, bool) {
+func (m *expiringMap[V]) get(key string) (V, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	entry, ok := m.entries[key]
@@ -30,7 +30,7 @@ func (m *memo[V]) get(key string) (V, bool) {
 	return entry.value, true
 }
 
-func (m *memo[V]) put(key string, value V, lasts time.Duration) {
+func (m *expiringMap[V]) put(key string, value V, lasts time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
@@ -41,7 +41,7 @@ func (m *memo[V]) put(key string, value V, lasts time.Duration) {
 	m.entries[key] = memoEntry[V]{value: value, ends: now.Add(lasts)}
 }
 
-func (m *memo[V]) drop(key string) {
+func (m *expiringMap[V]) drop(key string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.entries, key)

@@ -81,7 +81,7 @@ func (a aliases) follow(name string) (end string, shortest time.Duration, ok boo
 // looseEnd is the name at the end of q's aliases, if m gives no records of it and
 // does not say that there are none; "" otherwise. Whoever has authority over the
 // alias alone answers like that.
-func looseEnd(m *mdns.Msg, q question) string {
+func looseEnd(m *mdns.Msg, q dnsQuestion) string {
 	end, _, ok := aliasesIn(m.Answer).follow(q.name)
 	if !ok || end == mdns.CanonicalName(q.name) || m.Rcode != mdns.RcodeSuccess || negativeTTL(m) != longest {
 		return ""
@@ -131,7 +131,7 @@ type hostAnswer struct {
 }
 
 // parseHost reads the addresses of q from m, through aliases.
-func parseHost(m *mdns.Msg, q question) hostAnswer {
+func parseHost(m *mdns.Msg, q dnsQuestion) hostAnswer {
 	end, shortest, ok := aliasesIn(m.Answer).follow(q.name)
 	if !ok {
 		return hostAnswer{ttl: negativeTTL(m), note: fmt.Sprintf("%s is a chain of more than %d aliases", q.name, maxChain)}

@@ -27,7 +27,7 @@ func (c *Client) Probe(ctx context.Context) ([]ServerStatus, error) {
 	var asking sync.WaitGroup
 	for i, server := range up.servers {
 		asking.Go(func() {
-			_, err := c.try(ctx, attempt{server: server, timeout: up.timeout, edns: true}, question{name: ".", qtype: mdns.TypeNS})
+			_, err := c.try(ctx, attempt{server: server, timeout: up.timeout, edns: true}, dnsQuestion{name: ".", qtype: mdns.TypeNS})
 			statuses[i] = ServerStatus{Server: server, Err: err}
 		})
 	}

@@ -20,7 +20,7 @@ const slowAfter = time.Second
 // been silent for slowAfter, and what comes late from those before is an answer too. A server
 // that refuses or fails is not asked again; one that is silent is, up to resolv.conf's
 // attempts: every other time without EDNS0, which some firewalls swallow.
-func (c *Client) askServers(ctx context.Context, up upstream, q question) (*mdns.Msg, error) {
+func (c *Client) askServers(ctx context.Context, up nameServers, q dnsQuestion) (*mdns.Msg, error) {
 	asking, cancel := context.WithCancel(ctx)
 	r := &rounds{client: c, up: up, question: q, servers: c.inOrder(up.servers), outcomes: make(chan outcome)}
 	defer func() { // what has not been answered by now
@@ -29,7 +29,7 @@ func (c *Client) askServers(ctx context.Context, up upstream, q question) (*mdns
 			<-r.outcomes
 		}
 	}()
-	r.states = make([]state, len(r.servers))
+	r.states = make([]serverState, len(r.servers))
 	step := min(up.timeout, slowAfter)
 	round := max(up.timeout, time.Duration(len(r.servers))*step) // before a server is asked again
 	r.until = time.Now().Add(time.Duration(up.attempts-1)*round + time.Duration(len(r.servers)-1)*step + up.timeout)
@@ -72,19 +72,19 @@ func (c *Client) askServers(ctx context.Context, up upstream, q question) (*mdns
 // rounds is a question on its way to several servers.
 type rounds struct {
 	client   *Client
-	up       upstream
-	question question
+	up       nameServers
+	question dnsQuestion
 	servers  []string
 	until    time.Time // when what is sent over UDP has been waited for long enough
 
 	outcomes chan outcome
 	running  int
-	states   []state // in step with servers
+	states   []serverState // in step with servers
 	refused  *resolver.Refusal
 }
 
-// state is what is known of a server.
-type state struct {
+// serverState is what is known of a server.
+type serverState struct {
 	open    int       // tries that it has not answered
 	began   time.Time // the first of them
 	spoke   bool      // it has answered, by a refusal

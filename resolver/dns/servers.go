@@ -20,20 +20,20 @@ const (
 	maxGivenServers = 8
 )
 
-// upstream is whom a lookup asks, and how.
-type upstream struct {
+// nameServers is whom a lookup asks, and how.
+type nameServers struct {
 	resolvConf // its servers are at least one, its timeout is set
 	// given is the server that the target names; empty for the system's.
 	given string
 }
 
 // system is the upstream of targets that name no server.
-func (c *Client) system() (upstream, error) {
+func (c *Client) system() (nameServers, error) {
 	conf, _, err := c.resolvConf.load()
 	if err != nil {
-		return upstream{}, fmt.Errorf("finding the DNS servers: %w", err)
+		return nameServers{}, fmt.Errorf("finding the DNS servers: %w", err)
 	}
-	up := upstream{resolvConf: *conf}
+	up := nameServers{resolvConf: *conf}
 	if up.timeout == 0 {
 		up.timeout = c.config.Timeout
 	}
@@ -55,10 +55,10 @@ func (c *Client) system() (upstream, error) {
 // upstream returns whom to ask for a target: the server that it names, HOST:PORT,
 // and no other, for the name as it is written; else the system's, from another one
 // on each time if resolv.conf says rotate.
-func (c *Client) upstream(ctx context.Context, server string) (upstream, error) {
+func (c *Client) upstream(ctx context.Context, server string) (nameServers, error) {
 	up, err := c.system()
 	if err != nil {
-		return upstream{}, err
+		return nameServers{}, err
 	}
 	if server == "" {
 		if up.rotate {
@@ -70,7 +70,7 @@ func (c *Client) upstream(ctx context.Context, server string) (upstream, error) 
 	up.given, up.search = server, nil
 	host, _, err := net.SplitHostPort(server)
 	if err != nil {
-		return upstream{}, err // Check saw to it
+		return nameServers{}, err // Check saw to it
 	}
 	if _, err := netip.ParseAddr(host); err == nil {
 		up.servers = []string{server}

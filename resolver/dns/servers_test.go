@@ -152,7 +152,7 @@ func TestServersOfResolvConf(t *testing.T) {
 
 func TestMemo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var m memo[int]
+		var m expiringMap[int]
 		expect := func(key string, want int, there bool) {
 			t.Helper()
 			if got, ok := m.get(key); got != want || ok != there {

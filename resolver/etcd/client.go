@@ -24,9 +24,6 @@ import (
 	"github.com/ambassadord/ambassadord/resolver/internal/failover"
 )
 
-// Scheme of this package's source.
-const Scheme = "etcd"
-
 const (
 	defaultEndpoint = "127.0.0.1:2379"
 	defaultPort     = "2379"

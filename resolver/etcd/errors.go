@@ -21,8 +21,8 @@ const maxErrorText = 300
 // addresses are those of a connection, which differ each time.
 var addresses = regexp.MustCompile(` tcp \S+->\S+:`)
 
-// request is what was asked of whom, for errors.
-type request struct {
+// serverRequest is what was asked of whom, for errors.
+type serverRequest struct {
 	cluster *cluster
 	path    string
 }
@@ -71,7 +71,7 @@ func (e unreadError) Unwrap() []error { return []error{e.now, e.before} }
 
 // explain names the servers and the path that err ended, and hints at what to do
 // about it.
-func (r request) explain(err error) error {
+func (r serverRequest) explain(err error) error {
 	if refusal := r.cluster.refusal.Load(); refusal != nil {
 		return hint.Errorf(hint.Of(refusal), "asking etcd at %s for %s: %w", r.cluster, r.path, refusal)
 	}
@@ -103,7 +103,7 @@ func plainWords(err error) error {
 }
 
 // fix is what to do about err.
-func (r request) fix(err error) string {
+func (r serverRequest) fix(err error) string {
 	const reach = "check that etcd runs, and --etcd-endpoints or ETCDCTL_ENDPOINTS"
 	if own := hint.Of(err); own != "" {
 		return own

@@ -29,15 +29,15 @@ var (
 	errHistory = errors.New("etcd has another history than before")
 )
 
-// reading is the keys of a path as one server gave them, and the session that did.
-type reading struct {
+// keysReading is the keys of a path as one server gave them, and the session that did.
+type keysReading struct {
 	keys   *keys
 	server *server
 	used   *session
 	ranges []keyRange // to watch: those that the user may read
 }
 
-func (r *reading) end(err error) { r.server.release(r.used, err) }
+func (r *keysReading) end(err error) { r.server.release(r.used, err) }
 
 // first asks the cluster's servers until one answers; discard, if it is set, is given the
 // answer of one that came second.
@@ -69,7 +69,7 @@ func join(failures []failover.Failure[*server]) error {
 }
 
 // read reads the keys of path from the first server that answers.
-func (c *cluster) read(ctx context.Context, path string) (*reading, error) {
+func (c *cluster) read(ctx context.Context, path string) (*keysReading, error) {
 	select {
 	case c.reading <- struct{}{}:
 		defer func() { <-c.reading }()
@@ -83,24 +83,24 @@ func (c *cluster) read(ctx context.Context, path string) (*reading, error) {
 		return nil, err
 	}
 	defer end()
-	return first(ctx, c, func(ctx context.Context, s *server) (*reading, error) {
+	return first(ctx, c, func(ctx context.Context, s *server) (*keysReading, error) {
 		got, again, err := s.read(ctx, path)
 		if again && ctx.Err() == nil {
 			got, _, err = s.read(ctx, path)
 		}
 		return got, err
-	}, func(second *reading) { second.end(nil) })
+	}, func(second *keysReading) { second.end(nil) })
 }
 
 // read reads the keys of path from one server. After a failure again says that another session
 // may do better.
-func (s *server) read(ctx context.Context, path string) (_ *reading, again bool, err error) {
+func (s *server) read(ctx context.Context, path string) (_ *keysReading, again bool, err error) {
 	c := s.cluster
 	used, err := s.use(ctx)
 	if err != nil {
 		return nil, false, err
 	}
-	r := &reading{server: s, used: used}
+	r := &keysReading{server: s, used: used}
 	err = c.persist(ctx, func(ctx context.Context) (err error) {
 		r.keys = &keys{values: map[string]string{}, most: c.most(), allowance: resolver.AllowanceOf(ctx)}
 		r.ranges, err = r.keys.read(ctx, used.client, path)
@@ -170,7 +170,7 @@ type doubted struct{ resolver.Doubt }
 func (doubted) Error() string { return "the answer is in doubt" }
 
 // watch hands every change of what was read to report.
-func (c *cluster) watch(ctx context.Context, r *reading, again <-chan resolver.Doubt, report func([]kvlist.Pair, ...string)) error {
+func (c *cluster) watch(ctx context.Context, r *keysReading, again <-chan resolver.Doubt, report func([]kvlist.Pair, ...string)) error {
 	// Without WithRequireLeader a server that is cut off from the others would keep
 	// the watch open and say nothing.
 	ctx, cancel := context.WithCancelCause(clientv3.WithRequireLeader(ctx))

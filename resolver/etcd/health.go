@@ -28,5 +28,5 @@ func (c *Client) Health(ctx context.Context) error {
 	if err == nil || errors.Is(err, rpctypes.ErrPermissionDenied) {
 		return nil
 	}
-	return request{cluster: c.configured, path: key}.explain(err)
+	return serverRequest{cluster: c.configured, path: key}.explain(err)
 }

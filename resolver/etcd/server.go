@@ -57,7 +57,7 @@ func (s *server) unheard(err error) {
 type session struct {
 	client *clientv3.Client
 	made   time.Time
-	pulse  pulse
+	pulse  heartbeat
 
 	mu      sync.Mutex
 	users   int
@@ -204,10 +204,10 @@ func (s *server) connect() (*clientv3.Client, error) {
 	return clientv3.New(config)
 }
 
-// pulse asks the server of a session for a sign of life, for as long as somebody watches by
+// heartbeat asks the server of a session for a sign of life, for as long as somebody watches by
 // it. etcd answers on the stream of the watches itself, to all of them: with its revision,
 // if it is one that has fallen behind.
-type pulse struct {
+type heartbeat struct {
 	watches atomic.Int64
 
 	mu   sync.Mutex
@@ -216,7 +216,7 @@ type pulse struct {
 }
 
 // join starts the pulse with the first watch.
-func (p *pulse) join(client *clientv3.Client, every time.Duration) {
+func (p *heartbeat) join(client *clientv3.Client, every time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.watches.Add(1) > 1 {
@@ -228,7 +228,7 @@ func (p *pulse) join(client *clientv3.Client, every time.Duration) {
 }
 
 // leave ends it with the last one.
-func (p *pulse) leave() {
+func (p *heartbeat) leave() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.watches.Add(-1) > 0 {
@@ -238,7 +238,7 @@ func (p *pulse) leave() {
 	<-p.done
 }
 
-func (p *pulse) run(ctx context.Context, client *clientv3.Client, every time.Duration, done chan struct{}) {
+func (p *heartbeat) run(ctx context.Context, client *clientv3.Client, every time.Duration, done chan struct{}) {
 	defer close(done)
 	tick := time.NewTicker(every)
 	defer tick.Stop()

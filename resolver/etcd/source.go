@@ -74,11 +74,11 @@ func (c *Client) Watch(ctx context.Context, q resolver.Query, publish func(resol
 			doubt, brief = again.Doubt, 0
 			continue
 		case lasted == 0 && lost != nil && !ofCluster(err):
-			return request{cluster: cluster, path: path}.explain(unreadError{now: err, before: lost})
+			return serverRequest{cluster: cluster, path: path}.explain(unreadError{now: err, before: lost})
 		case lasted == 0, brief >= mostBrief && !errors.Is(err, rpctypes.ErrCompacted):
-			return request{cluster: cluster, path: path}.explain(err)
+			return serverRequest{cluster: cluster, path: path}.explain(err)
 		case errors.Is(err, rpctypes.ErrPermissionDenied):
-			return request{cluster: cluster, path: path}.explain(err)
+			return serverRequest{cluster: cluster, path: path}.explain(err)
 		}
 		lost = err
 		select {

@@ -134,7 +134,7 @@ func TestExplain(t *testing.T) {
 		"too many":   {err: errTooMany, says: "10000 keys", hint: "further down"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := request{cluster: &cluster{endpoints: []string{"192.0.2.1:2379"}, trusted: !tt.untrusted}, path: "services/redis"}
+			r := serverRequest{cluster: &cluster{endpoints: []string{"192.0.2.1:2379"}, trusted: !tt.untrusted}, path: "services/redis"}
 			checkError(t, r.explain(tt.err), tt.hint, "etcd at 192.0.2.1:2379", "services/redis", tt.says)
 		})
 	}

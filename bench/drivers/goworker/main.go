@@ -25,10 +25,10 @@ const (
 	timeout     = 2 * time.Second
 )
 
-// request makes one request; a slow one holds its connection for a moment.
-type request func(ctx context.Context, slow bool) error
+// requester makes one request; a slow one holds its connection for a moment.
+type requester func(ctx context.Context, slow bool) error
 
-func driver(name, address string) (request, error) {
+func driver(name, address string) (requester, error) {
 	switch name {
 	case "pgx":
 		config, err := pgxpool.ParseConfig("postgres://postgres@" + address + "/postgres?sslmode=disable&connect_timeout=2")
@@ -100,7 +100,7 @@ func query(slow bool) string {
 	return "select 1"
 }
 
-type outcome struct {
+type workerCounts struct {
 	Requests int    `json:"requests"`
 	Failed   int    `json:"failed"`
 	Slowest  int64  `json:"slowest"` // milliseconds
@@ -108,10 +108,10 @@ type outcome struct {
 }
 
 // round makes that many requests in each of ten threads.
-func round(do request, each int, slow bool) outcome {
+func round(do requester, each int, slow bool) workerCounts {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	var o outcome
+	var o workerCounts
 	for range connections {
 		wg.Go(func() {
 			for range each {
@@ -143,7 +143,7 @@ func main() {
 	}
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
-		var o outcome
+		var o workerCounts
 		if lines.Text() == "warm" {
 			o = round(do, 1, true)
 		} else {

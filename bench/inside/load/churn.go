@@ -16,11 +16,11 @@ type churn struct {
 	next            int // of to
 	message, buffer []byte
 	connections     int
-	open            map[int]*visit
+	open            map[int]*churnVisit
 }
 
-// visit is one connection.
-type visit struct {
+// churnVisit is one connection.
+type churnVisit struct {
 	since     time.Time
 	connected bool
 	back      int // bytes of the message
@@ -33,7 +33,7 @@ func newChurn(to []netip.AddrPort, size, connections int) (*churn, error) {
 	}
 	return &churn{
 		poll: p, to: to, message: make([]byte, size), buffer: make([]byte, size),
-		connections: connections, open: map[int]*visit{},
+		connections: connections, open: map[int]*churnVisit{},
 	}, nil
 }
 
@@ -83,7 +83,7 @@ func (c *churn) run(d time.Duration, most int) (tally, error) {
 }
 
 func (c *churn) begin() error {
-	v := &visit{since: time.Now()}
+	v := &churnVisit{since: time.Now()}
 	fd, err := connect(c.to[c.next])
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func (c *churn) begin() error {
 }
 
 // advance goes on with a connection that is ready, and reports whether it has ended.
-func (c *churn) advance(fd int, v *visit) (bool, error) {
+func (c *churn) advance(fd int, v *churnVisit) (bool, error) {
 	if !v.connected {
 		if err := connected(fd); err != nil {
 			return false, err

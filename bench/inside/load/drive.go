@@ -123,9 +123,9 @@ func prepare(j job.Job) (load, error) {
 	case job.Churn:
 		return newChurn(addresses, j.Size, j.Connections)
 	case job.Up:
-		return stream{to: addresses[0], move: up}, nil
+		return streamLoad{to: addresses[0], move: up}, nil
 	case job.Down:
-		return stream{to: addresses[0], move: down}, nil
+		return streamLoad{to: addresses[0], move: down}, nil
 	default:
 		return nil, fmt.Errorf("no job is called %q", j.Kind)
 	}

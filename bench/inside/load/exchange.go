@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// exchange is the load of connections that stay. On each the next message is sent when
+// exchangeLoad is the load of connections that stay. On each the next message is sent when
 // the last has come back.
-type exchange struct {
+type exchangeLoad struct {
 	*poll
 	message, buffer []byte
 	sent            map[int]*flight
@@ -23,12 +23,12 @@ type flight struct {
 	back  int // bytes of it
 }
 
-func newExchange(to netip.AddrPort, size, connections int) (*exchange, error) {
+func newExchange(to netip.AddrPort, size, connections int) (*exchangeLoad, error) {
 	p, err := newPoll()
 	if err != nil {
 		return nil, err
 	}
-	e := &exchange{poll: p, message: make([]byte, size), buffer: make([]byte, size), sent: map[int]*flight{}}
+	e := &exchangeLoad{poll: p, message: make([]byte, size), buffer: make([]byte, size), sent: map[int]*flight{}}
 	for range connections {
 		fd, err := dial(to)
 		if err != nil {
@@ -47,14 +47,14 @@ func newExchange(to netip.AddrPort, size, connections int) (*exchange, error) {
 	return e, nil
 }
 
-func (e *exchange) close() {
+func (e *exchangeLoad) close() {
 	for fd := range e.sent {
 		_ = unix.Close(fd)
 	}
 	e.poll.close()
 }
 
-func (e *exchange) run(d time.Duration, _ int) (tally, error) {
+func (e *exchangeLoad) run(d time.Duration, _ int) (tally, error) {
 	var t tally
 	began := time.Now()
 	for fd, f := range e.sent {
@@ -89,7 +89,7 @@ func (e *exchange) run(d time.Duration, _ int) (tally, error) {
 	return t, nil
 }
 
-func (e *exchange) send(fd int, f *flight) error {
+func (e *exchangeLoad) send(fd int, f *flight) error {
 	*f = flight{since: time.Now()}
 	if err := writeAll(fd, e.message); err != nil {
 		return fmt.Errorf("write: %w", err)
@@ -98,7 +98,7 @@ func (e *exchange) send(fd int, f *flight) error {
 }
 
 // receive reports whether the message is back.
-func (e *exchange) receive(fd int, f *flight) (bool, error) {
+func (e *exchangeLoad) receive(fd int, f *flight) (bool, error) {
 	n, err := unix.Read(fd, e.buffer[f.back:])
 	if errors.Is(err, unix.EAGAIN) {
 		return false, nil

@@ -14,8 +14,8 @@ import (
 // chunk is what a stream is read and written by, in bytes.
 const chunk = 256 << 10
 
-// server is the backend.
-type server struct {
+// loadServer is the backend.
+type loadServer struct {
 	*poll
 	listeners map[int]int // descriptor → port
 	peers     map[int]*peer
@@ -35,7 +35,7 @@ func serve() error {
 		return err
 	}
 	defer p.close()
-	s := &server{poll: p, listeners: map[int]int{}, peers: map[int]*peer{}}
+	s := &loadServer{poll: p, listeners: map[int]int{}, peers: map[int]*peer{}}
 	for _, port := range job.Ports() {
 		if err := s.listen(port); err != nil {
 			return fmt.Errorf("listen on %d: %w", port, err)
@@ -60,7 +60,7 @@ func serve() error {
 	}
 }
 
-func (s *server) listen(port int) error {
+func (s *loadServer) listen(port int) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func (s *server) listen(port int) error {
 	return s.set(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN)
 }
 
-func (s *server) accept(listener, port int) error {
+func (s *loadServer) accept(listener, port int) error {
 	fd, _, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ECONNABORTED) {
 		return nil
@@ -96,7 +96,7 @@ func (s *server) accept(listener, port int) error {
 
 // handle serves a connection that is ready. What goes wrong with one ends that one: the
 // client's side tells of it.
-func (s *server) handle(fd int) {
+func (s *loadServer) handle(fd int) {
 	p := s.peers[fd]
 	var err error
 	switch {
@@ -118,7 +118,7 @@ func (s *server) handle(fd int) {
 // errDone ends a connection in order.
 var errDone = errors.New("done")
 
-func (s *server) read(fd int) ([]byte, error) {
+func (s *loadServer) read(fd int) ([]byte, error) {
 	n, err := unix.Read(fd, s.buffer[:])
 	if err != nil {
 		return nil, err
@@ -127,7 +127,7 @@ func (s *server) read(fd int) ([]byte, error) {
 }
 
 // echo relies on what one exchange sends fitting the socket's buffer.
-func (s *server) echo(fd int) error {
+func (s *loadServer) echo(fd int) error {
 	data, err := s.read(fd)
 	if err != nil {
 		return err
@@ -138,7 +138,7 @@ func (s *server) echo(fd int) error {
 	return writeAll(fd, data)
 }
 
-func (s *server) sink(fd int, p *peer) error {
+func (s *loadServer) sink(fd int, p *peer) error {
 	data, err := s.read(fd)
 	if err != nil {
 		return err
@@ -153,7 +153,7 @@ func (s *server) sink(fd int, p *peer) error {
 	return errDone
 }
 
-func (s *server) told(fd int, p *peer) error {
+func (s *loadServer) told(fd int, p *peer) error {
 	data, err := s.read(fd)
 	if err != nil {
 		return err
@@ -165,7 +165,7 @@ func (s *server) told(fd int, p *peer) error {
 	return s.set(unix.EPOLL_CTL_MOD, fd, unix.EPOLLOUT)
 }
 
-func (s *server) source(fd int, p *peer) error {
+func (s *loadServer) source(fd int, p *peer) error {
 	if time.Now().After(p.until) {
 		return errDone
 	}

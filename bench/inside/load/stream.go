@@ -11,15 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stream is the load of one connection in one direction, a new one each time.
-type stream struct {
+// streamLoad is the load of one connection in one direction, a new one each time.
+type streamLoad struct {
 	to   netip.AddrPort
 	move func(fd int, d time.Duration) (int64, error)
 }
 
-func (s stream) close() {}
+func (s streamLoad) close() {}
 
-func (s stream) run(d time.Duration, _ int) (tally, error) {
+func (s streamLoad) run(d time.Duration, _ int) (tally, error) {
 	fd, err := dial(s.to)
 	if err != nil {
 		return tally{}, err
@@ -44,7 +44,7 @@ func up(fd int, d time.Duration) (int64, error) {
 		return sent, fmt.Errorf("shutdown: %w", err)
 	}
 	var count [8]byte
-	if _, err := io.ReadFull(reader(fd), count[:]); err != nil {
+	if _, err := io.ReadFull(descriptorReader(fd), count[:]); err != nil {
 		return sent, fmt.Errorf("read the backend's count: %w", err)
 	}
 	if got := int64(binary.BigEndian.Uint64(count[:])); got != sent {
@@ -61,7 +61,7 @@ func down(fd int, d time.Duration) (int64, error) {
 	buffer := make([]byte, chunk)
 	var got int64
 	for {
-		n, err := reader(fd).Read(buffer)
+		n, err := descriptorReader(fd).Read(buffer)
 		got += int64(n)
 		if errors.Is(err, io.EOF) {
 			return got, nil
@@ -72,10 +72,10 @@ func down(fd int, d time.Duration) (int64, error) {
 	}
 }
 
-// reader is a descriptor as an io.Reader.
-type reader int
+// descriptorReader is a descriptor as an io.Reader.
+type descriptorReader int
 
-func (r reader) Read(b []byte) (int, error) {
+func (r descriptorReader) Read(b []byte) (int, error) {
 	n, err := unix.Read(int(r), b)
 	if err != nil {
 		return 0, fmt.Errorf("read: %w", err)

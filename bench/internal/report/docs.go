@@ -64,12 +64,12 @@ func (r *Result) markdown(w io.Writer) {
 	fmt.Fprintf(w, "%d shuffled rounds, %s for each measurement. Ratios are medians of pairs within a round, in brackets their\nmiddle half. "+
 		"The best C proxy is the one of HAProxy, nginx and rinetd with the best median.\n", r.Rounds, r.Duration)
 	fmt.Fprintf(w, "\n```\n%s\n```\n", r.Command)
-	peers := table{title: "Who takes part:", rows: [][]string{{"contestant", "version", "set up as"}}}
+	peers := textTable{title: "Who takes part:", rows: [][]string{{"contestant", "version", "set up as"}}}
 	for _, p := range m.Peers {
 		peers.rows = append(peers.rows, []string{p.Name, p.Version, p.Setup})
 	}
 	peers.markdown(w)
-	verdicts := table{title: "What is aimed at:", rows: [][]string{{"aim", "", "ambassadord's"}}}
+	verdicts := textTable{title: "What is aimed at:", rows: [][]string{{"aim", "", "ambassadord's"}}}
 	for _, v := range r.Verdicts() {
 		verdicts.rows = append(verdicts.rows, []string{v.Claim, v.state(), v.Figure})
 	}

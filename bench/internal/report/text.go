@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// table is rows of cells, the first of which is the head.
-type table struct {
+// textTable is rows of cells, the first of which is the head.
+type textTable struct {
 	title string
 	rows  [][]string
 }
 
-func (t table) text(w io.Writer) {
+func (t textTable) text(w io.Writer) {
 	fmt.Fprintf(w, "\n%s\n", strings.ReplaceAll(t.title, "**", ""))
 	widths := make([]int, len(t.rows[0]))
 	for _, row := range t.rows {
@@ -30,7 +30,7 @@ func (t table) text(w io.Writer) {
 	}
 }
 
-func (t table) markdown(w io.Writer) {
+func (t textTable) markdown(w io.Writer) {
 	fmt.Fprintf(w, "\n%s\n\n", t.title)
 	for i, row := range t.rows {
 		fmt.Fprintf(w, "| %s |\n", strings.Join(row, " | "))
@@ -54,7 +54,7 @@ func (r *Result) Text(w io.Writer) {
 	}
 }
 
-func (r *Result) tables() (all []table) {
+func (r *Result) tables() (all []textTable) {
 	titles := map[Place]string{
 		Private:      "In a private network namespace",
 		Host:         "In the host's network namespace",
@@ -78,8 +78,8 @@ func (r *Result) tables() (all []table) {
 }
 
 // changes compares the daemon with another build of it, within rounds.
-func (r *Result) changes(titles map[Place]string) table {
-	t := table{title: "**The daemon ÷ the one before**", rows: [][]string{{"measure", "place", "rate", "CPU", "p99"}}}
+func (r *Result) changes(titles map[Place]string) textTable {
+	t := textTable{title: "**The daemon ÷ the one before**", rows: [][]string{{"measure", "place", "rate", "CPU", "p99"}}}
 	for _, place := range []Place{Private, Unprivileged, Host} {
 		for _, measure := range r.Measures(place) {
 			if rate := r.Ratio(place, measure, Ours, Before, Rate()); rate.N > 0 {
@@ -94,12 +94,12 @@ func (r *Result) changes(titles map[Place]string) table {
 	return t
 }
 
-func (r *Result) measured(title string, place Place, measure string) table {
+func (r *Result) measured(title string, place Place, measure string) textTable {
 	rate, cpu, scale := "operations/s", "CPU µs/operation", 1e6
 	if isBulk(measure) {
 		rate, cpu, scale = "GB/s", "CPU s/GB", 1
 	}
-	t := table{title: fmt.Sprintf("**%s.** %s", measure, title), rows: [][]string{{
+	t := textTable{title: fmt.Sprintf("**%s.** %s", measure, title), rows: [][]string{{
 		"contestant", rate, "rate/direct", "rate/plain", "rate/best C",
 		cpu, "CPU/plain", "CPU/best C", "p50 µs", "p99 µs", "p99.9 µs", "failed",
 	}}}
@@ -166,8 +166,8 @@ func figure(v float64) string {
 	return fmt.Sprintf("%.3f", v)
 }
 
-func (r *Result) idleTable() table {
-	t := table{title: "**Idle connections**, of a fresh process with 20,000 descriptors; for each connection", rows: [][]string{{
+func (r *Result) idleTable() textTable {
+	t := textTable{title: "**Idle connections**, of a fresh process with 20,000 descriptors; for each connection", rows: [][]string{{
 		"contestant", "connections", "held", "user KiB", "socket buffers, all ends, KiB", "descriptors", "ends of pipes",
 		"more than descriptors allow",
 	}}}
@@ -193,8 +193,8 @@ func (r *Result) idleTable() table {
 	return t
 }
 
-func (r *Result) startTable() table {
-	t := table{title: "**Start and rest**, medians", rows: [][]string{{"contestant", "ms to the first exchange", "MiB idle", "% of a core idle"}}}
+func (r *Result) startTable() textTable {
+	t := textTable{title: "**Start and rest**, medians", rows: [][]string{{"contestant", "ms to the first exchange", "MiB idle", "% of a core idle"}}}
 	var names []string
 	by := map[string][3][]float64{}
 	for _, s := range r.Starts {

@@ -22,7 +22,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/rights"
 )
 
-type result struct{ Asked, Descriptors, Answers int }
+type intruderResult struct{ Asked, Descriptors, Answers int }
 
 func main() {
 	squat := flag.String("squat", "", "names to take")
@@ -54,7 +54,7 @@ func main() {
 	if *squat != "" {
 		fmt.Println("squatting")
 	}
-	var r result
+	var r intruderResult
 	for end := time.Now().Add(*duration); time.Now().Before(end); {
 		for _, name := range sockets(flag.Args()) {
 			for _, kind := range []string{"unixpacket", "unix"} {
@@ -83,7 +83,7 @@ func sockets(folders []string) []string {
 }
 
 // ask says what a new daemon says.
-func (r *result) ask(kind, name string) {
+func (r *intruderResult) ask(kind, name string) {
 	r.Asked++
 	dialer := net.Dialer{Timeout: 100 * time.Millisecond}
 	conn, err := dialer.DialContext(context.Background(), kind, name)

@@ -34,8 +34,8 @@ import (
 // patience bounds an answer.
 const patience = 20 * time.Second
 
-// result is what is printed at the end.
-type result struct {
+// loadResult is what is printed at the end.
+type loadResult struct {
 	Connections int64  `json:"connections"`
 	Streams     int64  `json:"streams"` // that came to their end
 	Bytes       int64  `json:"bytes"`   // of streams, each way
@@ -44,7 +44,7 @@ type result struct {
 	Slowest     string `json:"slowest"` // of the new connections, to the end of its answer
 }
 
-type load struct {
+type clientLoad struct {
 	address string
 	dialer  net.Dialer
 
@@ -64,7 +64,7 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	l := &load{address: flag.Arg(0), dialer: net.Dialer{Timeout: patience}}
+	l := &clientLoad{address: flag.Arg(0), dialer: net.Dialer{Timeout: patience}}
 	l.dialer.SetMultipathTCP(false)
 	if err := l.await(); err != nil {
 		fmt.Println(err)
@@ -81,7 +81,7 @@ func main() {
 	fmt.Println("loaded")
 	l.connect(ctx, *rate, &running)
 	running.Wait()
-	_ = json.NewEncoder(os.Stdout).Encode(result{
+	_ = json.NewEncoder(os.Stdout).Encode(loadResult{
 		Connections: l.connections.Load(), Streams: l.streams.Load(), Bytes: l.bytes.Load(),
 		Refused: l.refused.Load(), Broken: l.broken.Load(), Slowest: time.Duration(l.slowest.Load()).String(),
 	})
@@ -108,7 +108,7 @@ func echo(address string) error {
 }
 
 // await returns when somebody answers: a container may dial before the daemon has seen it.
-func (l *load) await() error {
+func (l *clientLoad) await() error {
 	for end := time.Now().Add(patience); ; {
 		conn, err := l.dialer.Dial("tcp", l.address)
 		if err == nil {
@@ -122,7 +122,7 @@ func (l *load) await() error {
 }
 
 // connect makes rate new connections a second until ctx ends.
-func (l *load) connect(ctx context.Context, rate int, running *sync.WaitGroup) {
+func (l *clientLoad) connect(ctx context.Context, rate int, running *sync.WaitGroup) {
 	const tick = 10 * time.Millisecond
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -140,7 +140,7 @@ func (l *load) connect(ctx context.Context, rate int, running *sync.WaitGroup) {
 	}
 }
 
-func (l *load) dial() *net.TCPConn {
+func (l *clientLoad) dial() *net.TCPConn {
 	conn, err := l.dialer.Dial("tcp", l.address)
 	if err != nil {
 		l.refused.Add(1)
@@ -150,13 +150,13 @@ func (l *load) dial() *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-func (l *load) fail(what string, err error) {
+func (l *clientLoad) fail(what string, err error) {
 	l.broken.Add(1)
 	fmt.Println("broken:", what, err)
 }
 
 // one makes a connection, sends a line and expects it back, and no more.
-func (l *load) one(number int) {
+func (l *clientLoad) one(number int) {
 	began := time.Now()
 	conn := l.dial()
 	if conn == nil {
@@ -191,7 +191,7 @@ func (l *load) one(number int) {
 
 // stream keeps one long stream after the other, until ctx ends. Each lives between 2 and
 // 20 seconds, so that at any time some are young and some are old.
-func (l *load) stream(ctx context.Context, lane uint64, up func()) {
+func (l *clientLoad) stream(ctx context.Context, lane uint64, up func()) {
 	defer up()
 	for life := uint64(0); ctx.Err() == nil; life++ {
 		var seed [32]byte
@@ -204,7 +204,7 @@ func (l *load) stream(ctx context.Context, lane uint64, up func()) {
 	}
 }
 
-func (l *load) live(ctx context.Context, source *rand.ChaCha8, up func()) error {
+func (l *clientLoad) live(ctx context.Context, source *rand.ChaCha8, up func()) error {
 	conn := l.dial()
 	if conn == nil {
 		return errors.New("not made")

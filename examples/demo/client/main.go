@@ -20,7 +20,7 @@ import (
 )
 
 func main() {
-	var o options
+	var o clientOptions
 	flag.StringVar(&o.url, "url", "http://localhost:8080/", "where to send the requests")
 	flag.IntVar(&o.n, "n", 20, "how many requests to make, one after the other")
 	flag.DurationVar(&o.every, "every", 0, "pause between requests")
@@ -32,14 +32,14 @@ func main() {
 	}
 }
 
-type options struct {
+type clientOptions struct {
 	url         string
 	n           int
 	every, wait time.Duration
 	hold        bool
 }
 
-func run(o options) error {
+func run(o clientOptions) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	err := makeRequests(ctx, os.Stdout, o)
@@ -52,7 +52,7 @@ func run(o options) error {
 	return err
 }
 
-func makeRequests(ctx context.Context, out io.Writer, o options) error {
+func makeRequests(ctx context.Context, out io.Writer, o clientOptions) error {
 	client := &http.Client{
 		Transport: &http.Transport{DisableKeepAlives: true}, // a connection for each request
 		Timeout:   10 * time.Second,

@@ -32,12 +32,12 @@ const (
 	aloneLine   = "engine-alone:"
 )
 
-// lane is a run on one engine.
-type lane struct {
+// engineLane is a run on one engine.
+type engineLane struct {
 	engine  engines.Engine
 	machine bool // it is the machine's own
 	first   bool // it has run before any other begins
-	parts   []part
+	parts   []packageRun
 	results *engines.EngineResults
 	out     *printer
 
@@ -55,13 +55,13 @@ type lane struct {
 // failure is a test, or a package, that has failed, and what it said.
 type failure struct{ line, text string }
 
-func newLane(e engines.Engine, out *printer) *lane {
-	return &lane{engine: e, out: out, timeout: laneTimeout, silence: laneSilence, results: &engines.EngineResults{Tests: map[string]string{}},
+func newLane(e engines.Engine, out *printer) *engineLane {
+	return &engineLane{engine: e, out: out, timeout: laneTimeout, silence: laneSilence, results: &engines.EngineResults{Tests: map[string]string{}},
 		output: map[string]*strings.Builder{}, alone: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // run runs the tests and demands that all of them have passed.
-func (l *lane) run(ctx context.Context) error {
+func (l *engineLane) run(ctx context.Context) error {
 	began := time.Now()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -97,7 +97,7 @@ func (l *lane) run(ctx context.Context) error {
 }
 
 // command runs args, and tells it when it is alone.
-func (l *lane) command(ctx context.Context, args []string) error {
+func (l *engineLane) command(ctx context.Context, args []string) error {
 	command := exec.CommandContext(ctx, args[0], args[1:]...)
 	command.Env = append(os.Environ(), "CGO_ENABLED=1", "ENGINE_IMAGES="+images)
 	command.Stderr = os.Stderr
@@ -137,7 +137,7 @@ func (l *lane) command(ctx context.Context, args []string) error {
 
 // check says which tests of the table have not passed. The machine's own engine may be none of
 // the table's.
-func (l *lane) check() error {
+func (l *engineLane) check() error {
 	if l.machine && !strings.HasPrefix(l.results.Version, l.engine.Release) {
 		l.print(fmt.Sprintf("the machine's engine is %q: the column %s of %s is not looked at", l.results.Version, l.engine.Title, pageFile), "")
 		return nil
@@ -150,7 +150,7 @@ func (l *lane) check() error {
 }
 
 // event takes what test2json, or go test -json, says.
-func (l *lane) event(e engines.Event) {
+func (l *engineLane) event(e engines.Event) {
 	l.heard.Reset(l.silence)
 	function, _, sub := strings.Cut(e.Test, "/")
 	key := e.Package
@@ -179,7 +179,7 @@ func (l *lane) event(e engines.Event) {
 }
 
 // finish tells of a test function, or a package, that has ended.
-func (l *lane) finish(name, key string, e engines.Event) {
+func (l *engineLane) finish(name, key string, e engines.Event) {
 	line := fmt.Sprintf("%s %s (%.1f s)", e.Action, name, e.Elapsed)
 	text := ""
 	if b := l.output[key]; b != nil {
@@ -205,13 +205,13 @@ func summary(text string) string {
 }
 
 // wanted reports whether a row of the table wants to know of the test.
-func (l *lane) wanted(name string) bool {
+func (l *engineLane) wanted(name string) bool {
 	_, found := slices.BinarySearch(engines.Wanted(engines.Features, l.engine.Name), name)
 	return found
 }
 
 // other takes a line that is none of test2json's.
-func (l *lane) other(line string) {
+func (l *engineLane) other(line string) {
 	if strings.HasPrefix(line, aloneLine) {
 		l.bound.Stop()
 		l.heard.Stop()
@@ -236,14 +236,14 @@ func (l *lane) other(line string) {
 }
 
 // fails tells of a failure, now and at the end.
-func (l *lane) fails(line, text string) {
+func (l *engineLane) fails(line, text string) {
 	l.print(line, text)
 	l.failed = append(l.failed, failure{line, text})
 }
 
 // retell tells the failures once more, without the logs of daemons: one that is early in half
 // an hour of output is otherwise lost.
-func (l *lane) retell() {
+func (l *engineLane) retell() {
 	for _, f := range l.failed {
 		var kept []string
 		for text := range strings.Lines(f.text) {
@@ -258,7 +258,7 @@ func (l *lane) retell() {
 // maxRetold bounds the lines of one failure that are told again.
 const maxRetold = 60
 
-func (l *lane) print(line, text string) {
+func (l *engineLane) print(line, text string) {
 	name := l.engine.Name
 	if l.machine {
 		name = "of the machine"

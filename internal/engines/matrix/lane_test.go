@@ -13,7 +13,7 @@ import (
 )
 
 // fake is a lane on the machine whose parts are shell scripts, in the place of tests.
-func fake(t *testing.T, out *printer, name string, parts ...part) *lane {
+func fake(t *testing.T, out *printer, name string, parts ...packageRun) *engineLane {
 	t.Helper()
 	l := newLane(engines.Engine{Name: name, Release: "another engine's"}, out)
 	l.machine = true
@@ -25,7 +25,9 @@ func fake(t *testing.T, out *printer, name string, parts ...part) *lane {
 }
 
 // shell is a part that runs text, alone or not.
-func shell(text string, alone bool) part { return part{args: []string{"sh", "-c", text}, alone: alone} }
+func shell(text string, alone bool) packageRun {
+	return packageRun{args: []string{"sh", "-c", text}, alone: alone}
+}
 
 // says is a line of test2json about a test.
 func says(action, test, output string) string {
@@ -51,7 +53,7 @@ func TestAloneIsAlone(t *testing.T) {
 	var out strings.Builder
 	p := &printer{stdout: &out}
 	slow := "until [ -e " + log + ".go ]; do sleep 0.01; done\n"
-	err := runLanes(t.Context(), []*lane{
+	err := runLanes(t.Context(), []*engineLane{
 		fake(t, p, "a", shell(note("a-beside")+"> "+log+".go", false), shell(note("a-begin")+"sleep 0.1\n"+note("a-end"), true)),
 		fake(t, p, "b", shell(slow+note("b-beside"), false), shell(note("b-begin")+"sleep 0.1\n"+note("b-end"), true)),
 		fake(t, p, "c", shell(slow+"sleep 0.2\n"+note("c-beside"), false)),
@@ -85,7 +87,7 @@ func TestLaneThatHangs(t *testing.T) {
 	fails := fake(t, p, "fails", shell(says("run", "TestBad", "")+says("output", "TestBad", "bad news\\n")+says("fail", "TestBad", "")+"exit 1", false),
 		shell(says("run", "TestLate", "")+says("pass", "TestLate", ""), true))
 	fine := fake(t, p, "fine", shell(says("run", "TestGood", "")+says("pass", "TestGood/part", "")+says("pass", "TestGood", ""), false))
-	err := runLanes(t.Context(), []*lane{hangs, silent, patient, fails, fine})
+	err := runLanes(t.Context(), []*engineLane{hangs, silent, patient, fails, fine})
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -118,7 +120,7 @@ func TestRunThatIsEnded(t *testing.T) {
 		}
 	}()
 	var out strings.Builder
-	err := runLanes(ctx, []*lane{fake(t, &printer{stdout: &out}, "a", shell(": >"+began+"; sleep 1000", false))})
+	err := runLanes(ctx, []*engineLane{fake(t, &printer{stdout: &out}, "a", shell(": >"+began+"; sleep 1000", false))})
 	if err == nil || !strings.Contains(err.Error(), "context canceled") {
 		t.Errorf("%v, want that it was ended; %s", err, out.String())
 	}
@@ -132,7 +134,7 @@ func TestFirstIsFirst(t *testing.T) {
 	p := &printer{stdout: &out}
 	first := fake(t, p, "first", shell("sleep 0.2; echo first >>"+log+"; exit 1", false))
 	first.first = true
-	err := runLanes(t.Context(), []*lane{fake(t, p, "other", shell("echo other >>"+log, false)), first})
+	err := runLanes(t.Context(), []*engineLane{fake(t, p, "other", shell("echo other >>"+log, false)), first})
 	if err == nil || !strings.Contains(err.Error(), "engine first, none: exit status 1") {
 		t.Errorf("%v, want that the first has failed", err)
 	}

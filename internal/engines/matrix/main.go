@@ -122,7 +122,7 @@ func runAll(ctx context.Context, chosen []engines.Engine, whole bool, out *print
 	if err != nil {
 		return err
 	}
-	var lanes []*lane
+	var lanes []*engineLane
 	for _, e := range chosen {
 		l := newLane(e, out)
 		l.parts = tableParts(root, dir, e)
@@ -140,7 +140,7 @@ func runAll(ctx context.Context, chosen []engines.Engine, whole bool, out *print
 
 // runLanes runs those lanes that come first, and then the others side by side until each has
 // ended, or waits to be alone. Then those that wait run on one after the other.
-func runLanes(ctx context.Context, lanes []*lane) error {
+func runLanes(ctx context.Context, lanes []*engineLane) error {
 	errs := make([]error, len(lanes))
 	var beside, ended sync.WaitGroup
 	for i, l := range lanes {
@@ -189,16 +189,16 @@ func buildTests(ctx context.Context, dir string) error {
 	return nil
 }
 
-// part is what a lane runs of one package, or several, with test2json's events on its
+// packageRun is what a lane runs of one package, or several, with test2json's events on its
 // standard output.
-type part struct {
+type packageRun struct {
 	folder string
 	args   []string
 	alone  bool
 }
 
 // wholeParts are all tests of the repository in root.
-func wholeParts(ctx context.Context, root string) ([]part, error) {
+func wholeParts(ctx context.Context, root string) ([]packageRun, error) {
 	list := exec.CommandContext(ctx, "go", "list", "-tags", "integration", "./...")
 	list.Dir, list.Stderr = root, os.Stderr
 	out, err := list.Output()
@@ -216,18 +216,18 @@ func wholeParts(ctx context.Context, root string) ([]part, error) {
 	if len(apart) != len(engines.Apart) {
 		return nil, fmt.Errorf("of the packages %v there are only %v", engines.Apart, apart)
 	}
-	test := func(atOnce string, packages []string) part {
+	test := func(atOnce string, packages []string) packageRun {
 		// make check has had vet look at all of it.
 		args := []string{"go", "test", "-json", "-vet=off", "-race", "-tags", "integration", "-count=1", "-timeout=" + testTimeout, "-p", atOnce}
-		return part{folder: root, args: append(args, packages...)}
+		return packageRun{folder: root, args: append(args, packages...)}
 	}
-	return []part{test("1", together), test("2", apart)}, nil
+	return []packageRun{test("1", together), test("2", apart)}, nil
 }
 
 // tableParts are the tests of the table, of the repository in root, on an engine; their
 // binaries are in dir.
-func tableParts(root, dir string, e engines.Engine) []part {
-	var parts []part
+func tableParts(root, dir string, e engines.Engine) []packageRun {
+	var parts []packageRun
 	for _, alone := range []bool{false, true} {
 		for _, r := range engines.Runs(engines.Features, e.Name, func(test string) bool { return engines.IsAlone(test) == alone }) {
 			args := []string{"go", "tool", "test2json", "-t", "-p", module + "/" + r.Folder, filepath.Join(dir, packageIn(r.Folder)+".test"),
@@ -235,7 +235,7 @@ func tableParts(root, dir string, e engines.Engine) []part {
 			if r.Skip != "" {
 				args = append(args, "-test.skip="+r.Skip)
 			}
-			parts = append(parts, part{folder: filepath.Join(root, r.Folder), args: args, alone: alone})
+			parts = append(parts, packageRun{folder: filepath.Join(root, r.Folder), args: args, alone: alone})
 		}
 	}
 	return parts
@@ -253,7 +253,7 @@ func packageIn(folder string) string {
 
 // script is what a shell runs: all parts, and it fails if one does. Before those that run alone,
 // which are the last, it says so, and waits for a line on its standard input.
-func script(parts []part) string {
+func script(parts []packageRun) string {
 	var b strings.Builder
 	b.WriteString("docker version -f '" + versionLine + " {{.Server.Version}}'\nstatus=0\n")
 	waited := false

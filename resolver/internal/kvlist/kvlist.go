@@ -57,7 +57,7 @@ func Read(store, path string, pairs []Pair, notes ...string) resolver.Answer {
 		none := fmt.Sprintf("%s has no value at %.200s or below it", store, path)
 		return answer.New(nil, append([]string{none}, notes...)...)
 	}
-	l := list{seen: map[string]bool{}}
+	l := itemList{seen: map[string]bool{}}
 	for _, pair := range read {
 		l.add(pair)
 	}
@@ -91,8 +91,8 @@ func ambiguous(path string, folders []string) string {
 	return fmt.Sprintf("%.200s holds the folders of %d services: %s; name one of them", path, len(folders), text)
 }
 
-// list gathers the items of values.
-type list struct {
+// itemList gathers the items of values.
+type itemList struct {
 	endpoints []resolver.Endpoint
 	seen      map[string]bool
 	leftOut   answer.LeftOut
@@ -100,7 +100,7 @@ type list struct {
 
 // add reads the items of one value: host:port [weight], separated by commas. An item that
 // is already there is skipped.
-func (l *list) add(pair Pair) {
+func (l *itemList) add(pair Pair) {
 	for item := range strings.SplitSeq(pair.Value, ",") {
 		item = strings.TrimSpace(item)
 		if item == "" {
@@ -119,7 +119,7 @@ func (l *list) add(pair Pair) {
 }
 
 // leaveOut notes an item that cannot be used, under the name of its key.
-func (l *list) leaveOut(key, item string, err error) {
+func (l *itemList) leaveOut(key, item string, err error) {
 	reason := "it is not host:port"
 	var syntax *resolver.SyntaxError
 	if errors.As(err, &syntax) {

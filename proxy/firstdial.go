@@ -15,10 +15,10 @@ import (
 	"github.com/ambassadord/ambassadord/internal/selfconnect"
 )
 
-// prompt is the search of a relay for its endpoint: the first attempt, in the loop, where
+// firstDial is the search of a relay for its endpoint: the first attempt, in the loop, where
 // all is known that is needed for it. Whatever does not go that smoothly is carry's and
 // search's, in a goroutine of its own.
-type prompt struct {
+type firstDial struct {
 	by       *Listener // that accepted the connection
 	chooser  Chooser
 	attempt  Attempt
@@ -29,7 +29,7 @@ type prompt struct {
 }
 
 // admit begins with a connection that was accepted and is counted.
-func (l *loop) admit(fd int, source netip.AddrPort, d *door) {
+func (l *loop) admit(fd int, source netip.AddrPort, d *acceptor) {
 	s := l.server
 	prompter, ok := d.router.(PromptRouter)
 	if !ok || s.Dial != nil {
@@ -37,7 +37,7 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *door) {
 		return
 	}
 	route, chooser := prompter.RouteNow(Accepted{FD: fd, Source: source})
-	if route == nil || !route.prompt() || !chooser.TryRefresh() {
+	if route == nil || !route.plain() || !chooser.TryRefresh() {
 		l.hand(fd, source, d)
 		return
 	}
@@ -65,8 +65,8 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *door) {
 	if h != nil {
 		r.extra().hop = h
 	}
-	r.client, r.upstream, r.prompt = side{fd: int32(fd)}, side{fd: -1}, l.newPrompt()
-	r.prompt.by, r.prompt.chooser = d.listener, chooser
+	r.client, r.upstream, r.first = side{fd: int32(fd)}, side{fd: -1}, l.newFirstDial()
+	r.first.by, r.first.chooser = d.listener, chooser
 	l.add(r)
 	early := r.takeEarly()
 	if err := l.await(r, &r.client); err != nil { // out of memory or watches (epoll_ctl(2))
@@ -88,8 +88,8 @@ func (r *relay) takeEarly() []byte {
 	return b[:n]
 }
 
-// prompt reports whether nothing of the route needs more than a plain connection.
-func (r *Route) prompt() bool {
+// plain reports whether nothing of the route needs more than a plain connection.
+func (r *Route) plain() bool {
 	o := &r.Options
 	return r.Dial == nil && len(r.Preface) == 0 && r.Read == 0 && o.Hedge == 0 && !o.Replay && !o.Source.IsValid() && o.Mark == 0
 }
@@ -102,7 +102,7 @@ func (r *Route) with(chooser Chooser) *Route {
 }
 
 // hand gives a connection to carry.
-func (l *loop) hand(fd int, source netip.AddrPort, d *door) {
+func (l *loop) hand(fd int, source netip.AddrPort, d *acceptor) {
 	s, accepted := l.server, l.at(l.now)
 	leave, err := s.strangers.enter(s, d.listener, source)
 	if err != nil {
@@ -145,30 +145,30 @@ func connOf(fd int) (*net.TCPConn, error) {
 	return conn.(*net.TCPConn), nil
 }
 
-func (l *loop) newPrompt() *prompt {
-	if n := len(l.prompts); n > 0 {
-		p := l.prompts[n-1]
-		l.prompts = l.prompts[:n-1]
+func (l *loop) newFirstDial() *firstDial {
+	if n := len(l.firstDials); n > 0 {
+		p := l.firstDials[n-1]
+		l.firstDials = l.firstDials[:n-1]
 		return p
 	}
-	return &prompt{}
+	return &firstDial{}
 }
 
 // decided ends the search.
 func (r *relay) decided() {
-	l, p := r.loop, r.prompt
+	l, p := r.loop, r.first
 	l.waitNoMore(r)
 	if p.stop != nil {
 		p.stop()
 	}
-	*p = prompt{}
-	l.prompts = append(l.prompts, p)
-	r.prompt = nil
+	*p = firstDial{}
+	l.firstDials = append(l.firstDials, p)
+	r.first = nil
 }
 
 // dial begins the first attempt; early is what the endpoint is to be sent first.
 func (r *relay) dial(early []byte) {
-	p := r.prompt
+	p := r.first
 	p.began = r.loop.now // also where nobody is dialled, for the search that goes on from here
 	attempt, ok := p.chooser.Next()
 	if !ok {
@@ -216,7 +216,7 @@ func (r *relay) patience() time.Duration {
 // has answered by then. It is sent what the client has sent so far.
 func (r *relay) connect(addr netip.AddrPort, early []byte) (isUp bool, err error) {
 	unsent := early
-	defer func() { r.prompt.early = bytes.Clone(unsent) }()
+	defer func() { r.first.early = bytes.Clone(unsent) }()
 	family := unix.AF_INET
 	if !addr.Addr().Unmap().Is4() {
 		family = unix.AF_INET6
@@ -238,7 +238,7 @@ func (r *relay) connect(addr netip.AddrPort, early []byte) (isUp bool, err error
 		setRaw(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(milliseconds(t)))
 	}
 	s := r.loop.server
-	departure := s.departs(r.prompt.by, r.hop(), r.route, addr)
+	departure := s.departs(r.first.by, r.hop(), r.route, addr)
 	if err := connectRaw(fd, addr); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // an errno
 		return false, dialError(addr, "connect", err)
 	}
@@ -250,7 +250,7 @@ func (r *relay) connect(addr netip.AddrPort, early []byte) (isUp bool, err error
 			setLinger(fd) // or its port would stay taken
 			return false, dialError(addr, "connect", unix.ECONNREFUSED)
 		case departure.note || departure.learn:
-			if h := s.departed(&departure, r.prompt.by, r.hop(), r.route, local); h != nil {
+			if h := s.departed(&departure, r.first.by, r.hop(), r.route, local); h != nil {
 				r.extra().hop = h
 			}
 		}
@@ -290,10 +290,10 @@ func (r *relay) connected(events uint32) {
 		errno, err := unix.GetsockoptInt(int(r.upstream.fd), unix.SOL_SOCKET, unix.SO_ERROR)
 		switch {
 		case err != nil:
-			r.attemptFailed(dialError(r.prompt.attempt.Addr, "getsockopt", err))
+			r.attemptFailed(dialError(r.first.attempt.Addr, "getsockopt", err))
 			return
 		case errno != 0 && unix.Errno(errno) != unix.ECONNRESET:
-			r.attemptFailed(dialError(r.prompt.attempt.Addr, "connect", unix.Errno(errno)))
+			r.attemptFailed(dialError(r.first.attempt.Addr, "connect", unix.Errno(errno)))
 			return
 		}
 		r.upstream.flags |= broken // it answered, and then reset
@@ -305,10 +305,10 @@ func (r *relay) connected(events uint32) {
 
 // established goes on with an endpoint that has answered.
 func (r *relay) established() {
-	if early := r.prompt.early; len(early) > 0 {
+	if early := r.first.early; len(early) > 0 {
 		r.up.store = storeOf(early)
 	}
-	a := r.prompt.attempt
+	a := r.first.attempt
 	a.opened()
 	r.verdict = a.verdict()
 	r.held = r.loop.now - r.accepted
@@ -339,7 +339,7 @@ func (r *relay) begin() {
 
 // lookConnecting is look for a relay that is connecting.
 func (r *relay) lookConnecting() {
-	l, p := r.loop, r.prompt
+	l, p := r.loop, r.first
 	if l.now >= p.deadline {
 		r.attemptFailed(&net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(p.attempt.Addr), Err: context.DeadlineExceeded})
 		return
@@ -362,7 +362,7 @@ func (r *relay) lookConnecting() {
 			return
 		}
 		l.post(func() {
-			if ctx.Err() == nil && r.prompt == p {
+			if ctx.Err() == nil && r.first == p {
 				r.attemptFailed(errSilent)
 			}
 		})
@@ -371,7 +371,7 @@ func (r *relay) lookConnecting() {
 
 // attemptFailed gives the connection to a search that goes on from here.
 func (r *relay) attemptFailed(err error) {
-	r.prompt.attempt.failed(err)
+	r.first.attempt.failed(err)
 	r.handBack(err)
 }
 
@@ -384,9 +384,9 @@ func (r *relay) handBack(failure error) {
 	}
 	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
 	search := &search{
-		server: s, route: r.route.with(r.prompt.chooser), accepted: l.at(r.accepted), since: l.at(r.prompt.began),
-		attempts: int(r.attempts), entered: s.limits(r.route), early: r.prompt.early,
-		by: r.prompt.by, hop: r.hop(),
+		server: s, route: r.route.with(r.first.chooser), accepted: l.at(r.accepted), since: l.at(r.first.began),
+		attempts: int(r.attempts), entered: s.limits(r.route), early: r.first.early,
+		by: r.first.by, hop: r.hop(),
 	}
 	if failure != nil {
 		search.inRound, search.failures = true, []error{failure}
@@ -399,11 +399,11 @@ func (r *relay) handBack(failure error) {
 
 // abandoned ends the search because the client has left.
 func (r *relay) abandoned() {
-	r.abandon(Fail(ClientGone, fmt.Errorf("the client left before it was served (%s had not answered yet)", r.prompt.attempt.Addr)))
+	r.abandon(Fail(ClientGone, fmt.Errorf("the client left before it was served (%s had not answered yet)", r.first.attempt.Addr)))
 }
 
 func (r *relay) abandon(cause error) {
-	r.prompt.attempt.cancelled()
+	r.first.attempt.cancelled()
 	r.decided()
 	r.held = r.loop.now - r.accepted
 	r.settle(cause)

@@ -13,8 +13,8 @@ import (
 	"github.com/ambassadord/ambassadord/internal/backoff"
 )
 
-// door is a listening socket as one loop sees it.
-type door struct {
+// acceptor is a listening socket as one loop sees it.
+type acceptor struct {
 	fd       int
 	listener *Listener
 	router   Router
@@ -41,7 +41,7 @@ func (s *Server) serveByLoops(ctx context.Context, listener *Listener, router Ro
 	inLine(fd)
 	for _, l := range s.loops {
 		l.call(func() {
-			err = errors.Join(err, l.open(&door{fd: fd, listener: listener, router: router, pauses: acceptPauses()}))
+			err = errors.Join(err, l.open(&acceptor{fd: fd, listener: listener, router: router, pauses: acceptPauses()}))
 		})
 	}
 	if err == nil {
@@ -59,12 +59,12 @@ func (s *Server) serveByLoops(ctx context.Context, listener *Listener, router Ro
 }
 
 // open begins to accept at d.
-func (l *loop) open(d *door) error {
-	l.doors[d.fd] = d
-	return l.awaitDoor(d)
+func (l *loop) open(d *acceptor) error {
+	l.acceptors[d.fd] = d
+	return l.awaitAcceptor(d)
 }
 
-func (l *loop) awaitDoor(d *door) error {
+func (l *loop) awaitAcceptor(d *acceptor) error {
 	// A connection wakes one of the loops that wait (epoll_ctl(2), EPOLLEXCLUSIVE).
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE, Fd: -int32(d.fd)}
 	if err := controlRaw(l.epoll, unix.EPOLL_CTL_ADD, d.fd, &event); err != nil {
@@ -75,12 +75,12 @@ func (l *loop) awaitDoor(d *door) error {
 
 // shut stops accepting at fd.
 func (l *loop) shut(fd int) {
-	delete(l.doors, fd)
+	delete(l.acceptors, fd)
 	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, fd, nil) // not there during a pause
 }
 
 // accept accepts what waits at d.
-func (d *door) accept(l *loop) {
+func (d *acceptor) accept(l *loop) {
 	s := l.server
 	for range atOnce {
 		fd, source, err := acceptRaw(d.fd)
@@ -115,7 +115,7 @@ func (d *door) accept(l *loop) {
 }
 
 // rest stops accepting for a while after a failure.
-func (d *door) rest(l *loop, err error) {
+func (d *acceptor) rest(l *loop, err error) {
 	pause := d.pauses.Next()
 	if log := l.server.Log; log != nil {
 		log.Warn("cannot accept", "listener", d.listener.Addr().String(), "error", err, "retry_in", pause.String())
@@ -123,10 +123,10 @@ func (d *door) rest(l *loop, err error) {
 	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, d.fd, nil)
 	time.AfterFunc(pause, func() {
 		l.post(func() {
-			if l.doors[d.fd] != d {
+			if l.acceptors[d.fd] != d {
 				return
 			}
-			if err := l.awaitDoor(d); err != nil {
+			if err := l.awaitAcceptor(d); err != nil {
 				d.rest(l, err)
 			}
 		})
@@ -135,7 +135,7 @@ func (d *door) rest(l *loop, err error) {
 
 // turnAway gives up the spare descriptor to accept the connections that wait, and
 // resets them: their clients learn at once what they would wait for in vain.
-func (l *loop) turnAway(d *door) {
+func (l *loop) turnAway(d *acceptor) {
 	if !l.spare.release() {
 		l.spare.take()
 		return
