@@ -44,7 +44,7 @@ test: root setup check lint image ## every check and every test, on three engine
 	CGO_ENABLED=1 go list -race -tags integration -test -export ./... >/dev/null
 	PATH="$$(scripts/setup path):$$PATH" go run ./internal/engines/matrix -all $(MATRIX)
 	@# What the race detector would count wrong.
-	go test -count=1 -run Allocations ./internal/agent ./internal/accesslog
+	go test -count=1 -run Allocations ./internal/route ./internal/mode/fixed ./internal/accesslog
 
 .PHONY: engines
 engines: root setup image ## the tests of docs/engines.md alone, on every engine; writes it (root)

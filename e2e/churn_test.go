@@ -325,7 +325,7 @@ func wantNoGoroutines(t *testing.T, d *daemon) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	dump := d.raw.String()
-	if !strings.Contains(dump, "internal/agent.(*agent).follow") {
+	if !strings.Contains(dump, "internal/daemon.(*follower).run") {
 		t.Fatal("SIGQUIT printed no goroutine of the daemon")
 	}
 	for _, work := range []string{"agent.(*attachment).run", "proxy.(*Server).Serve", "proxy.(*Server).carry"} {

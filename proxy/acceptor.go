@@ -1,10 +1,7 @@
 package proxy
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -25,38 +22,6 @@ type acceptor struct {
 // atOnce is how many connections that nobody was told of are accepted or turned away
 // before others have their turn.
 const atOnce = 64
-
-// serveByLoops is Serve where loops carry the connections.
-func (s *Server) serveByLoops(ctx context.Context, listener *Listener, router Router) error {
-	fd, err := listener.detach()
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer listener.release()
-	// What is accepted has it from here.
-	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	inLine(fd)
-	for _, l := range s.loops {
-		l.call(func() {
-			err = errors.Join(err, l.open(&acceptor{fd: fd, listener: listener, router: router, pauses: acceptPauses()}))
-		})
-	}
-	if err == nil {
-		select {
-		case <-ctx.Done():
-		case <-listener.closed:
-		}
-	} else if s.Log != nil {
-		s.Log.Error("cannot accept", "listener", listener.Addr().String(), "error", err)
-	}
-	for _, l := range s.loops {
-		l.call(func() { l.shut(fd) })
-	}
-	return err
-}
 
 // open begins to accept at d.
 func (l *loop) open(d *acceptor) error {

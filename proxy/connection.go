@@ -71,59 +71,39 @@ func (s *Server) goOn(search *search, leave func()) {
 		s.unserved(search, record, err, leave)
 		return
 	}
-	if len(s.loops) == 0 || !s.handOver(search, &record, leave) {
-		s.splice(search, record, leave)
-	}
+	s.handOver(search, &record, leave)
 }
 
-// splice carries a connection to its end.
-func (s *Server) splice(search *search, record Record, leave func()) {
-	ctx, route := s.ctx, search.route
-	defer func() { s.gone(&record, search.accepted) }()
-	if share := s.shareOf(route); share != nil {
-		var forget func()
-		ctx, forget = s.reclaimer.keep(ctx, share, search.client, search.conn)
-		defer forget()
+// handOver has a loop carry a connection to its end.
+func (s *Server) handOver(search *search, record *Record, leave func()) {
+	r := &relay{
+		route: search.route, verdict: search.found.verdict(), source: record.Source,
+		held: int64(record.Held), attempts: int32(record.Attempts),
+		more: &more{hop: search.hop, leave: leave, passed: passed{up: int64(search.sent)}},
 	}
-	defer leave()
-	if s.Keeper != nil {
-		number := s.Keeper.Keep(live{Live{
-			Route: *route, Source: record.Source, Endpoint: record.Endpoint, Attempts: record.Attempts,
-			Accepted: search.accepted, Client: search.client, Upstream: search.conn,
-		}})
-		defer s.Keeper.Release(number)
+	r.up.finished, r.down.finished = search.over.up, search.over.down
+	if s.relay(r, search.client, search.conn, search.accepted) {
+		return
 	}
-	if route.Opened != nil {
-		var cut context.CancelCauseFunc
-		ctx, cut = context.WithCancelCause(ctx)
-		closed := route.Opened(search.found.verdict(), cut)
-		defer closed()
-		defer cut(nil)
-	}
-	defer search.hop.left()
-	record.Up, record.Down, record.Err = splice(ctx, search.client, search.conn, search.over, route.Options.limits(search.accepted))
-	record.Up += int64(search.sent)
-	search.found.closed(record.Down > 0, ReasonOf(record.Err) == EndpointGone)
-	record.Err = search.reason(record.Err)
+	search.hop.left()
+	search.found.closed(false, false)
+	reset(search.conn)
+	s.unserved(search, *record, errNoDescriptors, leave)
 }
 
-// handOver has a loop carry a connection to its end. It reports false when no descriptor
-// is left but for those that the connection has.
-func (s *Server) handOver(search *search, record *Record, leave func()) bool {
-	l := s.loops[int(s.nextLoop.Add(1))%len(s.loops)]
-	client, upstream, ok := takeBoth(search.client, search.conn)
+// relay has a loop carry r between two connections of package net. It reports false when no
+// descriptor is left for that.
+func (s *Server) relay(r *relay, client, upstream *net.TCPConn, accepted time.Time) bool {
+	c, u, ok := s.takeBoth(client, upstream)
 	if !ok {
 		return false
 	}
-	r := &relay{
-		loop: l, route: search.route, verdict: search.found.verdict(), source: record.Source,
-		held: int64(record.Held), attempts: int32(record.Attempts), waitingAt: -1,
-		client: side{fd: int32(client)}, upstream: side{fd: int32(upstream)},
-		more: &more{hop: search.hop, leave: leave, sent: int64(search.sent)},
-	}
-	r.up.finished, r.down.finished = search.over.up, search.over.down
-	r.accepted = int64(search.accepted.Sub(l.began))
-	return l.post(func() { l.takeIn(r) }) // it runs for as long as there are connections
+	l := s.loops[int(s.nextLoop.Add(1))%len(s.loops)]
+	r.loop, r.waitingAt = l, -1
+	r.client, r.upstream = side{fd: int32(c)}, side{fd: int32(u)}
+	r.accepted = int64(accepted.Sub(l.began))
+	l.post(func() { l.takeIn(r) }) // it runs for as long as there are connections
+	return true
 }
 
 // finish tells of the end of a connection.

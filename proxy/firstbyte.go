@@ -16,7 +16,7 @@ import (
 const mostReplayed = 16 << 10
 
 // firstByte sends the endpoint that was found what the client sends, without taking it
-// from the client's socket, until the endpoint has sent its first byte; then splice
+// from the client's socket, until the endpoint has sent its first byte; then a relay
 // goes on from here. An error says that the connection broke or ended before that, so
 // that all of it may be tried again elsewhere, or that the client has left.
 func (s *search) firstByte(ctx context.Context) error {

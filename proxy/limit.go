@@ -273,3 +273,18 @@ func (s *Server) shareOf(route *Route) *Share {
 	}
 	return s.Limit.alone
 }
+
+// LimitStatus is how a Limit stands.
+type LimitStatus struct {
+	What    string // what is limited
+	Bounds  Bounds
+	Open    int // connections that have a place
+	Waiting int // that wait for one, or for the rate
+}
+
+// Status is how l stands now.
+func (l *Limit) Status() LimitStatus {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return LimitStatus{What: l.what, Bounds: l.bounds, Open: l.open, Waiting: l.waiting}
+}

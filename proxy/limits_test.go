@@ -4,22 +4,20 @@ import (
 	"context"
 	"io"
 	"net"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
-// spliced is a connection being spliced, seen from its two far ends.
-type spliced struct {
+// relayedConn is a connection that is relayed, seen from its two far ends.
+type relayedConn struct {
 	client, endpoint *net.TCPConn
 	began            time.Time
 	result           chan Record
 }
 
-func spliceWith(t *testing.T, ctx context.Context, bounds limits) *spliced { //nolint:revive // t first, as everywhere
+func relayWith(t *testing.T, ctx context.Context, bounds limits) *relayedConn { //nolint:revive // t first, as everywhere
 	t.Helper()
-	s := &spliced{began: time.Now(), result: make(chan Record, 1)}
+	s := &relayedConn{began: time.Now(), result: make(chan Record, 1)}
 	client, accepted := couple(t)
 	dialled, endpoint := couple(t)
 	s.client, s.endpoint = client, endpoint
@@ -31,8 +29,7 @@ func spliceWith(t *testing.T, ctx context.Context, bounds limits) *spliced { //n
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		var r Record
-		r.Up, r.Down, r.Err = splice(ctx, accepted, dialled, ended{}, bounds)
+		r := between(ctx, accepted, dialled, bounds)
 		r.Duration = time.Since(s.began)
 		s.result <- r
 	}()
@@ -44,7 +41,7 @@ func spliceWith(t *testing.T, ctx context.Context, bounds limits) *spliced { //n
 	return s
 }
 
-func (s *spliced) wait(t *testing.T) Record {
+func (s *relayedConn) wait(t *testing.T) Record {
 	t.Helper()
 	select {
 	case r := <-s.result:
@@ -56,7 +53,7 @@ func (s *spliced) wait(t *testing.T) Record {
 }
 
 // end waits for the end, which must be a reset of both with the reason.
-func (s *spliced) end(t *testing.T, reason Reason) Record {
+func (s *relayedConn) end(t *testing.T, reason Reason) Record {
 	t.Helper()
 	wantReset(t, s.client)
 	wantReset(t, s.endpoint)
@@ -70,7 +67,7 @@ func (s *spliced) end(t *testing.T, reason Reason) Record {
 func TestIdleTimeout(t *testing.T) {
 	const limit = 200 * time.Millisecond
 	const jiffy = 10 * time.Millisecond // by which the kernel, who counts in them, may be early
-	s := spliceWith(t, t.Context(), limits{Idle: limit})
+	s := relayWith(t, t.Context(), limits{Idle: limit})
 	if r := s.end(t, IdleTimeout); r.Duration < limit-jiffy {
 		t.Errorf("cut after %s, before %s", r.Duration, limit)
 	}
@@ -78,44 +75,45 @@ func TestIdleTimeout(t *testing.T) {
 
 // What moves starts the idle timeout anew. TestIdleFor has how that is known.
 func TestIdleCountsFromTheLastMove(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const limit = time.Minute
-		var moved atomic.Pointer[time.Time]
-		move := func() { now := time.Now(); moved.Store(&now) }
-		move()
-		cut := make(chan error, 1)
-		timers := &timers{
-			limits:  limits{Idle: limit},
-			idleFor: func(_, _ *net.TCPConn) (time.Duration, error) { return time.Since(*moved.Load()), nil },
-			cut:     func(err error) { cut <- err },
+	const limit, moves = 20 * time.Millisecond, 10
+	looks := 0
+	records := make(chan Record, 1)
+	server := &Server{Done: func(r Record) { records <- r }}
+	server.reclaimer.idle = func(_, _ int) (time.Duration, error) { // called by the loop alone
+		if looks++; looks <= moves {
+			return time.Millisecond, nil // since which a byte has moved
 		}
-		timers.start()
-		for range 10 {
-			time.Sleep(limit - time.Nanosecond)
-			select {
-			case err := <-cut:
-				t.Fatalf("cut before %s had passed since the last move: %v", limit, err)
-			default:
-			}
-			move()
-		}
-		if err := <-cut; ReasonOf(err) != IdleTimeout {
-			t.Errorf("cut with %v, want the reason %s", err, IdleTimeout)
-		}
-		if waited := time.Since(*moved.Load()); waited != limit {
-			t.Errorf("cut %s after the last move, want %s", waited, limit)
-		}
-	})
+		return limit, nil
+	}
+	server.init()
+	server.enter()
+	client, accepted := couple(t)
+	dialled, endpoint := couple(t)
+	began := time.Now()
+	r := &relay{route: &Route{}, verdict: &unjudged{}, more: &more{bounds: limits{Idle: limit}, leave: func() {}}}
+	if !server.relay(r, accepted, dialled, began) {
+		t.Fatal("no descriptor is left")
+	}
+	wantReset(t, client)
+	wantReset(t, endpoint)
+	record := <-records
+	if ReasonOf(record.Err) != IdleTimeout || looks != moves+1 {
+		t.Errorf("after %d looks ended with %v; want the reason %s after %d", looks, record.Err, IdleTimeout, moves+1)
+	}
+	if least := limit + moves*(limit-time.Millisecond); time.Since(began) < least {
+		t.Errorf("cut after %s; want that each move puts it off, to %s at least", time.Since(began), least)
+	}
+	server.Drain(t.Context())
 }
 
 func TestHalfClosedTimeout(t *testing.T) {
 	const limit = 150 * time.Millisecond
-	for name, which := range map[string]func(*spliced) (first, second *net.TCPConn){
-		"the client's first":   func(s *spliced) (_, _ *net.TCPConn) { return s.client, s.endpoint },
-		"the endpoint's first": func(s *spliced) (_, _ *net.TCPConn) { return s.endpoint, s.client },
+	for name, which := range map[string]func(*relayedConn) (first, second *net.TCPConn){
+		"the client's first":   func(s *relayedConn) (_, _ *net.TCPConn) { return s.client, s.endpoint },
+		"the endpoint's first": func(s *relayedConn) (_, _ *net.TCPConn) { return s.endpoint, s.client },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := spliceWith(t, t.Context(), limits{HalfClosed: limit})
+			s := relayWith(t, t.Context(), limits{HalfClosed: limit})
 			first, second := which(s)
 			time.Sleep(2 * limit) // it must not count yet
 			mustWrite(t, first, "x")
@@ -140,7 +138,7 @@ func TestHalfClosedTimeout(t *testing.T) {
 		})
 	}
 	t.Run("both in time", func(t *testing.T) {
-		s := spliceWith(t, t.Context(), limits{HalfClosed: patience})
+		s := relayWith(t, t.Context(), limits{HalfClosed: patience})
 		s.client.CloseWrite()
 		s.endpoint.CloseWrite()
 		if r := s.wait(t); r.Err != nil {
@@ -151,7 +149,7 @@ func TestHalfClosedTimeout(t *testing.T) {
 
 func TestLifetime(t *testing.T) {
 	const limit = 150 * time.Millisecond
-	s := spliceWith(t, t.Context(), limits{Idle: patience, HalfClosed: patience, Lifetime: limit})
+	s := relayWith(t, t.Context(), limits{Idle: patience, HalfClosed: patience, Lifetime: limit})
 	if r := s.end(t, LifetimeOver); r.Duration < limit {
 		t.Errorf("cut after %s, before %s", r.Duration, limit)
 	}
@@ -160,7 +158,7 @@ func TestLifetime(t *testing.T) {
 // Limits that are not reached hold up nothing, and an end leaves no timer behind.
 func TestLimitsOfWhatHasEnded(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
-	s := spliceWith(t, ctx, limits{Idle: time.Hour, HalfClosed: time.Hour, Lifetime: time.Hour})
+	s := relayWith(t, ctx, limits{Idle: time.Hour, HalfClosed: time.Hour, Lifetime: time.Hour})
 	mustWrite(t, s.client, "x")
 	if _, err := io.ReadFull(s.endpoint, make([]byte, 1)); err != nil {
 		t.Fatal(err)
@@ -168,14 +166,14 @@ func TestLimitsOfWhatHasEnded(t *testing.T) {
 	cancel(Fail(DrainTimeout, context.Canceled))
 	s.end(t, DrainTimeout)
 
-	ended := &timers{limits: limits{Idle: time.Nanosecond, HalfClosed: time.Nanosecond, Lifetime: time.Nanosecond}, cut: func(err error) {
-		t.Errorf("cut after its end: %v", err)
-	}}
-	ended.stop()
-	ended.start()
-	ended.halfClosed()
-	if ended.idle != nil || ended.halfClose != nil || ended.wholeLife != nil {
-		t.Error("a timer was started after the end")
+	for name, late := range map[string]func(*relay){
+		"idle":     (*relay).checkIdle,
+		"lifetime": func(r *relay) { r.cut(lifetimeOver(time.Hour)) },
+	} {
+		r := &relay{state: over} // the loop has what a timer posted before it was stopped
+		if late(r); r.settled || r.state != over {
+			t.Errorf("%s: a limit was enforced after the end: %v", name, r.cause)
+		}
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // loop carries connections in one goroutine: it waits in epoll_wait(2) for whatever
-// happens to any of them. A goroutine for each stream, as splice has, costs a stack for
+// happens to any of them. A goroutine for each stream would cost a stack for
 // each, and a wake-up by way of the scheduler for each message; here many messages come
 // with one call. Nothing that a loop calls may wait.
 type loop struct {

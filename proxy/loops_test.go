@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"io"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 // ways is how the connections of a test are carried.
 var ways struct {
 	loops  int
+	again  bool // all has been tried in another way
 	prompt bool // routers say at once what they say
 }
 
@@ -26,14 +28,13 @@ var ways struct {
 type everyWay struct{ m *testing.M }
 
 func (e everyWay) Run() int {
+	ways.loops = 2
 	code := e.m.Run()
 	if flag.Lookup("test.bench").Value.String() != "" {
 		return code // benchmarks choose for themselves
 	}
-	ways.loops = 2
-	code = max(code, e.m.Run())
 	// A single loop leaves processors to others, and keeps its own during short waits.
-	ways.loops, ways.prompt = 1, true
+	ways.loops, ways.prompt, ways.again = 1, true, true
 	return max(code, e.m.Run())
 }
 
@@ -78,9 +79,6 @@ func holdLoops(t *testing.T, server *Server, do func(*relay)) (release func()) {
 // TestLoopKeepsToItsThread: whatever else wants to run, the same thread goes on with a
 // loop.
 func TestLoopKeepsToItsThread(t *testing.T) {
-	if ways.loops == 0 {
-		return // there is none
-	}
 	l := newLab(t, &Server{}, to(refused(t)))
 	stop := make(chan struct{})
 	var others sync.WaitGroup
@@ -131,6 +129,39 @@ func TestFewerLoops(t *testing.T) {
 	}
 	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestNoDescriptorToHandOverWith: a connection whose endpoint has answered goes to a loop also
+// when the process has no descriptor left.
+func TestNoDescriptorToHandOverWith(t *testing.T) {
+	server := &Server{}
+	server.init()
+	defer server.Drain(t.Context())
+	client, accepted := couple(t)
+	dialled, endpoint := couple(t)
+	withDescriptors(t, 64, func() { // as many as leave none that is in use beyond the bound
+		for {
+			fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				break
+			}
+			defer closeRaw(fd)
+		}
+		c, u, ok := server.takeBoth(accepted, dialled)
+		if !ok {
+			t.Fatal("the connection cannot be handed over")
+		}
+		closeRaw(c)
+		closeRaw(u)
+	})
+	for _, conn := range []*net.TCPConn{client, endpoint} { // what was handed over are these sockets, and nobody else has them
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("its other end reads %v; want the end", err)
+		}
+	}
+	if server.spare.file == nil {
+		t.Error("the spare descriptor is not taken again")
 	}
 }
 

@@ -2,10 +2,7 @@ package proxy
 
 import (
 	"cmp"
-	"context"
-	"net"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,25 +24,12 @@ const (
 type reclaimer struct {
 	after atomic.Int64                                      // nanoseconds; 0 is never
 	idle  func(client, upstream int) (time.Duration, error) // nil is idleForFD
-
-	mu      sync.Mutex
-	spliced map[*splicing]struct{} // what goroutines carry
-	leaving int                    // of those, as many as were told to go
-}
-
-// splicing is a connection that goroutines carry.
-type splicing struct {
-	share            *Share
-	client, upstream *net.TCPConn
-	cut              context.CancelCauseFunc
-	told             bool
 }
 
 // idler is a connection on which nothing has moved for long.
 type idler struct {
-	idle    time.Duration
-	relay   *relay    // of a loop
-	spliced *splicing // of goroutines
+	idle  time.Duration
+	relay *relay
 }
 
 // ReclaimIdle has connections on which no byte has moved for at least after reset with the
@@ -85,18 +69,12 @@ func (s *Server) reclaim() {
 
 // reclaimFrom is one round.
 func (s *Server) reclaimFrom(e *excess, after time.Duration) {
-	idlers, leaving := s.reclaimer.idlers(e.share, after)
+	var idlers []idler
 	for _, l := range s.loops {
 		l.call(func() { idlers = l.idlers(idlers, e.share, after, max(1, reclaimLooks/len(s.loops))) })
 	}
 	slices.SortFunc(idlers, func(a, b idler) int { return cmp.Compare(b.idle, a.idle) })
-	for _, i := range idlers[:max(0, min(e.want-leaving, len(idlers)))] {
-		if i.spliced != nil { // a byte may have come meanwhile, here and below
-			if idle, err := s.reclaimer.idleOf(i.spliced); err == nil && idle >= after {
-				s.reclaimer.tell(i.spliced, e.why(idle, after))
-			}
-			continue
-		}
+	for _, i := range idlers[:max(0, min(e.want, len(idlers)))] {
 		i.relay.loop.call(func() {
 			if i.relay.state != relaying {
 				return
@@ -141,78 +119,4 @@ func (l *loop) idlers(to []idler, share *Share, after time.Duration, looks int) 
 		}
 	}
 	return to
-}
-
-// idlers are those of share that goroutines carry, of some, and how many were told to go
-// and have not gone yet.
-func (r *reclaimer) idlers(share *Share, after time.Duration) (found []idler, leaving int) {
-	r.mu.Lock()
-	var some []*splicing
-	scan := reclaimScan
-	for c := range r.spliced { // which begins anywhere
-		if c.share == share && !c.told {
-			some = append(some, c)
-		}
-		if scan--; scan == 0 || len(some) == reclaimLooks {
-			break
-		}
-	}
-	leaving = r.leaving
-	r.mu.Unlock()
-	for _, c := range some {
-		if idle, err := r.idleOf(c); err == nil && idle >= after {
-			found = append(found, idler{idle: idle, spliced: c})
-		}
-	}
-	return found, leaving
-}
-
-// idleOf asks how long nothing has moved; it fails when the connection has ended.
-func (r *reclaimer) idleOf(c *splicing) (idle time.Duration, err error) {
-	client, err := c.client.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	upstream, err := c.upstream.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var gone error
-	err = client.Control(func(one uintptr) {
-		gone = upstream.Control(func(other uintptr) { idle, err = r.idleFor(int(one), int(other)) })
-	})
-	return idle, cmp.Or(err, gone)
-}
-
-// keep notes a connection that goroutines carry until forget is called, which is to be
-// when its place is free. The context ends when it is to go.
-func (r *reclaimer) keep(ctx context.Context, share *Share, client, upstream *net.TCPConn) (kept context.Context, forget func()) {
-	kept, cut := context.WithCancelCause(ctx)
-	c := &splicing{share: share, client: client, upstream: upstream, cut: cut}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.spliced == nil {
-		r.spliced = map[*splicing]struct{}{}
-	}
-	r.spliced[c] = struct{}{}
-	return kept, func() {
-		cut(nil)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.spliced, c)
-		if c.told {
-			r.leaving--
-		}
-	}
-}
-
-// tell has a connection go, unless it has gone.
-func (r *reclaimer) tell(c *splicing, why error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, here := r.spliced[c]; here {
-		c.told = true
-		r.leaving++
-		c.cut(why)
-	}
 }

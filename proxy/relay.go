@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// relay is a connection in the hands of a loop: what splice and its two goroutines are
-// to one of package net. Both must see the same of the other side as on a direct
-// connection; see splice for what that means, and package pathtest for the proof. An
-// idle one costs what this struct takes, and two descriptors.
+// relay carries the bytes of a connection both ways until both streams have ended, and closes
+// both sides. The end of one stream is passed on as the end of that stream alone (half-close,
+// RFC 9293 §3.6); a reset of one side is passed on as a reset of the other, after all that came
+// before it. So either sees the same of the other as on a direct connection; package pathtest
+// has the proof. An idle one costs what this struct takes, and two descriptors.
 type relay struct {
 	loop       *loop
 	route      *Route
@@ -73,6 +74,15 @@ type stream struct {
 	small    uint8 // pieces in a row that were worth no pipe
 }
 
+// bufferKind is where bytes are that have been taken and not yet given.
+type bufferKind uint8
+
+const (
+	inPipe   bufferKind = iota + 1
+	inMemory            // there was no pipe, or they are few
+	urgent              // one byte that the sender marked (RFC 9293 §3.8.5)
+)
+
 // store is where bytes are that were taken and that the other side does not take yet.
 type store struct {
 	in     bufferKind
@@ -90,13 +100,16 @@ type more struct {
 	idle, halfClose, wholeLife *time.Timer // nil until they run
 	closed                     func()      // what Route.Opened has returned
 	leave                      func()      // gives back what was passed to get here, if that was not admitNow
-	sent                       int64       // bytes of the client's that were passed on before
+	passed                     passed      // before this relay
 
 	slow    *side // the one that is waited for although the other is reset
 	stallBy int64 // until when it may take nothing, as loop.now
 	taken   int64 // bytes that it had acknowledged when it last did
 	stalled bool
 }
+
+// passed is how many bytes of either stream have been passed on.
+type passed struct{ up, down int64 }
 
 // hop is nil unless the connection may be part of a loop.
 func (r *relay) hop() *hop {
@@ -407,7 +420,8 @@ func (r *relay) report(reason error) {
 	}
 	leave := func() { s.leave(r.route) }
 	if m := r.more; m != nil {
-		record.Up += m.sent
+		record.Up += m.passed.up
+		record.Down += m.passed.down
 		if m.closed != nil {
 			m.closed()
 		}

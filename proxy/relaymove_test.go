@@ -12,9 +12,6 @@ import (
 // in the same segment.
 func TestEndGoesWithTheLastBytes(t *testing.T) {
 	answer, answered := make(chan struct{}), make(chan *net.TCPConn, 1)
-	if ways.loops == 0 {
-		return // of goroutines nobody knows when they look
-	}
 	server := &Server{}
 	l := newLab(t, server, to(backend(t, func(c *net.TCPConn) {
 		_, _ = io.CopyN(c, c, 1)
@@ -78,9 +75,6 @@ func segments(t *testing.T, conn *net.TCPConn) (n uint32) {
 // TestBulkHasItsTurn: when the turn of bulk is over nothing of it is moved until the loop has
 // looked for events, and then it is, in a turn of its own.
 func TestBulkHasItsTurn(t *testing.T) {
-	if ways.loops == 0 {
-		return // goroutines have turns by the runtime
-	}
 	server := &Server{}
 	l := newLab(t, server, to(backend(t, func(c *net.TCPConn) {
 		_, _ = io.CopyN(c, c, 1)
@@ -100,9 +94,11 @@ func TestBulkHasItsTurn(t *testing.T) {
 		if !r.move(&r.up) || r.up.bytes != before || !r.isAgain {
 			t.Errorf("%d bytes were moved after the turn of bulk, to go on: %v; want none, and that it goes on", r.up.bytes-before, r.isAgain)
 		}
-		r.loop.resume()
-		if moved := r.up.bytes - before; moved != bulk || r.isAgain {
-			t.Errorf("%d bytes were moved in the next turn, to go on: %v; want all %d", moved, r.isAgain, bulk)
+		for r.isAgain { // once, unless the machine has no time for us
+			r.loop.resume()
+		}
+		if moved := r.up.bytes - before; moved != bulk {
+			t.Errorf("%d bytes were moved in turns of their own; want all %d", moved, bulk)
 		}
 	})
 	release()

@@ -134,7 +134,7 @@ func duplicatePair(one, other int) (a, b int, ok bool) {
 	return a, b, true
 }
 
-// startTimers sets the limits of the connection's life. As with splice, nothing is told
+// startTimers sets the limits of the connection's life. Nothing is told
 // of each byte: see timers.
 func (r *relay) startTimers() {
 	m := r.more
@@ -160,7 +160,7 @@ func (r *relay) checkIdle() {
 		return
 	}
 	limit := r.more.bounds.Idle
-	idle, err := idleForFD(int(r.client.fd), int(r.upstream.fd))
+	idle, err := r.loop.server.reclaimer.idleFor(int(r.client.fd), int(r.upstream.fd))
 	switch {
 	case err != nil:
 	case idle >= limit:

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"fmt"
 	"net"
 
@@ -10,42 +9,47 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
-// Resume carries on a connection that another process carried until it died, in a
-// goroutine of its own that Drain waits for. Nobody else may use its two ends any
-// more. What that process had read and not yet written died with it: if the
-// kernel's counts show any such byte the connection is reset, with the reason
-// daemon_gone, because a stream with a hole must not go on. ended, which may be nil, is
-// called when it has ended.
+// Resume carries on a connection that another process carried until it died, and Drain
+// waits for it. Nobody else may use its two ends any more. What that process had read and
+// not yet written died with it: if the kernel's counts show any such byte the connection
+// is reset, with the reason daemon_gone, because a stream with a hole must not go on.
+// ended, which may be nil, is called when it has ended.
 func (s *Server) Resume(live Live, ended func()) {
 	s.init()
-	s.connections.Go(func() {
+	s.accepted.Add(1)
+	s.connections.Add(1)
+	leave := func() {
 		if ended != nil {
-			defer ended()
+			ended()
 		}
-		s.resume(s.ctx, live)
-	})
-}
-
-func (s *Server) resume(ctx context.Context, live Live) {
-	record := Record{Route: live.Route, Source: live.Source, Endpoint: live.Endpoint, Attempts: live.Attempts}
-	defer func() { s.finish(&record, live.Accepted) }()
-
-	so, err := carried(&live)
-	if err != nil {
-		reset(live.Client)
-		reset(live.Upstream)
-		record.Err = Fail(DaemonGone, hint.Wrap(err, "what is at rest survives the daemon's death; look why it died"))
-		return
 	}
-	record.Up, record.Down, record.Err = splice(ctx, live.Client, live.Upstream, so.over, live.Route.Options.limits(live.Accepted))
-	record.Up += so.up
-	record.Down += so.down
+	so, err := carried(&live)
+	if err == nil {
+		r := &relay{
+			route: &live.Route, verdict: &unjudged{live.Endpoint}, source: live.Source, attempts: int32(live.Attempts),
+			more: &more{leave: leave, passed: so.passed},
+		}
+		r.up.finished, r.down.finished = so.over.up, so.over.down
+		if s.relay(r, live.Client, live.Upstream, live.Accepted) {
+			return
+		}
+		err = errNoDescriptors
+	} else {
+		err = Fail(DaemonGone, hint.Wrap(err, "what is at rest survives the daemon's death; look why it died"))
+	}
+	reset(live.Client)
+	reset(live.Upstream)
+	leave()
+	s.gone(&Record{Route: live.Route, Source: live.Source, Endpoint: live.Endpoint, Attempts: live.Attempts, Err: err}, live.Accepted)
 }
+
+// ended is which directions are over.
+type ended struct{ up, down bool }
 
 // progress is what has been carried of a connection.
 type progress struct {
-	up, down int64 // bytes
-	over     ended
+	passed passed
+	over   ended
 }
 
 // carried asks the kernel how far a connection is. The error says that bytes were
@@ -68,8 +72,8 @@ func carried(live *Live) (progress, error) {
 			c.read-u.written, u.read-c.written)
 	}
 	return progress{
-		up: int64(c.read), down: int64(u.read),
-		over: ended{up: u.finished, down: c.finished},
+		passed: passed{up: int64(c.read), down: int64(u.read)},
+		over:   ended{up: u.finished, down: c.finished},
 	}, nil
 }
 

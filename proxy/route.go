@@ -259,25 +259,6 @@ type Connection interface {
 	Duplicate() (client, upstream int, ok bool)
 }
 
-// live is a Connection of package net.
-type live struct{ said Live }
-
-// Live is what there is to say of it.
-func (l live) Live() Live { return l.said }
-
-// Duplicate makes a descriptor of either end.
-func (l live) Duplicate() (client, upstream int, ok bool) {
-	c, cerr := l.said.Client.SyscallConn()
-	u, uerr := l.said.Upstream.SyscallConn()
-	if cerr != nil || uerr != nil {
-		return -1, -1, false
-	}
-	err := c.Control(func(one uintptr) {
-		_ = u.Control(func(other uintptr) { client, upstream, ok = duplicatePair(int(one), int(other)) })
-	})
-	return client, upstream, ok && err == nil
-}
-
 // InOrder chooses endpoints in the order in which they are given, and nobody else.
 func InOrder(endpoints ...Endpoint) Chooser { return &inOrder{all: endpoints} }
 

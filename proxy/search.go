@@ -164,6 +164,15 @@ func (s *search) sendEarly(ctx context.Context) error {
 	return nil
 }
 
+// plain strips the addresses of an operation error: the log line has them.
+func plain(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
 // find dials until an endpoint answers, in rounds in which each is tried once, for as
 // long as the connection is held.
 func (s *search) find(ctx context.Context, deadline time.Time) error {

@@ -56,14 +56,12 @@ func newCircleBy(t *testing.T, options Options, n int, change func(*Listener), l
 		})
 		go func() { done <- server.Serve(ctx, listeners[i], promptly{router}) }()
 	}
-	if ways.loops > 0 {
-		for _, l := range listeners {
-			wait(t, "a loop has the listener", func() bool {
-				l.mu.Lock()
-				defer l.mu.Unlock()
-				return l.fd >= 0
-			})
-		}
+	for _, l := range listeners {
+		wait(t, "a loop has the listener", func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.fd >= 0
+		})
 	}
 	c.end = sync.OnceValue(func() []Record {
 		cancel()
@@ -145,8 +143,6 @@ func wantLoop(t *testing.T, all []Record) {
 			if text := r.Err.Error(); !strings.Contains(text, "app, port") || !strings.Contains(text, "target target") {
 				t.Errorf("the error %q does not name the way", text)
 			}
-		case ways.loops == 0 && (reason == DialFailed || reason == EndpointGone):
-			// A goroutine's dial may be reset before it has ended, and nobody learns from where.
 		default:
 			t.Errorf("a connection of the loop ended by %v", r.Err)
 		}

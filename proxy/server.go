@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/backoff"
+	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
 // Server carries connections for any number of listeners. Set its fields before
@@ -27,8 +28,7 @@ type Server struct {
 	// Unknown is for connections of which that is not known yet where Limit has no place
 	// for them at once; nil means that they are not bounded.
 	Unknown *Limit
-	// Loops is how many loops carry the connections; 0 means two goroutines for each
-	// connection instead.
+	// Loops is how many loops carry the connections; 0 means one.
 	Loops int
 	// Accepted bounds the connections that are accepted and have not ended,
 	// those that wait for a Limit included: what is more is reset. 0 means no bound.
@@ -47,6 +47,9 @@ type Server struct {
 	here        atomic.Int32 // listeners there that are served
 	locals      atomic.Pointer[locals]
 	loops       []*loop
+	failed      error // why there are not as many as were wanted
+	lending     sync.Mutex
+	spare       spareDescriptor // under lending
 	nextLoop    atomic.Uint32
 	strangers   strangers
 	reclaimer   reclaimer
@@ -66,61 +69,44 @@ func acceptPauses() backoff.Backoff {
 }
 
 // Serve accepts on listener until it is closed or ctx ends, and carries the
-// connections, which Drain waits for, in loops or goroutines. It closes listener.
-// A failure to accept is waited out, not fatal; with no descriptor left for a
-// connection it is reset rather than left to wait unseen.
+// connections, which Drain waits for. It closes listener. A failure to accept is waited
+// out, not fatal; with no descriptor left for a connection it is reset rather than left to
+// wait unseen. The error says that there is no descriptor or memory to wait for any with.
 func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) error {
 	s.init()
 	defer s.enteredHere(listener)()
-	if len(s.loops) > 0 {
-		return s.serveByLoops(ctx, listener, router)
+	if len(s.loops) == 0 {
+		listener.Close()
+		return s.failed
 	}
-	stop := context.AfterFunc(ctx, func() { listener.Close() })
-	defer stop()
-	defer listener.Close()
-	tcp := listener.tcp
-	var spare spareDescriptor
-	spare.take()
-	defer spare.release()
-	pauses := acceptPauses()
-	for {
-		conn, err := tcp.AcceptTCP()
-		switch {
-		case err == nil:
-			pauses.Reset()
-			s.begin(conn, listener, router)
-			continue
-		case errors.Is(err, net.ErrClosed):
-			return nil
-		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-			s.turnAway(tcp, &spare)
-		}
-		pause := pauses.Next()
-		if s.Log != nil {
-			s.Log.Warn("cannot accept", "listener", listener.Addr().String(), "error", err, "retry_in", pause.String())
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
+	fd, err := listener.detach()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
 	}
-}
-
-// begin carries a connection that was accepted, if there is room for it.
-func (s *Server) begin(conn *net.TCPConn, listener *Listener, router Router) {
-	accepted := time.Now()
-	if !s.enter() {
-		s.refuse(conn, accepted, errFull)
-		return
-	}
-	source := addrOf(conn.RemoteAddr())
-	leave, err := s.strangers.enter(s, listener, source)
 	if err != nil {
-		reset(conn)
-		s.gone(&Record{Source: source, Err: err}, accepted)
-		return
+		return err
 	}
-	go s.carry(s.ctx, conn, accepted, listener, leave, router)
+	defer listener.release()
+	// What is accepted has it from here.
+	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	inLine(fd)
+	for _, l := range s.loops {
+		l.call(func() {
+			err = errors.Join(err, l.open(&acceptor{fd: fd, listener: listener, router: router, pauses: acceptPauses()}))
+		})
+	}
+	if err == nil {
+		select {
+		case <-ctx.Done():
+		case <-listener.closed:
+		}
+	} else if s.Log != nil {
+		s.Log.Error("cannot accept", "listener", listener.Addr().String(), "error", err)
+	}
+	for _, l := range s.loops {
+		l.call(func() { l.shut(fd) })
+	}
+	return err
 }
 
 // enter counts a connection that was accepted until it is gone, and reports false when
@@ -146,36 +132,6 @@ func (s *Server) gone(record *Record, accepted time.Time) {
 	s.connections.Done()
 }
 
-// refuse resets a connection that nobody will look at.
-func (s *Server) refuse(conn *net.TCPConn, accepted time.Time, err error) {
-	record := Record{Source: addrOf(conn.RemoteAddr()), Err: err}
-	reset(conn)
-	s.finish(&record, accepted)
-}
-
-// turnAway gives up the spare descriptor to accept the connections that wait, and
-// resets them: their clients learn at once what they would wait for in vain.
-func (s *Server) turnAway(listener *net.TCPListener, spare *spareDescriptor) {
-	if !spare.release() {
-		spare.take()
-		return
-	}
-	defer spare.take()
-	// Bounded, so that Serve's ctx is looked at; and without waiting for more.
-	const most = 64
-	if err := listener.SetDeadline(time.Now().Add(time.Millisecond)); err != nil {
-		return
-	}
-	defer func() { _ = listener.SetDeadline(time.Time{}) }() // fails when it is closed
-	for range most {
-		conn, err := listener.AcceptTCP()
-		if err != nil {
-			return
-		}
-		s.refuse(conn, time.Now(), errNoDescriptors)
-	}
-}
-
 // Drain waits until every connection has ended. When ctx ends first, the rest
 // are reset, with the reason drain_timeout, and then waited for. No Serve may
 // be running any more.
@@ -198,19 +154,22 @@ func (s *Server) init() {
 	})
 }
 
-// startLoops starts the loops, as many as can be made; without them there are goroutines.
+// startLoops starts the loops, as many as can be made.
 func (s *Server) startLoops() {
-	for range s.Loops {
+	wanted := max(1, s.Loops)
+	for range wanted {
 		l, err := newLoop(s)
 		if err != nil {
+			s.failed = hint.Wrap(err, "raise the limit of open files (ulimit -n, LimitNOFILE=)")
 			if s.Log != nil {
-				s.Log.Warn("cannot make all loops; fewer carry the connections, or goroutines if there is none, which takes more time",
-					"wanted", s.Loops, "started", len(s.loops), "error", err)
+				s.Log.Warn("cannot make all loops; fewer carry the connections, or none is accepted if there is none",
+					"wanted", wanted, "started", len(s.loops), "error", err, hint.Attr(s.failed))
 			}
 			break
 		}
 		s.loops = append(s.loops, l)
 	}
+	s.spare.take()
 	for _, l := range s.loops {
 		go l.run()
 	}
@@ -219,6 +178,28 @@ func (s *Server) startLoops() {
 			l.post(func() { l.cutAll(context.Cause(s.ctx)) })
 		}
 	})
+}
+
+// takeBoth takes the sockets of two connections from package net, which needs a descriptor for
+// a moment: where none is left that is the spare one. Where it fails, no end may be used again.
+func (s *Server) takeBoth(client, upstream *net.TCPConn) (c, u int, ok bool) {
+	if c, ok = detach(client); !ok {
+		s.lending.Lock()
+		defer s.lending.Unlock()
+		if !s.spare.release() {
+			s.spare.take()
+			return -1, -1, false
+		}
+		defer s.spare.take()
+		if c, ok = detach(client); !ok {
+			return -1, -1, false
+		}
+	}
+	if u, ok = detach(upstream); !ok { // somebody else has what the client's left
+		resetFD(c)
+		return -1, -1, false
+	}
+	return c, u, true
 }
 
 func addrOf(a net.Addr) netip.AddrPort {

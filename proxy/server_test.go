@@ -50,13 +50,11 @@ func newLabAt(t *testing.T, server *Server, router Router, listener *net.TCPList
 			t.Errorf("Serve: %v", err)
 		}
 	}()
-	if ways.loops > 0 {
-		wait(t, "a loop has the listener", func() bool {
-			ours.mu.Lock()
-			defer ours.mu.Unlock()
-			return ours.fd >= 0
-		})
-	}
+	wait(t, "a loop has the listener", func() bool {
+		ours.mu.Lock()
+		defer ours.mu.Unlock()
+		return ours.fd >= 0
+	})
 	l.stop = func() { cancel(); <-done }
 	t.Cleanup(func() {
 		l.stop()

@@ -56,16 +56,9 @@ func milliseconds(d time.Duration) int {
 	return int(min((max(d, 0)+time.Millisecond-1)/time.Millisecond, most))
 }
 
-// idleFor is how long no byte has come or gone on either connection, as the kernel
+// idleForFD is how long no byte has come or gone on either of two connections, as the kernel
 // has it (tcp(7), TCP_INFO). Data that is sent again counts, keep-alive probes do
 // not. So an idle timeout costs the data path nothing.
-func idleFor(client, upstream *net.TCPConn) (time.Duration, error) {
-	c, clientErr := infoOf(client)
-	u, upstreamErr := infoOf(upstream)
-	return idleBy(c, clientErr, u, upstreamErr)
-}
-
-// idleForFD is idleFor.
 func idleForFD(client, upstream int) (time.Duration, error) {
 	c, clientErr := unix.GetsockoptTCPInfo(client, unix.IPPROTO_TCP, unix.TCP_INFO)
 	u, upstreamErr := unix.GetsockoptTCPInfo(upstream, unix.IPPROTO_TCP, unix.TCP_INFO)
@@ -98,21 +91,6 @@ func infoOf(conn *net.TCPConn) (info *unix.TCPInfo, err error) {
 		return nil, err
 	}
 	return info, fail
-}
-
-// unacknowledged is how many bytes written to conn its peer's kernel does not have
-// yet (tcp(7), SIOCOUTQ).
-func unacknowledged(conn *net.TCPConn) (n int, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var fail error
-	err = raw.Control(func(fd uintptr) { n, fail = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
-	if err != nil {
-		return 0, err
-	}
-	return n, fail
 }
 
 // gone reports whether the peer has reset conn: the kernel has then put the
@@ -172,12 +150,18 @@ func keepAliveFD(fd int, every time.Duration) {
 // defaultKeepAliveProbes is package net's.
 const defaultKeepAliveProbes = 9
 
-// takeBoth takes the sockets of two connections from package net. Where it fails, both
-// are as they were.
-func takeBoth(client, upstream *net.TCPConn) (c, u int, ok bool) {
-	if c, u, ok = (live{Live{Client: client, Upstream: upstream}}).Duplicate(); ok {
-		client.Close()
-		upstream.Close()
+// detach takes the socket of a connection from package net. It reports false when no
+// descriptor is left, or it has been closed.
+func detach(conn *net.TCPConn) (fd int, ok bool) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return -1, false
 	}
-	return c, u, ok
+	var dupErr error
+	err = raw.Control(func(of uintptr) { fd, dupErr = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0) })
+	if err != nil || dupErr != nil {
+		return -1, false
+	}
+	conn.Close()
+	return fd, true
 }

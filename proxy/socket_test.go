@@ -118,6 +118,13 @@ func TestSetUserTimeout(t *testing.T) {
 	}
 }
 
+// descriptorOf is the descriptor of a connection, for as long as that is open.
+func descriptorOf(t *testing.T, conn *net.TCPConn) (of int) {
+	t.Helper()
+	onSocket(t, conn, func(fd int) { of = fd })
+	return of
+}
+
 // What moves on either side, either way, ends idleness.
 func TestIdleFor(t *testing.T) {
 	client, ours := couple(t)
@@ -125,7 +132,7 @@ func TestIdleFor(t *testing.T) {
 	const pause = 120 * time.Millisecond
 	idle := func() time.Duration {
 		t.Helper()
-		d, err := idleFor(ours, upstream)
+		d, err := idleForFD(descriptorOf(t, ours), descriptorOf(t, upstream))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,8 +154,8 @@ func TestIdleFor(t *testing.T) {
 			t.Errorf("%s: idle for %s, want %s at most", name, got, most)
 		}
 	}
-	ours.Close()
-	if _, err := idleFor(ours, upstream); err == nil {
+	fd := descriptorOf(t, upstream)
+	if _, err := idleForFD(-1, fd); err == nil {
 		t.Error("no error of a closed connection")
 	}
 }

@@ -17,7 +17,7 @@ import (
 func TestGoneWhileTheOtherTakesNothing(t *testing.T) {
 	for name, sends := range map[string]bool{"it is silent": false, "it sends": true} {
 		t.Run(name, func(t *testing.T) {
-			s := spliceWith(t, t.Context(), limits{Stall: 200 * time.Millisecond})
+			s := relayWith(t, t.Context(), limits{Stall: 200 * time.Millisecond})
 			block(t, s.client)
 			reset(s.client)
 			if sends { // unless it has been reset already
@@ -35,11 +35,8 @@ func TestGoneWhileTheOtherTakesNothing(t *testing.T) {
 
 // A side that takes its time gets all that came before the other's reset.
 func TestGoneWhileTheOtherIsSlow(t *testing.T) {
-	if ways.loops > 0 {
-		return // splice is the same
-	}
 	const stall = 2 * time.Second
-	s := spliceWith(t, t.Context(), limits{Stall: stall})
+	s := relayWith(t, t.Context(), limits{Stall: stall})
 	if err := s.endpoint.SetDeadline(time.Now().Add(6 * patience)); err != nil {
 		t.Fatal(err)
 	}
@@ -77,56 +74,9 @@ func (r slowReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// TestResetHasTheWholeStall: the time in which the other side may take nothing begins
-// when the reset is seen, not when that was last looked at.
-func TestResetHasTheWholeStall(t *testing.T) {
-	if ways.loops > 0 {
-		return // they have no such looks
-	}
-	client, accepted := couple(t)
-	dialled, endpoint := couple(t)
-	block(t, dialled)
-	reset(client)
-	wait(t, "the reset is here", func() bool { return gone(accepted) })
-
-	p := &pair{client: accepted, upstream: dialled, stall: patience}
-	up, down := &direction{}, &direction{}
-	up.init(p, down, accepted, dialled, false)
-	up.in, up.buffer, up.held = inMemory, buffers.Get().(*[bufferSize]byte), bufferSize
-	defer up.letGo()
-	// The look that was arranged before the reset is due.
-	up.looking, up.takenBefore = true, up.taken()
-	if err := dialled.SetWriteDeadline(time.Unix(1, 0)); err != nil {
-		t.Fatal(err)
-	}
-	looked := make(chan struct{})
-	up.giveNow = func(fd uintptr) bool {
-		given := up.give(fd)
-		if looked != nil { // it comes before the first attempt to give
-			close(looked)
-			looked = nil
-		}
-		return given
-	}
-	go func(looked <-chan struct{}) {
-		<-looked
-		_, _ = io.Copy(io.Discard, endpoint)
-	}(looked)
-	if broken, err := up.giveAll(); err != nil {
-		t.Errorf("giveAll: %v (of the client's: %t), stalled: %t; want that the endpoint has it all", err, broken == accepted, up.stalled)
-	}
-	if looked != nil {
-		close(looked)
-	}
-	reset(dialled)
-}
-
 // TestResetWithTheLastBytes: a reset is followed up, too, that came together with bytes
 // for which the other side has no room.
 func TestResetWithTheLastBytes(t *testing.T) {
-	if ways.loops == 0 {
-		return // of goroutines nobody knows when they look
-	}
 	listener := listen(t)
 	onSocket(t, listener, func(fd int) {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1); err != nil { // the least there is

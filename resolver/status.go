@@ -80,6 +80,8 @@ type QueryStatus struct {
 	Err error
 	// Failing is since when the source itself fails; zero while it is well.
 	Failing time.Time
+	// Unwatched says that no watch of it runs, since no client has declared or dialled it.
+	Unwatched bool
 }
 
 // Status reports on t once it has been resolved as Resolve would do it, and the
@@ -96,10 +98,18 @@ func (r *Resolver) Status(ctx context.Context, t Target) (Status, error) {
 		}
 		waitAny(ctx, waiting, until)
 	}
-	return r.status(t, &v), nil
+	return r.status(t, &v, r.watch), nil
 }
 
-func (r *Resolver) status(t Target, v *view) Status {
+// StatusNow reports on t as far as it is known at this moment: it neither waits nor starts a
+// watch. A query that nobody watches is said to be Unwatched, and has no answer.
+func (r *Resolver) StatusNow(t Target) Status {
+	v := r.view(t, time.Now(), r.watching)
+	return r.status(t, &v, r.watching)
+}
+
+// status is what v says of t, and the watches that find returns of its queries.
+func (r *Resolver) status(t Target, v *view, find func(Query, *watch) *watch) Status {
 	s := Status{Target: t, Choice: v.chosen, Endpoints: slices.Clone(v.endpoints())}
 	slices.SortFunc(s.Endpoints, compare)
 	if len(s.Endpoints) == 0 {
@@ -108,8 +118,13 @@ func (r *Resolver) status(t Target, v *view) Status {
 	now := time.Now()
 	for i, c := range t.Choices {
 		for j, q := range c.Queries {
-			p := r.readChoice(c.only(j), now, &view{find: r.watch})
-			known := r.watch(q, nil).state.Load()
+			w := find(q, nil)
+			if w == nil {
+				s.Queries = append(s.Queries, QueryStatus{Query: q, Choice: i, Unwatched: true})
+				continue
+			}
+			p := r.readChoice(c.only(j), now, &view{find: find})
+			known := w.state.Load()
 			one := QueryStatus{
 				Query: q, Choice: i, Endpoints: p.endpoints, LeftOut: p.leftOut, Notes: p.notes,
 				Answered: known.answered, Err: errors.Join(p.errs...), Failing: known.failing,
@@ -136,7 +151,7 @@ func (r *Resolver) Watch(ctx context.Context, t Target, report func(Status)) err
 		if ctx.Err() != nil {
 			return nil
 		}
-		s := r.status(t, &v)
+		s := r.status(t, &v, r.watch)
 		if last == nil || !s.says(last) {
 			report(s)
 			last = &s

@@ -19,7 +19,7 @@ const (
 	// startTime bounds how long a daemon may take to serve a client.
 	startTime = 30 * time.Second
 	// settleTime is longer than a daemon of mode host asks the engine at each connection
-	// whose the address is (voucherSettles in internal/agent). A client that is measured
+	// whose the address is (evidenceSettles in internal/sourceguard). A client that is measured
 	// has been there for longer than that.
 	settleTime = 3500 * time.Millisecond
 )

@@ -6,9 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/oneshot"
+	"github.com/ambassadord/ambassadord/internal/settings"
 )
 
 func checkCommand(environ []string) *cobra.Command {
@@ -39,7 +39,7 @@ func checkCommand(environ []string) *cobra.Command {
 			if err != nil {
 				return usage(err)
 			}
-			if err := agent.Check(cfg, parse); err != nil {
+			if err := settings.Check(cfg, parse); err != nil {
 				return usage(err)
 			}
 			out := cmd.OutOrStdout()

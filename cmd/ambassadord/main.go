@@ -1,7 +1,7 @@
 // Command ambassadord is the proxy daemon of a Docker host: containers dial a
 // fixed local address and reach what they declared, wherever it runs.
 //
-// One file per subcommand: each parses, calls internal/agent, and prints.
+// One file per subcommand: each parses, calls a package of its own (daemon, oneshot, rulescmd, doctor), and prints.
 package main
 
 import (

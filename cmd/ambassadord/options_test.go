@@ -10,12 +10,12 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/internal/settings"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -164,7 +164,7 @@ func withFlags(args ...string) (option.Set, []error) {
 	if err != nil {
 		return option.Set{}, []error{err}
 	}
-	if err := agent.Check(cfg, resolver.Parse); err != nil {
+	if err := settings.Check(cfg, resolver.Parse); err != nil {
 		return option.Set{}, []error{err}
 	}
 	layers := &binding.Layers{Defaults: cfg.Defaults, Clients: cfg.Clients, Targets: map[string]option.Layer{}, Limits: allowed()}
@@ -298,7 +298,7 @@ func TestExampleFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := agent.Check(cfg, parse); err != nil {
+	if err := settings.Check(cfg, parse); err != nil {
 		t.Error(err)
 	}
 	if len(cfg.Listeners) != 2 || len(cfg.Clients) != 2 || len(cfg.Targets) != 2 || cfg.MaxConnections != 20000 || len(cfg.Modes) != 1 {

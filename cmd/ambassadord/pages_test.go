@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/resolver"
 )
@@ -109,7 +109,7 @@ func checkCommandLine(t *testing.T, root *cobra.Command, page, line string) {
 // TestPagesDeclareWhatParses: each label that a page shows is a target that parses, or an option
 // with a value that it takes.
 func TestPagesDeclareWhatParses(t *testing.T) {
-	parse, err := agent.NewParser(config.Default(), slog.New(slog.DiscardHandler))
+	parse, err := oneshot.NewParser(config.Default(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestPagesDeclareWhatParses(t *testing.T) {
 
 // TestReadmeTargetsParse: the first column of the README's table of targets.
 func TestReadmeTargetsParse(t *testing.T) {
-	parse, err := agent.NewParser(config.Default(), slog.New(slog.DiscardHandler))
+	parse, err := oneshot.NewParser(config.Default(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,10 +22,10 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/doctor"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/proxy"
 )
@@ -262,7 +262,7 @@ func writeOptions(b *strings.Builder) {
 // TestTargetFormsAreThoseOfTheSources: each parses to the scheme that it says, and no scheme
 // that the daemon knows is without one.
 func TestTargetFormsAreThoseOfTheSources(t *testing.T) {
-	parse, err := agent.NewParser(config.Default(), slog.New(slog.DiscardHandler))
+	parse, err := oneshot.NewParser(config.Default(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,9 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/daemon"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/mode/link"
 	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/resolver"
 )
@@ -83,7 +84,7 @@ func runLegacy(cmd *cobra.Command, flags *runFlags, legacy legacyFlags, args []s
 	defer flush()
 	switch {
 	case legacy.setup:
-		return agent.SetupLink(cmd.Context(), cfg.Port, log)
+		return link.Setup(cmd.Context(), cfg.Port, log)
 	case legacy.omnimode:
 		cfg.Modes, cfg.RulesByOthers = []config.Mode{config.Link}, true
 		cfg.TrustSources = true // as the original did
@@ -107,7 +108,7 @@ func runLegacy(cmd *cobra.Command, flags *runFlags, legacy legacyFlags, args []s
 		warnOfAllAddresses(log, address, args[0])
 		cfg.Listeners = []config.Listener{{Address: address, Target: args[0]}}
 	}
-	return serve(cmd.Context(), cfg, log, agent.Hooks{})
+	return serve(cmd.Context(), cfg, log, daemon.Hooks{})
 }
 
 func (l legacyFlags) exclusive(args []string) error {

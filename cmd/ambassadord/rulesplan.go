@@ -8,9 +8,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rulescmd"
 )
 
 // rulesFlags are the flags that say which rules are wanted.
@@ -32,8 +32,8 @@ func (f *rulesFlags) register(set *pflag.FlagSet, listen string) {
 	f.output.register(set)
 }
 
-func (f *rulesFlags) parse() (config.Config, agent.WantedRules, error) {
-	wanted := agent.WantedRules{ListenPort: f.listen}
+func (f *rulesFlags) parse() (config.Config, rulescmd.Wanted, error) {
+	wanted := rulescmd.Wanted{ListenPort: f.listen}
 	// The mode is not run's: the flag set that has it stays here.
 	cfg, err := f.run.config(pflag.NewFlagSet("", pflag.ContinueOnError), nil)
 	if err != nil {
@@ -81,7 +81,7 @@ changed. With --mode host that includes the addresses and the guard's table.`,
 				return err
 			}
 			var all planned
-			err = agent.PlanRules(cmd.Context(), cfg, wanted, newLogger(cfg, cmd.ErrOrStderr()), all.add)
+			err = rulescmd.Plan(cmd.Context(), cfg, wanted, newLogger(cfg, cmd.ErrOrStderr()), all.add)
 			return all.print(&flags.output, cmd.OutOrStdout(), err)
 		},
 	}
@@ -114,7 +114,7 @@ there is nothing to change. "ambassadord rules remove" takes the rules away.`,
 				return usage(hint.Errorf("say where the process listens: --listen-port 15001", "--listen-port is missing"))
 			}
 			var all planned
-			err = agent.ApplyRules(cmd.Context(), cfg, wanted, newLogger(cfg, cmd.ErrOrStderr()), all.add)
+			err = rulescmd.Apply(cmd.Context(), cfg, wanted, newLogger(cfg, cmd.ErrOrStderr()), all.add)
 			return all.print(&flags.output, cmd.OutOrStdout(), err)
 		},
 	}
@@ -145,7 +145,7 @@ type lineJSON struct {
 	Rule string `json:"rule"`
 }
 
-func (all *planned) add(p agent.Planned) {
+func (all *planned) add(p rulescmd.Planned) {
 	who := p.Client
 	if who == "" {
 		who = "this network namespace"

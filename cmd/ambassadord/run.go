@@ -10,10 +10,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ambassadord/ambassadord/internal/agent"
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/daemon"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/oneshot"
+	"github.com/ambassadord/ambassadord/internal/settings"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 )
 
@@ -46,7 +47,7 @@ func runCommand(environ []string) *cobra.Command {
 			}
 			log, retune, flush := newDaemonLogger(cfg, cmd.ErrOrStderr())
 			defer flush()
-			hooks := agent.Hooks{Tuned: retune}
+			hooks := daemon.Hooks{Tuned: retune}
 			if flags.configFile != "" {
 				hooks.Load = func() (config.Config, error) { return flags.load(cmd.Flags(), args) }
 			}
@@ -59,12 +60,12 @@ func runCommand(environ []string) *cobra.Command {
 }
 
 // serve checks what can be checked and runs the daemon.
-func serve(ctx context.Context, cfg config.Config, log *slog.Logger, hooks agent.Hooks) error {
+func serve(ctx context.Context, cfg config.Config, log *slog.Logger, hooks daemon.Hooks) error {
 	parse, err := oneshot.NewParser(cfg, log)
 	if err != nil {
 		return usage(err)
 	}
-	if err := agent.Check(cfg, parse); err != nil {
+	if err := settings.Check(cfg, parse); err != nil {
 		return usage(err)
 	}
 	log.Info("starting", "version", versionText())
@@ -73,7 +74,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger, hooks agent
 	hurry, stopHurry := secondSignal(ctx)
 	defer stopHurry()
 	hooks.Reload, hooks.Hurry = reload, hurry
-	return agent.Run(ctx, cfg, log, hooks)
+	return daemon.Run(ctx, cfg, log, hooks)
 }
 
 // runFlags are the flags of a command that runs the daemon or looks at what it

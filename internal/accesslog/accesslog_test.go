@@ -152,9 +152,9 @@ func TestEveryFieldOfALineIsDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	var written bytes.Buffer
-	line := newConnectionLog(slog.New(slog.NewJSONHandler(&written, nil)))
+	line := New(slog.New(slog.NewJSONHandler(&written, nil)))
 	for _, r := range records() {
-		line.done(r)
+		line.Done(r)
 	}
 	fields := map[string]any{}
 	for decoder := json.NewDecoder(&written); ; {

@@ -2,12 +2,12 @@ package doctor
 
 import (
 	"context"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/mode"
 	"github.com/ambassadord/ambassadord/internal/privilege"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 )
@@ -67,30 +67,23 @@ func Checks(ctx context.Context, o Options) []Check {
 	}
 }
 
-// concrete replaces auto by what the daemon would choose.
+// concrete replaces auto, which is also what nothing stands for, by what the daemon would choose.
 func concrete(modes []config.Mode, inContainer bool, have privilege.Set) []config.Mode {
-	switch {
-	case len(modes) > 0 && !slices.Contains(modes, config.Auto):
-		return modes
-	case !inContainer:
-		return []config.Mode{config.Redirect}
-	case have.Has("SYS_ADMIN"):
-		return []config.Mode{config.Link, config.Redirect}
+	if len(modes) == 0 {
+		modes = []config.Mode{config.Auto}
 	}
-	return []config.Mode{config.Link}
+	return mode.Effective(modes, inContainer, have, nil)
 }
 
 // needsRules says whether any mode that is wanted needs packet-filter rules.
 func (h *environment) needsRules() bool {
-	return slices.ContainsFunc(h.modes, func(m config.Mode) bool { return m != config.Listen })
+	return mode.Any(h.modes, func(m mode.Row) bool { return m.Rules })
 }
 
 // entersNamespaces says whether any mode that is wanted enters containers'.
-func (h *environment) entersNamespaces() bool { return slices.ContainsFunc(h.modes, enters) }
-
-// enters says whether a mode enters its clients' namespaces; the others know them
-// by their source addresses.
-func enters(m config.Mode) bool { return m == config.Redirect || m == config.Listen }
+func (h *environment) entersNamespaces() bool {
+	return mode.Any(h.modes, func(m mode.Row) bool { return m.Enters })
+}
 
 // unneeded is the result where no mode that is wanted needs what is checked.
 func (h *environment) unneeded() Result { return ok("not needed by %s", modeNames(h.modes)) }

@@ -91,7 +91,7 @@ func TestAutoIsWhatTheDaemonChooses(t *testing.T) {
 	}{
 		{nil, false, 0, []config.Mode{config.Redirect}},
 		{[]config.Mode{config.Auto}, true, 0, []config.Mode{config.Link}},
-		{[]config.Mode{config.Auto}, true, privilege.Of("SYS_ADMIN"), []config.Mode{config.Link, config.Redirect}},
+		{[]config.Mode{config.Auto}, true, privilege.Of("NET_ADMIN", "SYS_ADMIN"), []config.Mode{config.Link, config.Redirect}},
 		{[]config.Mode{config.Listen}, true, privilege.Of("SYS_ADMIN"), []config.Mode{config.Listen}},
 	}
 	for _, tt := range tests {

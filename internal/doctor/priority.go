@@ -3,18 +3,17 @@ package doctor
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/mode"
 	"github.com/ambassadord/ambassadord/internal/privilege"
 	"github.com/ambassadord/ambassadord/internal/sandbox"
 )
 
 // priority tries whether new network namespaces can be prepared at real-time priority.
 func (h *environment) priority(context.Context) Result {
-	if !slices.Contains(h.modes, config.Redirect) {
+	if !mode.Any(h.modes, func(m mode.Row) bool { return m.Early }) {
 		return ok("nothing is prepared but in mode redirect")
 	}
 	have, err := privilege.Effective()

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/mode"
 	"github.com/ambassadord/ambassadord/internal/privilege"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
@@ -29,19 +30,19 @@ func (h *environment) privileges(ctx context.Context) Result {
 func judgePrivileges(wanted []config.Mode, have privilege.Set, c privilege.Circumstances) Result {
 	var lacking, possible, unguarded []string // sentences; modes not wanted; wanted, and known by addresses
 	var missing []string
-	lacksGuard := privilege.MissingForGuard(c, have)
+	lacksGuard := mode.MissingForGuard(c, have)
 	for _, m := range config.Modes() {
-		lacks := privilege.Missing(m, c, have)
+		lacks := mode.Missing(m, c, have)
 		switch {
 		case m == config.Auto:
 		case slices.Contains(wanted, m) && len(lacks) > 0:
 			lacking = append(lacking, fmt.Sprintf("mode %s lacks %s", m, strings.Join(lacks, ", ")))
 			missing = append(missing, lacks...)
 		case slices.Contains(wanted, m):
-			if !enters(m) && len(lacksGuard) > 0 {
+			if !mode.Of(m).Enters && len(lacksGuard) > 0 {
 				unguarded = append(unguarded, string(m))
 			}
-		case len(lacks) == 0 && (enters(m) || len(lacksGuard) == 0):
+		case len(lacks) == 0 && (mode.Of(m).Enters || len(lacksGuard) == 0):
 			possible = append(possible, string(m))
 		case len(lacks) == 0:
 			possible = append(possible, string(m)+" without its guard")

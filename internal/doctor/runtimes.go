@@ -8,6 +8,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/mode"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -32,7 +33,7 @@ func (h *environment) runtimes(ctx context.Context) Result {
 func judgeRuntimes(containers []*dockerd.Container, known map[string]dockerd.Runtime, modes []config.Mode) Result {
 	// Who declares matters here, not what: any target will do.
 	parse := func(string) (resolver.Target, error) { return resolver.Target{}, nil }
-	i := slices.IndexFunc(modes, enters)
+	i := slices.IndexFunc(modes, func(m config.Mode) bool { return mode.Of(m).Enters })
 	count, first, kind := 0, (*dockerd.Container)(nil), ""
 	for _, c := range containers {
 		runtime := known[c.Runtime]

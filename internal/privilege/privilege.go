@@ -1,19 +1,14 @@
-// Package privilege knows which capabilities each mode needs and which this
-// process has.
-//
-// What a mode needs depends on where it runs: the legacy iptables opens a raw
-// socket, and namespaces that can only be reached through /proc take the right to
-// trace their processes.
+// Package privilege knows which capabilities this process has (capabilities(7)). Which a mode
+// needs says package mode; that depends on where it runs (Circumstances): the legacy iptables opens
+// a raw socket, and namespaces that can only be reached through /proc take the right to trace
+// their processes.
 package privilege
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ambassadord/ambassadord/internal/config"
 )
 
 // Set is a set of capabilities(7), a bit each.
@@ -62,48 +57,6 @@ type Circumstances struct {
 	// ThroughProc says that the engine's folder of namespaces is out of sight, so
 	// that they are opened as /proc/PID/ns/net.
 	ThroughProc bool
-}
-
-// Required names the capabilities that m needs, in order.
-func Required(m config.Mode, c Circumstances) []string {
-	var names []string
-	if m == config.Redirect || m == config.Listen {
-		names = append(names, "SYS_ADMIN") // setns(2)
-		if c.ThroughProc {
-			names = append(names, "SYS_PTRACE") // to open it, see proc_pid_ns(5)
-		}
-	}
-	if m == config.Listen {
-		names = append(names, "NET_BIND_SERVICE") // for declared ports below 1024
-	} else {
-		names = append(names, "NET_ADMIN")
-		if c.Legacy {
-			names = append(names, "NET_RAW")
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// Missing names those of Required that have lacks.
-func Missing(m config.Mode, c Circumstances, have Set) []string {
-	return slices.DeleteFunc(Required(m, c), have.Has)
-}
-
-// Guarded names the capabilities that modes host and link need, besides their own,
-// to keep containers from forging source addresses, in order. NET_ADMIN is among
-// them because mode link may do without it where others set its rules.
-func Guarded(c Circumstances) []string {
-	names := []string{"NET_ADMIN", "SYS_ADMIN"} // an nftables table; setns(2) to where a cable ends
-	if c.ThroughProc {
-		names = append(names, "SYS_PTRACE")
-	}
-	return names
-}
-
-// MissingForGuard names those of Guarded that have lacks.
-func MissingForGuard(c Circumstances, have Set) []string {
-	return slices.DeleteFunc(Guarded(c), have.Has)
 }
 
 // Hint says how to get the capabilities of those names.

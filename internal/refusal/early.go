@@ -30,7 +30,7 @@ type Early struct {
 	log     *slog.Logger
 	watched map[uint16]*watchedPort
 	warned  bool
-	refused *kept // nil while no port has the option
+	refused *keptPorts // nil while no port has the option
 }
 
 // New refuses no port yet. log is told which ports are refused, and why the kernel refuses none.
@@ -113,7 +113,7 @@ func (w *watchedPort) end() {
 
 // followTarget has b's port refused when its target has had no endpoint for as long as a
 // connection would wait, and no longer than that lasts.
-func followTarget(ctx context.Context, targets Targets, refused *kept, b *binding.Binding) {
+func followTarget(ctx context.Context, targets Targets, refused *keptPorts, b *binding.Binding) {
 	var since time.Time // when it had none for the first time; zero while it has some
 	for {
 		asked := time.Now()

@@ -24,9 +24,9 @@ type portSet interface {
 	Close() error
 }
 
-// kept keeps what the kernel refuses in one namespace as it is wanted. One goroutine of its own
+// keptPorts keeps what the kernel refuses in one namespace as it is wanted. One goroutine of its own
 // makes the changes; those that come meanwhile are made together.
-type kept struct {
+type keptPorts struct {
 	open   func() (portSet, error)
 	log    *slog.Logger
 	cancel context.CancelFunc
@@ -39,15 +39,15 @@ type kept struct {
 
 // keep has the ports that are wanted refused by set until end is called; open makes another set,
 // empty, after a failure.
-func keep(set portSet, open func() (portSet, error), log *slog.Logger) *kept {
+func keep(set portSet, open func() (portSet, error), log *slog.Logger) *keptPorts {
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &kept{open: open, log: log, cancel: cancel, done: make(chan struct{}), wanted: map[uint16]string{}, wake: make(chan struct{}, 1)}
+	r := &keptPorts{open: open, log: log, cancel: cancel, done: make(chan struct{}), wanted: map[uint16]string{}, wake: make(chan struct{}, 1)}
 	go r.run(ctx, set)
 	return r
 }
 
 // want says whether a port is to be refused, because its target has no endpoint.
-func (r *kept) want(port uint16, target string, refused bool) {
+func (r *keptPorts) want(port uint16, target string, refused bool) {
 	r.mu.Lock()
 	if refused {
 		r.wanted[port] = target
@@ -62,12 +62,12 @@ func (r *kept) want(port uint16, target string, refused bool) {
 }
 
 // end refuses nothing any more.
-func (r *kept) end() {
+func (r *keptPorts) end() {
 	r.cancel()
 	<-r.done
 }
 
-func (r *kept) run(ctx context.Context, set portSet) {
+func (r *keptPorts) run(ctx context.Context, set portSet) {
 	defer close(r.done)
 	defer func() {
 		if set != nil {
@@ -124,7 +124,7 @@ func (r *kept) run(ctx context.Context, set portSet) {
 }
 
 // say tells the log what has changed.
-func (r *kept) say(before, now map[uint16]string) {
+func (r *keptPorts) say(before, now map[uint16]string) {
 	for port, target := range now {
 		if _, was := before[port]; !was {
 			r.log.Info("the target has no endpoint; its port is refused early", "port", port, "target", target)

@@ -22,7 +22,6 @@ const exportReason = "an exported name is a promise: without a caller but the te
 var uncalled = []string{
 	"internal/balance.Choice.Again",
 	"internal/balance.LeastConnections", // the default, as the empty Policy is
-	"internal/balance.Registry.Pools",   // for what reports the state of the daemon
 	"internal/engines.Load",
 	"internal/engines.PinnedCompose",
 	"internal/option.Anyone", // the other Owner, which is the zero one

@@ -23,7 +23,7 @@ var (
 )
 
 const coreReason = "proxy, resolver and netrules are to be read, tested and replaced alone: " +
-	"what they need of one another is handed to them by internal/agent, " +
+	"what they need of one another is handed to them by internal/daemon, " +
 	"and what speaks to the outside lives in the folders under them"
 
 func TestCoreStandsAlone(t *testing.T) {
@@ -44,17 +44,87 @@ func TestCoreStandsAlone(t *testing.T) {
 	}
 }
 
-const agentReason = "internal/agent is the composition root: it knows everybody, so nobody but the commands may know it"
+// floors are the rooms of the house, from the top: a room imports those of its own floor and
+// below. What is not named here may import the lowest.
+var floors = [][]string{
+	{"cmd/ambassadord"},
+	{"internal/daemon", "internal/oneshot", "internal/rulescmd", "internal/doctor"},
+	{"internal/mode/attach", "internal/mode/host", "internal/mode/link", "internal/mode/fixed"},
+	{"internal/sourceguard", "internal/listenset", "internal/reconcile", "internal/cleanup", "internal/refusal", "internal/ruleslots"},
+	{"internal/route", "internal/hold", "internal/settings", "internal/mode"},
+	{"internal/sources", "internal/identity", "internal/config", "internal/handover", "internal/accesslog", "internal/keeper", "internal/inquiry", "internal/status"},
+	{"internal/binding", "internal/dockerd", "internal/policy", "internal/claim", "internal/control"},
+}
 
-func TestOnlyCommandsImportAgent(t *testing.T) {
-	agent := module + "/internal/agent"
+// nevers are imports that a floor would allow.
+var nevers = []struct{ from, to, why string }{
+	{"internal/mode/", "internal/mode/", "a mode imports no other mode: what two of them need stands below"},
+	{"internal/oneshot", "internal/daemon", "a command that needs no daemon builds none"},
+	{"internal/rulescmd", "internal/daemon", "a command that needs no daemon builds none"},
+	{"internal/doctor", "internal/daemon", "doctor looks at the parts, and runs none"},
+	{"internal/daemon", "internal/doctor", "the daemon is not a command"},
+	{"internal/sources", "internal/identity", "a source does not know who asks"},
+}
+
+const floorReason = "arrows between rooms go down (ARCHITECTURE.md, Directions): give the lower room an interface or a function of its own, or move what both need below them"
+
+// floorOf is how far from the top a folder stands, and false for one that is no room.
+func floorOf(folder string) (int, bool) {
+	for i, rooms := range floors {
+		if slices.Contains(rooms, folder) {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+func TestArrowsGoDown(t *testing.T) {
+	packages := all(t)
 	for _, p := range own(t) {
-		if p.ImportPath == agent || strings.HasPrefix(p.folder(), "cmd/") {
+		if p.isTestHelper() {
 			continue
 		}
-		imports := slices.Concat(p.Imports, p.TestImports, p.XTestImports)
-		if under := agent + "/"; slices.Contains(imports, agent) && !strings.HasPrefix(p.ImportPath, under) {
-			t.Errorf("%s imports internal/agent\n%s", p.folder(), agentReason)
+		from, room := floorOf(p.folder())
+		if !room {
+			from = len(floors) - 1
+		}
+		for _, imported := range p.Imports {
+			d := packages[imported]
+			if d == nil || d.folder() == "" {
+				continue
+			}
+			if to, ok := floorOf(d.folder()); ok && to < from && !strings.HasPrefix(p.folder(), "bench") {
+				t.Errorf("%s imports %s, which stands above it\n%s", p.folder(), d.folder(), floorReason)
+			}
+			for _, never := range nevers {
+				inside := func(folder, prefix string) bool {
+					return folder == prefix || strings.HasSuffix(prefix, "/") && strings.HasPrefix(folder, prefix)
+				}
+				if inside(p.folder(), never.from) && inside(d.folder(), never.to) {
+					t.Errorf("%s imports %s\n%s", p.folder(), d.folder(), never.why)
+				}
+			}
+		}
+	}
+	for _, rooms := range floors {
+		for _, folder := range rooms {
+			if packages[module+"/"+folder] == nil {
+				t.Errorf("there is no package %s; if it moved, move it in this test too", folder)
+			}
+		}
+	}
+}
+
+const commandReason = "the daemon knows every part, so nothing but the commands may know it"
+
+func TestOnlyCommandsImportTheDaemon(t *testing.T) {
+	daemon := module + "/internal/daemon"
+	for _, p := range own(t) {
+		if p.ImportPath == daemon || strings.HasPrefix(p.folder(), "cmd/") {
+			continue
+		}
+		if slices.Contains(slices.Concat(p.Imports, p.TestImports, p.XTestImports), daemon) {
+			t.Errorf("%s imports internal/daemon\n%s", p.folder(), commandReason)
 		}
 	}
 }

@@ -37,8 +37,6 @@ const (
 // methodsSpread are the types that have methods in more than mostMethodFiles files.
 var methodsSpread = []string{
 	"bench/internal/report.Result",
-	"internal/agent.agent",
-	"internal/agent.attachment",
 	"internal/dockerd.Container",
 	"internal/dockerd.Watcher",
 	"internal/dockerd.engine",
@@ -105,7 +103,6 @@ const (
 // crowded are the folders with more than mostFiles files beside tests.
 var crowded = []string{
 	"cmd/ambassadord",
-	"internal/agent",
 	"internal/dockerd",
 	"proxy",
 	"resolver",
@@ -130,9 +127,7 @@ const typeNameReason = "one word names one thing, in the whole tree: who has rea
 
 // namesOfTwo are unexported type names that stand for different things in different packages.
 var namesOfTwo = []string{
-	"agent",
 	"child",
-	"lanes",
 	"member",
 	"place",
 	"question",

@@ -1,0 +1,115 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/control"
+	"github.com/ambassadord/ambassadord/internal/handover"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/rundir"
+)
+
+// reloadPatience bounds a reload that was asked for.
+const reloadPatience = 30 * time.Second
+
+// serveControl answers at the control sockets until closed; stop ends the conversations
+// as well. Without a socket, because somebody else has the name, all is served but the
+// requests. No handover begins once ctx has ended.
+func (d *daemon) serveControl(ctx context.Context) (closed, stop func()) {
+	talking, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	listening, closed := context.WithCancel(talking)
+	server := &control.Server{
+		Log: d.log, Shared: d.cfg.RunDirShared,
+		Handlers: map[string]control.Handler{
+			handover.Request: func(_ context.Context, c *control.Conn, r control.Request) { d.handOver(ctx, c, r) },
+			control.Reload:   d.answerReload,
+		},
+	}
+	if d.dir == nil {
+		return closed, func() { cancel(); closed() } // openRunDir has said why
+	}
+	var serving sync.WaitGroup
+	for _, address := range d.predecessor().addresses() {
+		listener, err := control.Listen(d.dir, d.dir.Socket(address), func(name string) *rundir.Lock { return d.sockets.Inherited().TakeLock(d.dir, name) })
+		if err != nil {
+			d.log.Warn("this daemon can be neither reloaded nor taken over by a command", "error", err, hint.Attr(err))
+			continue
+		}
+		remove := d.sockets.Registry().Add(handover.Socket{Role: handover.LockFile}, listener.Lock().File())
+		context.AfterFunc(listening, remove)
+		serving.Go(func() {
+			server.Serve(talking, listening, listener.UnixListener)
+			if d.giver.has(given, departed) {
+				listener.Leave()
+			} else {
+				listener.Release()
+			}
+		})
+	}
+	return closed, func() {
+		cancel()
+		closed()
+		serving.Wait()
+	}
+}
+
+// answerReload does what SIGHUP does, and says what became of it.
+func (d *daemon) answerReload(ctx context.Context, c *control.Conn, _ control.Request) {
+	ctx, cancel := context.WithTimeout(ctx, reloadPatience)
+	defer cancel()
+	_ = c.Send(control.AnswerOf(d.reloads.reload(ctx))) // who has left asks for nothing
+}
+
+// successor is a new daemon that accepts.
+type successor struct {
+	quiet chan struct{} // closed when we open no more sockets and let the rules be
+	told  chan struct{} // closed when it knows of them all
+}
+
+var errBusy = errors.New("another daemon is just taking over")
+
+// handOver hands everything to the peer, unless ctx ends before that accepts. Once we are to
+// end, a peer that comes anew gets no answer: it serves in our place when we have ended.
+func (d *daemon) handOver(ctx context.Context, c *control.Conn, r control.Request) {
+	if was, first := d.giver.on(asked); !first {
+		if was != givingLast && was != closed {
+			_ = c.Send(control.AnswerOf(errBusy))
+		}
+		return
+	}
+	defer d.giver.on(breaksOff) // unless it has accepted
+	d.log.Info("another daemon is taking over", "version", r.Program, "process", r.Process)
+	next := &successor{quiet: make(chan struct{}), told: make(chan struct{})}
+	err := handover.Give(ctx, c, d.sockets.Registry(), func() {
+		d.giver.on(accepts)
+		select {
+		case d.giver.handing <- next:
+			<-next.quiet
+		case <-ctx.Done(): // stopping has come first; the new daemon mends the rules
+		}
+	})
+	switch {
+	case err == nil:
+		close(next.told)
+	case ctx.Err() != nil:
+		d.log.Warn("the other daemon has not taken over in time; stopping all the same", "error", err,
+			"hint", "it serves when this one has ended; see: ambassadord doctor")
+	default:
+		d.log.Warn("the other daemon has not taken over; going on", "error", err, hint.Attr(err))
+	}
+}
+
+// awaitSuccessor returns when no daemon is taking over, and none will any more. We have been
+// told to end: if we did while one takes over, it would give up, and nobody would serve. It
+// has until deadline, unless ctx ends before, or Hooks.Hurry is closed.
+func (d *daemon) awaitSuccessor(ctx context.Context) {
+	over, cancel := context.WithDeadline(ctx, d.deadline())
+	defer cancel()
+	if was, _ := d.giver.on(ends); was != serving {
+		d.log.Info("stopping as soon as the daemon that takes over accepts", "drain_timeout", d.settings.Load().Config.DrainTimeout.String())
+	}
+	d.giver.await(over.Done(), d.hooks.Hurry, closed, departed)
+}

@@ -1,0 +1,206 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/route/routetest"
+	"github.com/ambassadord/ambassadord/internal/status"
+)
+
+// peer is another process, which is the endpoint of connections and their client: two
+// descriptors of each are its own, since a process may not have as many as all four take.
+type peer struct {
+	address string // of the endpoint
+	in      io.WriteCloser
+	out     *bufio.Scanner
+}
+
+// asPeer says in the environment that this process is one.
+const asPeer = "AMBASSADORD_TEST_PEER"
+
+func startPeer(t testing.TB) *peer {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env, cmd.Stderr = append(os.Environ(), asPeer+"=1"), os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{in: in, out: bufio.NewScanner(out)}
+	t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
+	p.address = p.line(t)
+	return p
+}
+
+func (p *peer) line(t testing.TB) string {
+	t.Helper()
+	if !p.out.Scan() {
+		t.Fatalf("the peer has ended: %v", p.out.Err())
+	}
+	return p.out.Text()
+}
+
+// dial has it make n connections to address, which lead back to it, and say hello on each.
+func (p *peer) dial(t testing.TB, address string, n int) {
+	t.Helper()
+	fmt.Fprintln(p.in, address, n)
+	if said := p.line(t); said != "done" {
+		t.Fatalf("the peer says: %s", said)
+	}
+}
+
+// bePeer is the other process.
+func bePeer() error {
+	backend, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(backend.Addr())
+	go func() {
+		for {
+			conn, err := backend.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(conn, conn) }()
+		}
+	}()
+	var address string
+	var n int
+	for {
+		if _, err := fmt.Scanln(&address, &n); err != nil {
+			return nil // the test has ended
+		}
+		for i := range n {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				return err
+			}
+			if _, err := conn.Write([]byte("hello")); err != nil {
+				return err
+			}
+			if _, err := io.ReadFull(conn, make([]byte, 5)); err != nil {
+				return fmt.Errorf("connection %d: %w", i, err)
+			}
+		}
+		fmt.Println("done")
+	}
+}
+
+// carrying is a daemon that serves one listener, with n live connections through it.
+func carrying(t testing.TB, n int) *daemon {
+	t.Helper()
+	p := startPeer(t)
+	cfg := config.Default()
+	cfg.Modes, cfg.DockerHost, cfg.RunDir, cfg.DrainTimeout = nil, "unix:///nonexistent.sock", t.TempDir(), 0
+	cfg.Listeners = []config.Listener{{Address: "127.0.0.1:0", Target: p.address}}
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	d, stop, err := start(ctx, cfg, slog.New(slog.DiscardHandler), Hooks{Ready: func() { close(ready) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { ended <- d.serve(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended; stop() })
+	<-ready
+	p.dial(t, snapshot(d).Listeners[0].Listens.String(), n)
+	return d
+}
+
+// declaring has d know of so many containers, each with ten ports.
+func declaring(t testing.TB, d *daemon, containers int) {
+	t.Helper()
+	all := make([]*dockerd.Container, containers)
+	for i := range all {
+		labels := map[string]string{"connect.x": "a mistake"}
+		for j := range 10 {
+			labels[fmt.Sprint("connect.", j+1)] = fmt.Sprintf("10.0.%d.%d:80", i%20, j)
+		}
+		all[i] = routetest.Labelled(fmt.Sprintf("c%03d", i), labels)
+		all[i].NetworkMode = "none"
+	}
+	for snapshot := dockerd.NewSnapshot(all...); !d.follower.act(t.Context(), t.Context(), d.settings.Load(), snapshot); {
+	}
+}
+
+// TestSnapshot has all that there is, and asks nobody.
+func TestSnapshot(t *testing.T) {
+	d := carrying(t, 3)
+	declaring(t, d, 2)
+	s := snapshot(d)
+	if !s.Daemon.Ready || s.Daemon.HandOver != "none" || s.Daemon.Engine != nil || len(s.Listeners) != 1 {
+		t.Errorf("the daemon is %+v with the listeners %+v", s.Daemon, s.Listeners)
+	}
+	if len(s.Connections) != 3 {
+		t.Fatalf("%d connections; want 3", len(s.Connections))
+	}
+	for _, c := range s.Connections {
+		if c.Up != 5 || c.Down != 5 || c.Route.Target != s.Listeners[0].Target || c.Endpoint.Addr.String() != s.Listeners[0].Target || time.Since(c.Accepted) > time.Minute {
+			t.Errorf("connection %+v", c)
+		}
+	}
+	if len(s.Containers) != 2 || s.Containers[0].Name != "c000" || len(s.Containers[0].Bindings) != 10 ||
+		len(s.Containers[0].Problems) != 1 || !strings.Contains(s.Containers[0].Problems[0].Error, "x") {
+		t.Errorf("containers %+v", s.Containers)
+	}
+	if len(s.Targets) != 1+20 {
+		t.Errorf("%d targets; want the listener's, and twenty of containers", len(s.Targets))
+	}
+	for _, one := range s.Targets {
+		known := one.Status.Queries[0]
+		if declared := one.Clients > 0; declared != known.Unwatched { // the daemon keeps none of a container's without a mode
+			t.Errorf("target %s of %d clients is watched: %t", one.Meaning, one.Clients, !known.Unwatched)
+		}
+	}
+	if len(s.Pools) != 1 || len(s.Pools[0].Members) != 1 || s.Pools[0].Members[0].Health.Open != 3 {
+		t.Errorf("pools %+v", s.Pools)
+	}
+	if len(s.Limits) < 2 || s.Limits[0].Open != 3 {
+		t.Errorf("limits %+v", s.Limits)
+	}
+}
+
+// TestSnapshotOfNothing: a daemon that knows nobody yet has one, too.
+func TestSnapshotOfNothing(t *testing.T) {
+	if s := status.Take((&daemon{parts: &parts{}}).clients.Load()); len(s.Containers) != 0 || s.Taken.IsZero() {
+		t.Errorf("%+v", s)
+	}
+}
+
+// BenchmarkSnapshot is what it costs to look at all, on a busy host. It is to take no more than
+// 20 ms, and what it allocates to be in proportion. A client of one address has seven eighths of the places at
+// most, which of 20,000 descriptors are a little more than 7,000.
+func BenchmarkSnapshot(b *testing.B) {
+	for _, size := range []struct{ containers, connections int }{{5, 90}, {50, 900}, {500, 6_000}} {
+		b.Run(fmt.Sprintf("%dx%d", size.containers, size.connections), func(b *testing.B) {
+			d := carrying(b, size.connections)
+			declaring(b, d, size.containers)
+			b.ReportAllocs()
+			for b.Loop() {
+				if s := snapshot(d); len(s.Connections) != size.connections || len(s.Containers) != size.containers {
+					b.Fatal(errors.New("not all are there"))
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,218 @@
+package daemon
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/control"
+	"github.com/ambassadord/ambassadord/internal/handover"
+	"github.com/ambassadord/ambassadord/internal/rundir"
+)
+
+const listenAnywhere = "127.0.0.1:0"
+
+// takeoverLog is a log that may be waited for.
+type takeoverLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *takeoverLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *takeoverLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// wait returns when the log has want.
+func (l *takeoverLog) wait(t *testing.T, want string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(l.String(), want); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %q in 20 s; the log is\n%s", want, l)
+		}
+	}
+}
+
+// running is a daemon with one fixed listener, which has its sockets in a folder of the test's.
+type running struct {
+	log   takeoverLog
+	stop  context.CancelFunc
+	ended chan error
+}
+
+func runIn(t *testing.T, dir *rundir.Dir, target string, change func(*config.Config)) *running {
+	t.Helper()
+	cfg := config.Default()
+	cfg.Modes, cfg.RunDir = nil, dir.String()
+	cfg.DockerHost = "unix:///nonexistent.sock"
+	cfg.Listeners = []config.Listener{{Address: listenAnywhere, Target: target}}
+	change(&cfg)
+	r := &running{ended: make(chan error, 1)}
+	var ctx context.Context
+	ctx, r.stop = context.WithCancel(t.Context())
+	go func() { r.ended <- Run(ctx, cfg, slog.New(slog.NewTextHandler(&r.log, nil)), Hooks{}) }()
+	return r
+}
+
+func (r *running) wantNoError(t *testing.T) {
+	t.Helper()
+	select {
+	case err := <-r.ended:
+		if err != nil {
+			t.Errorf("told to stop it ended with: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatalf("told to stop it still runs after 20 s; the log is\n%s", &r.log)
+	}
+}
+
+// shortDir is a folder whose path leaves room for a socket's name.
+func shortDir(t *testing.T) *rundir.Dir {
+	t.Helper()
+	tmp, err := os.MkdirTemp("/tmp", "takeover-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(tmp) })
+	dir, err := rundir.Open(filepath.Join(tmp, "run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+const (
+	saysItWaits  = "serving in its place as soon as it has ended"
+	saysItServes = "the old daemon has ended; serving in its place"
+)
+
+// TestSuccessionIsToldOnce has the old daemon break off each takeover, as one that drains
+// does, and end at last: the new one says once what it waits for, and once that it serves.
+func TestSuccessionIsToldOnce(t *testing.T) {
+	dir := shortDir(t)
+	path := dir.Path(dir.Socket(listenAnywhere))
+	// It has no lock, so there is no wait for its end between one attempt and the next.
+	old, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	next := runIn(t, dir, "192.0.2.1:1", func(cfg *config.Config) { cfg.TakeOver = true })
+	defer next.stop()
+	for range 3 {
+		_ = old.SetDeadline(time.Now().Add(20 * time.Second))
+		conn, err := old.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(next.log.String(), saysItServes) {
+			t.Error("it says that it serves while the old daemon is there")
+		}
+		_, _ = conn.Read(make([]byte, 1000))
+		conn.Close()
+	}
+	old.Close()
+	next.log.wait(t, "msg=ready")
+	next.stop()
+	next.wantNoError(t)
+	for _, said := range []string{saysItWaits, saysItServes} {
+		if n := strings.Count(next.log.String(), said); n != 1 {
+			t.Errorf("%q is said %d times; want once. The log is\n%s", said, n, &next.log)
+		}
+	}
+}
+
+// TestStopAmidTakeover: a daemon that is told to stop while the one before it does not answer,
+// or has broken off and is yet to end, has not failed.
+func TestStopAmidTakeover(t *testing.T) {
+	for name, breaksOff := range map[string]bool{"no answer": false, "no end": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := shortDir(t)
+			old, err := control.Listen(dir, dir.Socket(listenAnywhere), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer old.Release()
+			next := runIn(t, dir, "192.0.2.1:1", func(cfg *config.Config) { cfg.TakeOver = true })
+			defer next.stop()
+			_ = old.SetDeadline(time.Now().Add(20 * time.Second))
+			conn, err := old.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_, _ = conn.Read(make([]byte, 1000))
+			if breaksOff {
+				conn.Close()
+				next.log.wait(t, saysItWaits)
+			}
+			next.stop()
+			next.wantNoError(t)
+			if strings.Contains(next.log.String(), saysItServes) {
+				t.Error("it says that it serves while the old daemon is there")
+			}
+		})
+	}
+}
+
+// TestTakeoverAndDrainShareATime stops a daemon from which another takes over that never
+// accepts, while it carries a connection that never ends: it takes Config.DrainTimeout once.
+func TestTakeoverAndDrainShareATime(t *testing.T) {
+	const drain = 3 * time.Second
+	backend, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backend.Close()
+	dir := shortDir(t)
+	old := runIn(t, dir, backend.Addr().String(), func(cfg *config.Config) { cfg.DrainTimeout = drain })
+	defer old.stop()
+	old.log.wait(t, "msg=ready")
+	_, rest, _ := strings.Cut(old.log.String(), "msg=listening")
+	_, rest, _ = strings.Cut(rest, "address=")
+	live, err := net.Dial("tcp", strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	served, err := backend.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer served.Close()
+	c, err := control.Dial(dir.Path(dir.Socket(listenAnywhere)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := handover.Begin(t.Context(), c, "test", handover.NewSet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	defer session.Set.Close()
+	began := time.Now()
+	old.stop()
+	old.wantNoError(t)
+	if took := time.Since(began); took < drain || took > drain*5/3 {
+		t.Errorf("it took %s to stop; want the drain timeout, %s, once", took, drain)
+	}
+	_ = live.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.ReadAll(live); err == nil {
+		t.Error("the connection has ended in peace; want that it is reset")
+	}
+}

@@ -1,0 +1,402 @@
+package attach
+
+import (
+	"cmp"
+	"context"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/preparer"
+	"github.com/ambassadord/ambassadord/internal/route"
+	"github.com/ambassadord/ambassadord/internal/ruleslots"
+	"github.com/ambassadord/ambassadord/internal/sandbox"
+	"github.com/ambassadord/ambassadord/netrules"
+)
+
+// early namespaces serves new network namespaces before it is known whose they are, so
+// that a container's first instruction may dial. The engine tells of a container
+// only once it runs; until then the declarations of all that may be starting are
+// served, and what else was caught with them is let through to where it was meant
+// to go.
+type earlySet struct {
+	*Config
+	slots      *ruleslots.Slots // beside those of attachments
+	folders    []string         // where namespaces appear: the first that exists
+	stop       func()           // ends the watch on folders, and the process; nil before start
+	beginWatch func()           // begins it; nil once it has
+	watching   sync.WaitGroup
+	running    sync.WaitGroup // every early namespace
+
+	mu        sync.Mutex
+	there     map[string]*earlyNamespace // by the namespace's name, until it is somebody's or let go of
+	owners    map[string]*attachment     // by the namespace's name: who serves it
+	followed  *identity.Table            // by which claim and decline were called last
+	idle      map[string]time.Time       // by path: others that have appeared, and when
+	unclaimed []*earlyNamespace          // those of whose namespace nobody declares anything, the oldest first
+	most      int                        // of these
+	overfull  bool                       // they were too many, and the log says so
+	behind    []*earlyNamespace          // those that were left to another daemon
+	departed  bool                       // another daemon goes on
+	process   preparerState
+
+	begin sync.Once
+	began chan struct{} // closed by begun
+}
+
+func newEarlySet(c *Config) *earlySet {
+	return &earlySet{Config: c, folders: sandbox.Folders(), slots: newSlots(c, 8), there: map[string]*earlyNamespace{},
+		most: maxUnclaimed, owners: map[string]*attachment{}, idle: map[string]time.Time{}, process: newPreparerState(), began: make(chan struct{})}
+}
+
+// start starts the process that prepares namespaces, until ctx ends. That takes as long as the
+// engine's first list, so the two are done beside each other; it watches from watch on.
+func (s *earlySet) start(ctx context.Context) {
+	// Its end is that of the watch alone: what is served already stays so.
+	watching, stop := context.WithCancel(ctx)
+	s.stop = stop
+	folders := s.folders
+	s.watching.Go(func() {
+		defer s.begun()
+		s.prepareAhead(ctx, watching, folders)
+	})
+	s.beginWatch = func() {
+		s.watching.Go(func() {
+			err := sandbox.Watch(watching, folders, func(path string) { s.seen(ctx, path) })
+			if err != nil {
+				s.Log.Warn("cannot watch the engine's network namespaces; a container that dials at once may be too early",
+					"error", err, hint.Attr(err))
+			}
+		})
+		s.watching.Go(func() {
+			if s.Turn.Await(watching, nil) {
+				s.resume(ctx)
+			}
+		})
+	}
+}
+
+// watch watches until ctx ends, where table shows the engine to mount namespaces. It begins
+// also while another daemon owns the rules, so that somebody watches at every moment: until that
+// has let go, we prepare what it has not.
+// There must be a table: without one nobody can say who is new.
+func (s *earlySet) watch(ctx context.Context, table *identity.Table) {
+	if s.stop == nil {
+		s.start(ctx)
+	}
+	if s.beginWatch == nil {
+		folder := table.SandboxFolder()
+		if folder == "" || slices.Contains(s.folders, folder) {
+			return
+		}
+		// Only now has a container shown that it is elsewhere.
+		s.stop()
+		s.folders = []string{folder}
+		s.start(ctx)
+	}
+	s.beginWatch()
+	s.beginWatch = nil
+	s.mu.Lock()
+	s.process.mayWatch = true
+	s.declare(table)
+	s.mu.Unlock()
+}
+
+// appeared serves the namespace at where, in which made was prepared; nil is nothing. It may be
+// told of one more than once, and before or after the engine's word of whose it is. While
+// nobody who declares anything may be in it, and nothing is prepared, it is kept in mind.
+func (s *earlySet) appeared(ctx context.Context, where string, made *preparer.Made) {
+	if e := s.receive(ctx, where, made); e != nil && made != nil {
+		hurry([]*earlyNamespace{e}) // it may be too late when its run comes to it
+	}
+}
+
+// receive is appeared but for what is to be redirected by now, which may have changed since made
+// was. It returns who serves the namespace from now on, nil if nobody does, or did before.
+func (s *earlySet) receive(ctx context.Context, where string, made *preparer.Made) *earlyNamespace {
+	name := path.Base(where)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// Under the lock: who is not in this table yet will be in one that claim or
+	// decline are called for, after this.
+	table := s.Clients.Load()
+	n, known := table.Sandbox(name)
+	switch at, e := s.owners[name], s.there[name]; {
+	case s.departed:
+		s.discard(made)
+		return nil
+	case at != nil || e != nil:
+		if made != nil && (e == nil || !e.offer(made)) && (at == nil || !at.offer(made)) {
+			s.discard(made)
+		}
+		return nil
+	case known && made == nil:
+		return nil // its attachment does without
+	case !known && s.Engine != nil:
+		s.Engine.CatchUp() // its declarations may be on their way to us
+	}
+	var ports []netrules.Port
+	if !known {
+		ports = startersPorts(table.Starters(sandbox.Mounted))
+	}
+	if made == nil && (len(ports) == 0 || !s.Turn.Ours()) {
+		s.idle[where] = time.Now()
+		return nil
+	}
+	delete(s.idle, where)
+	e := s.serve(ctx, where, ports, made)
+	switch {
+	case known && table == s.followed:
+		e.life.decide(verdict{client: route.ClientOf(n.Clients[0])}) // else the owner would have claimed it
+	case len(ports) == 0:
+		s.bound(e)
+	}
+	return e
+}
+
+// discard undoes made, not under s.mu: the kernel has us wait for whoever is changing rules in
+// that namespace, and that may be the container.
+func (s *earlySet) discard(made *preparer.Made) { go made.Close() }
+
+// maxUnclaimed is how many namespaces we keep prepared in which nobody declares anything, for
+// those that the engine may tell of.
+const maxUnclaimed = 256
+
+// bound lets go of the oldest of those that are kept for nobody, if there are too many with
+// e. s.mu is held.
+func (s *earlySet) bound(e *earlyNamespace) {
+	s.unclaimed = slices.DeleteFunc(s.unclaimed, func(e *earlyNamespace) bool { return !e.vain() })
+	s.unclaimed = append(s.unclaimed, e)
+	if len(s.unclaimed) <= s.most {
+		return
+	}
+	s.unclaimed[0].life.decide(verdict{})
+	s.unclaimed = s.unclaimed[1:]
+	if !s.overfull {
+		s.overfull = true
+		s.Log.Warn("more network namespaces than are kept prepared have appeared, of which the engine has not told whose they are; one whose container dials at once may be too early",
+			"most", s.most, "hint", "see whether the engine answers: docker ps")
+	}
+}
+
+// hasten is follow for what cannot wait until table is everybody's: what is redirected in
+// namespaces that appear, and in those that are nobody's yet.
+func (s *earlySet) hasten(table *identity.Table) {
+	s.mu.Lock()
+	s.declare(table)
+	var wider []*earlyNamespace
+	if len(s.there) > 0 { // or nobody has to look for mounts
+		wider = s.widen(startersPorts(table.Starters(sandbox.Mounted)))
+	}
+	s.mu.Unlock()
+	hurry(wider)
+}
+
+// hurryPatience is how long is waited for messages to the kernel. They take 0.2 ms, but have to
+// wait for whoever is changing rules in that namespace, and that may be the container.
+const hurryPatience = 20 * time.Millisecond
+
+// hurry has what early namespaces want redirected at once, or else soon. No lock is held.
+func hurry(all []*earlyNamespace) {
+	if len(all) == 0 {
+		return
+	}
+	var hurrying sync.WaitGroup
+	for _, e := range all {
+		hurrying.Go(e.redirects.hurry)
+	}
+	done := make(chan struct{})
+	go func() { hurrying.Wait(); close(done) }()
+	late := time.NewTimer(hurryPatience)
+	defer late.Stop()
+	select {
+	case <-done:
+	case <-late.C:
+	}
+}
+
+// widen has ports redirected in all that are nobody's yet, and returns those that are to hurry.
+// s.mu is held.
+func (s *earlySet) widen(ports []netrules.Port) (wider []*earlyNamespace) {
+	for _, e := range s.there {
+		if e.widen(ports) {
+			wider = append(wider, e)
+		}
+	}
+	return wider
+}
+
+// follow prepares what has been declared since a namespace that is nobody's yet has appeared.
+// It comes after claim and decline for all that is in table.
+func (s *earlySet) follow(ctx context.Context, table *identity.Table) {
+	s.mu.Lock()
+	s.followed = table
+	s.declare(table) // if it has not been since hasten
+	if len(s.idle) == 0 && len(s.there) == 0 || s.departed {
+		s.mu.Unlock()
+		return
+	}
+	ports := startersPorts(table.Starters(sandbox.Mounted))
+	wider := s.widen(ports) // those that have appeared since hasten by an older table
+	s.rouse(ctx, table, ports)
+	for name, e := range s.there { // those that have appeared between decline and this
+		if n, known := table.Sandbox(name); known && s.owners[name] == nil {
+			e.life.decide(verdict{client: route.ClientOf(n.Clients[0])})
+		}
+	}
+	s.mu.Unlock()
+	hurry(wider)
+}
+
+// resume serves what has appeared before the rules were ours to change.
+func (s *earlySet) resume(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	table := s.Clients.Load()
+	s.rouse(ctx, table, startersPorts(table.Starters(sandbox.Mounted)))
+}
+
+// rouse serves those that were kept in mind, if somebody declares ports. s.mu is held.
+func (s *earlySet) rouse(ctx context.Context, table *identity.Table, ports []netrules.Port) {
+	for where, since := range s.idle {
+		_, known := table.Sandbox(path.Base(where))
+		switch {
+		case known, time.Since(since) > unclaimedPatience, !sandbox.Mounted(where):
+			delete(s.idle, where)
+		case len(ports) > 0 && s.Turn.Ours() && !s.departed:
+			delete(s.idle, where)
+			s.serve(ctx, where, ports, nil)
+		}
+	}
+}
+
+// serve starts to work on the namespace at where. s.mu is held.
+func (s *earlySet) serve(ctx context.Context, where string, ports []netrules.Port, made *preparer.Made) *earlyNamespace {
+	name := path.Base(where)
+	e := newEarlyNamespace(s, where, ports, made)
+	s.there[name] = e
+	s.running.Go(func() {
+		runEarly(ctx, e.life, e)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.there[name] == e && !e.life.in(leftBehind, leftBehindKnown) {
+			delete(s.there, name)
+		}
+	})
+	return e
+}
+
+const (
+	// maxEarly is how many ports are redirected in a namespace that is nobody's yet:
+	// anybody who may be about to start can add to them, and everybody who starts waits for
+	// the rules.
+	maxEarly = 512
+	// maxEarlyLooks bounds how many declarations are looked at for that.
+	maxEarlyLooks = 1 << 16
+)
+
+// startersPorts are the ports that any of clients declares, each with one who does. Where
+// they are more than maxEarly each client gets its first, then each its second, and so on:
+// nobody who declares many takes the places of those who declare few. Those that have just
+// been created come first. A port that is left out is redirected once its container runs.
+func startersPorts(clients []*identity.Client) []netrules.Port {
+	clients = slices.Clone(clients)
+	slices.SortStableFunc(clients, func(a, b *identity.Client) int {
+		return cmp.Compare(rankOfStarter(a), rankOfStarter(b))
+	})
+	var ports []netrules.Port
+	declared, looks := map[uint16]bool{}, 0
+	for turn, more := 0, true; more; turn++ {
+		more = false
+		for _, c := range clients {
+			own := c.Bindings.Ports()
+			if turn >= len(own) {
+				continue
+			}
+			if looks++; len(ports) >= maxEarly || looks > maxEarlyLooks {
+				return ports
+			}
+			more = true
+			if port := own[turn]; !declared[port] {
+				declared[port] = true
+				b, _ := c.Bindings.Lookup(port)
+				ports = append(ports, redirectPort(c, b))
+			}
+		}
+	}
+	return ports
+}
+
+// rankOfStarter is 0 for a container that was just created, and 1 for others.
+func rankOfStarter(c *identity.Client) int {
+	if c.Container.Announced || c.Container.StartedAt.IsZero() {
+		return 0
+	}
+	return 1
+}
+
+// claim says that n, which at will serve, declares something. It returns what was
+// prepared in n, for at to take over; nil if nothing was. What is prepared later at is offered.
+func (s *earlySet) claim(at *attachment, n *identity.Namespace) *earlyNamespace {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	name := path.Base(n.Owner.SandboxKey)
+	s.owners[name] = at
+	e := s.there[name]
+	if e == nil {
+		return nil
+	}
+	delete(s.there, name)
+	e.life.decide(verdict{owner: at})
+	return e
+}
+
+// disown says that at serves its namespace no more.
+func (s *earlySet) disown(at *attachment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if name := path.Base(at.desired.Load().Owner.SandboxKey); s.owners[name] == at {
+		delete(s.owners, name)
+	}
+}
+
+// decline says that n declares nothing.
+func (s *earlySet) decline(n *identity.Namespace) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.there[path.Base(n.Owner.SandboxKey)]; e != nil {
+		e.life.decide(verdict{client: route.ClientOf(n.Clients[0])})
+	}
+}
+
+// forget ends all that would serve more namespaces. s.mu is held, and no one watches.
+func (s *earlySet) forget() {
+	s.departed = true
+	clear(s.idle)
+	s.process.forget()
+}
+
+// unhook waits until no connection is redirected any more in a namespace that is
+// nobody's. The context of watch has ended, and with it the wait for an owner.
+func (s *earlySet) unhook() {
+	s.watching.Wait()
+	s.mu.Lock()
+	s.forget()
+	there := make([]*earlyNamespace, 0, len(s.there))
+	for _, e := range s.there {
+		there = append(there, e)
+	}
+	s.mu.Unlock()
+	for _, e := range there {
+		select {
+		case <-e.life.unhooked:
+		case <-e.life.done:
+		}
+	}
+}
+
+// release waits until every such namespace is as it was and let go of.
+func (s *earlySet) release() { s.running.Wait() }

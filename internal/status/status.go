@@ -1,0 +1,95 @@
+// Package status is what the daemon knows at one moment, as one value that nobody changes any more.
+// Every part copies into it what it knows (Reporter): none waits for anything outside the process,
+// and none holds what connections need.
+package status
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/balance"
+	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/resolver"
+)
+
+// Snapshot is what the daemon knows.
+type Snapshot struct {
+	Taken time.Time
+	Took  time.Duration
+
+	Daemon      Daemon
+	Listeners   []Listener
+	Containers  []Container // in the order of their names
+	Targets     []Target    // those that clients and listeners declare, in the order of their meanings
+	Pools       []balance.PoolStatus
+	Connections []proxy.Carried
+	Limits      []proxy.LimitStatus
+}
+
+// Daemon is the process.
+type Daemon struct {
+	Modes    []config.Mode
+	Program  string // its version
+	Ready    bool
+	Follows  bool   // the rules were another daemon's before
+	HandOver string // how far a handover to another daemon is
+	Engine   error  // why what is known of containers is not current; nil if it is
+}
+
+// Listener leads to one target.
+type Listener struct {
+	Address string // as it was configured
+	Listens netip.AddrPort
+	Target  string
+	Options option.Set
+}
+
+// Container is a client, or may become one.
+type Container struct {
+	Name, ID         string // ID is the short one
+	Project, Service string
+	// Namespace is the short ID of the container whose network namespace it is in.
+	Namespace string
+	Bindings  []Binding
+	Problems  []Problem // declarations that are none
+	Mistakes  int       // how many there are, which may be more than Problems
+}
+
+// Binding is what a container gets at a port.
+type Binding struct {
+	Port    uint16
+	Target  string // as it was declared
+	Meaning string // of Targets
+	Origin  string // where it was declared
+	Problem string // why the port is quarantined; "" when it is not
+	// Overruled says that another container in the namespace has the port.
+	Overruled string
+}
+
+// Problem is a declaration that is none.
+type Problem struct{ Origin, Error string }
+
+// Target is what is known of one, whichever clients declare it.
+type Target struct {
+	Meaning string
+	Clients int // that declare it; listeners apart
+	Status  resolver.Status
+}
+
+// Reporter is a part of the daemon.
+type Reporter interface {
+	// Report adds what the part knows.
+	Report(s *Snapshot)
+}
+
+// Take asks all parts.
+func Take(parts ...Reporter) *Snapshot {
+	s := &Snapshot{Taken: time.Now()}
+	for _, p := range parts {
+		p.Report(s)
+	}
+	s.Took = time.Since(s.Taken)
+	return s
+}
