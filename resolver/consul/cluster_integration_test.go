@@ -4,10 +4,15 @@ package consul
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -400,4 +405,80 @@ func TestRealPreparedQueryAndNames(t *testing.T) {
 	op.deregister("r1")
 	query.Await(t)
 	query.Stop(t)
+}
+
+// Of a crowd those that are concerned hear of a change before all have looked: when an instance
+// is registered anew or is gone, when its check fails and when it no longer does.
+func TestRealCrowdTellsWhomItConcerns(t *testing.T) {
+	const services, few = 40, 14
+	server := consultest.Start(t)
+	op := newOperator(t, server)
+	target, err := url.Parse("http://" + server.HTTPAddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var probes atomic.Int64
+	pass := httputil.NewSingleHostReverseProxy(target)
+	relay := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("filter") {
+			probes.Add(1)
+			select {
+			case <-time.After(50 * time.Millisecond): // or all would have looked in no time
+			case <-r.Context().Done():
+			}
+		}
+		pass.ServeHTTP(w, r)
+	}))
+	t.Cleanup(relay.Close)
+	client := newTestClient(t, Config{Address: relay.URL, Lanes: 1, Pulse: time.Minute})
+	name := func(i int) string { return "web" + strconv.Itoa(i) }
+	register := func(i, port int) {
+		op.registerWith(&api.AgentServiceRegistration{ID: name(i), Name: name(i), Address: "10.1.0.1", Port: port,
+			Check: &api.AgentServiceCheck{CheckID: name(i) + "-ttl", TTL: "10m", Status: api.HealthPassing}})
+	}
+	watches := make([]*sourcetest.Watcher, services)
+	for i := range watches {
+		register(i, 1000)
+		watches[i] = sourcetest.Watch(t, client.Services(), serviceQuery(name(i), ""))
+	}
+	for _, w := range watches {
+		w.Await(t, "10.1.0.1:1000")
+	}
+	status := func(i int, status string) {
+		if err := op.Agent().UpdateTTL(name(i)+"-ttl", "", status); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, at := range []int{7, 31} {
+		for _, step := range []struct {
+			what string
+			do   func()
+			want []string
+		}{
+			{"registered anew", func() { register(at, 2000) }, []string{"10.1.0.1:2000"}},
+			{"its check fails", func() { status(at, api.HealthCritical) }, nil},
+			{"and no longer does", func() { status(at, api.HealthPassing) }, []string{"10.1.0.1:2000"}},
+			{"gone", func() { op.deregister(name(at)) }, nil},
+		} {
+			awaitRest(t, &probes)
+			before := probes.Load()
+			step.do()
+			watches[at].Await(t, step.want...)
+			if begun := probes.Load() - before; begun > few {
+				t.Errorf("%d, %s: heard after %d of %d had begun to look; want %d at most", i, step.what, begun, services, few)
+			}
+		}
+	}
+}
+
+// awaitRest waits until nobody has looked for longer than a crowd rests.
+func awaitRest(t *testing.T, probes *atomic.Int64) {
+	t.Helper()
+	for n := int64(-1); n != probes.Load(); {
+		n = probes.Load()
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-t.Context().Done():
+		}
+	}
 }

@@ -21,13 +21,16 @@ const shortLanes, fewShortLanes = 16, 8
 // agent does not notice that nobody waits any more, and counts the connection until the
 // time is over that the query was to wait. So long its lane stays taken. Otherwise
 // watches that come and go, as containers do, would use up the agent's limit.
+//
+// A crowd's probes have half of the short lanes: whoever asks for an answer does not wait until
+// thousands have looked.
 type lanes struct {
-	blocking, short chan struct{}
-	multiplexed     atomic.Bool
+	blocking, short, probes chan struct{}
+	multiplexed             atomic.Bool
 }
 
 func (l *lanes) init(blocking, short int) {
-	l.blocking, l.short = make(chan struct{}, blocking), make(chan struct{}, short)
+	l.blocking, l.short, l.probes = make(chan struct{}, blocking), make(chan struct{}, short), make(chan struct{}, max(short/2, 1))
 }
 
 // lane is for one request, the zero value for one that takes none.
@@ -78,9 +81,27 @@ func (l *lanes) takeBlocking(ctx context.Context, patience time.Duration) (taken
 
 // takeShort takes a lane for a request that does not wait, or fails with ctx.
 func (l *lanes) takeShort(ctx context.Context) (release func(), err error) {
+	return take(ctx, l.short)
+}
+
+// takeProbe is takeShort for a probe.
+func (l *lanes) takeProbe(ctx context.Context) (release func(), err error) {
+	leave, err := take(ctx, l.probes)
+	if err != nil {
+		return nil, err
+	}
+	leaveShort, err := l.takeShort(ctx)
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	return func() { leaveShort(); leave() }, nil
+}
+
+func take(ctx context.Context, slots chan struct{}) (release func(), err error) {
 	select {
-	case l.short <- struct{}{}:
-		return func() { <-l.short }, nil
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/hashicorp/consul/api"
 
@@ -59,7 +60,15 @@ func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func
 		warning: values.Get("health") == api.HealthWarning,
 		scope:   scopeOf(values),
 	}
+	var registrations atomic.Pointer[[]registration]
 	return s.client.watch(ctx, question{
+		service: wanted.name,
+		instances: func() []registration {
+			if last := registrations.Load(); last != nil {
+				return *last
+			}
+			return nil
+		},
 		what:  wanted.String(),
 		rule:  "service:read and node:read",
 		scope: wanted.scope,
@@ -74,6 +83,8 @@ func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func
 			if err != nil {
 				return resolver.Answer{}, nil, err
 			}
+			last := registrationsOf(entries)
+			registrations.Store(&last)
 			return wanted.answer(entries, wanted.home(options.Context(), a, entries), aclNote(meta, len(entries) == 0)), meta, nil
 		},
 		probe: func(a *agent, options *api.QueryOptions) (*api.QueryMeta, error) {

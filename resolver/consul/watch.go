@@ -32,6 +32,9 @@ type question struct {
 	history func(*agent, *api.QueryOptions) (*api.QueryMeta, error)
 	kind    string
 	above   bool // that index is never less than what is waited on
+	// service is the name, and instances are those of the last answer, of what a crowd asks for.
+	service   string
+	instances func() []registration
 	// every is how often to ask when there is neither a lane nor a crowd.
 	every time.Duration
 	// polled is for what knows no blocking queries.
@@ -233,6 +236,8 @@ func (v *visit) say(got resolver.Answer) {
 var (
 	errSilent    = errors.New("no sign of life in time")
 	errBackwards = errors.New("the index has gone backwards")
+
+	errNoTransaction = errors.New("a transaction that tells nothing")
 )
 
 // attend calls wait, and meanwhile follows the agent's pulse and whether the answer is
@@ -328,7 +333,7 @@ func (c *Client) awaitTurn(ctx context.Context, a *agent, q question, among **me
 		return taken, true, nil
 	}
 	if *among == nil {
-		*among = a.join(q.scope, c.config)
+		*among = a.join(q, c.config)
 	}
 	return lane{}, false, c.awaitChange(ctx, a, q, *among)
 }
@@ -347,6 +352,8 @@ func (c *Client) awaitChange(ctx context.Context, a *agent, q question, among *m
 			return nil
 		}
 		select {
+		case <-among.told:
+			return nil
 		case <-among.changed:
 			among.lookOut()
 		case <-overdue.C: // not all that matters shows in an index: a node's address, for one
@@ -377,7 +384,7 @@ func (c *Client) askOnce(ctx context.Context, a *agent, q question, index uint64
 }
 
 func (c *Client) probeOnce(ctx context.Context, a *agent, q question) (*api.QueryMeta, error) {
-	release, err := a.lanes.takeShort(ctx)
+	release, err := a.lanes.takeProbe(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,56 @@
+package consul
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+)
+
+func TestChangedChecks(t *testing.T) {
+	web, redis := failingCheck{"n1", "c1", "web", 7}, failingCheck{"n1", "c2", "redis", 8}
+	node := failingCheck{Node: "n1", CheckID: "serfHealth", ModifyIndex: 9}
+	again := web
+	again.ModifyIndex = 12
+	for name, test := range map[string]struct {
+		before, now failingChecks
+		want        []string
+	}{
+		"nothing":           {failingChecks{web}, failingChecks{web}, nil},
+		"one more":          {failingChecks{web}, failingChecks{redis, web}, []string{"redis"}},
+		"one less":          {failingChecks{web, redis}, failingChecks{web}, []string{"redis"}},
+		"another output":    {failingChecks{web}, failingChecks{again}, []string{"web"}},
+		"a node's":          {nil, failingChecks{node}, nil},
+		"both come and go":  {failingChecks{web, node}, failingChecks{redis}, []string{"redis", "web"}},
+		"from the first on": {nil, failingChecks{web}, []string{"web"}},
+	} {
+		if got := slices.Sorted(maps.Keys(test.before.changed(test.now))); !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v; want %v", name, got, test.want)
+		}
+	}
+}
+
+// Of each service the first instance is looked at before any second one, and what an agent sends
+// that is no instance is passed over.
+func TestSuspectsInTurn(t *testing.T) {
+	entry := func(id string) *api.ServiceEntry {
+		return &api.ServiceEntry{Node: &api.Node{Node: "n"}, Service: &api.AgentService{ID: id, ModifyIndex: 3}}
+	}
+	c := &crowd{members: map[*member]struct{}{}}
+	for _, ids := range [][]string{{"a1", "a2", "a3"}, {"b1"}, {"c1", "c2"}, nil} {
+		entries := []*api.ServiceEntry{nil, {}, {Service: &api.AgentService{ID: "no node", ModifyIndex: 1}}, {Node: &api.Node{}, Service: &api.AgentService{ID: "no index"}}}
+		for _, id := range ids {
+			entries = append(entries, entry(id))
+		}
+		known := registrationsOf(entries)
+		c.members[&member{instances: func() []registration { return known }}] = struct{}{}
+	}
+	var ranks string
+	for _, s := range c.suspects() {
+		ranks += s.id[1:]
+	}
+	if ranks != "111223" {
+		t.Errorf("in turn: %s; want the first of each, then the second, then the third", ranks)
+	}
+}
