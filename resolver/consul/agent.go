@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -172,8 +173,19 @@ type guardedTransport struct {
 
 const tokenHeader = "X-Consul-Token" //nolint:gosec // its name, not a token
 
+type parametersKey struct{}
+
+// withParameters has requests of ctx carry parameters for which api.QueryOptions has no field.
+func withParameters(ctx context.Context, parameters url.Values) context.Context {
+	return context.WithValue(ctx, parametersKey{}, parameters)
+}
+
 // RoundTrip is http.RoundTripper's.
 func (g guardedTransport) RoundTrip(request *http.Request) (*http.Response, error) {
+	if parameters, ok := request.Context().Value(parametersKey{}).(url.Values); ok {
+		request = request.Clone(request.Context())
+		request.URL.RawQuery = strings.TrimPrefix(request.URL.RawQuery+"&"+parameters.Encode(), "&")
+	}
 	switch {
 	case !g.trusted:
 		request = request.Clone(request.Context())

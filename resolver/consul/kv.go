@@ -39,7 +39,7 @@ func keyOf(q resolver.Query) string { return strings.Trim(q.Path, "/") }
 // Watch publishes the endpoints listed at the key, and again when they change.
 func (s kvSource) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
 	key := keyOf(q)
-	asked := question{
+	asked := &question{
 		what:  "key " + key,
 		rule:  "key_prefix:read",
 		scope: scopeOf(q.Values()),
@@ -50,13 +50,13 @@ func (s kvSource) Watch(ctx context.Context, q resolver.Query, publish func(reso
 			_, meta, err := a.client.KV().Get(nowhere, options)
 			return meta, err
 		},
-		ask: func(a *agent, options *api.QueryOptions) (resolver.Answer, *api.QueryMeta, error) {
+		ask: func(a *agent, options *api.QueryOptions) (said, error) {
 			// One recursive read holds both the key and its children, at one index.
 			found, meta, err := a.client.KV().List(key, options)
 			if err != nil {
-				return resolver.Answer{}, nil, err
+				return said{}, err
 			}
-			return kvAnswer(found, key, aclNote(meta, len(found) == 0)), meta, nil
+			return said{answer: kvAnswer(found, key, aclNote(meta, len(found) == 0)), index: meta.LastIndex}, nil
 		},
 	}
 	if q.Host != "" {

@@ -22,15 +22,17 @@ const shortLanes, fewShortLanes = 16, 8
 // time is over that the query was to wait. So long its lane stays taken. Otherwise
 // watches that come and go, as containers do, would use up the agent's limit.
 //
-// A crowd's probes have half of the short lanes: whoever asks for an answer does not wait until
-// thousands have looked.
+// The probes of crowds have half of the short lanes, and their transactions a quarter: whoever
+// asks for an answer does not wait until thousands have been looked after, nor does one wait for
+// the other where an agent is slow.
 type lanes struct {
-	blocking, short, probes chan struct{}
-	multiplexed             atomic.Bool
+	blocking, short, probes, transactions chan struct{}
+	multiplexed                           atomic.Bool
 }
 
 func (l *lanes) init(blocking, short int) {
-	l.blocking, l.short, l.probes = make(chan struct{}, blocking), make(chan struct{}, short), make(chan struct{}, max(short/2, 1))
+	l.blocking, l.short = make(chan struct{}, blocking), make(chan struct{}, short)
+	l.probes, l.transactions = make(chan struct{}, max(short/2, 1)), make(chan struct{}, max(short/4, 1))
 }
 
 // lane is for one request, the zero value for one that takes none.
@@ -84,9 +86,9 @@ func (l *lanes) takeShort(ctx context.Context) (release func(), err error) {
 	return take(ctx, l.short)
 }
 
-// takeProbe is takeShort for a probe.
-func (l *lanes) takeProbe(ctx context.Context) (release func(), err error) {
-	leave, err := take(ctx, l.probes)
+// takeShare is takeShort for what has only a share of them, probes or transactions.
+func (l *lanes) takeShare(ctx context.Context, share chan struct{}) (release func(), err error) {
+	leave, err := take(ctx, share)
 	if err != nil {
 		return nil, err
 	}

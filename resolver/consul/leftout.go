@@ -14,7 +14,7 @@ import (
 
 // malformed is an instance that is registered without a place to dial, or without the port
 // of that name.
-func malformed(entry *api.ServiceEntry, port string) resolver.LeftOut {
+func malformed(entry *entry, port string) resolver.LeftOut {
 	out := resolver.LeftOut{Why: "is registered without a usable address and port"}
 	if entry == nil || entry.Service == nil {
 		return out
@@ -33,7 +33,7 @@ func malformed(entry *api.ServiceEntry, port string) resolver.LeftOut {
 const mostPorts = 5
 
 // portNames are the names of an instance's ports, for people.
-func portNames(service *api.AgentService) string {
+func portNames(service *entryService) string {
 	var names []string
 	for _, p := range service.Ports[:min(len(service.Ports), mostPorts)] {
 		names = append(names, fmt.Sprintf("%q", answer.Shorten(p.Name, maxErrorText/mostPorts)))
@@ -46,7 +46,7 @@ func portNames(service *api.AgentService) string {
 
 // failing is an instance whose checks give it this status, at endpoint unless that is
 // empty.
-func failing(entry *api.ServiceEntry, endpoint resolver.Endpoint, status string) resolver.LeftOut {
+func failing(entry *entry, endpoint resolver.Endpoint, status string) resolver.LeftOut {
 	out := malformed(entry, "")
 	if endpoint != (resolver.Endpoint{}) {
 		out.Addr = endpoint.String()
@@ -58,9 +58,9 @@ func failing(entry *api.ServiceEntry, endpoint resolver.Endpoint, status string)
 
 // whyFailing names the first check that gives an instance its status, and for
 // maintenance the reason that somebody gave.
-func whyFailing(checks api.HealthChecks, status string) string {
-	of := slices.DeleteFunc(slices.Clone(checks), func(c *api.HealthCheck) bool {
-		return c == nil || api.HealthChecks{c}.AggregatedStatus() != status
+func whyFailing(checks []*entryCheck, status string) string {
+	of := slices.DeleteFunc(slices.Clone(checks), func(c *entryCheck) bool {
+		return c == nil || c.status() != status
 	})
 	if len(of) == 0 { // the status is made of these, so there is one
 		return "is " + status

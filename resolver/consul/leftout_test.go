@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hashicorp/consul/api"
-
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/sourcetest"
 )
@@ -24,7 +22,7 @@ func checkLeftOut(t testing.TB, a resolver.Answer, want ...string) {
 }
 
 func TestWhyFailing(t *testing.T) {
-	for want, checks := range map[string]api.HealthChecks{
+	for want, checks := range map[string][]*entryCheck{
 		`is critical by its check "Redis answers"`:   {nil, {CheckID: "a", ServiceID: "r", Status: "warning"}, {CheckID: "b", Name: "Redis answers", ServiceID: "r", Status: "critical"}},
 		`is critical by its node's check "disk"`:     {{CheckID: "disk", Status: "critical"}},
 		`is warning by its check "a" and 2 more`:     {{CheckID: "a", ServiceID: "r", Status: "warning"}, {CheckID: "b", Status: "warning"}, {CheckID: "c", Status: "warning"}, {Status: "passing"}},
@@ -33,7 +31,7 @@ func TestWhyFailing(t *testing.T) {
 		`is "sleepy" by its check "a"`:               {{CheckID: "a", ServiceID: "r", Status: "sleepy"}},
 		`is critical by its node's check "aaa` + "…": {{Name: strings.Repeat("a", 1e6), Status: "critical"}},
 	} {
-		got := whyFailing(checks, statusOf(&api.ServiceEntry{Checks: checks}))
+		got := whyFailing(checks, statusOf(&entry{Checks: checks}))
 		if strings.HasSuffix(want, "…") && len(got) < 300 && strings.HasPrefix(got, strings.TrimSuffix(want, "…")) {
 			continue
 		}
@@ -45,11 +43,11 @@ func TestWhyFailing(t *testing.T) {
 
 // A hostile registry has as little room to say who is left out as anybody.
 func TestLeftOutIsBounded(t *testing.T) {
-	entries := make([]*api.ServiceEntry, 3000)
+	entries := make([]*entry, 3000)
 	for i := range entries {
-		entries[i] = &api.ServiceEntry{
-			Service: &api.AgentService{ID: strings.Repeat("\x1b", 1e4)},
-			Checks:  api.HealthChecks{{Name: strings.Repeat("\x1b", 1e4), Status: "critical"}},
+		entries[i] = &entry{
+			Service: &entryService{ID: strings.Repeat("\x1b", 1e4)},
+			Checks:  []*entryCheck{{Name: strings.Repeat("\x1b", 1e4), Status: "critical"}},
 		}
 	}
 	a := service{name: "web"}.answer(entries, "", "")

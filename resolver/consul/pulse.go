@@ -81,7 +81,7 @@ type beat struct {
 
 // join follows the pulse of a, which begins with its first follower, and the history of what q
 // asks.
-func (p *pulse) join(a *agent, q question, config Config) *beat {
+func (p *pulse) join(a *agent, q *question, config Config) *beat {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b := &beat{of: p, key: historyKey{q.kind, q.scope}}
@@ -100,7 +100,7 @@ func (p *pulse) join(a *agent, q question, config Config) *beat {
 
 // follow counts a watch of a history, which is asked for from its first watch on. It is called
 // with mu held.
-func (p *pulse) follow(key historyKey, a *agent, q question, config Config) *history {
+func (p *pulse) follow(key historyKey, a *agent, q *question, config Config) *history {
 	if p.histories == nil {
 		p.histories, p.comparing = map[historyKey]*history{}, make(chan struct{}, historiesAtOnce)
 	}

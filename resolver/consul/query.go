@@ -31,33 +31,41 @@ func (s querySource) Watch(ctx context.Context, q resolver.Query, publish func(r
 		port  = q.Values().Get("port")
 		what  = "prepared query " + q.Host + scope.String()
 	)
-	return s.client.watch(ctx, question{
+	return s.client.watch(ctx, &question{
 		what:   what,
 		rule:   "query:read and service:read",
 		scope:  scope,
 		every:  s.client.config.Poll,
 		polled: true,
-		ask: func(a *agent, options *api.QueryOptions) (resolver.Answer, *api.QueryMeta, error) {
+		ask: func(a *agent, options *api.QueryOptions) (said, error) {
 			options.Near = q.Values().Get("near")
-			found, meta, err := a.client.PreparedQuery().Execute(q.Host, options)
+			var found *queryResult
+			meta, err := a.client.Raw().Query("/v1/query/"+q.Host+"/execute", &found, options)
 			if err != nil {
-				return resolver.Answer{}, nil, err
+				return said{}, err
 			}
 			if found == nil {
-				return resolver.Answer{}, nil, hint.Errorf("is it a Consul agent's HTTP port?", "no result")
+				return said{}, hint.Errorf("is it a Consul agent's HTTP port?", "no result")
 			}
 			home := found.Datacenter // unless one was asked for, or they are of another
 			if scope.dc != "" || found.Failovers > 0 {
 				home = a.datacenter(options.Context())
 			}
-			return queryAnswer(what, home, port, found), meta, nil
+			return said{answer: queryAnswer(what, home, port, found), index: meta.LastIndex}, nil
 		},
 	}, publish)
 }
 
+// queryResult is the answer of /v1/query/:query/execute, as far as it is used.
+type queryResult struct {
+	Service, Datacenter string
+	Failovers           int
+	Nodes               []entry
+}
+
 // queryAnswer makes endpoints of what was found, by the port of that name, as seen from the
 // datacenter home.
-func queryAnswer(what, home, port string, found *api.PreparedQueryExecuteResponse) resolver.Answer {
+func queryAnswer(what, home, port string, found *queryResult) resolver.Answer {
 	var (
 		endpoints []resolver.Endpoint
 		leftOut   answer.LeftOut

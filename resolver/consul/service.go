@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"github.com/hashicorp/consul/api"
 
@@ -51,6 +51,11 @@ func checkName(q resolver.Query, kind, fix string) error {
 
 // Watch publishes the instances, and again when they change.
 func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
+	return s.client.watch(ctx, serviceQuestion(q), publish)
+}
+
+// serviceQuestion is what a watch of q asks.
+func serviceQuestion(q resolver.Query) *question {
 	values := q.Values()
 	wanted := service{
 		name:    q.Host,
@@ -60,39 +65,31 @@ func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func
 		warning: values.Get("health") == api.HealthWarning,
 		scope:   scopeOf(values),
 	}
-	var registrations atomic.Pointer[[]registration]
-	return s.client.watch(ctx, question{
+	return &question{
 		service: wanted.name,
-		instances: func() []registration {
-			if last := registrations.Load(); last != nil {
-				return *last
-			}
-			return nil
-		},
-		what:  wanted.String(),
-		rule:  "service:read and node:read",
-		scope: wanted.scope,
-		kind:  SchemeService,
+		what:    wanted.String(),
+		rule:    "service:read and node:read",
+		scope:   wanted.scope,
+		kind:    SchemeService,
 		history: func(a *agent, options *api.QueryOptions) (*api.QueryMeta, error) {
 			_, meta, err := a.client.Health().Checks(nowhere, options) // the index of all checks
 			return meta, err
 		},
-		ask: func(a *agent, options *api.QueryOptions) (resolver.Answer, *api.QueryMeta, error) {
+		ask: func(a *agent, options *api.QueryOptions) (said, error) {
 			// The failing instances are asked for as well: the answer says why each is left out.
-			entries, meta, err := wanted.entries(a, options)
+			var entries []*entry
+			meta, err := wanted.read(a, options, &entries)
 			if err != nil {
-				return resolver.Answer{}, nil, err
+				return said{}, err
 			}
-			last := registrationsOf(entries)
-			registrations.Store(&last)
-			return wanted.answer(entries, wanted.home(options.Context(), a, entries), aclNote(meta, len(entries) == 0)), meta, nil
+			home := wanted.home(options.Context(), a, entries)
+			return said{wanted.answer(entries, home, aclNote(meta, len(entries) == 0)), meta.LastIndex, registrationsOf(entries)}, nil
 		},
 		probe: func(a *agent, options *api.QueryOptions) (*api.QueryMeta, error) {
 			options.Filter = "Service.Port == -1" // none: the index is all that is wanted
-			_, meta, err := wanted.entries(a, options)
-			return meta, err
+			return wanted.read(a, options, new(ignored))
 		},
-	}, publish)
+	}
 }
 
 // service is which instances are wanted.
@@ -116,14 +113,18 @@ func (s service) String() string {
 	return text + s.scope.String()
 }
 
-func (s service) entries(a *agent, options *api.QueryOptions) ([]*api.ServiceEntry, *api.QueryMeta, error) {
+// read reads the instances into what is given.
+func (s service) read(a *agent, options *api.QueryOptions, into any) (*api.QueryMeta, error) {
 	options.Near = s.near
-	return a.client.Health().ServiceMultipleTags(s.name, s.tags, false, options)
+	if len(s.tags) > 0 {
+		options = options.WithContext(withParameters(options.Context(), url.Values{"tag": s.tags}))
+	}
+	return a.client.Raw().Query("/v1/health/service/"+s.name, into, options)
 }
 
 // home is the datacenter of the agent that gave entries, "" if it is not known. When
 // none was asked for, it is theirs.
-func (s service) home(ctx context.Context, a *agent, entries []*api.ServiceEntry) string {
+func (s service) home(ctx context.Context, a *agent, entries []*entry) string {
 	if s.scope.dc != "" && len(entries) > 0 {
 		return a.datacenter(ctx)
 	}
@@ -137,11 +138,9 @@ func (s service) home(ctx context.Context, a *agent, entries []*api.ServiceEntry
 
 // answer makes endpoints of the instances that are healthy enough, as seen from the
 // datacenter home. They keep the agent's order when near asked for one.
-func (s service) answer(entries []*api.ServiceEntry, home, aclNote string) resolver.Answer {
-	var (
-		endpoints []resolver.Endpoint
-		leftOut   answer.LeftOut
-	)
+func (s service) answer(entries []*entry, home, aclNote string) resolver.Answer {
+	endpoints := make([]resolver.Endpoint, 0, min(len(entries), answer.MaxEndpoints)) // most are healthy, and it is kept
+	var leftOut answer.LeftOut
 	for _, entry := range entries {
 		status := statusOf(entry)
 		switch endpoint, ok := endpointOf(entry, status, s.port); {
@@ -166,20 +165,11 @@ func (s service) answer(entries []*api.ServiceEntry, home, aclNote string) resol
 	return leftOut.Answer(endpoints, none, aclNote)
 }
 
-// statusOf is the worst status of the checks of an instance and its node;
-// maintenance counts as one of its own.
-func statusOf(entry *api.ServiceEntry) string {
-	if entry == nil {
-		return api.HealthPassing // of no use all the same
-	}
-	return slices.DeleteFunc(slices.Clone(entry.Checks), func(c *api.HealthCheck) bool { return c == nil }).AggregatedStatus()
-}
-
 // portOf is the port of an instance that has the name port, or its default one if that is
 // empty; 0 if it has none. Consul 1.22 and later know several ports of one service.
-func portOf(service *api.AgentService, port string) int {
+func portOf(service *entryService, port string) int {
 	if port == "" {
-		return service.DefaultPort()
+		return service.defaultPort()
 	}
 	for _, p := range service.Ports {
 		if p.Name == port {
@@ -191,7 +181,7 @@ func portOf(service *api.AgentService, port string) int {
 
 // endpointOf reads where an instance listens by the port of that name, at its own address or
 // else its node's, and its weight, which may be another while its status is a warning.
-func endpointOf(entry *api.ServiceEntry, status, port string) (resolver.Endpoint, bool) {
+func endpointOf(entry *entry, status, port string) (resolver.Endpoint, bool) {
 	if entry == nil || entry.Service == nil {
 		return resolver.Endpoint{}, false
 	}

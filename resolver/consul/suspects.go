@@ -2,9 +2,16 @@ package consul
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/hashicorp/consul/api"
 )
@@ -13,33 +20,37 @@ import (
 // takes a second. A check that fails, or no longer does, names its service. And what is known
 // of instances can be compared for many at once: a transaction of "get" operations returns
 // them with the indexes at which they were registered (Consul's HTTP API, "Transactions").
-// What these two miss, such as a new instance without a check, the members' own looking finds.
+// What these two miss, such as a new instance without a check, the crowd's probes find.
 
 const (
 	// mostOperations is how many a transaction may have.
 	mostOperations = 128
-	// atATime is how many transactions are under way.
-	atATime = 4
+	// mostNames bounds the names of one instance, in bytes: a transaction may have 512 KiB.
+	mostNames = 1 << 10
 
-	// lookFor bounds a search, after which all look for themselves. lookInterval is the least
+	// lookFor bounds a search, after which all are probed. lookInterval is the least
 	// time between two of these, and one part in lookShare how much of the time they may take.
 	lookFor      = 250 * time.Millisecond
 	lookInterval = 100 * time.Millisecond
 	lookShare    = 10
+	// noLookFor is for how long there is no search after one whose transactions have failed, as
+	// they do where the agent knows none.
+	noLookFor = 10 * time.Second
 )
 
 // registration is an instance of a service as an answer had it.
 type registration struct {
-	node, id string
-	index    uint64 // at which it was registered last
+	node  unique.Handle[string] // of thousands of services each has its instances on the same ones
+	id    string
+	index uint64 // at which it was registered last
 }
 
 // registrationsOf are those of entries that can be asked for.
-func registrationsOf(entries []*api.ServiceEntry) []registration {
-	var all []registration
+func registrationsOf(entries []*entry) []registration {
+	all := make([]registration, 0, len(entries))
 	for _, e := range entries {
-		if e != nil && e.Node != nil && e.Service != nil && e.Service.ModifyIndex != 0 {
-			all = append(all, registration{e.Node.Node, e.Service.ID, e.Service.ModifyIndex})
+		if e != nil && e.Node != nil && e.Service != nil && e.Service.ModifyIndex != 0 && len(e.Node.Node)+len(e.Service.ID) <= mostNames {
+			all = append(all, registration{unique.Make(e.Node.Node), e.Service.ID, e.Service.ModifyIndex})
 		}
 	}
 	return all
@@ -63,12 +74,12 @@ func (f failingChecks) changed(now failingChecks) map[string]bool {
 	}
 	for _, c := range now {
 		if !had[c] {
-			names[c.ServiceName] = true
+			names[strings.ToLower(c.ServiceName)] = true
 		}
 		delete(had, c)
 	}
 	for c := range had {
-		names[c.ServiceName] = true
+		names[strings.ToLower(c.ServiceName)] = true
 	}
 	delete(names, "")
 	return names
@@ -76,22 +87,12 @@ func (f failingChecks) changed(now failingChecks) map[string]bool {
 
 // tell tells the members of these services that they are concerned.
 func (c *crowd) tell(services map[string]bool) {
-	if len(services) == 0 {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for m := range c.members {
-		if services[m.service] {
-			m.tell()
+	for name := range services {
+		for m := range c.members[name] {
+			m.tell(nil)
 		}
-	}
-}
-
-func (m *member) tell() {
-	select {
-	case m.told <- struct{}{}:
-	default:
 	}
 }
 
@@ -99,20 +100,24 @@ func (m *member) tell() {
 type suspect struct {
 	registration
 
-	of *member
+	service string
 }
 
-// findSuspects tells the members whose instances were registered anew, or are gone. What fails
-// is left to the members, who say what is wrong with the agent.
-func (c *crowd) findSuspects(ctx context.Context) {
+// findSuspects tells the members whose instances were registered anew, or are gone, and reports
+// whether that can be found out. What fails is left to the probes, which say what is wrong with
+// the agent.
+func (c *crowd) findSuspects() bool {
 	if !c.agent.trusted || c.scope.namespace != "" || c.scope.partition != "" { // nobody else has thousands, nor transactions there
-		return
+		return false
 	}
 	all := c.suspects()
-	ctx, cancel := context.WithTimeout(ctx, lookFor)
+	ctx, cancel := context.WithTimeout(c.ctx, lookFor)
 	defer cancel()
-	var asking sync.WaitGroup
-	slots := make(chan struct{}, atATime)
+	var (
+		asking sync.WaitGroup
+		failed atomic.Bool
+		slots  = make(chan struct{}, cap(c.agent.lanes.transactions))
+	)
 	for some := range slices.Chunk(all, mostOperations) {
 		slots <- struct{}{}
 		if ctx.Err() != nil {
@@ -120,31 +125,54 @@ func (c *crowd) findSuspects(ctx context.Context) {
 		}
 		asking.Go(func() {
 			defer func() { <-slots }()
-			if c.compare(ctx, some) != nil {
+			if err := c.compare(ctx, some); err != nil {
+				failed.Store(failed.Load() || ctx.Err() == nil)
 				cancel()
 			}
 		})
 	}
 	asking.Wait()
+	return !failed.Load()
 }
 
 // suspects are all instances of the members, in turn: of each service the first, then of each the
-// second. When a service is released anew, any of them tells.
+// second. When a service is released anew, any of them tells. What several members have seen is
+// there once.
 func (c *crowd) suspects() (all []suspect) {
 	type group struct {
-		of  *member
-		all []registration
+		service string
+		all     []registration
 	}
 	c.mu.Lock()
-	groups := make([]group, 0, len(c.members))
-	for m := range c.members {
-		groups = append(groups, group{m, m.instances()})
+	groups, total := make([]group, 0, len(c.members)), 0
+	for name, of := range c.members {
+		g := group{service: name}
+		var seen map[registration]bool
+		for m := range of {
+			switch {
+			case len(of) == 1:
+				g.all = m.instances
+			case seen == nil:
+				seen = make(map[registration]bool, len(m.instances))
+				fallthrough
+			default:
+				for _, r := range m.instances {
+					if !seen[r] {
+						seen[r] = true
+						g.all = append(g.all, r)
+					}
+				}
+			}
+		}
+		groups = append(groups, g)
+		total += len(g.all)
 	}
 	c.mu.Unlock()
+	all = make([]suspect, 0, total)
 	for rank := 0; len(groups) > 0; rank++ {
 		groups = slices.DeleteFunc(groups, func(g group) bool { return rank >= len(g.all) })
 		for _, g := range groups {
-			all = append(all, suspect{g.all[rank], g.of})
+			all = append(all, suspect{g.all[rank], g.service})
 		}
 	}
 	return all
@@ -157,63 +185,86 @@ func (c *crowd) compare(ctx context.Context, some []suspect) error {
 		if err != nil {
 			return err
 		}
-		if len(gone) == 0 {
-			for i, s := range some {
-				if now[i] != s.index {
-					s.of.tell()
-				}
-			}
-			return nil
-		}
+		changed := map[string]bool{}
 		var rest []suspect // of which a transaction that fails says nothing
 		for i, s := range some {
-			if gone[i] {
-				s.of.tell()
-			} else {
+			switch {
+			case gone == nil && now[i] != s.index && now[i] != 0, gone[i]:
+				changed[s.service] = true
+			case gone != nil:
 				rest = append(rest, s)
 			}
 		}
+		c.tell(changed)
 		some = rest
 	}
 	return nil
 }
 
-// registered are the indexes at which some were registered last, or else which are gone.
+// txnOperation is api.TxnOp with nothing but what names an instance: 128 whole ones take longer
+// to read than what they ask for.
+type txnOperation struct{ Service txnService }
+
+type txnService struct {
+	Verb, Node string
+	Service    struct{ ID string }
+}
+
+// txnAnswer is api.TxnResponse, likewise.
+type txnAnswer struct {
+	Results []struct {
+		Service *struct {
+			ID          string
+			ModifyIndex uint64
+		}
+	}
+	Errors []struct{ OpIndex *int }
+}
+
+// registered are the indexes at which some were registered last, 0 for those that the token may not
+// read, or else which are gone.
 func (c *crowd) registered(ctx context.Context, some []suspect) (now []uint64, gone map[int]bool, err error) {
-	release, err := c.agent.lanes.takeShort(ctx)
+	release, err := c.agent.lanes.takeShare(ctx, c.agent.lanes.transactions)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer release()
-	operations := make(api.TxnOps, len(some))
+	operations := make([]txnOperation, len(some))
 	for i, s := range some {
-		operations[i] = &api.TxnOp{Service: &api.ServiceTxnOp{Verb: api.ServiceGet, Node: s.node, Service: api.AgentService{ID: s.id}}}
+		of := &operations[i].Service
+		of.Verb, of.Node, of.Service.ID = string(api.ServiceGet), s.node.Value(), s.id
 	}
-	options := &api.QueryOptions{}
-	c.scope.apply(options)
-	done, response, _, err := c.agent.client.Txn().Txn(operations, options.WithContext(ctx))
-	switch {
-	case err != nil:
-		return nil, nil, err
-	case !done:
+	if c.scope.consistency != "" {
+		ctx = withParameters(ctx, url.Values{c.scope.consistency: {""}})
+	}
+	var answer txnAnswer
+	_, err = c.agent.client.Raw().Write("/v1/txn", operations, &answer, (&api.WriteOptions{Datacenter: c.scope.dc}).WithContext(ctx))
+	if status, ok := errors.AsType[api.StatusError](err); ok && status.Code == http.StatusConflict {
+		answer = txnAnswer{}
+		err = json.Unmarshal([]byte(status.Body), &answer)
 		gone = map[int]bool{}
-		for _, e := range response.Errors {
-			if e != nil && e.OpIndex >= 0 && e.OpIndex < len(some) {
-				gone[e.OpIndex] = true
+		for _, e := range answer.Errors {
+			if e.OpIndex != nil && *e.OpIndex >= 0 && *e.OpIndex < len(some) {
+				gone[*e.OpIndex] = true
 			}
 		}
-		if len(gone) == 0 {
-			return nil, nil, errNoTransaction
+		if err == nil && len(gone) == 0 {
+			err = errNoTransaction
 		}
-		return nil, gone, nil
-	case len(response.Results) != len(some): // the token may not read some of them
-		return nil, nil, errNoTransaction
+		return nil, gone, err
 	}
-	for i, r := range response.Results {
-		if r == nil || r.Service == nil || r.Service.ID != some[i].id {
-			return nil, nil, errNoTransaction
+	if err != nil {
+		return nil, nil, err
+	}
+	now = make([]uint64, len(some))
+	results := answer.Results
+	for i, s := range some { // in the order of the operations; those that the token may not read are left out
+		if len(results) > 0 && results[0].Service != nil && results[0].Service.ID == s.id {
+			now[i], results = results[0].Service.ModifyIndex, results[1:]
 		}
-		now = append(now, r.Service.ModifyIndex)
+	}
+	if len(results) > 0 {
+		return nil, nil, errNoTransaction
 	}
 	return now, nil, nil
 }

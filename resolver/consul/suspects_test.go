@@ -1,11 +1,10 @@
 package consul
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
-
-	"github.com/hashicorp/consul/api"
 )
 
 func TestChangedChecks(t *testing.T) {
@@ -34,17 +33,17 @@ func TestChangedChecks(t *testing.T) {
 // Of each service the first instance is looked at before any second one, and what an agent sends
 // that is no instance is passed over.
 func TestSuspectsInTurn(t *testing.T) {
-	entry := func(id string) *api.ServiceEntry {
-		return &api.ServiceEntry{Node: &api.Node{Node: "n"}, Service: &api.AgentService{ID: id, ModifyIndex: 3}}
+	instance := func(id string) *entry {
+		return &entry{Node: &entryNode{Node: "n"}, Service: &entryService{ID: id, ModifyIndex: 3}}
 	}
-	c := &crowd{members: map[*member]struct{}{}}
+	c := &crowd{members: map[string]map[*member]struct{}{}}
 	for _, ids := range [][]string{{"a1", "a2", "a3"}, {"b1"}, {"c1", "c2"}, nil} {
-		entries := []*api.ServiceEntry{nil, {}, {Service: &api.AgentService{ID: "no node", ModifyIndex: 1}}, {Node: &api.Node{}, Service: &api.AgentService{ID: "no index"}}}
+		entries := []*entry{nil, {}, {Service: &entryService{ID: "no node", ModifyIndex: 1}}, {Node: &entryNode{}, Service: &entryService{ID: "no index"}}}
 		for _, id := range ids {
-			entries = append(entries, entry(id))
+			entries = append(entries, instance(id))
 		}
 		known := registrationsOf(entries)
-		c.members[&member{instances: func() []registration { return known }}] = struct{}{}
+		c.members[fmt.Sprint(ids)] = map[*member]struct{}{{instances: known}: {}, {instances: known}: {}}
 	}
 	var ranks string
 	for _, s := range c.suspects() {

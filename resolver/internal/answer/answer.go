@@ -38,18 +38,25 @@ func New(endpoints []resolver.Endpoint, notes ...string) resolver.Answer {
 // follows it.
 func OnChange(publish func(resolver.Answer)) func(resolver.Answer) {
 	var (
-		last      resolver.Answer // its endpoints sorted
+		last      resolver.Answer // as it was published: no copy, for thousands of watches have one
 		published bool
 	)
 	return func(a resolver.Answer) {
-		sorted := slices.SortedFunc(slices.Values(a.Endpoints), Compare)
-		if published && a.Err == nil && a.Note == last.Note && a.Hint == last.Hint && slices.Equal(sorted, last.Endpoints) && slices.Equal(a.LeftOut, last.LeftOut) {
+		if published && a.Err == nil && a.Note == last.Note && a.Hint == last.Hint && same(a.Endpoints, last.Endpoints) && slices.Equal(a.LeftOut, last.LeftOut) {
 			return
 		}
-		last = resolver.Answer{Endpoints: sorted, LeftOut: a.LeftOut, Note: a.Note, Hint: a.Hint}
+		last = resolver.Answer{Endpoints: a.Endpoints, LeftOut: a.LeftOut, Note: a.Note, Hint: a.Hint}
 		published = a.Err == nil
 		publish(a)
 	}
+}
+
+// same reports whether a and b are the same endpoints, in whatever order.
+func same(a, b []resolver.Endpoint) bool {
+	if slices.Equal(a, b) { // nearly always, where they are the same
+		return true
+	}
+	return len(a) == len(b) && slices.Equal(slices.SortedFunc(slices.Values(a), Compare), slices.SortedFunc(slices.Values(b), Compare))
 }
 
 // Compare is a total order of endpoints: by priority, then address, name,
