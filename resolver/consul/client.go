@@ -57,6 +57,8 @@ type Config struct {
 	Poll time.Duration
 	// Permit is asked about the addresses of agents that targets name; nil permits all.
 	Permit resolver.Permission
+
+	lookFor time.Duration // bounds a search for who of a crowd is concerned
 }
 
 // Client asks Consul agents. It keeps their connections until Close.
@@ -80,6 +82,7 @@ func New(config Config) *Client {
 	config.Lanes = cmp.Or(config.Lanes, 100)
 	config.Pace = cmp.Or(config.Pace, 100*time.Millisecond)
 	config.Poll = cmp.Or(config.Poll, 5*time.Second)
+	config.lookFor = cmp.Or(config.lookFor, lookFor)
 	config.Domain = strings.ToLower(strings.Trim(cmp.Or(config.Domain, "consul"), "."))
 	c := &Client{config: config, agents: map[string]*agent{}}
 	c.order.Store(new(failover.Order[*agent]))

@@ -4,15 +4,10 @@ package consul
 
 import (
 	"fmt"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -405,95 +400,4 @@ func TestRealPreparedQueryAndNames(t *testing.T) {
 	op.deregister("r1")
 	query.Await(t)
 	query.Stop(t)
-}
-
-// Of a crowd those that are concerned hear of a change before any has been looked after: when an
-// instance is registered anew or is gone, when its check fails and when it no longer does, and
-// when the service has its first one. Names are as Consul takes them, in any case.
-func TestRealCrowdTellsWhomItConcerns(t *testing.T) {
-	const services = 40
-	server := consultest.Start(t)
-	op := newOperator(t, server)
-	probes := holdProbes(t, server)
-	client := newTestClient(t, Config{Address: probes.URL, Lanes: 1, Pulse: time.Minute})
-	name := func(i int) string { return "web" + strconv.Itoa(i) }
-	register := func(i, port int) {
-		op.registerWith(&api.AgentServiceRegistration{ID: name(i), Name: name(i), Address: "10.1.0.1", Port: port,
-			Check: &api.AgentServiceCheck{CheckID: name(i) + "-ttl", TTL: "10m", Status: api.HealthPassing}})
-	}
-	watches := make([]*sourcetest.Watcher, services)
-	for i := range watches {
-		register(i, 1000)
-		watches[i] = sourcetest.Watch(t, client.Services(), serviceQuery(strings.ToUpper(name(i)), ""))
-	}
-	for _, w := range watches {
-		w.Await(t, "10.1.0.1:1000")
-	}
-	status := func(i int, status string) {
-		if err := op.Agent().UpdateTTL(name(i)+"-ttl", "", status); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, at := range []int{7, 31} {
-		for _, step := range []struct {
-			do   func()
-			want []string
-		}{
-			{func() { register(at, 2000) }, []string{"10.1.0.1:2000"}},
-			{func() { status(at, api.HealthCritical) }, nil},
-			{func() { status(at, api.HealthPassing) }, []string{"10.1.0.1:2000"}},
-			{func() { op.deregister(name(at)) }, nil},
-			{func() { register(at, 3000) }, []string{"10.1.0.1:3000"}},
-		} {
-			probes.hold()
-			step.do()
-			watches[at].Await(t, step.want...)
-			probes.release()
-		}
-	}
-}
-
-// heldProbes stands before an agent, and can keep the probes of crowds from being answered.
-type heldProbes struct {
-	*httptest.Server
-
-	mu       sync.Mutex
-	released chan struct{} // closed when probes may go on
-}
-
-func holdProbes(t *testing.T, server *consultest.Server) *heldProbes {
-	target, err := url.Parse("http://" + server.HTTPAddr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &heldProbes{released: make(chan struct{})}
-	close(p.released)
-	pass := httputil.NewSingleHostReverseProxy(target)
-	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Query().Has("filter") {
-			p.mu.Lock()
-			released := p.released
-			p.mu.Unlock()
-			select {
-			case <-released:
-			case <-r.Context().Done():
-			}
-		}
-		pass.ServeHTTP(w, r)
-	}))
-	t.Cleanup(p.Close)
-	return p
-}
-
-// hold keeps back the probes that begin from now on.
-func (p *heldProbes) hold() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.released = make(chan struct{})
-}
-
-func (p *heldProbes) release() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	close(p.released)
 }

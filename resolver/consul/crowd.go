@@ -49,6 +49,7 @@ type crowd struct {
 	agent                *agent
 	scope                scope
 	wait, slack, timeout time.Duration
+	lookFor              time.Duration
 	ctx                  context.Context //nolint:containedctx // of what it asks: it serves many watches, and outlives each of them
 	stop                 context.CancelFunc
 	running              sync.WaitGroup
@@ -87,7 +88,7 @@ func (a *agent) join(q *question, config Config) *member {
 	c := a.crowds[s]
 	if c == nil {
 		c = &crowd{
-			agent: a, scope: s, wait: config.Wait, slack: config.Slack, timeout: config.Timeout,
+			agent: a, scope: s, wait: config.Wait, slack: config.Slack, timeout: config.Timeout, lookFor: config.lookFor,
 			hints: make(chan struct{}, 1), members: map[string]map[*member]struct{}{},
 		}
 		a.crowds[s] = c

@@ -28,7 +28,7 @@ const (
 	// mostNames bounds the names of one instance, in bytes: a transaction may have 512 KiB.
 	mostNames = 1 << 10
 
-	// lookFor bounds a search, after which all are probed. lookInterval is the least
+	// lookFor bounds a search (Config), after which all are probed. lookInterval is the least
 	// time between two of these, and one part in lookShare how much of the time they may take.
 	lookFor      = 250 * time.Millisecond
 	lookInterval = 100 * time.Millisecond
@@ -111,7 +111,7 @@ func (c *crowd) findSuspects() bool {
 		return false
 	}
 	all := c.suspects()
-	ctx, cancel := context.WithTimeout(c.ctx, lookFor)
+	ctx, cancel := context.WithTimeout(c.ctx, c.lookFor)
 	defer cancel()
 	var (
 		asking sync.WaitGroup
