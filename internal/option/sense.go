@@ -96,6 +96,9 @@ var dependences = sync.OnceValue(func() []dependence {
 func (m *merger) idle() {
 	builtin := Default()
 	for _, d := range dependences() {
+		if len(m.written[d.name]) == 0 { // nearly always; the rest copies sets, a KiB each
+			continue
+		}
 		o, err := Lookup(d.name)
 		if err != nil || o.In(m.set) == o.In(builtin) {
 			continue

@@ -30,12 +30,14 @@ func TestRealCrowdTellsWhomItConcerns(t *testing.T) {
 	server := consultest.Start(t)
 	op := newOperator(t, server)
 	probes := holdProbes(t, server)
-	client := newTestClient(t, Config{Address: probes.URL, Lanes: 1, Pulse: time.Minute, Timeout: time.Minute, lookFor: time.Minute})
+	client := newTestClient(t, Config{Address: probes.URL, Lanes: 2, Pulse: time.Minute, Timeout: time.Minute, lookFor: time.Minute})
 	name := func(i int) string { return "web" + strconv.Itoa(i) }
 	register := func(i, port int) {
 		op.registerWith(&api.AgentServiceRegistration{ID: name(i), Name: name(i), Address: "10.1.0.1", Port: port,
 			Check: &api.AgentServiceCheck{CheckID: name(i) + "-ttl", TTL: "10m", Status: api.HealthPassing}})
 	}
+	key := sourcetest.Watch(t, client.KV(), kvQuery("", "beside")) // has a lane, and does not wait for the crowd's probes
+	key.Await(t)
 	watches := make([]*sourcetest.Watcher, services)
 	for i := range watches {
 		register(i, 1000)
@@ -49,29 +51,25 @@ func TestRealCrowdTellsWhomItConcerns(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Whoever is no member of the crowd does not wait for its probes.
-	key := sourcetest.Watch(t, client.KV(), kvQuery("", "beside"))
-	key.Await(t)
-	for i, at := range []int{7, 31} {
+	probes.hold()
+	op.put("beside", "10.2.0.1:80")
+	key.Await(t, "10.2.0.1:80")
+	probes.release()
+	const at = 31
+	for _, step := range []struct {
+		do   func()
+		want []string
+	}{
+		{func() { register(at, 2000) }, []string{"10.1.0.1:2000"}},
+		{func() { status(at, api.HealthCritical) }, nil},
+		{func() { status(at, api.HealthPassing) }, []string{"10.1.0.1:2000"}},
+		{func() { op.deregister(name(at)) }, nil},
+		{func() { register(at, 3000) }, []string{"10.1.0.1:3000"}},
+	} {
 		probes.hold()
-		op.put("beside", "10.2.0.1:"+strconv.Itoa(i+1))
-		key.Await(t, "10.2.0.1:"+strconv.Itoa(i+1))
+		step.do()
+		watches[at].Await(t, step.want...)
 		probes.release()
-		for _, step := range []struct {
-			do   func()
-			want []string
-		}{
-			{func() { register(at, 2000) }, []string{"10.1.0.1:2000"}},
-			{func() { status(at, api.HealthCritical) }, nil},
-			{func() { status(at, api.HealthPassing) }, []string{"10.1.0.1:2000"}},
-			{func() { op.deregister(name(at)) }, nil},
-			{func() { register(at, 3000) }, []string{"10.1.0.1:3000"}},
-		} {
-			probes.hold()
-			step.do()
-			watches[at].Await(t, step.want...)
-			probes.release()
-		}
 	}
 }
 
