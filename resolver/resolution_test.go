@@ -3,6 +3,8 @@ package resolver
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,4 +150,25 @@ func TestWhatIsKnownIsSaidAtOnce(t *testing.T) {
 		time.Sleep(time.Minute)
 		unknown("when nobody is left")
 	})
+}
+
+// A target of one query has its answer as it is, for there may be thousands; what is told of it
+// to people is sorted, and must be another.
+func TestStatusLeavesTheAnswerAlone(t *testing.T) {
+	r := &Resolver{log: newBursts(slog.New(slog.DiscardHandler))}
+	q := Query{Scheme: SchemeStatic, Host: "x"}
+	w := newWatch(q, &r.options, r.log)
+	given := []Endpoint{{Addr: netip.MustParseAddrPort("10.0.0.2:1"), Weight: 1}, {Addr: netip.MustParseAddrPort("10.0.0.1:1"), Weight: 1}}
+	w.publish(Answer{Endpoints: given})
+	r.watches.Store(q, w)
+	target := Target{Choices: []Choice{{Queries: []Query{q}}}}
+	now := time.Now()
+	v := r.view(target, now, r.watching)
+	if final, _, _ := v.decide(now, new(time.Time), 0); !final || &v.endpoints()[0] != &given[0] {
+		t.Error("an answer was copied")
+	}
+	status := r.status(target, &v)
+	if got := status.Queries[0].Endpoints; got[0] != given[1] || given[0].Addr.String() != "10.0.0.2:1" {
+		t.Errorf("told %v of %v", got, given)
+	}
 }

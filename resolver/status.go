@@ -126,7 +126,7 @@ func (r *Resolver) status(t Target, v *view, find func(Query, *watch) *watch) St
 			p := r.readChoice(c.only(j), now, &view{find: find})
 			known := w.state.Load()
 			one := QueryStatus{
-				Query: q, Choice: i, Endpoints: p.endpoints, LeftOut: p.leftOut, Notes: p.notes,
+				Query: q, Choice: i, Endpoints: slices.Clone(p.endpoints), LeftOut: p.leftOut, Notes: p.notes,
 				Answered: known.answered, Err: errors.Join(p.errs...), Failing: known.failing,
 			}
 			if known.err != nil {

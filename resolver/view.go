@@ -107,12 +107,16 @@ func (r *Resolver) readChoice(c Choice, now time.Time, v *view) part {
 		if !s.counts() {
 			continue
 		}
+		if len(c.Queries) == 1 && c.weight(i) == 1 && !slices.ContainsFunc(s.answer.Endpoints, Endpoint.unresolved) {
+			p.endpoints = slices.Clip(s.answer.Endpoints) // as they are: for thousands of targets a copy of each is much
+			continue
+		}
 		if p.endpoints == nil {
 			p.endpoints = make([]Endpoint, 0, len(s.answer.Endpoints)*len(c.Queries))
 		}
 		for _, e := range s.answer.Endpoints {
 			e.Weight = times(e.Weight, c.weight(i))
-			if e.Addr.IsValid() {
+			if !e.unresolved() {
 				p.endpoints = append(p.endpoints, e)
 				continue
 			}
@@ -129,6 +133,9 @@ func (r *Resolver) readChoice(c Choice, now time.Time, v *view) part {
 	}
 	return p
 }
+
+// unresolved reports whether e is only a name.
+func (e Endpoint) unresolved() bool { return !e.Addr.IsValid() }
 
 // times is a weight as often as a list says; there is none greater than 65535.
 func times(weight, by uint16) uint16 {
