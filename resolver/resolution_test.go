@@ -167,7 +167,7 @@ func TestStatusLeavesTheAnswerAlone(t *testing.T) {
 	if final, _, _ := v.decide(now, new(time.Time), 0); !final || &v.endpoints()[0] != &given[0] {
 		t.Error("an answer was copied")
 	}
-	status := r.status(target, &v)
+	status := r.status(target, &v, r.watch)
 	if got := status.Queries[0].Endpoints; got[0] != given[1] || given[0].Addr.String() != "10.0.0.2:1" {
 		t.Errorf("told %v of %v", got, given)
 	}

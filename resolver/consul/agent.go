@@ -120,6 +120,9 @@ func (a *agent) connect() error {
 	transport.TLSHandshakeTimeout = 2 * dialTimeout // a server may be slow, and answers it twice
 	transport.MaxIdleConnsPerHost = a.short()
 	transport.MaxResponseHeaderBytes = maxHeader
+	// The configured agent is on this host, as a rule, where to pack and to unpack takes longer than
+	// what is packed takes to send.
+	transport.DisableCompression = a.trusted
 	// Over HTTP/2 a question that is given up leaves its connection to the others, also one
 	// that is dead.
 	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: 3 * time.Second, PingTimeout: 3 * time.Second}

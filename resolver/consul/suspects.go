@@ -33,6 +33,9 @@ const (
 	lookFor      = 250 * time.Millisecond
 	lookInterval = 100 * time.Millisecond
 	lookShare    = 10
+	// giveWay is for how long a search pauses that has found somebody, who asks meanwhile: on a
+	// small machine the agent has no processor for both.
+	giveWay = 20 * time.Millisecond
 	// noLookFor is for how long there is no search after one whose transactions have failed, as
 	// they do where the agent knows none.
 	noLookFor = 10 * time.Second
@@ -116,16 +119,20 @@ func (c *crowd) findSuspects() bool {
 	var (
 		asking sync.WaitGroup
 		failed atomic.Bool
+		found  atomic.Bool
 		slots  = make(chan struct{}, cap(c.agent.lanes.transactions))
 	)
 	for some := range slices.Chunk(all, mostOperations) {
 		slots <- struct{}{}
+		if found.Swap(false) {
+			pause(ctx, giveWay)
+		}
 		if ctx.Err() != nil {
 			break
 		}
 		asking.Go(func() {
 			defer func() { <-slots }()
-			if err := c.compare(ctx, some); err != nil {
+			if err := c.compare(ctx, some, &found); err != nil {
 				failed.Store(failed.Load() || ctx.Err() == nil)
 				cancel()
 			}
@@ -178,8 +185,9 @@ func (c *crowd) suspects() (all []suspect) {
 	return all
 }
 
-// compare tells the members of those of some that are not what they were.
-func (c *crowd) compare(ctx context.Context, some []suspect) error {
+// compare tells the members of those of some that are not what they were, and sets found if there
+// are any.
+func (c *crowd) compare(ctx context.Context, some []suspect, found *atomic.Bool) error {
 	for len(some) > 0 {
 		now, gone, err := c.registered(ctx, some)
 		if err != nil {
@@ -195,7 +203,10 @@ func (c *crowd) compare(ctx context.Context, some []suspect) error {
 				rest = append(rest, s)
 			}
 		}
-		c.tell(changed)
+		if len(changed) > 0 {
+			c.tell(changed)
+			found.Store(true)
+		}
 		some = rest
 	}
 	return nil
