@@ -162,14 +162,16 @@ func TestSwarm(t *testing.T) {
 	}
 	poll(t, 30*time.Second, "the service is updated", func() error {
 		for range 5 {
-			if got := s.answer("127.0.0.1:8007"); got != "web" {
-				t.Fatalf("during the update %q answers, want web", got)
+			for _, at := range []string{"127.0.0.1:8007", "127.0.0.1:8001", "127.0.0.1:8002"} {
+				if got := s.answer(at); got != "web" {
+					t.Fatalf("during the update %q answers at %s, want web", got, at)
+				}
 			}
 		}
 		return replaced()
 	})
 	out, err := exec.Command("nsenter", "-t", strconv.Itoa(s.e.cmd.Process.Pid), "-n", binary, "resolve", "--docker-host", s.e.endpoint(), "-o", "json", "swarm://web:7000").CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "impostor") || !strings.Contains(string(out), "has the labels of a task, and Swarm has not said that it is one") {
+	if err != nil || !strings.Contains(string(out), "impostor") || !strings.Contains(string(out), "has the labels of a task, and the engine says that it is none") {
 		t.Errorf("swarm://web:7000 is %s, %v; want the tasks, and the impostor left out", out, err)
 	}
 }

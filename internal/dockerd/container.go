@@ -12,10 +12,12 @@ const (
 	shortIDLen = 12 // what docker ps prints
 )
 
-// Swarm's labels for the service of a task, and the ID of its node.
+// Swarm's labels for the service of a task, and the ID of its node. Of a task they are the
+// engine's own, which puts them over those of its service; any other container may have them.
 const (
-	LabelSwarmService = "com.docker.swarm.service.name"
-	LabelSwarmNode    = "com.docker.swarm.node.id"
+	LabelSwarm        = "com.docker.swarm."
+	LabelSwarmService = LabelSwarm + "service.name"
+	LabelSwarmNode    = LabelSwarm + "node.id"
 )
 
 // Container is what the engine said of one container when it was last
@@ -36,6 +38,9 @@ type Container struct {
 	// LeftOut is how many labels and variables it has beside Labels and Env: the largest,
 	// where together they are larger than a megabyte.
 	LeftOut int
+	// Task says that the engine itself has made it for a service of Swarm, and so that its
+	// labels of Swarm are true. It is false while only Announced.
+	Task bool
 	// Announced says that only its creation's event is known: the ID, the name, the
 	// image and the labels, the network mode a moment later at most, and the environment if
 	// the engine's own record of it is in sight. It is soon inspected.
@@ -122,16 +127,13 @@ type Link struct {
 	Alias     string
 }
 
-// Service is the container's Compose service, else its Swarm service, else "".
+// Service is the container's Compose service, else its Swarm service if it is a task, else "".
 func (c *Container) Service() string {
-	if s := c.Labels[labelComposeService]; s != "" {
+	if s := c.Labels[labelComposeService]; s != "" || !c.Task {
 		return s
 	}
 	return c.Labels[LabelSwarmService]
 }
-
-// Task reports whether the container is a task of a Swarm service.
-func (c *Container) Task() bool { return c.Labels[LabelSwarmService] != "" }
 
 // ShortID is the ID as docker ps prints it.
 func (c *Container) ShortID() string {

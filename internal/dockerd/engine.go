@@ -169,6 +169,28 @@ func (e *engine) ping(ctx context.Context) error {
 
 // inspect returns one container; the error is errNoContainer when it is gone.
 func (e *engine) inspect(ctx context.Context, id string) (*Container, error) {
+	c, err := e.describe(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	// Each further question has a time of its own, lest an engine that answers slowly be given
+	// up for their sum.
+	if err := e.fillNetworks(ctx, c); err != nil {
+		return nil, err
+	}
+	if c.Labels[LabelSwarmService] != "" {
+		if c.Task, err = e.isTask(ctx, c.ID); err != nil {
+			return nil, err
+		}
+	}
+	if e.socket != "" {
+		c.seeProcess()
+	}
+	return c, nil
+}
+
+// describe returns what the engine says of one container by one question.
+func (e *engine) describe(ctx context.Context, id string) (*Container, error) {
 	ctx, cancel := withTimeout(ctx, e.inspectTimeout)
 	defer cancel()
 	body, err := e.get(ctx, "/containers/"+url.PathEscape(id)+"/json")
@@ -184,14 +206,7 @@ func (e *engine) inspect(ctx context.Context, id string) (*Container, error) {
 	if err := decodeDescription(body, &in); err != nil {
 		return nil, e.explain(ctx, "inspecting", err)
 	}
-	c := in.container()
-	if err := e.fillNetworks(ctx, c); err != nil {
-		return nil, err
-	}
-	if e.socket != "" {
-		c.seeProcess()
-	}
-	return c, nil
+	return in.container(), nil
 }
 
 // events opens the stream of what happens to containers and their networks. It

@@ -66,7 +66,7 @@ func TestService(t *testing.T) {
 		{map[string]string{LabelSwarmService: "stack_web"}, "stack_web"},
 		{map[string]string{labelComposeService: "web", LabelSwarmService: "stack_web"}, "web"},
 	} {
-		if got := (&Container{Labels: tt.labels}).Service(); got != tt.want {
+		if got := (&Container{Labels: tt.labels, Task: true}).Service(); got != tt.want {
 			t.Errorf("Service with %v: %q, want %q", tt.labels, got, tt.want)
 		}
 	}

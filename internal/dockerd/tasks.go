@@ -26,6 +26,30 @@ type Task struct {
 	State string
 }
 
+// isTask reports whether the engine itself has made the container id for a service of Swarm: as an
+// executor of tasks, on a worker as on a manager, and not for a client of its API. Those cannot
+// set what this filter is about (docker ps(1), is-task), whatever labels they give a container.
+// Where the engine, or a proxy before its socket, refuses to tell, it is none. An error is worth
+// another try.
+func (e *engine) isTask(ctx context.Context, id string) (bool, error) {
+	filters, err := json.Marshal(map[string][]string{"id": {id}, "is-task": {"true"}})
+	if err != nil {
+		return false, err
+	}
+	var found []struct {
+		ID string `json:"Id"`
+	}
+	err = e.ask(ctx, "asking whether a container is a task", "/containers/json?"+url.Values{"all": {"1"}, "filters": {string(filters)}}.Encode(), &found)
+	var status *docker.Error
+	switch {
+	case errors.As(err, &status) && refusal(status.Status):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return len(found) == 1 && found[0].ID == id, nil
+}
+
 // Tasks asks a manager for the tasks that are to run of a service, named by its name or ID.
 // There are none of a service that it does not know. The error is ErrNotManager where the
 // engine cannot know.

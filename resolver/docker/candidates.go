@@ -87,7 +87,7 @@ func unique(q query, called []*dockerd.Container, where string) ([]*dockerd.Cont
 	or := "a container by its name"
 	for _, c := range firsts[:min(len(firsts), mostCandidates)] {
 		texts = append(texts, fmt.Sprintf("%s of %s", shorten.Text(c.Name, maxShown), shorten.Text(belongs(c), maxShown)))
-		if c.Project() == "" && c.Task() {
+		if c.Project() == "" && c.Task {
 			or = fmt.Sprintf("swarm://%s:%d, or %s", q.name, q.port, or)
 		}
 	}
@@ -111,7 +111,7 @@ func belongs(c *dockerd.Container) string {
 	switch {
 	case c.Project() != "":
 		return "project " + c.Project()
-	case c.Task():
+	case c.Task:
 		return "Swarm"
 	}
 	return "no project"

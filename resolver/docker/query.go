@@ -51,6 +51,9 @@ func (l label) String() string {
 
 func (l label) matches(c *dockerd.Container) bool {
 	v, ok := c.Labels[l.key]
+	if strings.HasPrefix(l.key, dockerd.LabelSwarm) && !c.Task {
+		return false // anybody may have written it there
+	}
 	return ok && (l.anyValue || v == l.value)
 }
 

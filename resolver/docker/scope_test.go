@@ -93,7 +93,7 @@ func TestWhoseName(t *testing.T) {
 		},
 		{
 			name: "Swarm's and a project's", query: "only:80",
-			more: []*dockerd.Container{labelled(container("only.1.x", "docker_gwbridge=172.20.0.2"), "com.docker.swarm.service.name=only")},
+			more: []*dockerd.Container{task(container("only.1.x", "docker_gwbridge=172.20.0.2"), "only")},
 			note: "only is a service of more than one project on this host: only.1.x of Swarm, shop-only-1 of project shop",
 			hint: "say which: docker://only:80?project=PROJECT, or swarm://only:80, or a container by its name",
 		},

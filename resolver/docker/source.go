@@ -46,8 +46,8 @@ type Options struct {
 	// Addrs lists the addresses of our interfaces, with the lengths of their prefixes.
 	// Default: net.InterfaceAddrs.
 	Addrs func() ([]net.Addr, error)
-	// Tasks asks Swarm for the tasks of a service: dockerd.Watcher.Tasks. Default: there is
-	// no swarm, and labels have to do.
+	// Tasks asks Swarm for the tasks of a service: dockerd.Watcher.Tasks. Default: none
+	// is known, as in no swarm.
 	Tasks func(ctx context.Context, service string) ([]dockerd.Task, error)
 }
 

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/resolver"
 )
@@ -15,77 +14,44 @@ import (
 // SchemeSwarm is the scheme of targets that name a service of Swarm.
 const SchemeSwarm = "swarm"
 
-const (
-	// A container that says it is a task is asked about again after leastRecheck, then ever
-	// later, up to recheck: a manager hears of a task's container a moment after it has
-	// started. At recheck it is asked at the latest, for tasks on other nodes.
-	leastRecheck = 100 * time.Millisecond
-	recheck      = 10 * time.Second
-)
+// recheck is how often a manager is asked for tasks on other nodes.
+const recheck = 10 * time.Second
 
-// tasks follows one service. Which containers are its tasks, a manager of the swarm knows;
-// their labels anybody can have. It is of one Watch.
+// tasks follows one service. It is of one Watch.
 type tasks struct {
 	ask     func(ctx context.Context, service string) ([]dockerd.Task, error)
 	service string
 
-	known   []dockerd.Task
-	worker  bool            // labels have to do
-	unknown map[string]bool // by ID: those that were asked about and are not known as tasks
-	pauses  backoff.Backoff // before the next question about these
-	nextAsk time.Time       // not before
-	asked   time.Time
+	known []dockerd.Task // by a manager, if this is one
+	asked time.Time
 }
 
-// match answers q from a snapshot, and says after which time to look again.
+// match answers q from a snapshot, and says after which time to look again. Which containers of
+// this host are tasks, its engine says of each.
 func (t *tasks) match(ctx context.Context, s *dockerd.Snapshot, q query, from place) (a resolver.Answer, again time.Duration) {
 	all := only(s.Containers(), func(c *dockerd.Container) bool {
-		return c.Labels[dockerd.LabelSwarmService] == q.name && q.labelled(c)
+		return c.Labels[dockerd.LabelSwarmService] == q.name && (c.Task || c.Running)
 	})
 	slices.SortFunc(all, byName)
-	strangers := func() []*dockerd.Container {
-		return only(all, func(c *dockerd.Container) bool { return c.Running && !t.knows(c) })
+	now := time.Now()
+	if t.asked.IsZero() || now.Sub(t.asked) >= recheck {
+		if known, err := t.ask(ctx, t.service); err == nil || errors.Is(err, dockerd.ErrNotManager) {
+			t.known = known
+		}
+		t.asked = now
 	}
-	now, unknown := time.Now(), strangers()
-	// Another one is asked about at once, whoever else there is that is not known.
-	if slices.ContainsFunc(unknown, func(c *dockerd.Container) bool { return !t.unknown[c.ID] }) {
-		t.pauses.Reset()
-		t.nextAsk = now
-	}
-	if now.Sub(t.asked) >= recheck || len(unknown) > 0 && !now.Before(t.nextAsk) {
-		t.refresh(ctx, now)
-		unknown = strangers()
-	}
-	again, t.unknown = recheck-now.Sub(t.asked), map[string]bool{}
-	for _, c := range unknown {
-		t.unknown[c.ID] = true
-		again = min(again, max(t.nextAsk.Sub(now), leastRecheck))
-	}
-	a = answerOf(s, only(all, func(c *dockerd.Container) bool { return !c.Running || t.knows(c) }), q, from)
-	for _, c := range unknown {
-		a.LeftOut = append(a.LeftOut, resolver.LeftOut{Name: c.Name, Why: "has the labels of a task, and Swarm has not said that it is one"})
+	a = answerOf(s, only(all, func(c *dockerd.Container) bool { return c.Task && q.labelled(c) }), q, from)
+	for _, c := range all {
+		if !c.Task {
+			a.LeftOut = append(a.LeftOut, resolver.LeftOut{Name: c.Name, Why: "has the labels of a task, and the engine says that it is none"})
+		}
 	}
 	a.LeftOut = append(a.LeftOut, t.elsewhere(s)...)
 	if len(a.Endpoints) == 0 && len(a.LeftOut) == 0 {
 		a.Note = fmt.Sprintf("no task of a Swarm service named %s is on this host", q.name)
 		a.Hint = "docker service ls lists the services; one whose tasks are on other nodes is reached by a port that it publishes: write NODE:PORT"
 	}
-	return a, again
-}
-
-// knows reports whether c is a task.
-func (t *tasks) knows(c *dockerd.Container) bool {
-	return t.worker || slices.ContainsFunc(t.known, func(k dockerd.Task) bool { return k.Container == c.ID })
-}
-
-// refresh asks which are the tasks. If that fails, those that were known are.
-func (t *tasks) refresh(ctx context.Context, now time.Time) {
-	known, err := t.ask(ctx, t.service)
-	t.worker = errors.Is(err, dockerd.ErrNotManager)
-	if err == nil || t.worker {
-		t.known = known
-	}
-	t.asked, t.nextAsk = now, now.Add(t.pauses.Next())
+	return a, recheck - now.Sub(t.asked)
 }
 
 // elsewhere are the tasks that run on other nodes.

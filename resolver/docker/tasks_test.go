@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -23,8 +24,15 @@ func swarmQuery(t *testing.T, text string) resolver.Query {
 	return q
 }
 
-// TestTasksAreSwarmsOwn: labels are not enough, where there is a manager to ask, and one that
-// only has them delays no other.
+// task is a container that the engine has made for a service.
+func task(c *dockerd.Container, service string) *dockerd.Container {
+	c = labelled(c, swarmService+service, dockerd.LabelSwarmNode+"=ours")
+	c.Task = true
+	return c
+}
+
+// TestTasksAreSwarmsOwn: labels are not enough, whatever a manager knows, and whether or not
+// there is one to ask.
 func TestTasksAreSwarmsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -33,8 +41,9 @@ func TestTasksAreSwarmsOwn(t *testing.T) {
 		questions := 0
 		knows := func(err error, tasks ...dockerd.Task) {
 			mu.Lock()
-			defer mu.Unlock()
 			known, failure = tasks, err
+			mu.Unlock()
+			time.Sleep(recheck)
 		}
 		options := everywhere
 		options.Tasks = func(_ context.Context, service string) ([]dockerd.Task, error) {
@@ -70,8 +79,8 @@ func TestTasksAreSwarmsOwn(t *testing.T) {
 				t.Fatalf("nothing is said, want %s", want)
 			}
 		}
-		task := func(slot int, change func(*dockerd.Container)) *dockerd.Container {
-			c := labelled(container(fmt.Sprintf("web.%d", slot), fmt.Sprintf("docker_gwbridge=172.18.0.%d", slot)), swarmService+"web", dockerd.LabelSwarmNode+"=ours")
+		web := func(slot int, change func(*dockerd.Container)) *dockerd.Container {
+			c := task(container(fmt.Sprintf("web.%d", slot), fmt.Sprintf("docker_gwbridge=172.18.0.%d", slot)), "web")
 			if change != nil {
 				change(c)
 			}
@@ -80,40 +89,54 @@ func TestTasksAreSwarmsOwn(t *testing.T) {
 		f.set()
 		want("[] [] no task of a Swarm service named web is on this host")
 		evil := labelled(container("evil", "bridge=172.17.0.9"), swarmService+"web")
-		const stranger = "evil has the labels of a task, and Swarm has not said that it is one"
+		const stranger = "evil has the labels of a task, and the engine says that it is none"
 		f.set(evil)
 		want("[] [" + stranger + "] ")
 		time.Sleep(time.Minute)
-		if synctest.Wait(); questions > 15 {
-			t.Errorf("%d questions in a minute about one that is no task", questions)
+		if synctest.Wait(); questions > 8 {
+			t.Errorf("%d questions to a manager in a minute", questions)
 		}
-
-		// A manager hears of a task a moment after it has started.
-		f.set(evil, task(1, nil))
-		want("[] [" + stranger + " web.1 has the labels of a task, and Swarm has not said that it is one] ")
-		one := dockerd.Task{Container: "id-web.1", State: "running", Slot: 1, Node: "ours"}
-		knows(nil, one)
-		time.Sleep(2 * leastRecheck)
+		f.set(evil, web(1, nil)) // a manager hears of a task a moment after it has started
 		want("[172.18.0.1:80 web.1] [" + stranger + "] ")
 
+		ill := web(2, func(c *dockerd.Container) { c.Health = "unhealthy" })
+		f.set(evil, web(1, nil), ill)
+		want("[172.18.0.1:80 web.1] [web.2 is unhealthy " + stranger + "] ")
+		one := dockerd.Task{Container: "id-web.1", State: "running", Slot: 1, Node: "ours"}
 		knows(nil, one, dockerd.Task{Container: "id-web.2", State: "running", Slot: 2, Node: "ours"},
-			dockerd.Task{Container: "not seen yet", State: "running", Slot: 5, Node: "ours"},
+			dockerd.Task{Container: "not seen yet", State: "running", Slot: 5, Node: "ours"}, dockerd.Task{Container: "id-evil", State: "running", Slot: 6, Node: "ours"},
 			dockerd.Task{Container: "elsewhere", State: "running", Slot: 3, Node: "node-of-another-host"}, dockerd.Task{State: "pending", Slot: 4})
-		ill := task(2, func(c *dockerd.Container) { c.Health = "unhealthy" })
-		f.set(evil, task(1, nil), ill)
 		const other = "web.3 is on the node node-of-anot, to whose containers this host has no way: publish a port of the service and write NODE:PORT"
 		want("[172.18.0.1:80 web.1] [web.2 is unhealthy " + stranger + " " + other + "] ")
 
 		knows(errors.New("the engine is away"))
-		f.set(evil, task(1, nil), task(2, nil))
+		f.set(evil, web(1, nil), web(2, nil))
 		want("[172.18.0.1:80 web.1 172.18.0.2:80 web.2] [" + stranger + " " + other + "] ")
 
-		knows(dockerd.ErrNotManager) // it has left the swarm's managers
-		time.Sleep(recheck)
-		synctest.Wait()
-		f.set(evil, task(1, nil))
-		want("[172.17.0.9:80 evil 172.18.0.1:80 web.1] [] ")
+		knows(dockerd.ErrNotManager) // a worker, or a manager that starts again
+		want("[172.18.0.1:80 web.1 172.18.0.2:80 web.2] [" + stranger + "] ")
 	})
+}
+
+// TestForgedTasks: what only says that it is Swarm's is none of its service, nor has the labels.
+func TestForgedTasks(t *testing.T) {
+	genuine := task(container("web.1", "docker_gwbridge=172.18.0.1"), "web")
+	forged := labelled(container("evil", "bridge=172.17.0.9"), swarmService+"web", "app=web")
+	for text, want := range map[string][]string{
+		"web:80": {"172.18.0.1:80 web.1"},
+		"?label=com.docker.swarm.service.name=web&port=80": {"172.18.0.1:80 web.1"},
+		"?label=com.docker.swarm.service.name&port=80":     {"172.18.0.1:80 web.1"},
+		"?label=app=web&port=80":                           {"172.17.0.9:80 evil"},
+	} {
+		q, err := parse(parseQuery(t, text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := dockerd.NewSnapshot(genuine, forged)
+		if got := texts(match(s, q, dockerd.Scope{}, locate(s, "", "", true, bridged))); !slices.Equal(got, want) {
+			t.Errorf("docker://%s is %q, want %q", text, got, want)
+		}
+	}
 }
 
 func TestSwarmTargets(t *testing.T) {
