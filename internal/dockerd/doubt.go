@@ -53,7 +53,10 @@ func (s *Snapshot) Holds(id string, at netip.AddrPort) error {
 	if !c.Running || owner == nil || !owner.Running || !reachable(c, owner, at) {
 		return fmt.Errorf("container %s is not at %s any more", c.Name, at)
 	}
-	if s.Current(c) && s.Current(owner) || lives(c, owner) {
+	switch current := s.Current(c) && s.Current(owner); {
+	case current && (c.ended() || owner.ended()): // the engine's word of it has yet to come
+		return fmt.Errorf("container %s has ended", c.Name)
+	case current, lives(c, owner):
 		return nil
 	}
 	return hint.Errorf("is the engine running? Until it answers, --pid host or its folder of network namespaces would show who lives on",

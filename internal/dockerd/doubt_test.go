@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -85,6 +86,41 @@ func TestHolds(t *testing.T) {
 	seen.Seen, seen.PID = true, os.Getpid()
 	other := NewSnapshot(&seen)
 	check(other.doubting(other.all()), "web", "172.17.0.2:80", false)
+}
+
+// TestEndedHoldsNothing: an engine that is slow tells late of a container that has ended, whose
+// address may be another's by then.
+func TestEndedHoldsNothing(t *testing.T) {
+	at := netip.MustParseAddrPort("172.17.0.2:80")
+	process := exec.Command("sleep", "60")
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	web := &Container{
+		ID: "web", Name: "web", Running: true, NetworkMode: "bridge", Networks: []Network{{Name: "bridge", IPv4: at.Addr()}},
+		Seen: true, PID: process.Process.Pid, Netns: netnsOf("self"),
+	}
+	joiner := &Container{ID: "joiner", Name: "joiner", Running: true, NetworkMode: "container:web"}
+	s := NewSnapshot(web, joiner)
+	wantHeld := func(want bool) {
+		t.Helper()
+		for _, id := range []string{"web", "joiner"} {
+			if err := s.Holds(id, at); (err == nil) != want {
+				t.Errorf("%s: %v; want it held: %t", id, err, want)
+			}
+		}
+	}
+	wantHeld(true)
+	again := *web
+	again.Netns++ // its process ID is that of a process elsewhere by now
+	s = NewSnapshot(&again, joiner)
+	wantHeld(false)
+	if err := process.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = process.Wait()
+	s = NewSnapshot(web, joiner)
+	wantHeld(false)
 }
 
 // wantDoubted demands that what was known stays, and that none of it is current.

@@ -47,7 +47,7 @@ type engine struct {
 	base           string // of request URLs
 	socket         string // the path of its socket, on this host; "" for TCP
 	client         *docker.Client
-	transport      *http.Transport
+	transport      *transport
 	inspectTimeout time.Duration
 	listTimeout    time.Duration
 	kinds          networkKinds
@@ -62,14 +62,6 @@ func newEngine(endpoint string) (*engine, error) {
 		return nil, badEndpoint(endpoint)
 	}
 	e := &engine{endpoint: endpoint, inspectTimeout: inspectTimeout, listTimeout: listTimeout, gateways: newGatewayReads()}
-	e.transport = &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return selfconnect.DialContext(ctx, &net.Dialer{Timeout: listTimeout}, network, address)
-		},
-		TLSHandshakeTimeout: listTimeout,
-		MaxIdleConnsPerHost: inspectLimit,
-		IdleConnTimeout:     time.Minute,
-	}
 	switch u.Scheme {
 	case "unix":
 		if u.Path == "" {
@@ -77,18 +69,25 @@ func newEngine(endpoint string) (*engine, error) {
 		}
 		e.socket = u.Path
 		e.base = "http://docker" // no name is looked up: every dial goes to the socket
-		e.transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", u.Path)
-		}
+		e.transport = &transport{make: func() (*http.Transport, error) {
+			t := newTransport()
+			t.Proxy = nil
+			t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", u.Path)
+			}
+			return t, nil
+		}}
 		e.client, err = docker.NewClient(endpoint)
 	case "tcp", "http", "https":
 		if u.Hostname() == "" || u.Port() == "" {
 			return nil, badEndpoint(endpoint)
 		}
-		e.transport.Proxy = http.ProxyFromEnvironment
 		err = e.useTCP(u)
 	default:
 		return nil, badEndpoint(endpoint)
+	}
+	if err == nil {
+		err = e.transport.renew()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("docker endpoint %q: %w", endpoint, err)
@@ -97,48 +96,73 @@ func newEngine(endpoint string) (*engine, error) {
 	return e, nil
 }
 
+// newTransport is for an engine at any TCP endpoint.
+func newTransport() *http.Transport {
+	return &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return selfconnect.DialContext(ctx, &net.Dialer{Timeout: listTimeout}, network, address)
+		},
+		Proxy:               http.ProxyFromEnvironment,
+		TLSHandshakeTimeout: listTimeout,
+		MaxIdleConnsPerHost: inspectLimit,
+		IdleConnTimeout:     time.Minute,
+	}
+}
+
 func badEndpoint(endpoint string) error {
 	return hint.Errorf("write unix:///var/run/docker.sock or tcp://HOST:PORT; unset DOCKER_HOST for the local engine",
 		"%q is not a Docker endpoint", endpoint)
 }
 
 // useTCP makes a client for a TCP endpoint. As docker itself does, it speaks TLS
-// and verifies the engine when DOCKER_TLS_VERIFY is set, with the certificates
-// in DOCKER_CERT_PATH, by default ~/.docker. All three must be there: the
-// library would take a missing CA to mean that nothing is to be verified.
+// and verifies the engine when DOCKER_TLS_VERIFY is set.
 func (e *engine) useTCP(u *url.URL) error {
-	var err error
 	if os.Getenv("DOCKER_TLS_VERIFY") == "" {
-		if e.client, err = docker.NewClient(e.endpoint); err != nil {
-			return err
-		}
+		e.transport = &transport{make: func() (*http.Transport, error) { return newTransport(), nil }}
 		e.base = "http://" + u.Host + strings.TrimSuffix(u.Path, "/")
 		if u.Scheme == "https" {
 			e.base = "https" + strings.TrimPrefix(e.base, "http")
 		}
-		return nil
+		var err error
+		e.client, err = docker.NewClient(e.endpoint)
+		return err
 	}
+	e.base = "https://" + u.Host + strings.TrimSuffix(u.Path, "/")
+	e.transport = &transport{make: func() (*http.Transport, error) {
+		client, err := e.readCertificates()
+		if err != nil {
+			return nil, err
+		}
+		t := newTransport()
+		t.TLSClientConfig = client.TLSConfig
+		return t, nil
+	}}
+	var err error
+	e.client, err = e.readCertificates()
+	return err
+}
+
+// readCertificates returns a client with the certificates in DOCKER_CERT_PATH, by default
+// ~/.docker, as they are now. All three must be there: the library would take a missing CA to
+// mean that nothing is to be verified.
+func (e *engine) readCertificates() (*docker.Client, error) {
 	dir := os.Getenv("DOCKER_CERT_PATH")
 	if dir == "" {
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return fmt.Errorf("finding the TLS certificates: %w", err)
+			return nil, fmt.Errorf("finding the TLS certificates: %w", err)
 		}
 		dir = filepath.Join(home, ".docker")
 	}
 	var pem [3][]byte
 	for i, name := range []string{"cert.pem", "key.pem", "ca.pem"} {
+		var err error
 		if pem[i], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
-			return hint.Wrap(fmt.Errorf("reading the TLS certificates: %w", err),
+			return nil, hint.Wrap(fmt.Errorf("reading the TLS certificates: %w", err),
 				"DOCKER_TLS_VERIFY is set, so DOCKER_CERT_PATH must hold cert.pem, key.pem and ca.pem")
 		}
 	}
-	if e.client, err = docker.NewTLSClientFromBytes(e.endpoint, pem[0], pem[1], pem[2]); err != nil {
-		return err
-	}
-	e.transport.TLSClientConfig = e.client.TLSConfig
-	e.base = "https://" + u.Host + strings.TrimSuffix(u.Path, "/")
-	return nil
+	return docker.NewTLSClientFromBytes(e.endpoint, pem[0], pem[1], pem[2])
 }
 
 // list returns all containers, running or not.

@@ -3,6 +3,7 @@ package dockerd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"reflect"
@@ -37,6 +38,7 @@ type eventFollower struct {
 	w         *Watcher
 	onConnect func()
 	wg        sync.WaitGroup
+	socket    socketFile // as it was before the connection; the zero value where it cannot be seen
 
 	events  chan containerEvent
 	ended   chan error // why the stream ended
@@ -132,6 +134,10 @@ func (f *eventFollower) run(ctx context.Context) error {
 
 	// The stream is opened first: what happens after that is told by an event,
 	// what happened before is in the list.
+	if err := f.w.engine.transport.renew(); err != nil {
+		return fmt.Errorf("docker engine at %s: %w", f.w.engine.endpoint, err)
+	}
+	f.socket, _ = socketAt(f.w.engine.socket) // one that is not there cannot be connected to
 	body, err := f.w.engine.events(ctx)
 	if err != nil {
 		return err
@@ -143,7 +149,9 @@ func (f *eventFollower) run(ctx context.Context) error {
 
 	resync := time.NewTicker(f.w.resync)
 	defer resync.Stop()
-	for {
+	look := time.NewTicker(lookInterval)
+	defer look.Stop()
+	for looks := 1; ; {
 		f.inspect(ctx)
 		select {
 		case <-ctx.Done():
@@ -178,6 +186,11 @@ func (f *eventFollower) run(ctx context.Context) error {
 			}
 		case <-f.retry:
 			f.retryDue()
+		case <-look.C:
+			if err := f.pulse(ctx, looks); err != nil {
+				return err
+			}
+			looks++
 		}
 		f.publish()
 	}
@@ -324,9 +337,8 @@ func (f *eventFollower) fail(ctx context.Context, id string, err error) {
 	x.delay = x.pauses.Next()
 	x.due = time.Now().Add(x.delay)
 	f.armRetry()
-	if !answered(err) && !f.pinging {
-		f.pinging = true
-		f.wg.Go(func() { f.pinged <- f.w.engine.ping(ctx) })
+	if !answered(err) {
+		f.ping(ctx)
 	}
 }
 

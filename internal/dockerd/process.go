@@ -2,6 +2,7 @@ package dockerd
 
 import (
 	"fmt"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +24,23 @@ func (c *Container) seeProcess() {
 	if inode != netnsOf("self") && inode != netnsOf("1") {
 		c.Netns = inode
 	}
+}
+
+// ended reports whether c can be seen to have ended, or to have been started again, since it was
+// inspected: no process of its ID is in its network namespace any more. It is one stat(2), for it
+// is asked at each dial.
+func (c *Container) ended() bool {
+	if !c.Seen || c.Netns == 0 {
+		return false
+	}
+	var s unix.Stat_t
+	switch err := unix.Stat("/proc/"+strconv.Itoa(c.PID)+"/ns/net", &s); err {
+	case nil:
+		return s.Ino != c.Netns
+	case unix.ENOENT, unix.ESRCH:
+		return true
+	}
+	return false
 }
 
 // netnsOf returns the inode of the network namespace of a process, named as in /proc; 0

@@ -17,10 +17,14 @@ const (
 	defaultResyncInterval = 30 * time.Second
 
 	// From lost to tried again it is minBackoff at first and maxBackoff at most, of which up
-	// to retryJitter is left to chance.
+	// to retryJitter is left to chance. That bounds how late an engine that can be asked again is
+	// asked, if nothing tells that it can.
 	minBackoff  = 250 * time.Millisecond
-	maxBackoff  = 10 * time.Second
+	maxBackoff  = 2 * time.Second
 	retryJitter = 0.2
+	// settled is how long a connection has to last for the backoff to start anew: an engine
+	// that accepts and hangs up must not be listed in a tight loop.
+	settled = 10 * time.Second
 )
 
 // Config says which engine to watch. Its zero value is the local engine.
@@ -137,7 +141,7 @@ func (w *Watcher) setFailure(err error) {
 
 // Run follows the engine until ctx ends, then returns nil once every goroutine
 // it started has ended. An engine that is away, hangs or restarts is an outage,
-// not an error: Run keeps trying, 250 ms to 10 s apart. The only error is
+// not an error: Run keeps trying, 250 ms to 2 s apart. The only error is
 // a second Run at the same time.
 func (w *Watcher) Run(ctx context.Context) error {
 	if !w.running.CompareAndSwap(false, true) {
@@ -160,9 +164,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		}
 		w.setFailure(err)
 		out.begin(err)
-		// Only a connection that lasted starts the backoff anew: an engine that
-		// accepts and hangs up must not be listed in a tight loop.
-		if f.connected && time.Since(began) > maxBackoff {
+		if f.connected && time.Since(began) > settled {
 			pauses.Reset()
 		}
 		w.engine.await(ctx, pauses.Next())

@@ -26,7 +26,7 @@ const (
 
 // image makes it once per test binary. Two binaries that do so at the same time
 // make the same image.
-var image = sync.OnceValue(makeImage)
+var image = sync.OnceValue(func() error { return makeImage() })
 
 // Image returns the name of a busybox image that has every applet in /bin. Its
 // command, unless another is given, sleeps for ever and, as process 1, ignores
@@ -40,22 +40,32 @@ func Image(t testing.TB) string {
 	return imageName
 }
 
-// makeImage imports a tar archive, which any engine can do without a builder.
-func makeImage() error {
+// ImageAt is Image on the engine at endpoint, which a test has started for itself.
+func ImageAt(t testing.TB, endpoint string) string {
+	t.Helper()
+	if err := makeImage("-H", endpoint); err != nil {
+		t.Fatalf("making the test image: %v", err)
+	}
+	return imageName
+}
+
+// makeImage imports a tar archive, which any engine can do without a builder, with docker's
+// options given.
+func makeImage(options ...string) error {
 	rootfs, err := fileSystem()
 	if err != nil {
 		return err
 	}
 	content := fmt.Sprintf("%x", sha256.Sum256(rootfs))
-	have, err := command(nil, "image", "inspect", "-f", `{{index .Config.Labels "`+contentLabel+`"}}`, imageName)
+	have, err := command(nil, append(options[:len(options):len(options)], "image", "inspect", "-f", `{{index .Config.Labels "`+contentLabel+`"}}`, imageName)...)
 	if err == nil && have == content {
 		return nil
 	}
-	_, err = command(rootfs, "import",
+	_, err = command(rootfs, append(options[:len(options):len(options)], "import",
 		"-c", "ENV PATH=/bin",
 		"-c", `CMD ["/bin/sleep", "2147483647"]`,
 		"-c", "LABEL "+contentLabel+"="+content,
-		"-", imageName)
+		"-", imageName)...)
 	return err
 }
 

@@ -14,18 +14,23 @@ import (
 // late is how late a slow server's answers come.
 const late = 2 * time.Second
 
-// relay passes what comes over TCP and UDP on to a server, and spoils the answers when it is
-// told to.
+// relay passes what comes over TCP, UDP and Unix sockets on to a server, and spoils the answers
+// when it is told to.
 type relay struct {
-	addr    string
-	backend string
-	slow    atomic.Bool
-	half    atomic.Int64 // of how many bytes an answer is; 0 for all of it
+	addr string
+	slow atomic.Bool
+	half atomic.Int64 // of how many bytes an answer is; 0 for all of it
+	mute atomic.Bool  // no answer comes any more
+
+	running sync.WaitGroup
+	mu      sync.Mutex
+	conns   map[net.Conn]bool
+	ended   bool
 }
 
 func newRelay(t testing.TB, backend string) *relay {
 	t.Helper()
-	r := &relay{backend: backend}
+	r := &relay{}
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -35,45 +40,62 @@ func newRelay(t testing.TB, backend string) *relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var (
-		running sync.WaitGroup
-		mu      sync.Mutex
-		conns   = map[net.Conn]bool{}
-		ended   bool
-	)
-	keep := func(c net.Conn) bool {
-		mu.Lock()
-		defer mu.Unlock()
-		conns[c] = true
-		return !ended
+	r.serve(t, tcp, func() (net.Conn, error) { return net.Dial("tcp", backend) })
+	r.serveUDP(t, udp, backend)
+	return r
+}
+
+// keep has c closed at the end, and reports false if that has come.
+func (r *relay) keep(c net.Conn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conns == nil {
+		r.conns = map[net.Conn]bool{}
 	}
-	t.Cleanup(func() {
-		tcp.Close()
-		udp.Close()
-		mu.Lock()
-		ended = true
-		for c := range conns {
-			c.Close()
-		}
-		mu.Unlock()
-		running.Wait()
-	})
-	running.Go(func() {
+	r.conns[c] = true
+	return !r.ended
+}
+
+// end closes the listener and every connection.
+func (r *relay) end(listener io.Closer) {
+	listener.Close()
+	r.mu.Lock()
+	r.ended = true
+	for c := range r.conns {
+		c.Close()
+	}
+	r.mu.Unlock()
+	r.running.Wait()
+}
+
+// serve passes on what connects to listener until the test ends.
+func (r *relay) serve(t testing.TB, listener net.Listener, dial func() (net.Conn, error)) {
+	t.Cleanup(func() { r.end(listener) })
+	r.running.Go(func() {
 		for {
-			client, err := tcp.Accept()
+			client, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			server, err := net.Dial("tcp", r.backend)
-			if err != nil || !keep(client) || !keep(server) {
+			server, err := dial()
+			if err != nil {
 				client.Close()
 				continue
 			}
-			running.Go(func() { _, _ = io.Copy(server, client); server.Close() })
-			running.Go(func() { r.answer(client, server); client.Close(); server.Close() })
+			if !r.keep(client) || !r.keep(server) {
+				client.Close()
+				server.Close()
+				continue
+			}
+			r.running.Go(func() { _, _ = io.Copy(server, client); server.Close() })
+			r.running.Go(func() { r.answer(client, server); client.Close(); server.Close() })
 		}
 	})
-	running.Go(func() {
+}
+
+func (r *relay) serveUDP(t testing.TB, udp net.PacketConn, backend string) {
+	t.Cleanup(func() { r.end(udp) })
+	r.running.Go(func() {
 		buffer := make([]byte, 4096)
 		for {
 			n, client, err := udp.ReadFrom(buffer)
@@ -81,11 +103,11 @@ func newRelay(t testing.TB, backend string) *relay {
 				return
 			}
 			question := append([]byte(nil), buffer[:n]...)
-			server, err := net.Dial("udp", r.backend)
-			if err != nil || !keep(server) {
+			server, err := net.Dial("udp", backend)
+			if err != nil || !r.keep(server) {
 				continue
 			}
-			running.Go(func() {
+			r.running.Go(func() {
 				defer server.Close()
 				_, _ = server.Write(question)
 				_ = server.SetReadDeadline(time.Now().Add(5 * time.Second))
@@ -102,7 +124,6 @@ func newRelay(t testing.TB, backend string) *relay {
 			})
 		}
 	})
-	return r
 }
 
 func (r *relay) delay() {
@@ -125,6 +146,9 @@ func (r *relay) answer(client, server net.Conn) {
 		for p := range pieces {
 			if wait := time.Until(p.due); wait > 0 {
 				<-time.After(wait)
+			}
+			if r.mute.Load() {
+				continue
 			}
 			if half := r.half.Load(); half != 0 && sent+int64(len(p.bytes)) > half {
 				_, _ = client.Write(p.bytes[:max(0, min(int64(len(p.bytes)), half-sent))])

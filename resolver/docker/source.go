@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver"
@@ -111,7 +110,7 @@ func (s *Source) Watch(ctx context.Context, q resolver.Query, publish func(resol
 	var here *bool
 	var last *dockerd.Snapshot
 	var again <-chan time.Time // tells that what a snapshot does not tell may have changed
-	service := &tasks{ask: s.askTasks, service: asked.name, pauses: backoff.Backoff{Base: leastRecheck, Max: recheck}}
+	service := &tasks{ask: s.askTasks, service: asked.name}
 	for lost, due := false, false; ; {
 		changed := s.containers.Changed() // before what may change
 		snapshot, failure := s.containers.Snapshot(), s.containers.Err()
