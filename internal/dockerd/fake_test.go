@@ -49,6 +49,9 @@ type fakeEngine struct {
 	onInspect   func(w http.ResponseWriter, id string) (ok bool) // ok: answer as usual
 	onList      func(w http.ResponseWriter) (ok bool)
 	root        string        // the engine's folder
+	engineID    string        // the engine's ID
+	identified  int           // times it was asked who it is
+	manyIDs     bool          // it is another one each time, as Podman's
 	version     string        // the answer to /version; none if empty
 	noted       []string      // events that no stream tells of yet
 	catchUps    int           // times these were asked for
@@ -97,7 +100,14 @@ func (f *fakeEngine) start() {
 	mux.HandleFunc("GET /info", func(w http.ResponseWriter, _ *http.Request) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		fmt.Fprintf(w, `{"DockerRootDir":%q}`, f.root)
+		id := f.engineID
+		f.identified++
+		close(f.changed)
+		f.changed = make(chan struct{})
+		if f.manyIDs {
+			f.engineID += "'"
+		}
+		fmt.Fprintf(w, `{"DockerRootDir":%q, "ID":%q}`, f.root, id)
 	})
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
@@ -156,6 +166,25 @@ func (f *fakeEngine) until(what string, condition func() bool) {
 			f.t.Fatalf("timed out waiting for the fake engine: %s", what)
 		}
 	}
+}
+
+// replaceBy has other listen at the fake's socket, which still answers on the connections that
+// it has.
+func (f *fakeEngine) replaceBy(other *fakeEngine) {
+	f.t.Helper()
+	if err := os.Rename(other.path, f.path); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// closeStreams ends every event stream.
+func (f *fakeEngine) closeStreams() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s := range f.streams {
+		close(s)
+	}
+	clear(f.streams)
 }
 
 // emit sends one container event to every stream.
@@ -292,7 +321,10 @@ func (f *fakeEngine) events(w http.ResponseWriter, r *http.Request) {
 	}
 	for {
 		select {
-		case event := <-stream:
+		case event, open := <-stream:
+			if !open {
+				return
+			}
 			_, _ = fmt.Fprintln(w, event)
 			_ = http.NewResponseController(w).Flush()
 		case <-f.done:

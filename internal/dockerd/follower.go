@@ -48,6 +48,8 @@ type eventFollower struct {
 	modes   chan networkMode
 	results chan inspectResult
 
+	identified chan identity
+
 	containers map[string]*Container
 	doubted    map[string]struct{} // of an earlier connection, and not inspected since
 	queue      queue
@@ -59,6 +61,9 @@ type eventFollower struct {
 	failures   map[string]*inspectFailure
 	killed     map[string]kill // the last signal to stop that each was sent
 	retry      <-chan time.Time
+
+	recognised   bool     // it is known which engine this is, or that it cannot be known
+	unreconciled *[]listedContainer // the list that came before
 
 	connected bool // the list came through
 	listing   bool
@@ -108,6 +113,7 @@ func newFollower(w *Watcher, onConnect func()) *eventFollower {
 		asked:      make(chan []containerEvent, 1),
 		modes:      make(chan networkMode, modesAtOnce),
 		results:    make(chan inspectResult, urgentLimit),
+		identified: make(chan identity, 1),
 		containers: make(map[string]*Container),
 		queue:      newQueue(),
 		busy:       make(map[string]bool),
@@ -143,7 +149,7 @@ func (f *eventFollower) run(ctx context.Context) error {
 		return err
 	}
 	f.wg.Go(func() { f.read(ctx, body) })
-	f.wg.Go(func() { f.w.findRecords(ctx) })
+	f.wg.Go(func() { f.identified <- f.w.engine.identify(ctx, f.w.engineID) })
 	f.wg.Go(func() { f.w.findPodman(ctx) })
 	f.list(ctx)
 
@@ -179,7 +185,13 @@ func (f *eventFollower) run(ctx context.Context) error {
 			if l.err != nil {
 				return l.err
 			}
+			if !f.recognised {
+				f.unreconciled = &l.entries
+				break
+			}
 			f.reconcile(l.entries)
+		case now := <-f.identified:
+			f.recognise(now)
 		case <-resync.C:
 			if !f.listing && len(f.unread) == 0 {
 				f.list(ctx)

@@ -79,6 +79,13 @@ func (k *networkKinds) put(id string, kind networkKind) {
 	k.all[id] = kind
 }
 
+// forget drops what is remembered.
+func (k *networkKinds) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.all = nil
+}
+
 // networkDetails are a network in the engine's answer.
 type networkDetails struct {
 	Name, ID, Driver, Scope string

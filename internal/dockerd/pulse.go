@@ -52,7 +52,7 @@ func (e *engine) listensStill(ctx context.Context, before socketFile) error {
 }
 
 // pulse looks whether the engine can still be reached, the nth time on this connection.
-func (f *follower) pulse(ctx context.Context, n int) error {
+func (f *eventFollower) pulse(ctx context.Context, n int) error {
 	if err := f.w.engine.listensStill(ctx, f.socket); err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (f *follower) pulse(ctx context.Context, n int) error {
 }
 
 // ping asks the engine for a sign of life, if it is not being asked already.
-func (f *follower) ping(ctx context.Context) {
+func (f *eventFollower) ping(ctx context.Context) {
 	if !f.pinging {
 		f.pinging = true
 		f.wg.Go(func() { f.pinged <- f.w.engine.ping(ctx) })

@@ -1,21 +1,10 @@
 package dockerd
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
 )
-
-// findRecords asks the engine where it writes down what containers are made with.
-// An engine that does not say, as Podman, is done without.
-func (w *Watcher) findRecords(ctx context.Context) {
-	var info struct{ DockerRootDir string }
-	if w.engine.ask(ctx, "asking for its folder", "/info", &info) == nil && filepath.IsAbs(info.DockerRootDir) {
-		folder := filepath.Join(info.DockerRootDir, "containers")
-		w.records.Store(&folder)
-	}
-}
 
 // record is what the engine has written down of a container before it announces it.
 type record struct {

@@ -57,6 +57,8 @@ type Watcher struct {
 	late    atomic.Bool            // the engine's stream tells of what has happened some time later
 	catchUp chan struct{}          // to ask for it at once
 	images  images
+
+	engineID string // of the engine that was connected to last, "" while not known; Run's alone
 }
 
 // known is what a Watcher knows of its engine.
