@@ -34,8 +34,8 @@ func (p *Pool) ChooseFor(r *Reporter) Choice {
 
 // pardon ends the ejections that one client alone has reported, if r is another.
 func (p *Pool) pardon(pic *picture, r *Reporter) {
-	for i := range pic.roster.members {
-		h := pic.roster.members[i].health
+	for i := range pic.members {
+		h := pic.members[i].health
 		if e := h.ejection.Load(); e != nil && e.alone != "" && e.alone != r.Key {
 			h.pardon(e)
 		}
@@ -76,7 +76,7 @@ func (c *Choice) Next() (Use, bool) {
 
 // Left is how many endpoints Next has still to offer in this round, as it looks now.
 func (c *Choice) Left() int {
-	return max(0, len(c.pool.picture.Load().roster.members)-c.tried.n)
+	return max(0, len(c.pool.picture.Load().members)-c.tried.n)
 }
 
 // Again begins a new round: every endpoint may be tried once more.

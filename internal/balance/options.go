@@ -11,6 +11,9 @@ type Endpoint struct {
 	Addr netip.AddrPort
 	// Name is for people: a container's name, a service instance's ID.
 	Name string
+	// Choice orders the choices of a fallback chain: only endpoints of one choice are chosen,
+	// the first of which not every endpoint is out by its check; if all choices are, the first.
+	Choice int
 	// Priority orders endpoints: the lowest is tried first (RFC 2782).
 	Priority uint16
 	// Weight is the share among endpoints of one priority. Zero is the least

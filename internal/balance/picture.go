@@ -17,12 +17,14 @@ const (
 // picture is how a pool looks at one moment: who is well, and what weighs how much.
 // It does not change.
 type picture struct {
-	roster *roster
-	groups []group // in the order in which to try them
-	until  int64   // when it is to be made anew; 0 when no time makes it wrong
-	out    int     // members that are out
-	panic  bool    // so many are out that nobody counts as out
-	drawn  int64   // when it was made
+	roster  *roster
+	choice  int      // the Choice that is used
+	members []member // of the roster: those of that choice
+	groups  []group  // in the order in which to try them
+	until   int64    // when it is to be made anew; 0 when no time makes it wrong
+	out     int      // members that are out
+	panic   bool     // so many are out that nobody counts as out
+	drawn   int64    // when it was made
 }
 
 // drawPause is the least time between two pictures of a pool with so many members. A
@@ -56,29 +58,54 @@ type group struct {
 
 // draw makes a picture. It is called with p.mu held.
 func (p *Pool) draw(r *roster, now int64) *picture {
-	pic := &picture{roster: r, drawn: now}
-	outs := make([]bool, len(r.members))
-	for i := range r.members {
-		if out, until := p.isOut(&r.members[i], now); out {
+	pic := &picture{roster: r, drawn: now, members: choose(r.members)}
+	if len(pic.members) > 0 {
+		pic.choice = pic.members[0].Choice
+	}
+	outs := make([]bool, len(pic.members))
+	for i := range pic.members {
+		if out, until := p.isOut(&pic.members[i], now); out {
 			outs[i] = true
 			pic.out++
 			pic.wrongAt(until)
 		}
 	}
 	most := p.options.EjectMost
-	pic.panic = most > 0 && pic.out*100 > most*len(r.members)
+	pic.panic = most > 0 && pic.out*100 > most*len(pic.members)
 
-	for from := 0; from < len(r.members); {
-		first := &r.members[from]
+	for from := 0; from < len(pic.members); {
+		first := &pic.members[from]
 		to := from + 1
-		for to < len(r.members) && r.members[to].Priority == first.Priority &&
-			p.distance(r.members[to].Endpoint) == p.distance(first.Endpoint) {
+		for to < len(pic.members) && pic.members[to].Priority == first.Priority &&
+			p.distance(pic.members[to].Endpoint) == p.distance(first.Endpoint) {
 			to++
 		}
-		pic.groups = append(pic.groups, p.drawGroup(pic, r.members[from:to], outs[from:to], now))
+		pic.groups = append(pic.groups, p.drawGroup(pic, pic.members[from:to], outs[from:to], now))
 		from = to
 	}
 	return pic
+}
+
+// choose returns the members of the first choice that has one which its check has not found down;
+// those of the first of all if there is none. A check needs several results in a row for either
+// verdict (Check.Fall, Check.Rise), so that the choice changes no more often than that.
+func choose(members []member) []member {
+	first := members
+	for from := 0; from < len(members); {
+		to, down := from, true
+		for to < len(members) && members[to].Choice == members[from].Choice {
+			down = down && members[to].check != nil && members[to].check.down()
+			to++
+		}
+		switch {
+		case !down:
+			return members[from:to]
+		case from == 0:
+			first = members[:to]
+		}
+		from = to
+	}
+	return first
 }
 
 func (p *Pool) drawGroup(pic *picture, members []member, outs []bool, now int64) group {

@@ -2,6 +2,8 @@ package balance
 
 import (
 	"cmp"
+	"context"
+	"log/slog"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -60,7 +62,7 @@ type member struct {
 // roster is what a pool was last told of its endpoints. It does not change.
 type roster struct {
 	version any
-	members []member // by priority, then distance
+	members []member // by choice, priority, then distance
 }
 
 // Forgotten reports whether the Registry has forgotten the pool, so that it is to be
@@ -74,7 +76,7 @@ func (p *Pool) Knows(version any) bool { return p.picture.Load().roster.version 
 // Update tells the pool of its endpoints. It does nothing when version is the one it
 // was told last, so it may be called for every connection; version is to be a
 // pointer or another comparable value that is another one for each answer. An
-// address that comes twice counts once, with its best priority.
+// address that comes twice counts once, in its first choice and with its best priority.
 func (p *Pool) Update(version any, endpoints []Endpoint) {
 	if version != nil && p.picture.Load().roster.version == version {
 		return
@@ -98,17 +100,17 @@ func (p *Pool) Update(version any, endpoints []Endpoint) {
 	}
 	p.dismiss(before, now)
 	p.stale.Store(false)
-	p.picture.Store(p.draw(next, now))
+	p.show(p.draw(next, now))
 	if p.options.Check.Kind != NoCheck {
 		p.registry.wakeUp()
 	}
 }
 
-// sorted is endpoints by priority and distance, each address once.
+// sorted is endpoints by choice, priority and distance, each address once.
 func (p *Pool) sorted(endpoints []Endpoint) []Endpoint {
 	sorted := slices.Clone(endpoints)
 	slices.SortStableFunc(sorted, func(a, b Endpoint) int {
-		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(p.distance(a), p.distance(b)))
+		return cmp.Or(cmp.Compare(a.Choice, b.Choice), cmp.Compare(a.Priority, b.Priority), cmp.Compare(p.distance(a), p.distance(b)))
 	})
 	seen := make(map[netip.AddrPort]struct{}, len(sorted))
 	return slices.DeleteFunc(sorted, func(e Endpoint) bool {
@@ -204,11 +206,28 @@ func (p *Pool) current() *picture {
 			defer p.mu.Unlock()
 			p.stale.Store(false) // before looking: a change from now on is for the next one
 			pic = p.draw(p.picture.Load().roster, p.registry.now())
-			p.picture.Store(pic)
+			p.show(pic)
 		}
 	}
 	return pic
 }
+
+// show makes pic the picture to choose by, and logs when it is another choice's. It is called with
+// p.mu held.
+func (p *Pool) show(pic *picture) {
+	before := p.picture.Swap(pic)
+	if before.roster != pic.roster || before.choice == pic.choice {
+		return // with another roster the choices are others, and its sources say so
+	}
+	level, what := slog.LevelWarn, "checks find every endpoint of a choice dead; the next choice of the target serves"
+	if pic.choice < before.choice {
+		level, what = slog.LevelInfo, "an earlier choice of the target serves again"
+	}
+	p.registry.log.Log(context.Background(), level, what, "target", p.target, "endpoint", pic.members[0].Addr.String(), "before", before.members[0].Addr.String())
+}
+
+// Serving is the Choice whose endpoints are chosen now.
+func (p *Pool) Serving() int { return p.current().choice }
 
 // inUse says whether somebody has chosen from it lately, or has a connection that is to be
 // closed when its endpoint's check fails.

@@ -37,7 +37,7 @@ func (c *chooser) TryRefresh() bool {
 		last = &answer{}
 	}
 	resolution, known := c.router.targets.Known(c.set.target, last.resolution)
-	if !known || len(resolution.Endpoints) > mostInLoop {
+	if !known || endpointsOf(c.set, resolution) > mostInLoop {
 		return false
 	}
 	c.resolution.Store(resolution)
@@ -66,7 +66,8 @@ func (c *chooser) Refresh(ctx context.Context) error {
 func (c *chooser) choose(last *answer, resolution *resolver.Resolution) {
 	if resolution != last.resolution {
 		next := &answer{resolution: resolution, given: resolution}
-		if last.given != nil && slices.Equal(last.given.Endpoints, resolution.Endpoints) {
+		if last.given != nil && slices.Equal(last.given.Endpoints, resolution.Endpoints) &&
+			slices.EqualFunc(last.given.Fallbacks, resolution.Fallbacks, slices.Equal[[]resolver.Endpoint]) {
 			next.given = last.given
 		}
 		c.set.last.Store(next)
@@ -74,7 +75,7 @@ func (c *chooser) choose(last *answer, resolution *resolver.Resolution) {
 	}
 	pool := c.set.poolIn(c.router.pools)
 	if !pool.Knows(last.given) {
-		pool.Update(last.given, candidates(c.router.clients.Load(), last.given.Endpoints))
+		pool.Update(last.given, choices(c.set, c.router.clients.Load(), last.given))
 	}
 	c.choice = pool.ChooseFor(c.client)
 	c.scope, c.passed = c.scope.Under(c.router.policy()), nil // a reload holds at once

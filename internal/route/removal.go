@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -110,10 +112,27 @@ func (r *removals) watch(servers *serverSet) {
 			return
 		}
 		// What has been without connections for a while is let go of.
-		ctx, cancel := context.WithTimeout(r.ctx, time.Minute)
+		ctx, cancel := context.WithTimeout(r.ctx, unchangedFor(servers, resolution))
 		resolution.Changed(ctx)
 		cancel()
 	}
+}
+
+// unchangedFor is how long to wait for the sources of servers to say something else before looking again:
+// until after the next check where that may move the chain on, which no source tells.
+func unchangedFor(servers *serverSet, resolution *resolver.Resolution) time.Duration {
+	if servers.balance.Check.Kind != balance.NoCheck && len(resolution.Fallbacks) > 0 {
+		return min(max(servers.balance.Check.Interval, time.Second), time.Minute)
+	}
+	return time.Minute
+}
+
+// serving is which choice of the chain of servers is used, by its checks: 0 is that of its resolution.
+func serving(servers *serverSet) int {
+	if pool := servers.pool.Load(); pool != nil && !pool.Forgotten() {
+		return pool.Serving()
+	}
+	return 0
 }
 
 // look compares the endpoints that there are with those that are used. It reports
@@ -130,7 +149,7 @@ func (r *removals) look(servers *serverSet, resolution *resolver.Resolution, err
 			return true // that a source fails says nothing about endpoints
 		}
 	}
-	places := placesOf(resolution)
+	places := placesOf(resolution, serving(servers))
 	for d := range r.used[servers] {
 		d.heed(places[d.addr])
 	}
@@ -147,14 +166,18 @@ const (
 	there
 )
 
-func placesOf(resolution *resolver.Resolution) map[netip.AddrPort]standing {
+// placesOf is the standing of all that a resolution names. serving is the choice that is used:
+// those before it are there, and their check says what becomes of their connections.
+func placesOf(resolution *resolver.Resolution, serving int) map[netip.AddrPort]standing {
 	all := map[netip.AddrPort]standing{}
 	for _, addr := range resolution.Unhealthy {
 		all[addr] = ill
 	}
-	for _, endpoints := range resolution.Fallbacks {
+	for i, endpoints := range slices.Backward(resolution.Fallbacks) { // an earlier choice's word counts
 		for _, e := range endpoints {
-			all[e.Addr] = fallback
+			if all[e.Addr] = fallback; i < serving {
+				all[e.Addr] = there
+			}
 		}
 	}
 	for _, e := range resolution.Endpoints {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -240,4 +241,79 @@ func TestConnectionsGoBackToAPreferredChoice(t *testing.T) {
 			<-ran
 		})
 	}
+}
+
+// TestChainsMoveOnByChecks: while checks find all of the first choice dead the next one serves,
+// and its connections are not to go back before the first serves again.
+func TestChainsMoveOnByChecks(t *testing.T) {
+	withTold(t, func(o *option.Set) {
+		o.FailBack, o.DrainAfter, o.Check, o.CheckInterval = option.Drain, time.Minute, option.CheckTCP, 5*time.Second
+	}, func(t *testing.T, a *router, source *routetest.Told, b binding.Binding) {
+		other := &routetest.Told{}
+		other.Say(routetest.At("10.0.0.9:80"))
+		r := resolver.New(map[string]resolver.Source{"told": source, "other": other}, resolver.Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = r.Run(ctx) })
+		var dead atomic.Bool
+		synctest.Wait() // the balancer and the resolver of before run by now
+		checked := balance.New(balance.Config{Dial: func(_ context.Context, addr netip.AddrPort) (net.Conn, error) {
+			if dead.Load() && addr != netip.MustParseAddrPort("10.0.0.9:80") {
+				return nil, errors.New("frozen")
+			}
+			conn, _ := net.Pipe()
+			return conn, nil
+		}})
+		a.targets, a.pools = r, checked
+		running.Go(func() { _ = checked.Run(ctx) })
+		removals := newRemovals(ctx, r)
+		var err error
+		if b.Target, err = r.Parse("told://a | other://b"); err != nil {
+			t.Fatal(err)
+		}
+		c := a.chooserFor(t, b)
+		chosen := func() string {
+			t.Helper()
+			if err := c.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			attempt, ok := c.Next()
+			if !ok {
+				t.Fatal("nobody was chosen")
+			}
+			attempt.Verdict.Cancelled()
+			return attempt.Endpoint.Name
+		}
+		if got := chosen(); got == "10.0.0.9:80" {
+			t.Errorf("chosen: %s, of the later choice", got)
+		}
+		dead.Store(true)
+		time.Sleep(time.Minute)
+		if got := chosen(); got != "10.0.0.9:80" {
+			t.Errorf("chosen: %s, whose checks fail", got)
+		}
+		var connections cuts
+		connections.begin()
+		defer removals.opened(a.sets.of(&b, nil))(usedAt("10.0.0.9:80"), connections.of(t, "second"))()
+		for range 30 {
+			time.Sleep(time.Minute)
+			if got := chosen(); got != "10.0.0.9:80" {
+				t.Errorf("chosen: %s, whose checks fail", got)
+			}
+		}
+		connections.want(t, "while the first choice is dead", map[string]string{})
+		dead.Store(false)
+		time.Sleep(time.Minute)
+		if got := chosen(); got == "10.0.0.9:80" {
+			t.Errorf("chosen: %s, of the later choice", got)
+		}
+		time.Sleep(time.Hour)
+		if connections.mu.Lock(); len(connections.all) != 1 {
+			t.Errorf("cut off: %v; want that it has gone back", connections.all)
+		}
+		connections.mu.Unlock()
+		cancel()
+		removals.watching.Wait()
+		running.Wait()
+	})
 }

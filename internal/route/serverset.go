@@ -285,12 +285,35 @@ func (u *serverSets) sweep(alive map[string]bool) {
 	}
 }
 
-// candidates are endpoints as the balancer wants them; those of a container in table, which may be
-// nil, are on this host.
-func candidates(table *identity.Table, endpoints []resolver.Endpoint) []balance.Endpoint {
+// choices are the endpoints of the set's target as the balancer wants them: where checks may find
+// all of the choice that is used dead, those of the later choices of its chain, too.
+func choices(set *serverSet, table *identity.Table, r *resolver.Resolution) []balance.Endpoint {
+	all := candidates(table, 0, r.Endpoints)
+	if set.balance.Check.Kind != balance.NoCheck {
+		for i, later := range r.Fallbacks {
+			all = append(all, candidates(table, 1+i, later)...)
+		}
+	}
+	return all
+}
+
+// endpointsOf counts the endpoints of choices.
+func endpointsOf(set *serverSet, r *resolver.Resolution) int {
+	n := len(r.Endpoints)
+	if set.balance.Check.Kind != balance.NoCheck {
+		for _, later := range r.Fallbacks {
+			n += len(later)
+		}
+	}
+	return n
+}
+
+// candidates are endpoints of one choice as the balancer wants them; those of a container in table,
+// which may be nil, are on this host.
+func candidates(table *identity.Table, choice int, endpoints []resolver.Endpoint) []balance.Endpoint {
 	out := make([]balance.Endpoint, len(endpoints))
 	for i, e := range endpoints {
-		out[i] = balance.Endpoint{Addr: e.Addr, Name: e.Name, Priority: e.Priority, Weight: e.Weight, Distance: distanceOf(&e), Published: e.Published, Holder: e.Holder}
+		out[i] = balance.Endpoint{Choice: choice, Addr: e.Addr, Name: e.Name, Priority: e.Priority, Weight: e.Weight, Distance: distanceOf(&e), Published: e.Published, Holder: e.Holder}
 		if local(e.Addr.Addr()) || table != nil && table.At(e.Addr.Addr()) != nil {
 			out[i].Distance = balance.SameHost
 		}
