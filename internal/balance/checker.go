@@ -45,8 +45,13 @@ type checker struct {
 	since  int64  // when the verdict changed last
 	bad    int    // bad results in a row
 	dead   bool   // there were Fall of them, and it has not risen since
+	cause  string // the why of the last of them
 
-	watchers map[Watcher]struct{}
+	// watchers are those that are told of it, and of how many deaths each knows.
+	watchers map[Watcher]uint32
+
+	deaths  atomic.Uint32 // how often it was found dead
+	telling sync.Mutex    // while watchers are told; taken before mu
 }
 
 // subject is a member of a pool, as far as its check needs it.
@@ -94,7 +99,10 @@ func (c *checker) note(now int64, why string, first bool) (changed bool, stood t
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	changed, stood = c.judged(now, why, first)
-	return changed, stood, c.count(why != "", first)
+	if n = c.count(why != "", first); n == died {
+		c.cause = why
+	}
+	return changed, stood, n
 }
 
 // judged is what note says of the verdict. It is called with mu held.

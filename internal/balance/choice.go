@@ -85,7 +85,11 @@ func (c *Choice) Again() { c.tried = tried{} }
 func (c *Choice) use(m *member) Use {
 	c.tried.add(m.health)
 	m.health.load.Add(1)
-	return Use{shared: m.shared, mark: m.health.mark.Load(), reporter: c.reporter}
+	u := Use{shared: m.shared, mark: m.health.mark.Load(), reporter: c.reporter}
+	if m.check != nil {
+		u.deaths = m.check.deaths.Load()
+	}
+	return u
 }
 
 // probe makes this connection the probe of one of g's, if one needs one.

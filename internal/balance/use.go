@@ -21,6 +21,7 @@ type Use struct {
 	mark     uint64    // the health's when it was chosen
 	probe    *ejection // set when it is the probe of that ejection
 	reporter *Reporter // nil when it is not known
+	deaths   uint32    // how often the check had found the endpoint dead when it was chosen
 }
 
 // shared is what all connections to a member have in common, which outlives the roster.

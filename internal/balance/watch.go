@@ -1,12 +1,7 @@
 package balance
 
-import (
-	"maps"
-	"slices"
-)
-
 // Watcher is told what the active check says of an endpoint, for a connection to it. Its
-// methods are called by one goroutine at a time, and must not wait.
+// methods are called by one goroutine at a time, and must neither wait nor call Watch.
 type Watcher interface {
 	// Unhealthy says that so many checks in a row have failed as Check.Fall says, the last
 	// for why. It is not called for a first result that is bad: that keeps new connections
@@ -17,8 +12,10 @@ type Watcher interface {
 }
 
 // Watch tells w of what the check of the endpoint says from now on, until stop is called, and
-// has the check run until then, whether or not somebody chooses from the pool. Without a check
-// it does nothing.
+// has the check run until then, whether or not somebody chooses from the pool. If the endpoint
+// was found dead since it was chosen, it tells so at once: the connection was on its way to it.
+// One that was chosen although it was dead already, for want of others, is told of the next time.
+// Without a check Watch does nothing.
 func (u *Use) Watch(w Watcher) (stop func()) {
 	c, p := u.check, u.pool
 	if c == nil {
@@ -27,10 +24,13 @@ func (u *Use) Watch(w Watcher) (stop func()) {
 	p.watched.Add(1)
 	c.mu.Lock()
 	if c.watchers == nil {
-		c.watchers = make(map[Watcher]struct{})
+		c.watchers = make(map[Watcher]uint32)
 	}
-	c.watchers[w] = struct{}{}
+	c.watchers[w] = u.deaths
 	c.mu.Unlock()
+	if c.deaths.Load() != u.deaths {
+		c.catchUp(w)
+	}
 	return func() {
 		c.mu.Lock()
 		delete(c.watchers, w)
@@ -62,6 +62,7 @@ func (c *checker) count(bad, first bool) news {
 	case bad:
 		if c.bad++; c.bad >= fall && !c.dead {
 			c.dead = true
+			c.deaths.Add(1)
 			return died
 		}
 	default:
@@ -79,8 +80,19 @@ func (c *checker) tell(n news, why string) {
 	if n == nothing {
 		return
 	}
+	c.telling.Lock()
+	defer c.telling.Unlock()
+	deaths := c.deaths.Load()
+	var all []Watcher
 	c.mu.Lock()
-	all := slices.Collect(maps.Keys(c.watchers))
+	for w, known := range c.watchers {
+		if n == died && known == deaths {
+			continue // catchUp has told it
+		}
+		if all = append(all, w); n == died {
+			c.watchers[w] = deaths
+		}
+	}
 	c.mu.Unlock()
 	for _, w := range all {
 		if n == died {
@@ -88,5 +100,22 @@ func (c *checker) tell(n news, why string) {
 		} else {
 			w.Healthy()
 		}
+	}
+}
+
+// catchUp tells w that the endpoint is dead, if it still is and w has not been told.
+func (c *checker) catchUp(w Watcher) {
+	c.telling.Lock()
+	defer c.telling.Unlock()
+	c.mu.Lock()
+	deaths := c.deaths.Load()
+	known, watches := c.watchers[w]
+	tell, why := watches && c.dead && known != deaths, c.cause
+	if tell {
+		c.watchers[w] = deaths
+	}
+	c.mu.Unlock()
+	if tell {
+		w.Unhealthy(why)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -82,6 +83,48 @@ func TestConnectionsAreToldOfDeadEndpoints(t *testing.T) {
 		sick.want(t)
 		well.want(t)
 		stopWell()
+	})
+}
+
+// TestDeadBeforeTheConnectionWasOpened: an endpoint may be found dead between the choice of it
+// and the watch of the connection, which a frozen process's kernel has accepted.
+func TestDeadBeforeTheConnectionWasOpened(t *testing.T) {
+	w := newWorld()
+	running(t, w, nil, func(t *testing.T, r *Registry) {
+		p := r.Pool("web", Options{Check: Check{Kind: TCPCheck, Interval: 10 * time.Second, Rise: 2, Fall: 3}})
+		p.Update(new(int), alike(1))
+		early, revived := next(t, p, ""), next(t, p, "")
+		sleep(time.Minute)
+		w.set(addr(0), errDown)
+		sleep(time.Minute)
+		late := next(t, p, "") // although it is dead: there is nobody else
+		early.Opened()
+		d := &diary{began: time.Now()}
+		stop := early.Watch(d)
+		d.want(t, "unhealthy: down after 0s")
+		late.Opened()
+		goesOn := &diary{began: time.Now()}
+		stopLate := late.Watch(goesOn)
+		sleep(time.Minute)
+		d.want(t)
+		goesOn.want(t)
+		w.set(addr(0), nil)
+		sleep(time.Minute)
+		revived.Opened()
+		again := &diary{began: time.Now()}
+		stopAgain := revived.Watch(again)
+		again.want(t)
+		goesOn.lines, goesOn.began = nil, time.Now()
+		w.set(addr(0), errDown)
+		sleep(time.Minute)
+		for _, each := range []*diary{goesOn, again} {
+			if synctest.Wait(); len(each.lines) != 1 || !strings.HasPrefix(each.lines[0], "unhealthy: down") {
+				t.Errorf("told %q; want that it is dead, once", each.lines)
+			}
+		}
+		stop()
+		stopLate()
+		stopAgain()
 	})
 }
 
