@@ -189,7 +189,7 @@ func (c *cluster) watch(ctx context.Context, r *keysReading, again <-chan resolv
 	defer silent.Stop()
 	for _, keys := range r.ranges { // beside one another: a server may be slow
 		running.Go(func() {
-			forward(ctx, client.Watch(ctx, keys.first, keys.options(clientv3.WithRev(r.keys.revision+1), clientv3.WithCreatedNotify())...), changes)
+			r.server.forward(ctx, client.Watch(ctx, keys.first, keys.options(clientv3.WithRev(r.keys.revision+1), clientv3.WithCreatedNotify())...), changes)
 		})
 	}
 	created, pulsed := 0, false
@@ -197,6 +197,9 @@ func (c *cluster) watch(ctx context.Context, r *keysReading, again <-chan resolv
 		select {
 		case response := <-changes:
 			if err := response.Err(); err != nil {
+				if response.CancelReason == errBehind.Error() {
+					return errBehind
+				}
 				return err
 			}
 			if err := r.keys.compare(response.Header, 2*c.config.Pulse); err != nil {
@@ -241,7 +244,8 @@ func (c *cluster) patience() time.Duration {
 // forward hands on what comes from one of several watches; one that ends without a
 // word becomes an error. It does not wait for from to be closed: while the client
 // is reconnecting, it closes nothing.
-func forward(ctx context.Context, from clientv3.WatchChan, to chan<- clientv3.WatchResponse) {
+func (s *server) forward(ctx context.Context, from clientv3.WatchChan, to chan<- clientv3.WatchResponse) {
+	var watch *watchBacklog // once a change of it has come
 	for {
 		var (
 			response clientv3.WatchResponse
@@ -254,9 +258,15 @@ func forward(ctx context.Context, from clientv3.WatchChan, to chan<- clientv3.Wa
 		}
 		if !ok {
 			response = clientv3.WatchResponse{Canceled: true, CancelReason: "the server ended the watch"}
+			if s.kept.isBehind(watch) {
+				response.CancelReason = errBehind.Error()
+			}
+		} else if of := s.kept.watchOf(response.Header); of != nil {
+			watch = of
 		}
 		select {
 		case to <- response:
+			s.kept.read(response.Header)
 		case <-ctx.Done():
 			return
 		}

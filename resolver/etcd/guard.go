@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -10,19 +11,22 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// guardWatches is a grpc.StreamClientInterceptor. The client believes what a server says of its
+// guardWatches makes a grpc.StreamClientInterceptor. The client believes what a server says of its
 // watches, in goroutines of its own, where nobody recovers; a server that a container has named
-// may say anything. So what comes is looked at before the client does.
-func guardWatches(ctx context.Context, desc *grpc.StreamDesc, connection *grpc.ClientConn, method string, open grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
-	stream, err := open(ctx, desc, connection, method, options...)
-	if err != nil || method != etcdserverpb.Watch_Watch_FullMethodName {
-		return stream, err
+// may say anything. So what comes is looked at before the client does, and what it keeps of it is
+// counted in kept.
+func guardWatches(kept *backlog) grpc.StreamClientInterceptor {
+	return func(ctx context.Context, desc *grpc.StreamDesc, connection *grpc.ClientConn, method string, open grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
+		stream, err := open(ctx, desc, connection, method, options...)
+		if err != nil || method != etcdserverpb.Watch_Watch_FullMethodName {
+			return stream, err
+		}
+		return guard(stream, kept), nil
 	}
-	return guard(stream), nil
 }
 
-func guard(stream grpc.ClientStream) *guardedStream {
-	return &guardedStream{ClientStream: stream, live: map[int64]struct{}{}, last: clientv3.InvalidWatchID, asked: make(chan struct{}, mostAsked)}
+func guard(stream grpc.ClientStream, kept *backlog) *guardedStream {
+	return &guardedStream{ClientStream: stream, kept: kept, live: map[int64]*watchBacklog{}, last: clientv3.InvalidWatchID, asked: make(chan struct{}, mostAsked)}
 }
 
 // mostAsked is of how many watches of one stream may be asked before their server has made them;
@@ -32,9 +36,12 @@ const mostAsked = 64
 // guardedStream is the stream of all watches of a session.
 type guardedStream struct {
 	grpc.ClientStream
-	asked chan struct{}      // has one element for each watch that the server has yet to make
-	live  map[int64]struct{} // the IDs of those that it has made and that have not ended
-	last  int64              // the latest of the IDs, which etcd gives in order
+	kept  *backlog
+	asked chan struct{}           // has one element for each watch that the server has yet to make
+	live  map[int64]*watchBacklog // by ID: those that it has made and that have not ended
+	last  int64                   // the latest of the IDs, which etcd gives in order
+
+	progressed time.Time // when the last sign of life came that was handed on
 }
 
 // SendMsg is grpc.ClientStream's. One goroutine sends at a time, and another one receives.
@@ -53,6 +60,9 @@ func (g *guardedStream) SendMsg(m any) error {
 func (g *guardedStream) RecvMsg(m any) error {
 	for {
 		if err := g.ClientStream.RecvMsg(m); err != nil {
+			for _, w := range g.live {
+				g.kept.drop(w)
+			}
 			return err
 		}
 		response, ok := m.(*etcdserverpb.WatchResponse)
@@ -82,7 +92,7 @@ func (g *guardedStream) look(r *etcdserverpb.WatchResponse) (of bool, err error)
 		}
 	}
 	id := r.GetWatchId()
-	_, of = g.live[id]
+	w, of := g.live[id]
 	switch {
 	case r.GetCreated():
 		select {
@@ -98,12 +108,34 @@ func (g *guardedStream) look(r *etcdserverpb.WatchResponse) (of bool, err error)
 		}
 		g.last = id
 		if !r.GetCanceled() || r.GetCancelReason() == "" {
-			g.live[id] = struct{}{}
+			g.live[id] = new(watchBacklog)
 		}
 		return true, nil
 	case r.GetCanceled() && r.GetCompactRevision() == 0:
+		if of {
+			g.kept.drop(w)
+		}
 		delete(g.live, id)
 		return of, nil
+	case len(r.GetEvents()) == 0 && !r.GetCanceled():
+		return (of || id == clientv3.InvalidWatchID) && g.progresses(), nil
+	case !of || len(r.GetEvents()) == 0:
+		return of || id == clientv3.InvalidWatchID, nil
+	case g.kept.isBehind(w): // the client asks for its end, which the server has yet to say
+		return false, nil
+	case !g.kept.add(w, r):
+		r.Events, r.Canceled, r.CancelReason = nil, true, errBehind.Error()
+		g.kept.drop(w)
 	}
-	return of || id == clientv3.InvalidWatchID, nil
+	return true, nil
+}
+
+// progresses reports whether a sign of life is to be handed on.
+func (g *guardedStream) progresses() bool {
+	now := time.Now()
+	if now.Sub(g.progressed) < leastProgress {
+		return false
+	}
+	g.progressed = now
+	return true
 }

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"io"
+	"slices"
 	"testing"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -25,7 +26,7 @@ func (s *script) RecvMsg(m any) error {
 	}
 	to, from := m.(*etcdserverpb.WatchResponse), s.says[0]
 	to.WatchId, to.Created, to.Canceled, to.CancelReason = from.WatchId, from.Created, from.Canceled, from.CancelReason
-	to.Fragment, to.Events = from.Fragment, from.Events
+	to.Fragment, to.Events, to.Header = from.Fragment, from.Events, from.Header
 	s.says = s.says[1:]
 	return nil
 }
@@ -56,7 +57,7 @@ func TestWhatAServerSaysOfWatchesIsGuarded(t *testing.T) {
 		"an ID twice":                  {2, []says{made(0), ended(0), made(0)}, 2, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := guard(&script{says: test.says})
+			g := guard(&script{says: test.says}, new(backlog))
 			for range test.asked {
 				request := &etcdserverpb.WatchRequest{RequestUnion: &etcdserverpb.WatchRequest_CreateRequest{CreateRequest: &etcdserverpb.WatchCreateRequest{}}}
 				if err := g.SendMsg(request); err != nil {
@@ -74,5 +75,55 @@ func TestWhatAServerSaysOfWatchesIsGuarded(t *testing.T) {
 				t.Errorf("%d are heard, then %v; want %d, and wrong %t", heard, err, test.heard, test.wrong)
 			}
 		})
+	}
+}
+
+// What the client keeps of a watch since nobody reads it is bounded: the watch ends, others go on.
+func TestWhatIsNotReadIsBounded(t *testing.T) {
+	const large = 512 << 10
+	change := func(id int64, size int) *etcdserverpb.WatchResponse {
+		kv := &mvccpb.KeyValue{Key: []byte("k"), Value: make([]byte, size)}
+		return &etcdserverpb.WatchResponse{WatchId: id, Header: &etcdserverpb.ResponseHeader{}, Events: []*mvccpb.Event{{Kv: kv}}}
+	}
+	says := []*etcdserverpb.WatchResponse{{WatchId: 0, Created: true}, {WatchId: 1, Created: true}}
+	for range 20 {
+		says = append(says, change(0, large), change(1, large), &etcdserverpb.WatchResponse{WatchId: -1})
+	}
+	says = append(says, &etcdserverpb.WatchResponse{WatchId: 0, Canceled: true}, change(1, 4*mostBacklog))
+	var kept backlog
+	g := guard(&script{says: says}, &kept)
+	g.asked <- struct{}{}
+	g.asked <- struct{}{}
+	heard, progress, ends := map[int64]int{}, 0, []string{}
+	for {
+		var r etcdserverpb.WatchResponse
+		if g.RecvMsg(&r) != nil {
+			break
+		}
+		switch {
+		case r.Canceled:
+			ends = append(ends, r.CancelReason)
+		case len(r.Events) > 0:
+			if heard[r.WatchId]++; r.WatchId == 1 { // which somebody reads
+				if kept.watchOf(r.Header) == nil {
+					t.Error("what was handed on is not counted")
+				}
+				kept.read(r.Header)
+			}
+		case r.WatchId == -1:
+			progress++
+		}
+	}
+	if heard[0] != 3 || heard[1] != 21 {
+		t.Errorf("%d changes of the watch that nobody reads, want 3; %d of the other, want 21", heard[0], heard[1])
+	}
+	if want := []string{errBehind.Error(), ""}; !slices.Equal(ends, want) {
+		t.Errorf("ends %q, want %q", ends, want)
+	}
+	if progress != 1 {
+		t.Errorf("%d signs of life at once, want 1", progress)
+	}
+	if len(kept.messages) > 0 {
+		t.Errorf("%d messages are counted after the end", len(kept.messages))
 	}
 }

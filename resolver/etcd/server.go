@@ -39,6 +39,8 @@ type server struct {
 	// does not, nor may a proxy. unanswered is how many watches in a row were given none.
 	mute       atomic.Bool
 	unanswered atomic.Int32
+
+	kept backlog // of the watches of all its sessions
 }
 
 // mostUnanswered is how many watches in a row that were made, and then given no sign of life,
@@ -189,7 +191,7 @@ func (s *server) connect() (*clientv3.Client, error) {
 				MinConnectTimeout: c.config.Timeout, // a server may be slow to begin
 			}),
 			grpc.WithChainUnaryInterceptor(failFast),
-			grpc.WithChainStreamInterceptor(guardWatches),
+			grpc.WithChainStreamInterceptor(guardWatches(&s.kept)),
 			grpc.WithMaxHeaderListSize(maxHeaders),
 		},
 	}

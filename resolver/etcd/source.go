@@ -73,6 +73,8 @@ func (c *Client) Watch(ctx context.Context, q resolver.Query, publish func(resol
 		case isDoubted:
 			doubt, brief = again.Doubt, 0
 			continue
+		case errors.Is(err, errBehind) && lasted > 0:
+			brief = 0 // it has been read, and reading waits for the client's allowance
 		case lasted == 0 && lost != nil && !ofCluster(err):
 			return serverRequest{cluster: cluster, path: path}.explain(unreadError{now: err, before: lost})
 		case lasted == 0, brief >= mostBrief && !errors.Is(err, rpctypes.ErrCompacted):
