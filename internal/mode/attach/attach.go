@@ -125,7 +125,7 @@ func (c *Config) awaitReady(ending <-chan struct{}) {
 // to attach delays no other.
 func (m *Mode) Update(ctx context.Context, table *identity.Table) {
 	if m.departed {
-		m.settle(table)
+		m.decideLeftBehind(table)
 		return
 	}
 	if m.Name == config.Redirect {
@@ -268,4 +268,28 @@ func (m *Mode) Drained() {
 	}
 	wg.Wait()
 	m.early.release()
+}
+
+// leave stops all work; sockets and rules stay as they are.
+func (m *Mode) leave() {
+	m.early.leave()
+	for _, at := range m.live {
+		close(at.leaving)
+	}
+	m.wg.Wait()
+	m.departed = true
+}
+
+// decideLeftBehind decides, after leave, to whom the early namespaces belong whose connections wait for
+// that.
+func (m *Mode) decideLeftBehind(table *identity.Table) {
+	for _, n := range table.Namespaces() {
+		if !attaches(m.Name, n) {
+			m.early.decline(n)
+			continue
+		}
+		at := newAttachment(m, n)
+		at.end(false) // it attaches to nothing; another daemon does
+		m.early.claim(at, n)
+	}
 }

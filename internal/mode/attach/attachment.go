@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/onclose"
@@ -48,7 +49,7 @@ type attachment struct {
 	unpinned bool                                  // and said so
 	logged   string                                // the last failure that was logged
 	attached bool
-	lookout  lookout
+	watch    changeWatch
 	refusals *refusal.Early
 	took     time.Duration  // the last look, once it was its turn
 	saying   sync.WaitGroup // what it means which runtime the container has
@@ -142,7 +143,7 @@ func (at *attachment) run(ctx context.Context) {
 		at.borrow(ctx, at)
 	}
 	defer at.saying.Wait()
-	defer at.lookout.close() // it would keep the namespace alive
+	defer at.watch.close() // it would keep the namespace alive
 	defer at.refusals.Close()
 	looking, stop := context.WithCancel(context.WithoutCancel(ctx)) // ctx may end long before
 	defer stop()
@@ -150,9 +151,9 @@ func (at *attachment) run(ctx context.Context) {
 	defer onclose.Call(at.leaving, stop)()
 	failures := 0
 	reconcile.Loop(looking, reconcile.Options{
-		Settings: at.Settings, Interval: at.interval, Retry: true, Kicked: at.changed,
-		Changed: func() <-chan struct{} { return at.lookout.changed }, Rest: func() time.Duration { return rest(at.took) },
-		Untouched: func() bool { return at.lookout.changed != nil && at.untouched(ctx) },
+		Settings: at.Settings, Interval: func() time.Duration { return at.watch.interval(at.Settings.Load().Config.RepairInterval) }, Retry: true, Kicked: at.changed,
+		Changed: func() <-chan struct{} { return at.watch.changed }, Rest: func() time.Duration { return rest(at.took) },
+		Untouched: func() bool { return at.watch.changed != nil && at.untouched(ctx) },
 	}, func(bool) error {
 		err := at.look(ctx)
 		if err != nil {
@@ -233,7 +234,7 @@ func (at *attachment) apply(ctx context.Context) error {
 	if err := at.open(ctx); err != nil {
 		return err
 	}
-	at.lookOut(ctx)
+	at.watchChanges(ctx)
 	families, err := Families(at.ns)
 	if err != nil {
 		return err
@@ -261,6 +262,51 @@ func (at *attachment) apply(ctx context.Context) error {
 	return nil
 }
 
+// sayOwnStack says of a container that has just been attached that its dials will not come. It
+// may take as long as the engine takes to answer, and is given up when at ends.
+func (at *attachment) sayOwnStack(ctx context.Context, n *identity.Namespace) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer onclose.Call(at.ending, stop)()
+	defer onclose.Call(at.leaving, stop)()
+	for _, client := range n.Clients {
+		c := client.Container
+		kind := at.Runtimes.OwnStack(ctx, c)
+		if ctx.Err() != nil {
+			return
+		}
+		if kind == "" || len(client.Bindings.Ports()) == 0 {
+			continue
+		}
+		err := dockerd.OwnStackError(c.Runtime, kind, string(at.Name))
+		at.Log.Warn("what a container dials at localhost does not get here, and is refused", "client", c.Name, "id", c.ShortID(),
+			"runtime", c.Runtime, "error", err, hint.Attr(err))
+	}
+}
+
+// watchChanges has the kernel tell of changes, if it tells of all that there may be. It is called
+// before a look, so that what comes between the two is not missed.
+func (at *attachment) watchChanges(ctx context.Context) {
+	if at.Name == config.Redirect && !at.Rules.Told() {
+		return
+	}
+	if err := at.watch.begin(ctx, at.ns); err != nil {
+		owner := at.desired.Load().Owner
+		at.Log.Warn("changes of a container's rules are seen at the repair interval only",
+			"client", owner.Name, "id", owner.ShortID(), "error", err)
+	}
+}
+
+// untouched reports whether the rules are those that were found in order: no change was told of,
+// and nothing else has to be asked. In mode listen there are none.
+func (at *attachment) untouched(ctx context.Context) bool {
+	if at.Name == config.Listen {
+		return false
+	}
+	defer at.turn()()
+	return at.rules.Untouched(ctx, at.ns)
+}
+
 // redirect is mode redirect: a socket for each family, and the rules that lead
 // the declared ports to it.
 func (at *attachment) redirect(ctx context.Context, served []netrules.Family, ports []netrules.Port) error {
@@ -268,66 +314,6 @@ func (at *attachment) redirect(ctx context.Context, served []netrules.Family, po
 		return err
 	}
 	return at.applyRules(ctx, served, ports)
-}
-
-// listenAll opens the sockets of families, unless they are open.
-func (at *attachment) listenAll(ctx context.Context, families []netrules.Family) error {
-	for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
-		if at.listening[f] == nil { // also where the engine has turned IPv6 off since
-			at.inherit(ctx, f, at)
-		}
-	}
-	for _, f := range families {
-		if err := at.listenOn(ctx, f, at); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// applyRules redirects ports. When there are none any more, because a container
-// that shared the namespace has left, the chain is only unhooked: emptying it
-// would break the connections that came through it (see filter.Rules.Remove).
-func (at *attachment) applyRules(ctx context.Context, served []netrules.Family, ports []netrules.Port) error {
-	if len(ports) == 0 {
-		at.rules.Forget()
-		return at.Rules.Unhook(ctx, at.ns)
-	}
-	var kept filter.Kept
-	var pinErr error
-	err := at.ns.Visit(func(ns *netns.Namespace) (err error) {
-		if at.unpin == nil {
-			at.unpin, pinErr = at.Rules.Pin(ns)
-		}
-		kept, err = at.rules.Keep(ctx, ns, redirectChains(served, at.listen, ports)...)
-		return err
-	})
-	at.tellUnpinned(pinErr)
-	if err != nil || !kept.Looked { // or nobody has touched anything since we looked
-		return err
-	}
-	owner := at.desired.Load().Owner
-	for _, f := range served {
-		at.unlisted.Tell(at.Log, f, kept.Unlisted[f], "cannot list all rules of a container", "client", owner.Name, "id", owner.ShortID())
-	}
-	at.tellUnpinned(kept.Unpinned)
-	if kept.Repaired {
-		at.Log.Warn("repaired the rules of a container", "client", owner.Name, "id", owner.ShortID(),
-			"families", netrules.FamilyNames(netrules.FamiliesIn(kept.Changes)), "changes", len(kept.Changes))
-	}
-	return nil
-}
-
-// tellUnpinned says once that connections of a container may break: it keeps us from what
-// would hold them. What it declares is served all the same.
-func (at *attachment) tellUnpinned(err error) {
-	if err == nil || at.unpinned {
-		return
-	}
-	at.unpinned = true
-	owner := at.desired.Load().Owner
-	at.Log.Warn("connections of a container break when somebody flushes its rules", "client", owner.Name, "id", owner.ShortID(),
-		"error", err, hint.Attr(err))
 }
 
 // Route is that of this namespace's connections: whoever reaches its socket is inside.

@@ -23,7 +23,7 @@ func TestUntouched(t *testing.T) {
 		c.Name = mode
 		at := newAttachment(newMode(&c), table.Namespaces()[0])
 		t.Cleanup(func() {
-			at.lookout.close()
+			at.watch.close()
 			at.end(true)
 			at.detach()
 			at.release()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -23,14 +22,6 @@ import (
 // answered once the container runs, if it is being started, or else at once. If it does not
 // run, what was dialled is the namespace's own: where somebody in there listens at the port
 // the rule goes, until something changes about those who declare it.
-
-// comingPorts are the ports of n that only those declare who are coming.
-func comingPorts(n *identity.Namespace) []netrules.Port {
-	if len(n.Coming) == 0 {
-		return nil
-	}
-	return slices.DeleteFunc(startersPorts(n.Coming), func(p netrules.Port) bool { return len(n.ComingFor(p.Number)) == 0 })
-}
 
 // attaches reports whether mode has anything to serve in n.
 func attaches(mode config.Mode, n *identity.Namespace) bool {
@@ -127,22 +118,6 @@ func (at *attachment) concede(ctx context.Context, n *identity.Namespace, port u
 	}
 }
 
-// portsFor are the ports to redirect for n: of those who run, and of those who are coming.
-func (at *attachment) portsFor(n *identity.Namespace) []netrules.Port {
-	ports := redirectPorts(n)
-	if at.Name == config.Listen {
-		return ports
-	}
-	at.conceded.mu.Lock()
-	defer at.conceded.mu.Unlock()
-	for _, p := range comingPorts(n) {
-		if c := at.conceded.all[p.Number]; c == nil || !slices.Equal(c.to, n.ComingFor(p.Number)) {
-			ports = append(ports, p)
-		}
-	}
-	return ports
-}
-
 // arrived says that ports are redirected, and no others.
 func (at *attachment) arrived(ports []netrules.Port) {
 	at.redirects.caughtUp(ports)
@@ -193,13 +168,4 @@ func (at *attachment) urgent(n *identity.Namespace) bool {
 		client, _, declared := n.Lookup(p.Number)
 		return declared && time.Since(client.Container.StartedAt) < young
 	})
-}
-
-// accept opens the sockets of families, unless they are open, and tells at.redirects of them.
-func (at *attachment) accept(ctx context.Context, families []netrules.Family) error {
-	if err := at.listenAll(ctx, families); err != nil {
-		return err
-	}
-	at.redirects.begin(place{at.ns, slices.Collect(maps.Keys(at.listening)), at.listen}, nil)
-	return nil
 }

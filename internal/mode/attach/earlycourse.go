@@ -17,7 +17,7 @@ type earlyWork interface {
 	prepare(ctx context.Context) error // accepts first, and then redirects all that may be declared
 	await(ctx context.Context) bool    // returns when the state is not prepared any more, or true when there is more to redirect
 	extend(ctx context.Context)        // redirects what there is more
-	settle(ctx context.Context)        // serves what was prepared beside, for the last time
+	serveRest(ctx context.Context)     // serves what was prepared beside, for the last time
 	leaveBehind(ctx context.Context)   // ends the work for another daemon, which goes on with what is there
 	unhook()                           // redirects nothing any more, and closes the sockets
 	drained() <-chan struct{}          // lets no connection in any more; closed when all have ended
@@ -37,7 +37,7 @@ func runEarly(ctx context.Context, life *earlyLife, work earlyWork) {
 	for work.await(ctx) {
 		work.extend(ctx)
 	}
-	work.settle(ctx)
+	work.serveRest(ctx)
 	switch state, _ := life.now(); state {
 	case leaving, leavingKnown:
 		work.leaveBehind(ctx)
@@ -109,8 +109,8 @@ func (e *earlyNamespace) extend(ctx context.Context) {
 	}
 }
 
-// settle is part of earlyWork.
-func (e *earlyNamespace) settle(ctx context.Context) { e.serveOffered(ctx, true) }
+// serveRest is part of earlyWork.
+func (e *earlyNamespace) serveRest(ctx context.Context) { e.serveOffered(ctx, true) }
 
 // serveOffered serves what was prepared beside us. If last, no more is.
 func (e *earlyNamespace) serveOffered(ctx context.Context, last bool) {

@@ -63,8 +63,8 @@ func (w *worked) await(ctx context.Context) bool {
 	}
 }
 
-func (w *worked) extend(context.Context) {}
-func (w *worked) settle(context.Context) {}
+func (w *worked) extend(context.Context)    {}
+func (w *worked) serveRest(context.Context) {}
 
 func (w *worked) leaveBehind(context.Context) {
 	<-w.turn

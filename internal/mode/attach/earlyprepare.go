@@ -54,9 +54,9 @@ func (e *earlyNamespace) prepareAll(ctx context.Context) error {
 	return e.redirect(ctx)
 }
 
-// settleIPv6 closes the socket at ::1, which was opened before lo was up, if it is seen that
+// closeUselessIPv6 closes the socket at ::1, which was opened before lo was up, if it is seen that
 // there will be no such address.
-func (e *earlyNamespace) settleIPv6(ctx context.Context) {
+func (e *earlyNamespace) closeUselessIPv6(ctx context.Context) {
 	if e.made == nil || e.listening[netrules.IPv6] == nil {
 		return
 	}
@@ -134,7 +134,7 @@ func (e *earlyNamespace) redirect(ctx context.Context) error {
 	if e.borrow(ctx, e) {
 		e.applied = true
 	}
-	e.settleIPv6(ctx)
+	e.closeUselessIPv6(ctx)
 	ports, served := e.declared(), slices.Sorted(maps.Keys(e.listening))
 	defer e.slots.Enter(e.ns)()
 	e.applied = true

@@ -1,7 +1,6 @@
 package attach
 
 import (
-	"cmp"
 	"context"
 	"path"
 	"slices"
@@ -289,55 +288,6 @@ func (s *earlySet) serve(ctx context.Context, where string, ports []netrules.Por
 	return e
 }
 
-const (
-	// maxEarly is how many ports are redirected in a namespace that is nobody's yet:
-	// anybody who may be about to start can add to them, and everybody who starts waits for
-	// the rules.
-	maxEarly = 512
-	// maxEarlyLooks bounds how many declarations are looked at for that.
-	maxEarlyLooks = 1 << 16
-)
-
-// startersPorts are the ports that any of clients declares, each with one who does. Where
-// they are more than maxEarly each client gets its first, then each its second, and so on:
-// nobody who declares many takes the places of those who declare few. Those that have just
-// been created come first. A port that is left out is redirected once its container runs.
-func startersPorts(clients []*identity.Client) []netrules.Port {
-	clients = slices.Clone(clients)
-	slices.SortStableFunc(clients, func(a, b *identity.Client) int {
-		return cmp.Compare(rankOfStarter(a), rankOfStarter(b))
-	})
-	var ports []netrules.Port
-	declared, looks := map[uint16]bool{}, 0
-	for turn, more := 0, true; more; turn++ {
-		more = false
-		for _, c := range clients {
-			own := c.Bindings.Ports()
-			if turn >= len(own) {
-				continue
-			}
-			if looks++; len(ports) >= maxEarly || looks > maxEarlyLooks {
-				return ports
-			}
-			more = true
-			if port := own[turn]; !declared[port] {
-				declared[port] = true
-				b, _ := c.Bindings.Lookup(port)
-				ports = append(ports, redirectPort(c, b))
-			}
-		}
-	}
-	return ports
-}
-
-// rankOfStarter is 0 for a container that was just created, and 1 for others.
-func rankOfStarter(c *identity.Client) int {
-	if c.Container.Announced || c.Container.StartedAt.IsZero() {
-		return 0
-	}
-	return 1
-}
-
 // claim says that n, which at will serve, declares something. It returns what was
 // prepared in n, for at to take over; nil if nothing was. What is prepared later at is offered.
 func (s *earlySet) claim(at *attachment, n *identity.Namespace) *earlyNamespace {
@@ -400,3 +350,41 @@ func (s *earlySet) unhook() {
 
 // release waits until every such namespace is as it was and let go of.
 func (s *earlySet) release() { s.running.Wait() }
+
+// leave ends the watch and the work on namespaces that are nobody's yet. What was let
+// go of before is seen to its end. The new daemon watches by now; what our process has
+// prepared until its end is told of before the watch ends, and left like the rest.
+func (s *earlySet) leave() {
+	if s.stop != nil {
+		s.stop()
+	}
+	s.watching.Wait()
+	s.mu.Lock()
+	s.forget()
+	there := make([]*earlyNamespace, 0, len(s.there))
+	for _, e := range s.there {
+		e.life.on(takenOver)
+		there = append(there, e)
+	}
+	s.mu.Unlock()
+	for _, e := range there {
+		select {
+		case <-e.life.unhooked:
+		case <-e.life.done:
+		}
+	}
+	s.behind = there
+}
+
+// left lets go of the namespaces that leave has kept.
+func (s *earlySet) left() {
+	for _, e := range s.behind {
+		select {
+		case <-e.life.done:
+			if e.life.in(leftBehind, leftBehindKnown) && e.ns != nil {
+				e.close()
+			}
+		default: // it waits for its guests, and cleans up
+		}
+	}
+}

@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
@@ -16,6 +20,30 @@ import (
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/proxy"
 )
+
+// listenAll opens the sockets of families, unless they are open.
+func (at *attachment) listenAll(ctx context.Context, families []netrules.Family) error {
+	for _, f := range []netrules.Family{netrules.IPv4, netrules.IPv6} {
+		if at.listening[f] == nil { // also where the engine has turned IPv6 off since
+			at.inherit(ctx, f, at)
+		}
+	}
+	for _, f := range families {
+		if err := at.listenOn(ctx, f, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// accept opens the sockets of families, unless they are open, and tells at.redirects of them.
+func (at *attachment) accept(ctx context.Context, families []netrules.Family) error {
+	if err := at.listenAll(ctx, families); err != nil {
+		return err
+	}
+	at.redirects.begin(place{at.ns, slices.Collect(maps.Keys(at.listening)), at.listen}, nil)
+	return nil
+}
 
 // listenDirectly is mode listen: a socket on each declared port itself, and no
 // rule at all. A port that cannot be had, because the container serves it itself,
@@ -97,4 +125,71 @@ func (at *attachment) inheritDirect(ctx context.Context, addr netip.AddrPort) bo
 // directSocket is what our sockets at declared ports are to the next daemon.
 func (at *attachment) directSocket() handover.Socket {
 	return handover.Socket{Role: handover.Listen, Namespace: at.ns.ID()}
+}
+
+// directAddr is where mode listen listens for a binding.
+func directAddr(f netrules.Family, b binding.Binding) netip.AddrPort {
+	return netip.AddrPortFrom(netrules.Loopback(f), b.Port)
+}
+
+// adopt serves the sockets that the daemon before us has left in this namespace, before
+// run begins. It touches no rule.
+func (at *attachment) adopt(ctx context.Context) {
+	if at.Turn.Ours() { // there is no such daemon, or the sockets of what it did are run's to find
+		return
+	}
+	n := at.desired.Load()
+	ns, err := at.Engine.OpenNamespace(ctx, n.Owner)
+	if err != nil {
+		return // as for any other; run tries again
+	}
+	at.ns, at.inside = ns, ns
+	both := netrules.Families()
+	if at.Name == config.Listen {
+		for _, f := range both {
+			for _, b := range n.Bindings() {
+				at.inheritDirect(ctx, directAddr(f, b))
+			}
+		}
+	} else {
+		for _, f := range both {
+			at.inherit(ctx, f, at)
+		}
+	}
+	at.borrowOtherMode(ctx, n, both)
+}
+
+// borrowOtherMode serves what the daemon before us has left for another mode, until ours is set
+// up.
+func (at *attachment) borrowOtherMode(ctx context.Context, n *identity.Namespace, both []netrules.Family) {
+	for _, f := range both {
+		if at.Name == config.Redirect {
+			for _, b := range n.Bindings() {
+				if at.inheritDirect(ctx, directAddr(f, b)) {
+					at.surplus.sockets = append(at.surplus.sockets, at.direct[directAddr(f, b)])
+					delete(at.direct, directAddr(f, b))
+				}
+			}
+			continue
+		}
+		if at.inherit(ctx, f, at) {
+			at.surplus.sockets = append(at.surplus.sockets, at.listening[f])
+			delete(at.listening, f)
+		}
+	}
+}
+
+// giveBack ends what leads to us beside our own sockets and rules: in mode listen the rules
+// that led there are unhooked, in mode redirect ours are there. What is on its way is still
+// accepted.
+func (at *attachment) giveBack() {
+	if at.Name == config.Listen && len(at.surplus.sockets) > 0 {
+		if ns, err := at.ns.Again(); err != nil {
+			at.Leftovers.Failed(err)
+		} else {
+			at.Leftovers.Leave(ns)
+		}
+		at.listen = 0
+	}
+	at.surplus.drop()
 }
