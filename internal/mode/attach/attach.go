@@ -39,7 +39,7 @@ type Config struct {
 	Targets   refusal.Targets
 	Engine    Engine // nil in tests without containers
 	Runtimes  *dockerd.Runtimes
-	Preparer  []string // the command that prepares namespaces ahead; config.Config.Preparer
+	Preparer  []string // the command of the process that prepares namespaces; config.Config.Preparer
 	MustStay  func(ns *netns.Namespace) bool
 	Leftovers Leftovers
 	Ready     <-chan struct{} // closed when the daemon is ready
@@ -187,7 +187,7 @@ func (m *Mode) drop(id string) {
 }
 
 // sweep has no new connection led to us any more, once, in the namespace of a container that
-// has left n to others, who declare nothing. The chain stays, which live connections of theirs
+// has left n to other containers, which declare nothing. The chain stays, which their live connections
 // need, until the namespace goes.
 func (m *Mode) sweep(ctx context.Context, n *identity.Namespace) {
 	since := n.Owner.StartedAt

@@ -24,7 +24,7 @@ import (
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
-// attachment is our presence in one container's network namespace: a listening
+// attachment is what the daemon has in one container's network namespace: a listening
 // socket for each loopback address and the rules that redirect to it. One
 // goroutine, run, works on it.
 type attachment struct {
@@ -57,7 +57,7 @@ type attachment struct {
 	redirects earlyRedirects
 	offered   offered
 	conceded  concessions
-	// inside is holding.ns, for those who route; it is set before the first connection.
+	// inside is holding.ns, for routing goroutines; run sets it before the first connection.
 	inside *netns.Namespace
 }
 
@@ -85,8 +85,8 @@ func (at *attachment) same(n *identity.Namespace) bool {
 }
 
 // follow replaces what is declared. What has not changed costs nothing: every
-// event of any container comes by here. It reports whether somebody may be coming who dials
-// before run gets to it.
+// event of any container comes by here. It reports whether a container
+// may be coming that dials before run gets to it.
 func (at *attachment) follow(n *identity.Namespace) (hurry bool) {
 	if at.desired.Load().Equal(n) {
 		return false
@@ -316,7 +316,7 @@ func (at *attachment) redirect(ctx context.Context, served []netrules.Family, po
 	return at.applyRules(ctx, served, ports)
 }
 
-// Route is that of this namespace's connections: whoever reaches its socket is inside.
+// Route is that of this namespace's connections: insiders has refused those from elsewhere.
 func (at *attachment) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
 	dst, err := proxy.OriginalDst(conn)
 	if err != nil {

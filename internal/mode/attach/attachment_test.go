@@ -12,6 +12,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/internal/route"
+	"github.com/ambassadord/ambassadord/internal/route/routetest"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/static"
@@ -31,7 +32,7 @@ func TestAContainersRouteIsSharedAsItIs(t *testing.T) {
 		{"source-address", "client", false},
 	} {
 		withTold(t, func(t *testing.T, r *routing) {
-			web := labelled("web", map[string]string{"connect.80": "told://a", "connect.80." + label.option: label.value, "connect.81": "told://b", "connect.82": "nonsense://"})
+			web := routetest.Labelled("web", map[string]string{"connect.80": "told://a", "connect.80." + label.option: label.value, "connect.81": "told://b", "connect.82": "nonsense://"})
 			limits := option.Limited{label.option: {}} // allowed
 			n := identity.Build(dockerd.NewSnapshot(web), nil, "", &binding.Layers{Limits: limits}, r.targets.Parse).Owned(web.ID)
 			for _, port := range []uint16{80, 81, 82, 83} {
@@ -46,7 +47,7 @@ func TestAContainersRouteIsSharedAsItIs(t *testing.T) {
 						t.Fatalf("%s=%s, port %d: shared %v; want one: %t", label.option, label.value, port, shared, want)
 					}
 					if shared != nil {
-						sameRoute(t, alone, shared, c)
+						routetest.SameRoute(t, alone, shared, c)
 					}
 				}
 			}
@@ -58,8 +59,8 @@ func TestAContainersRouteIsSharedAsItIs(t *testing.T) {
 // what all share with the table.
 func TestAContainersRouteIsFollowed(t *testing.T) {
 	withTold(t, func(t *testing.T, r *routing) {
-		web := labelled("web", map[string]string{"connect.80": "told://a", "connect.80.target-limit": "4"})
-		other := labelled("other", map[string]string{"connect.80": "told://a", "connect.80.target-limit": "4"})
+		web := routetest.Labelled("web", map[string]string{"connect.80": "told://a", "connect.80.target-limit": "4"})
+		other := routetest.Labelled("other", map[string]string{"connect.80": "told://a", "connect.80.target-limit": "4"})
 		table := r.tableOf(nil, web)
 		at := &attachment{namespaceSockets: newSockets(&r.Config), changed: make(chan struct{}, 1)}
 		at.desired.Store(table.Owned(web.ID))
@@ -117,13 +118,13 @@ func TestRedirectedConnectionsAreRoutedAtOnce(t *testing.T) {
 	r := newRouting(t.Context(), map[string]resolver.Source{resolver.SchemeStatic: static.Source{}}, balance.New(balance.Config{}))
 	r.Turn.Borrowed()
 	port := netip.MustParseAddrPort(listener.Addr().String()).Port()
-	web := labelled("web", map[string]string{fmt.Sprintf("connect.%d", port): "10.0.0.1:80"})
+	web := routetest.Labelled("web", map[string]string{fmt.Sprintf("connect.%d", port): "10.0.0.1:80"})
 	n := r.tableOf(nil, web).Owned(web.ID)
 	at := &attachment{namespaceSockets: newSockets(&r.Config), ending: make(chan struct{})}
 	at.desired.Store(n)
 	at.end(false)
 	accepted := proxy.Accepted{Source: route.PeerOf(conn)}
-	nc := earlyNamespace{namespaceSockets: newSockets(&r.Config), life: newEarlyLife()}
+	e := earlyNamespace{namespaceSockets: newSockets(&r.Config), life: newEarlyLife()}
 	if err := raw.Control(func(fd uintptr) {
 		accepted.FD = int(fd)
 		alone, err := at.Route(t.Context(), conn)
@@ -131,25 +132,25 @@ func TestRedirectedConnectionsAreRoutedAtOnce(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		if r, _ := nc.RouteNow(accepted); r != nil {
+		if r, _ := e.RouteNow(accepted); r != nil {
 			t.Error("a connection is routed before it is known whose it is")
 		}
-		nc.life.decide(verdict{owner: at})
-		nc.life.on(ends)
-		at.early = &nc
+		e.life.decide(verdict{owner: at})
+		e.life.on(ends)
+		at.early = &e
 		handed := make(chan struct{})
 		go func() { // while they route
 			defer close(handed)
 			at.run(t.Context())
 		}()
 		defer func() { <-handed }()
-		for _, router := range []proxy.PromptRouter{at, &nc} {
+		for _, router := range []proxy.PromptRouter{at, &e} {
 			shared, c := router.RouteNow(accepted)
 			if shared == nil {
 				t.Errorf("%T does not know the route at once", router)
 				continue
 			}
-			sameRoute(t, alone, shared, c)
+			routetest.SameRoute(t, alone, shared, c)
 		}
 	}); err != nil {
 		t.Fatal(err)

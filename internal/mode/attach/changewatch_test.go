@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A container whose rules change all the time gets a tenth of our time for that, and who is
+// A container whose rules change all the time gets a tenth of our time for that, and one that is
 // quick to look at is looked at after a second.
 func TestRest(t *testing.T) {
 	for _, test := range []struct{ took, want time.Duration }{

@@ -18,10 +18,10 @@ import (
 // A container that joins the network namespace of another (--network container:X) gets no
 // namespace whose appearance could be seen, but whose it will be is known from its creation
 // on. So its ports are redirected there while it does not run yet, or any more, and its
-// first instruction may dial. Who dials such a port the engine is asked: the question is
+// first instruction may dial. When such a port is dialled, the daemon asks the engine: the question is
 // answered once the container runs, if it is being started, or else at once. If it does not
-// run, what was dialled is the namespace's own: where somebody in there listens at the port
-// the rule goes, until something changes about those who declare it.
+// run, what was dialled is the namespace's own: where a process in there listens at the
+// port the daemon takes its rule away, until something changes about the containers that declare it.
 
 // attaches reports whether mode has anything to serve in n.
 func attaches(mode config.Mode, n *identity.Namespace) bool {
@@ -37,7 +37,7 @@ func (at *attachment) route(ctx context.Context, w route.Flow) (proxy.Route, err
 	return at.Routes.For(n, w)
 }
 
-// routeComing is route for a port that only those declare who are coming to n, at's
+// routeComing is route for a port that only containers declare which are coming to n, at's
 // namespace.
 func (at *attachment) routeComing(ctx context.Context, n *identity.Namespace, w route.Flow) (proxy.Route, error) {
 	client, route, err := at.Routes.Coming(ctx, n, w)
@@ -75,15 +75,15 @@ func (at *attachment) earlyRouter(listen uint16) *earlyNamespace {
 	return e
 }
 
-// concessions are ports that an attachment does not redirect, because somebody in the
-// namespace serves them while those who declare them do not run.
+// concessions are ports that an attachment does not redirect, because a process in
+// the namespace serves them while the containers that declare them do not run.
 type concessions struct {
 	mu  sync.Mutex
 	all map[uint16]*concession
 }
 
 type concession struct {
-	to   []*identity.Client // who declared it then
+	to   []*identity.Client // the clients that declared it then
 	once sync.Once
 	done chan struct{} // closed when it is not redirected any more
 }
@@ -134,7 +134,7 @@ func (at *attachment) arrived(ports []netrules.Port) {
 	}
 }
 
-// hasten redirects by one message what is declared by those who are coming, or have come a
+// hasten redirects by one message what containers declare that are coming, or have come a
 // moment ago, and is not redirected yet: iptables has to wait for its turn.
 func (at *attachment) hasten(ctx context.Context) {
 	n := at.desired.Load()

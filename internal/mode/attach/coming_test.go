@@ -9,7 +9,7 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-func TestPortsOfThoseWhoAreComing(t *testing.T) {
+func TestPortsOfComingContainers(t *testing.T) {
 	owner := &dockerd.Container{ID: "owner", Name: "owner", Running: true, NetworkMode: "bridge", Labels: map[string]string{"connect.1": "a:1"}}
 	containers := []*dockerd.Container{owner}
 	for i := range 2 {
@@ -23,7 +23,7 @@ func TestPortsOfThoseWhoAreComing(t *testing.T) {
 	of := map[bool]int{}
 	for _, p := range comingPorts(n) {
 		if p.Number == 1 {
-			t.Error("a port that somebody declares who runs is taken for one of those who are coming")
+			t.Error("a port that a running container declares is taken for one of the coming ones")
 		}
 		of[p.Number < 2+maxEarly]++
 	}

@@ -23,21 +23,22 @@ const (
 	// OwnerPatience is how long an accepted connection waits for the engine to say
 	// whose it is, while that is there: a container that runs is known within milliseconds.
 	OwnerPatience = 5 * time.Second
-	// unclaimedPatience bounds how long we stay in a namespace that is nobody's
+	// unclaimedPatience bounds how long we stay in a namespace without a known owner
 	// while no connection waits, and the engine is there: it is setting it up.
 	unclaimedPatience = time.Minute
 	// mountedInterval is how often to see whether such a namespace still is.
 	mountedInterval = 100 * time.Millisecond
 )
 
-// early namespace is our presence in a network namespace before it is known whose that
-// is. One goroutine, run, works on it.
+// earlyNamespace is what the daemon has in a network namespace before it is known whose that is:
+// sockets, and rules for the ports of all containers that may be the owner. One goroutine, runEarly,
+// works on it; earlylife.go has its states.
 type earlyNamespace struct {
 	path  string
 	slots *ruleslots.Slots
 
 	mu    sync.Mutex
-	ports []netrules.Port // declared by anybody who may be the owner
+	ports []netrules.Port // declared by all containers that may be the owner
 	more  chan struct{}   // holds a token when there are more ports
 
 	life     *earlyLife
@@ -45,12 +46,12 @@ type earlyNamespace struct {
 
 	redirects earlyRedirects
 	offered   offered
-	made      *preparer.Made // what is there already when run begins; nil if nothing is
+	made      *preparer.Made // what is there already when runEarly begins; nil if nothing is
 
-	// What follows belongs to run, and after it to whoever the holding is handed over to.
+	// What follows belongs to runEarly, and after it to the attachment that holding is handed over to.
 	namespaceSockets
-	applied bool // there may be rules beside those in advance
-	// inside is holding.ns, for dialling; it is set before the first connection.
+	applied bool // there may be rules beside the early ones
+	// inside is holding.ns, for dialling; runEarly sets it before the first connection.
 	inside *netns.Namespace
 }
 
@@ -83,7 +84,7 @@ func (e *earlyNamespace) widen(ports []netrules.Port) bool {
 	}
 	all := slices.Clone(e.ports)
 	for _, p := range ports {
-		if !known[p.Number] && len(all) < 2*maxEarly { // who came first has a place
+		if !known[p.Number] && len(all) < 2*maxEarly { // those declared first have a place
 			all = append(all, p)
 		}
 	}
@@ -95,7 +96,7 @@ func (e *earlyNamespace) widen(ports []netrules.Port) bool {
 	return true
 }
 
-// vain reports whether it is kept although nobody declares anything.
+// vain reports whether it is kept although no container declares anything.
 func (e *earlyNamespace) vain() bool {
 	select {
 	case <-e.life.decided:
@@ -105,7 +106,7 @@ func (e *earlyNamespace) vain() bool {
 	}
 }
 
-// offer has run go on with made, which was prepared beside it. It reports whether run will.
+// offer has runEarly go on with made, which was prepared beside it. It reports whether runEarly will.
 func (e *earlyNamespace) offer(made *preparer.Made) bool {
 	if !e.offered.put(made) {
 		return false
@@ -114,7 +115,7 @@ func (e *earlyNamespace) offer(made *preparer.Made) bool {
 	return true
 }
 
-// wake has run look what there is to do.
+// wake has runEarly look what there is to do.
 func (e *earlyNamespace) wake() {
 	select {
 	case e.more <- struct{}{}:
@@ -161,7 +162,7 @@ func (e *earlyNamespace) Route(ctx context.Context, conn *net.TCPConn) (proxy.Ro
 		return proxy.Route{Port: dst.Port()}, proxy.Fail(proxy.UnknownClient, err)
 	}
 	if ctx.Err() == nil && e.life.verdict.dead {
-		leave() // there is nobody any more whom it could have been meant for
+		leave() // nothing is left in there that it could have been meant for
 		return proxy.Route{Port: dst.Port()}, proxy.Fail(proxy.ClientGone, errors.New("the container ended before the engine said whose it was"))
 	}
 	if ctx.Err() == nil && e.life.verdict.owner != nil {
@@ -186,8 +187,8 @@ func (e *earlyNamespace) Route(ctx context.Context, conn *net.TCPConn) (proxy.Ro
 }
 
 // awaitVerdict waits until it is decided whose the namespace is, or ctx ends. While the engine
-// is there, and has yet to say of nobody what has become of him, it decides after some time that
-// it is nobody's. While it is not, the connection to port is held for as long as that may
+// is there, and owes no word of a container, it decides after some time that the namespace has no
+// owner. While it is not, the connection to port is held for as long as that may
 // take, and the error says that this was not long enough. known is when the engine was back, if
 // it was away.
 func (e *earlyNamespace) awaitVerdict(ctx context.Context, port uint16) (known time.Time, err error) {
@@ -228,7 +229,7 @@ func (e *earlyNamespace) awaitVerdict(ctx context.Context, port uint16) (known t
 	}
 }
 
-// RouteNow is Route once there is an owner who declares the port.
+// RouteNow is Route once there is an owner that declares the port. It takes no lock.
 func (e *earlyNamespace) RouteNow(conn proxy.Accepted) (*proxy.Route, proxy.Chooser) {
 	select {
 	case <-e.life.decided:
@@ -251,7 +252,7 @@ func (e *earlyNamespace) routeOwned(ctx context.Context, at *attachment, w route
 	if len(n.ComingFor(w.To.Port())) > 0 {
 		return at.routeComing(ctx, n, w)
 	}
-	// It was caught by the rule for a declaration of somebody else's. Until the
+	// It was caught by the rule for a declaration of another container's. Until the
 	// rules are the owner's own, we would catch ourselves.
 	select {
 	case <-at.settled:
@@ -263,7 +264,7 @@ func (e *earlyNamespace) routeOwned(ctx context.Context, at *attachment, w route
 
 // through lets a connection go where it was meant to: to the container itself. The
 // client has been connected already, so it does not go on to the other address of
-// localhost when nobody serves the first: that is done for it.
+// localhost when nothing serves the first: that is done for it.
 func (e *earlyNamespace) through(client proxy.Client, dst netip.AddrPort) (proxy.Route, error) {
 	route := proxy.Route{Client: client, Port: dst.Port()}
 	if dst.Port() == e.listen {

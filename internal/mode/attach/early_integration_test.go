@@ -224,7 +224,7 @@ func (h *earlyLab) appear() *earlyNamespace {
 	h.t.Helper()
 	h.mount()
 	h.prepared("7000")
-	return h.nobodys()
+	return h.unowned()
 }
 
 // prepared waits until port is redirected in the sandbox.
@@ -236,8 +236,8 @@ func (h *earlyLab) prepared(port string) {
 	})
 }
 
-// nobodys is what is served in the sandbox while nobody owns it.
-func (h *earlyLab) nobodys() *earlyNamespace {
+// unowned is what is served in the sandbox while its owner is not known.
+func (h *earlyLab) unowned() *earlyNamespace {
 	h.mode.early.mu.Lock()
 	defer h.mode.early.mu.Unlock()
 	return h.mode.early.there[filepath.Base(h.key)]
@@ -281,7 +281,7 @@ func TestEarlyNamespaceOfOneThatDeclares(t *testing.T) {
 	h.wantAnswer(early6, "backend")
 	late := h.lab.Dial(t, "127.0.0.1:7000")
 	h.wantAnswer(late, "backend")
-	if h.nobodys() != nil {
+	if h.unowned() != nil {
 		t.Error("the namespace is still nobody's")
 	}
 	for _, conn := range []net.Conn{early, early6, late} {
@@ -297,11 +297,11 @@ func TestEarlyNamespaceOfOneThatDeclaresNothing(t *testing.T) {
 	h := newEarlyLab(t)
 	h.serve(h.lab, "127.0.0.1:7000", "myself")
 	h.follow(h.declaring(false))
-	nc := h.appear()
+	e := h.appear()
 	early := h.lab.Dial(t, "127.0.0.1:7000")
 	h.follow(h.declaring(false), h.bystander())
 	h.wantAnswer(early, "myself")
-	<-nc.life.unhooked
+	<-e.life.unhooked
 	// The chain stays for the sake of what came through it, and goes with that. To
 	// look again and again gives it the time to go too early.
 	for range 20 {
@@ -313,8 +313,8 @@ func TestEarlyNamespaceOfOneThatDeclaresNothing(t *testing.T) {
 	h.wantAnswer(h.lab.Dial(t, "127.0.0.1:7000"), "myself")
 	early.Close()
 	h.eventually("nothing is left", func() bool { return h.rules() == "" })
-	<-nc.life.done
-	if nc.ns != nil {
+	<-e.life.done
+	if e.ns != nil {
 		t.Error("the namespace is still held")
 	}
 }
@@ -325,10 +325,10 @@ func TestEarlyNamespaceThatIsClaimedLate(t *testing.T) {
 	h := newEarlyLab(t)
 	h.serve(h.lab, "127.0.0.1:7000", "myself")
 	h.follow(h.declaring(false))
-	nc := h.appear()
+	e := h.appear()
 	early := h.lab.Dial(t, "127.0.0.1:7000")
 	h.follow(h.declaring(false), h.bystander())
-	<-nc.life.unhooked
+	<-e.life.unhooked
 	joined := &dockerd.Container{ID: "joined", Name: "joined", Running: true, NetworkMode: "container:bystander",
 		Labels: map[string]string{"connect.7001": h.backend}}
 	h.follow(h.declaring(false), h.bystander(), joined)
@@ -362,17 +362,17 @@ func TestEarlyNamespaceOfAnotherOwner(t *testing.T) {
 func TestEarlyNamespaceThatDies(t *testing.T) {
 	h := newEarlyLab(t)
 	h.follow(h.declaring(false))
-	nc := h.appear()
+	e := h.appear()
 	h.lab.Dial(t, "127.0.0.1:7000")
 	if err := os.Remove(h.key); err != nil { // as the engine unmounts it
 		t.Fatal(err)
 	}
 	select {
-	case <-nc.life.done:
+	case <-e.life.done:
 	case <-time.After(10 * time.Second):
 		t.Fatal("it is not let go of")
 	}
-	if nc.ns != nil {
+	if e.ns != nil {
 		t.Error("the namespace of a dead container is held")
 	}
 	h.stop()
@@ -397,7 +397,7 @@ func TestNobodyDeclaresAnything(t *testing.T) {
 	h.follow(&dockerd.Container{ID: "quiet", Name: "quiet", NetworkMode: "default"})
 	h.mode.early.appeared(h.ctx, h.key, nil)
 	h.follow(&dockerd.Container{ID: "quiet", Name: "quiet", NetworkMode: "default"})
-	if h.nobodys() != nil {
+	if h.unowned() != nil {
 		t.Error("a namespace is entered for nobody's sake")
 	}
 }
@@ -428,7 +428,9 @@ func TestEarlyNamespaceThatLeadsBack(t *testing.T) {
 			if err == nil || errors.Is(err, io.EOF) {
 				t.Errorf("it ended by %v; want a reset", err)
 			}
-			h.wantAnswer(h.lab.Dial(t, "127.0.0.1:7000"), "backend")
+			conn = h.lab.Dial(t, "127.0.0.1:7000")
+			h.wantAnswer(conn, "backend")
+			conn.Close() // or the end would wait for it
 			h.stop()
 			close(records)
 			loops, all := 0, 0
@@ -518,7 +520,7 @@ func TestEarlyNamespaceWhileTheEngineIsAway(t *testing.T) {
 		t.Fatalf("it ended by %v, want it held", err)
 	case <-time.After(OwnerPatience + time.Second):
 	}
-	if h.nobodys() == nil || !strings.Contains(h.rules(), "-j AMBASSADORD") {
+	if h.unowned() == nil || !strings.Contains(h.rules(), "-j AMBASSADORD") {
 		t.Fatal("the namespace was given up")
 	}
 	h.follow(h.declaring(true))
@@ -549,7 +551,7 @@ func TestEarlyNamespaceWhileTheEngineStaysAway(t *testing.T) {
 	if took := time.Since(began); took > OwnerPatience/2 {
 		t.Errorf("it was held for %v", took)
 	}
-	if h.nobodys() == nil {
+	if h.unowned() == nil {
 		t.Error("the namespace was given up")
 	}
 }

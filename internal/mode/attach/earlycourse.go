@@ -70,7 +70,8 @@ func letGo(life *earlyLife, work earlyWork) {
 	}
 }
 
-// await is part of earlyWork. It decides itself if nobody else does in time.
+// await is part of earlyWork. It decides itself when the daemon ends, the namespace is unmounted, or
+// no owner has been known for unclaimedPatience.
 func (e *earlyNamespace) await(ctx context.Context) (more bool) {
 	unclaimed := time.NewTimer(unclaimedPatience)
 	defer unclaimed.Stop()
@@ -88,7 +89,7 @@ func (e *earlyNamespace) await(ctx context.Context) (more bool) {
 		case <-ctx.Done():
 			e.life.decide(verdict{})
 		case <-unclaimed.C:
-			if e.Hold.Away() != nil { // it may be somebody's all the same
+			if e.Hold.Away() != nil { // it may have an owner all the same
 				unclaimed.Reset(unclaimedPatience)
 				continue
 			}

@@ -20,7 +20,7 @@ const (
 	handedOver // all of it is the attachment's
 
 	// No attachment will, as far as was known then:
-	declined     // nobody in there declares anything, or nobody has said so in time: its rules are being unhooked
+	declined     // no container in there declares anything, or the engine has named none in time: the rules are being unhooked
 	dead         // likewise, and the namespace is not mounted any more
 	claimedLate  // likewise, and an attachment wants the namespace by now
 	unhooked     // nothing is redirected; the chain stays for connections in flight
@@ -43,7 +43,7 @@ const (
 	prepares  earlyEvent = iota // the first sockets and rules are there
 	fails                       // they could not be made
 	claims                      // an attachment will serve the owner
-	declines                    // nobody in there declares anything, it is nobody's for too long, or the daemon ends
+	declines                    // no container in there declares anything, no owner was known for too long, or the daemon ends
 	dies                        // the namespace is not mounted any more
 	wants                       // the attachment that it was left to waits for what is there
 	takenOver                   // another daemon goes on
@@ -82,8 +82,8 @@ var (
 	finalStates  = []earlyState{handedOver, surrendered, ended, leftBehind, leftBehindKnown}
 )
 
-// verdict is what becomes of the connections of an early namespace. The zero value is: nobody has
-// claimed it, and they go where they were meant to.
+// verdict is what becomes of the connections of an early namespace. The zero value is: no
+// attachment has claimed it, and they go where they were meant to.
 type verdict struct {
 	owner  *attachment  // that will serve them; nil if none will
 	client proxy.Client // whose they are, if that is known and it declares nothing
@@ -102,7 +102,7 @@ func (v verdict) event() earlyEvent {
 }
 
 // earlyLife is the life of an early namespace. Any number of goroutines may tell it of events. The
-// channels of milestones are for those who route connections, and take no lock.
+// channels of milestones are for routing goroutines, which take no lock.
 type earlyLife struct {
 	decided  chan struct{} // closed when there is a verdict
 	unhooked chan struct{} // closed when nothing is redirected any more, or only by another daemon; never if it was claimed in time
@@ -124,7 +124,7 @@ func newEarlyLife() *earlyLife {
 func (l *earlyLife) decide(v verdict) { l.tell(v.event(), v) }
 
 // on tells of an event that is no verdict, and reports whether it has changed the state. A failure
-// is the verdict that nobody has claimed the namespace.
+// is the verdict that no attachment has claimed the namespace.
 func (l *earlyLife) on(e earlyEvent) (changes bool) { return l.tell(e, verdict{}) }
 
 // tell is on and decide: v counts if the event decides.

@@ -121,7 +121,7 @@ func (e *earlyNamespace) soon(ctx context.Context, try func() (done bool, err er
 // the kernel, where that can be done, and for good by whatever takes longer.
 func (e *earlyNamespace) redirect(ctx context.Context) error {
 	if len(e.declared()) == 0 {
-		return nil // but what is made in advance is there for what will be
+		return nil // but what the process has made is there for what will be
 	}
 	began := time.Now()
 	if err := e.redirects.cover(); err != nil {
@@ -129,7 +129,7 @@ func (e *earlyNamespace) redirect(ctx context.Context) error {
 	}
 	inAdvance := time.Since(began)
 	if !e.Turn.Await(ctx, e.life.decided) {
-		return nil // whoever claims it waits for the daemon before us
+		return nil // the attachment that claims it waits for the daemon before us
 	}
 	if e.borrow(ctx, e) {
 		e.applied = true

@@ -19,10 +19,10 @@ func TestEarlyNamespaceBeforeLoopback(t *testing.T) {
 	h.lab.Run(t, "", "ip", "link", "set", "lo", "down")
 	h.follow(h.declaring(false))
 	h.mount()
-	h.eventually("it is worked on", func() bool { return h.nobodys() != nil })
-	nc := h.nobodys()
+	h.eventually("it is worked on", func() bool { return h.unowned() != nil })
+	e := h.unowned()
 	select {
-	case <-nc.life.decided:
+	case <-e.life.decided:
 		t.Fatal("it is given up before lo is up")
 	case <-time.After(20 * loopbackInterval): // time enough to try in vain
 	}
@@ -34,7 +34,7 @@ func TestEarlyNamespaceBeforeLoopback(t *testing.T) {
 	h.wantAnswer(early6, "backend")
 }
 
-// The mount is seen before the engine has told that there are containers who
+// The mount is seen before the engine has told that there are containers that
 // declare something.
 func TestEarlyNamespaceBeforeItsDeclaration(t *testing.T) {
 	h := newEarlyLab(t)
@@ -66,8 +66,8 @@ func TestWhatNobodyDeclaredForIsForgotten(t *testing.T) {
 	}
 	h.eventually("it is kept in mind", func() bool { return idle() == 1 })
 	h.follow(h.bystander())
-	if n := idle(); n != 0 || h.nobodys() != nil {
-		t.Errorf("%d namespaces are kept in mind that are somebody's; worked on: %v", n, h.nobodys())
+	if n := idle(); n != 0 || h.unowned() != nil {
+		t.Errorf("%d namespaces are kept in mind that are somebody's; worked on: %v", n, h.unowned())
 	}
 }
 
@@ -77,17 +77,17 @@ func TestEarlyNamespaceThatIsSlowToAccept(t *testing.T) {
 	h := newEarlyLab(t)
 	h.serve(h.lab, "127.0.0.1:7000", "myself")
 	h.follow(h.declaring(false))
-	nc := h.appear()
-	nc.inFlight.mu.Lock() // nobody gets in
+	e := h.appear()
+	e.inFlight.mu.Lock() // nobody gets in
 	early := h.lab.Dial(t, "127.0.0.1:7000")
 	h.follow(h.declaring(false), h.bystander())
 	h.eventually("nothing is redirected", func() bool { return !strings.Contains(h.rules(), "-j AMBASSADORD") })
 	select {
-	case <-nc.life.unhooked:
+	case <-e.life.unhooked:
 		t.Error("its socket is closed while a connection is on its way in")
 	case <-time.After(50 * time.Millisecond):
 	}
-	nc.inFlight.mu.Unlock()
+	e.inFlight.mu.Unlock()
 	h.wantAnswer(early, "myself")
 }
 

@@ -21,7 +21,7 @@ import (
 const (
 	// firstRetry and lastRetry bound the time before the process is started again.
 	firstRetry, lastRetry = time.Second, time.Minute
-	// watchPatience is how long we wait, until we are ready, for somebody to watch.
+	// watchPatience is how long the daemon waits, until it is ready, for one of the two to watch.
 	watchPatience = 2 * time.Second
 	// reportPatience is how long the process may take to tell of a namespace that we have seen
 	// ourselves, before we prepare that; hangPatience how much longer, until it is ended.
@@ -236,5 +236,5 @@ func (s *earlySet) overdue(ctx context.Context, v *preparer.Preparer, where stri
 	s.appeared(ctx, where, nil)
 }
 
-// begun says that somebody watches, or that nobody can.
+// begun says that new namespaces are watched for, or that they cannot be.
 func (s *earlySet) begun() { s.begin.Do(func() { close(s.began) }) }

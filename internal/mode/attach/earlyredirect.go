@@ -8,7 +8,7 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
-// earlyRedirects is what is redirected in one namespace in advance of iptables, by messages of our
+// earlyRedirects is what is redirected in one namespace before iptables does it, by messages of our
 // own. One goroutine makes these rules, and closes them when iptables has caught up; while it
 // waits for that, others add to them what has been declared since.
 type earlyRedirects struct {

@@ -74,7 +74,7 @@ func TestEarlyNamespaceDoesNotWaitForIptables(t *testing.T) {
 	h.wantAnswer(h.lab.Dial(t, "127.0.0.1:7000"), "backend")
 }
 
-// Nor what those declare who are to join, one after the other.
+// Nor what containers declare that are to join, one after the other.
 func TestJoinersDoNotWaitForIptables(t *testing.T) {
 	h := newEarlyLab(t)
 	h.mount()
@@ -149,7 +149,7 @@ func TestEarlyNamespaceThatWasPrepared(t *testing.T) {
 	h.wantNoEarlyRules()
 }
 
-// What was prepared before anybody declared anything stays for who does, and is let go of when
+// What was prepared before a container declared anything stays for one that does, and is let go of when
 // the namespace is gone, although the engine says nothing.
 func TestEarlyNamespaceThatWasPreparedForNobody(t *testing.T) {
 	h := newEarlyLab(t)
@@ -170,11 +170,11 @@ func TestEarlyNamespaceThatWasPreparedForNobody(t *testing.T) {
 	h.unwatched()
 	h.mount()
 	h.mode.early.appeared(h.ctx, h.key, h.makes(61005))
-	nc := h.nobodys()
+	e := h.unowned()
 	if err := os.Remove(h.key); err != nil { // as the engine unmounts it
 		t.Fatal(err)
 	}
-	<-nc.life.done
+	<-e.life.done
 	h.wantNoEarlyRules()
 }
 
@@ -200,7 +200,7 @@ func TestPreparedAfterItsOwnerIsKnown(t *testing.T) {
 	}
 }
 
-// Likewise where whoever has the namespace declares nothing.
+// Likewise where the container that has the namespace declares nothing.
 func TestPreparedAfterItIsKnownToDeclareNothing(t *testing.T) {
 	h := newEarlyLab(t)
 	h.serve(h.lab, "127.0.0.1:7000", "myself")
@@ -216,7 +216,7 @@ func TestPreparedAfterItIsKnownToDeclareNothing(t *testing.T) {
 	h.wantAnswer(early, "myself")
 	early.Close()
 	h.wantNoEarlyRules()
-	h.eventually("it is let go of", func() bool { return h.nobodys() == nil })
+	h.eventually("it is let go of", func() bool { return h.unowned() == nil })
 }
 
 // Told of one twice, nothing of what is served in there ends.
@@ -248,7 +248,7 @@ func TestPreparedForNobodyIsBounded(t *testing.T) {
 	h.mode.early.most = 1
 	h.mount()
 	h.mode.early.appeared(h.ctx, h.key, h.makes(61005))
-	first, firstLab := h.nobodys(), h.lab
+	first, firstLab := h.unowned(), h.lab
 	h.lab, h.key = netlab.New(t), h.key[:len(h.key)-1]+"c"
 	h.mount()
 	h.mode.early.appeared(h.ctx, h.key, h.makes(61005))

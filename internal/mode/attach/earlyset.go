@@ -16,7 +16,7 @@ import (
 	"github.com/ambassadord/ambassadord/netrules"
 )
 
-// early namespaces serves new network namespaces before it is known whose they are, so
+// earlySet serves new network namespaces before it is known whose they are, so
 // that a container's first instruction may dial. The engine tells of a container
 // only once it runs; until then the declarations of all that may be starting are
 // served, and what else was caught with them is let through to where it was meant
@@ -31,11 +31,11 @@ type earlySet struct {
 	running    sync.WaitGroup // every early namespace
 
 	mu        sync.Mutex
-	there     map[string]*earlyNamespace // by the namespace's name, until it is somebody's or let go of
-	owners    map[string]*attachment     // by the namespace's name: who serves it
+	there     map[string]*earlyNamespace // by the namespace's name, until it is claimed or let go of
+	owners    map[string]*attachment     // by the namespace's name: what serves it
 	followed  *identity.Table            // by which claim and decline were called last
 	idle      map[string]time.Time       // by path: others that have appeared, and when
-	unclaimed []*earlyNamespace          // those of whose namespace nobody declares anything, the oldest first
+	unclaimed []*earlyNamespace          // those in whose namespace no container declares anything, the oldest first
 	most      int                        // of these
 	overfull  bool                       // they were too many, and the log says so
 	behind    []*earlyNamespace          // those that were left to another daemon
@@ -79,9 +79,9 @@ func (s *earlySet) start(ctx context.Context) {
 }
 
 // watch watches until ctx ends, where table shows the engine to mount namespaces. It begins
-// also while another daemon owns the rules, so that somebody watches at every moment: until that
+// also while another daemon owns the rules, so that one of the two watches at every moment: until that
 // has let go, we prepare what it has not.
-// There must be a table: without one nobody can say who is new.
+// There must be a table: without one it cannot be said which container is new.
 func (s *earlySet) watch(ctx context.Context, table *identity.Table) {
 	if s.stop == nil {
 		s.start(ctx)
@@ -106,7 +106,7 @@ func (s *earlySet) watch(ctx context.Context, table *identity.Table) {
 
 // appeared serves the namespace at where, in which made was prepared; nil is nothing. It may be
 // told of one more than once, and before or after the engine's word of whose it is. While
-// nobody who declares anything may be in it, and nothing is prepared, it is kept in mind.
+// no container that declares anything may be in it, and nothing is prepared, it is kept in mind.
 func (s *earlySet) appeared(ctx context.Context, where string, made *preparer.Made) {
 	if e := s.receive(ctx, where, made); e != nil && made != nil {
 		hurry([]*earlyNamespace{e}) // it may be too late when its run comes to it
@@ -114,12 +114,12 @@ func (s *earlySet) appeared(ctx context.Context, where string, made *preparer.Ma
 }
 
 // receive is appeared but for what is to be redirected by now, which may have changed since made
-// was. It returns who serves the namespace from now on, nil if nobody does, or did before.
+// was. It returns what serves the namespace from now on, nil if nothing does, or did before.
 func (s *earlySet) receive(ctx context.Context, where string, made *preparer.Made) *earlyNamespace {
 	name := path.Base(where)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// Under the lock: who is not in this table yet will be in one that claim or
+	// Under the lock: a container that is not in this table yet will be in one that claim or
 	// decline are called for, after this.
 	table := s.Clients.Load()
 	n, known := table.Sandbox(name)
@@ -156,15 +156,15 @@ func (s *earlySet) receive(ctx context.Context, where string, made *preparer.Mad
 	return e
 }
 
-// discard undoes made, not under s.mu: the kernel has us wait for whoever is changing rules in
-// that namespace, and that may be the container.
+// discard undoes made, not under s.mu: the kernel has us wait for the process that is changing
+// rules in that namespace, which may be the container's.
 func (s *earlySet) discard(made *preparer.Made) { go made.Close() }
 
-// maxUnclaimed is how many namespaces we keep prepared in which nobody declares anything, for
+// maxUnclaimed is how many namespaces we keep prepared in which no container declares anything, for
 // those that the engine may tell of.
 const maxUnclaimed = 256
 
-// bound lets go of the oldest of those that are kept for nobody, if there are too many with
+// bound lets go of the oldest of those that are kept without a declaration, if there are too many with
 // e. s.mu is held.
 func (s *earlySet) bound(e *earlyNamespace) {
 	s.unclaimed = slices.DeleteFunc(s.unclaimed, func(e *earlyNamespace) bool { return !e.vain() })
@@ -182,12 +182,12 @@ func (s *earlySet) bound(e *earlyNamespace) {
 }
 
 // hasten is follow for what cannot wait until table is everybody's: what is redirected in
-// namespaces that appear, and in those that are nobody's yet.
+// namespaces that appear, and in those whose owner is not known yet.
 func (s *earlySet) hasten(table *identity.Table) {
 	s.mu.Lock()
 	s.declare(table)
 	var wider []*earlyNamespace
-	if len(s.there) > 0 { // or nobody has to look for mounts
+	if len(s.there) > 0 { // or no mounts have to be looked at
 		wider = s.widen(startersPorts(table.Starters(sandbox.Mounted)))
 	}
 	s.mu.Unlock()
@@ -195,7 +195,7 @@ func (s *earlySet) hasten(table *identity.Table) {
 }
 
 // hurryPatience is how long is waited for messages to the kernel. They take 0.2 ms, but have to
-// wait for whoever is changing rules in that namespace, and that may be the container.
+// wait for the process that is changing rules in that namespace, which may be the container's.
 const hurryPatience = 20 * time.Millisecond
 
 // hurry has what early namespaces want redirected at once, or else soon. No lock is held.
@@ -217,7 +217,7 @@ func hurry(all []*earlyNamespace) {
 	}
 }
 
-// widen has ports redirected in all that are nobody's yet, and returns those that are to hurry.
+// widen has ports redirected in all whose owner is not known yet, and returns those that are to hurry.
 // s.mu is held.
 func (s *earlySet) widen(ports []netrules.Port) (wider []*earlyNamespace) {
 	for _, e := range s.there {
@@ -228,7 +228,7 @@ func (s *earlySet) widen(ports []netrules.Port) (wider []*earlyNamespace) {
 	return wider
 }
 
-// follow prepares what has been declared since a namespace that is nobody's yet has appeared.
+// follow prepares what has been declared since a namespace has appeared whose owner is not known yet.
 // It comes after claim and decline for all that is in table.
 func (s *earlySet) follow(ctx context.Context, table *identity.Table) {
 	s.mu.Lock()
@@ -258,7 +258,7 @@ func (s *earlySet) resume(ctx context.Context) {
 	s.rouse(ctx, table, startersPorts(table.Starters(sandbox.Mounted)))
 }
 
-// rouse serves those that were kept in mind, if somebody declares ports. s.mu is held.
+// rouse serves those that were kept in mind, if a container declares ports. s.mu is held.
 func (s *earlySet) rouse(ctx context.Context, table *identity.Table, ports []netrules.Port) {
 	for where, since := range s.idle {
 		_, known := table.Sandbox(path.Base(where))
@@ -329,8 +329,8 @@ func (s *earlySet) forget() {
 	s.process.forget()
 }
 
-// unhook waits until no connection is redirected any more in a namespace that is
-// nobody's. The context of watch has ended, and with it the wait for an owner.
+// unhook waits until no connection is redirected any more in a namespace
+// without an owner. The context of watch has ended, and with it the wait for an owner.
 func (s *earlySet) unhook() {
 	s.watching.Wait()
 	s.mu.Lock()
@@ -351,7 +351,7 @@ func (s *earlySet) unhook() {
 // release waits until every such namespace is as it was and let go of.
 func (s *earlySet) release() { s.running.Wait() }
 
-// leave ends the watch and the work on namespaces that are nobody's yet. What was let
+// leave ends the watch and the work on namespaces whose owner is not known yet. What was let
 // go of before is seen to its end. The new daemon watches by now; what our process has
 // prepared until its end is told of before the watch ends, and left like the rest.
 func (s *earlySet) leave() {
@@ -384,7 +384,7 @@ func (s *earlySet) left() {
 			if e.life.in(leftBehind, leftBehindKnown) && e.ns != nil {
 				e.close()
 			}
-		default: // it waits for its guests, and cleans up
+		default: // it waits for connections in flight, and cleans up
 		}
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// inFlight are connections, by where they come from, for one who waits until they
-// have left. Several may come from one place: a container chooses it, and to different
+// inFlight are the connections in flight of an early namespace, by where they come from. It tells
+// runEarly when the last has left. Several may come from one place: a container chooses it, and to different
 // ports, or after a reset, the kernel lets it do so again.
 type inFlight struct {
 	mu     sync.Mutex
@@ -48,7 +48,7 @@ func (g *inFlight) leave(source netip.AddrPort) {
 	}
 }
 
-// left lets nobody in any more and returns what is closed when all have left. It
+// left lets no connection in any more and returns what is closed when all have left. It
 // is called once.
 func (g *inFlight) left() <-chan struct{} {
 	g.mu.Lock()

@@ -59,7 +59,7 @@ func (at *attachment) listenDirectly(ctx context.Context, n *identity.Namespace,
 		}
 	}
 	for addr, cancel := range at.direct {
-		if !wanted[addr] { // who declared it has left the namespace
+		if !wanted[addr] { // the container that declared it has left the namespace
 			cancel()
 			delete(at.direct, addr)
 		}
@@ -101,7 +101,7 @@ type directRouter struct {
 	addr netip.AddrPort
 }
 
-// Route is that of whoever the port is declared by now.
+// Route is that of the client that declares the port now.
 func (d *directRouter) Route(_ context.Context, conn *net.TCPConn) (proxy.Route, error) {
 	return d.Routes.For(d.desired.Load(), route.Flow{From: route.PeerOf(conn), To: d.addr})
 }

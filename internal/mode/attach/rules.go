@@ -28,7 +28,7 @@ func redirectPorts(n *identity.Namespace) []netrules.Port {
 	return ports
 }
 
-// comingPorts are the ports of n that only those declare who are coming.
+// comingPorts are the ports of n that only containers declare which are coming.
 func comingPorts(n *identity.Namespace) []netrules.Port {
 	if len(n.Coming) == 0 {
 		return nil
@@ -36,7 +36,7 @@ func comingPorts(n *identity.Namespace) []netrules.Port {
 	return slices.DeleteFunc(startersPorts(n.Coming), func(p netrules.Port) bool { return len(n.ComingFor(p.Number)) == 0 })
 }
 
-// portsFor are the ports to redirect for n: of those who run, and of those who are coming.
+// portsFor are the ports to redirect for n: of the containers that run, and of those that are coming.
 func (at *attachment) portsFor(n *identity.Namespace) []netrules.Port {
 	ports := redirectPorts(n)
 	if at.Name == config.Listen {
@@ -77,17 +77,17 @@ func portsOf(ports []netrules.Port) []uint16 {
 }
 
 const (
-	// maxEarly is how many ports are redirected in a namespace that is nobody's yet:
-	// anybody who may be about to start can add to them, and everybody who starts waits for
+	// maxEarly is how many ports are redirected in a namespace whose owner is not known
+	// yet: any container that may be about to start adds to them, and each that starts waits for
 	// the rules.
 	maxEarly = 512
 	// maxEarlyLooks bounds how many declarations are looked at for that.
 	maxEarlyLooks = 1 << 16
 )
 
-// startersPorts are the ports that any of clients declares, each with one who does. Where
+// startersPorts are the ports that any of clients declares, each with a client that does. Where
 // they are more than maxEarly each client gets its first, then each its second, and so on:
-// nobody who declares many takes the places of those who declare few. Those that have just
+// a client that declares many takes no place of one that declares few. Those that have just
 // been created come first. A port that is left out is redirected once its container runs.
 func startersPorts(clients []*identity.Client) []netrules.Port {
 	clients = slices.Clone(clients)
@@ -143,7 +143,7 @@ func (at *attachment) applyRules(ctx context.Context, served []netrules.Family, 
 		return err
 	})
 	at.tellUnpinned(pinErr)
-	if err != nil || !kept.Looked { // or nobody has touched anything since we looked
+	if err != nil || !kept.Looked { // or nothing was touched since the last look
 		return err
 	}
 	owner := at.desired.Load().Owner

@@ -206,14 +206,14 @@ func (p *namespaceSockets) close() {
 	p.ns = nil
 }
 
-// offered is what was prepared in a namespace whose presence has begun without it.
+// offered is what was prepared in a namespace in which work has begun without it.
 type offered struct {
 	mu     sync.Mutex
 	made   []*preparer.Made
 	closed bool
 }
 
-// put reports whether somebody will take made.
+// put reports whether made will be taken.
 func (o *offered) put(made *preparer.Made) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -224,7 +224,7 @@ func (o *offered) put(made *preparer.Made) bool {
 	return true
 }
 
-// take returns what was put, and if it is the last time, has nobody put more.
+// take returns what was put, and if it is the last time, has put refuse more.
 func (o *offered) take(last bool) []*preparer.Made {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -234,7 +234,7 @@ func (o *offered) take(last bool) []*preparer.Made {
 }
 
 // insiders is the Router of a socket at a loopback address of a container's namespace: it
-// serves who is in there and nobody else. Nobody else gets there, unless rules that the
+// serves processes in there and no others. No others get there, unless rules that the
 // container has made lead to it what others, or we ourselves, have dialled.
 type insiders struct {
 	proxy.PromptRouter

@@ -76,6 +76,12 @@ func SameRoute(t *testing.T, route proxy.Route, shared *proxy.Route, c proxy.Cho
 	if !reflect.DeepEqual(route.Endpoints, c) {
 		t.Errorf("chooser %+v; want %+v", c, route.Endpoints)
 	}
+	for _, part := range []string{"router", "set"} { // of which all connections have the same one
+		of := func(c proxy.Chooser) uintptr { return reflect.ValueOf(c).Elem().FieldByName(part).Pointer() }
+		if of(route.Endpoints) != of(c) {
+			t.Errorf("the chooser has another %s", part)
+		}
+	}
 	want, got := reflect.ValueOf(route), reflect.ValueOf(*shared)
 	for i := range want.NumField() {
 		field := want.Type().Field(i)
