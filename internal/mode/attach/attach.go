@@ -2,7 +2,7 @@
 // container that declares a port. In mode redirect a rule leads the declared ports to one socket
 // there, in mode listen there is a socket at each. Mode keeps one attachment for each namespace; the
 // files early*.go serve namespaces before it is known whose they are, so that a container's first
-// instruction may dial.
+// instruction may dial: earlylife.go has the states of one, earlyset.go all that there are.
 package attach
 
 import (

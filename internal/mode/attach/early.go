@@ -55,16 +55,16 @@ type earlyNamespace struct {
 	inside *netns.Namespace
 }
 
-func newEarlyNamespace(ns *earlySet, where string, ports []netrules.Port, made *preparer.Made) *earlyNamespace {
+func newEarlyNamespace(set *earlySet, where string, ports []netrules.Port, made *preparer.Made) *earlyNamespace {
 	e := &earlyNamespace{
 		path:             where,
-		slots:            ns.slots,
+		slots:            set.slots,
 		ports:            ports,
 		made:             made,
 		more:             make(chan struct{}, 1),
 		life:             newEarlyLife(),
 		inFlight:         newInFlight(),
-		namespaceSockets: newSockets(ns.Config),
+		namespaceSockets: newSockets(set.Config),
 	}
 	e.redirects.wanted = e.declared
 	if made != nil {

@@ -191,7 +191,7 @@ func (e *earlyNamespace) expects() bool {
 }
 
 // undo takes rules down, unless they have died with their namespace. The context
-// of run may have ended by then; every step bounds itself.
+// of runEarly may have ended by then; every step bounds itself.
 func (e *earlyNamespace) undo(do func(context.Context, *netns.Namespace) error) {
 	if e.life.verdict.dead || !e.applied {
 		return

@@ -30,6 +30,7 @@ func (e *earlyNamespace) prepare(ctx context.Context) error {
 	return err
 }
 
+// prepareAll opens the namespace and the sockets, or goes on with those that were made, and redirects.
 func (e *earlyNamespace) prepareAll(ctx context.Context) error {
 	ns, err := netns.Open(e.path)
 	if err != nil {

@@ -109,7 +109,7 @@ func (s *earlySet) watch(ctx context.Context, table *identity.Table) {
 // no container that declares anything may be in it, and nothing is prepared, it is kept in mind.
 func (s *earlySet) appeared(ctx context.Context, where string, made *preparer.Made) {
 	if e := s.receive(ctx, where, made); e != nil && made != nil {
-		hurry([]*earlyNamespace{e}) // it may be too late when its run comes to it
+		hurry([]*earlyNamespace{e}) // it may be too late when runEarly comes to it
 	}
 }
 
