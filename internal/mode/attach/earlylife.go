@@ -49,7 +49,7 @@ const (
 	takenOver                   // another daemon goes on
 	unhooks                     // nothing is redirected any more, and no socket listens
 	empties                     // the last connection in flight has ended
-	ends                        // course does no more work in there
+	ends                        // runEarly does no more work in there
 )
 
 // earlyTransitions says what follows on what. An event that is not in a state's row changes
@@ -106,7 +106,7 @@ func (v verdict) event() earlyEvent {
 type earlyLife struct {
 	decided  chan struct{} // closed when there is a verdict
 	unhooked chan struct{} // closed when nothing is redirected any more, or only by another daemon; never if it was claimed in time
-	done     chan struct{} // closed in a final state: course does no more work
+	done     chan struct{} // closed in a final state: runEarly does no more work
 
 	mu      sync.Mutex
 	state   earlyState
