@@ -100,23 +100,3 @@ func (r *reclaimer) idleFor(client, upstream int) (time.Duration, error) {
 	}
 	return idleForFD(client, upstream)
 }
-
-// idlers adds those of share that a loop carries, of the next ones that it comes to.
-func (l *loop) idlers(to []idler, share *Share, after time.Duration, looks int) []idler {
-	for range min(len(l.relays), reclaimScan) {
-		if l.reclaimAt++; l.reclaimAt >= len(l.relays) {
-			l.reclaimAt = 0
-		}
-		r := l.relays[l.reclaimAt]
-		if r == nil || r.state != relaying || r.route.Share != share {
-			continue
-		}
-		if idle, err := l.server.reclaimer.idleFor(int(r.client.fd), int(r.upstream.fd)); err == nil && idle >= after {
-			to = append(to, idler{idle: idle, relay: r})
-		}
-		if looks--; looks == 0 {
-			break
-		}
-	}
-	return to
-}

@@ -2,6 +2,7 @@ package dockerd
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -138,4 +139,29 @@ func (c *Container) Service() string {
 // ShortID is the ID as docker ps prints it.
 func (c *Container) ShortID() string {
 	return c.ID[:min(shortIDLen, len(c.ID))]
+}
+
+// Project is the container's Compose project, else "".
+func (c *Container) Project() string {
+	if p := c.Labels[LabelProject]; len(p) <= maxProject {
+		return p
+	}
+	return ""
+}
+
+// OneOff reports whether "docker compose run" has started the container: Compose labels it
+// as the service too, but it is somebody's shell or task, not an instance.
+func (c *Container) OneOff() bool { return strings.EqualFold(c.Labels[labelComposeOneOff], "true") }
+
+// Joins reports whether c joins the network namespace of another container.
+func (c *Container) Joins() bool { return strings.HasPrefix(c.NetworkMode, containerMode) }
+
+// Shares reports whether c, which joined the network namespace of owner, is surely or
+// likely in the one that owner has now. A container that is started again gets a new
+// one, and those that had joined it stay in the old one.
+func (c *Container) Shares(owner *Container) bool {
+	if owner == nil || !owner.Running {
+		return false
+	}
+	return c.Netns == owner.Netns || c.Netns == 0 || owner.Netns == 0
 }

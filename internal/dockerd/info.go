@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"net/url"
 	"slices"
 )
 
@@ -92,4 +93,33 @@ func (e *engine) ask(ctx context.Context, operation, path string, value any) err
 		return e.explain(ctx, operation, err)
 	}
 	return nil
+}
+
+// networkMode returns the network mode of one container, "" if the engine has no such or
+// does not say.
+func (e *engine) networkMode(ctx context.Context, id string) (string, error) {
+	filters, err := json.Marshal(map[string][]string{"id": {id}})
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := withTimeout(ctx, e.inspectTimeout)
+	defer cancel()
+	body, err := e.get(ctx, "/containers/json?"+url.Values{"all": {"1"}, "filters": {string(filters)}}.Encode())
+	if err != nil {
+		return "", err
+	}
+	defer body.Close()
+	var all []struct {
+		ID         string `json:"Id"`
+		HostConfig struct{ NetworkMode string }
+	}
+	if err := decodeDescription(body, &all); err != nil {
+		return "", err
+	}
+	for _, c := range all {
+		if c.ID == id {
+			return c.HostConfig.NetworkMode, nil
+		}
+	}
+	return "", nil
 }

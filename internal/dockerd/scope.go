@@ -3,7 +3,6 @@ package dockerd
 import (
 	"net/url"
 	"slices"
-	"strings"
 )
 
 // LabelProject is Compose's label for the project of a container.
@@ -16,18 +15,6 @@ const (
 	// names of folders; a longer label is no project's.
 	maxProject = 255
 )
-
-// Project is the container's Compose project, else "".
-func (c *Container) Project() string {
-	if p := c.Labels[LabelProject]; len(p) <= maxProject {
-		return p
-	}
-	return ""
-}
-
-// OneOff reports whether "docker compose run" has started the container: Compose labels it
-// as the service too, but it is somebody's shell or task, not an instance.
-func (c *Container) OneOff() bool { return strings.EqualFold(c.Labels[labelComposeOneOff], "true") }
 
 // Scope is what decides, of several containers or services that have a name, which of them a
 // client means by it. The zero value is the scope of the host, and of a client that has

@@ -65,19 +65,6 @@ func (s *Snapshot) NetnsOwner(c *Container) *Container {
 	return nil
 }
 
-// Joins reports whether c joins the network namespace of another container.
-func (c *Container) Joins() bool { return strings.HasPrefix(c.NetworkMode, containerMode) }
-
-// Shares reports whether c, which joined the network namespace of owner, is surely or
-// likely in the one that owner has now. A container that is started again gets a new
-// one, and those that had joined it stay in the old one.
-func (c *Container) Shares(owner *Container) bool {
-	if owner == nil || !owner.Running {
-		return false
-	}
-	return c.Netns == owner.Netns || c.Netns == 0 || owner.Netns == 0
-}
-
 // Left says of a container that it is still in the network namespace that another one had.
 type Left struct {
 	// Container is the one that had joined it.
