@@ -94,6 +94,9 @@ func (s *Server) handOver(search *search, record *Record, leave func()) {
 // relay has a loop carry r between two connections of package net. It reports false when no
 // descriptor is left for that.
 func (s *Server) relay(r *relay, client, upstream *net.TCPConn, accepted time.Time) bool {
+	if len(s.loops) == 0 { // there was none for a loop
+		return false
+	}
 	c, u, ok := s.takeBoth(client, upstream)
 	if !ok {
 		return false

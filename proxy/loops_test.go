@@ -15,6 +15,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
 // ways is how the connections of a test are carried.
@@ -162,6 +164,25 @@ func TestNoDescriptorToHandOverWith(t *testing.T) {
 	}
 	if server.spare.file == nil {
 		t.Error("the spare descriptor is not taken again")
+	}
+}
+
+// TestNoLoop: a server without a descriptor for a loop accepts nothing and says why, and what
+// another process has left is reset.
+func TestNoLoop(t *testing.T) {
+	records := make(chan Record, 1)
+	server := &Server{Done: func(r Record) { records <- r }}
+	withDescriptors(t, 1, server.init)
+	defer server.Drain(t.Context())
+	if err := server.Serve(t.Context(), NewListener(listen(t)), nil); !errors.Is(err, unix.EMFILE) || hint.Of(err) == "" {
+		t.Errorf("Serve: %v, hint %q; want EMFILE, and what to do", err, hint.Of(err))
+	}
+	i := inherit(t)
+	server.Resume(i.live, nil)
+	wantReset(t, i.client)
+	wantReset(t, i.endpoint)
+	if r := <-records; ReasonOf(r.Err) != OverLimit {
+		t.Errorf("ended with %v; want the reason %s", r.Err, OverLimit)
 	}
 }
 

@@ -140,6 +140,9 @@ func (s *Server) Drain(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { s.expire(errDrained) })
 	defer stop()
 	s.connections.Wait()
+	s.lending.Lock()
+	s.spare.release()
+	s.lending.Unlock()
 	for _, l := range s.loops {
 		l.post(func() { l.stopped = true })
 	}
@@ -180,26 +183,29 @@ func (s *Server) startLoops() {
 	})
 }
 
-// takeBoth takes the sockets of two connections from package net, which needs a descriptor for
-// a moment: where none is left that is the spare one. Where it fails, no end may be used again.
+// takeBoth takes the sockets of two connections from package net. Where it fails, neither may be
+// used again.
 func (s *Server) takeBoth(client, upstream *net.TCPConn) (c, u int, ok bool) {
-	if c, ok = detach(client); !ok {
-		s.lending.Lock()
-		defer s.lending.Unlock()
-		if !s.spare.release() {
-			s.spare.take()
-			return -1, -1, false
-		}
-		defer s.spare.take()
-		if c, ok = detach(client); !ok {
-			return -1, -1, false
-		}
+	if c, ok = s.detach(client); !ok {
+		return -1, -1, false
 	}
-	if u, ok = detach(upstream); !ok { // somebody else has what the client's left
+	if u, ok = s.detach(upstream); !ok {
 		resetFD(c)
 		return -1, -1, false
 	}
 	return c, u, true
+}
+
+// detach is detach with the spare descriptor where no other is left.
+func (s *Server) detach(conn *net.TCPConn) (fd int, ok bool) {
+	if fd, ok = detach(conn); ok {
+		return fd, true
+	}
+	s.lending.Lock()
+	defer s.lending.Unlock()
+	s.spare.release()
+	defer s.spare.take() // in the place of what conn had
+	return detach(conn)
 }
 
 func addrOf(a net.Addr) netip.AddrPort {
