@@ -316,7 +316,7 @@ type keeperFunc func(Connection)
 func (f keeperFunc) Keep(conn Connection) uint64 { f(conn); return theNumber }
 func (keeperFunc) Release(uint64)                {}
 
-// Keep is shown both ends before a byte moves, and told of the end once.
+// Keep is shown both ends, and told of the end once.
 func TestKeep(t *testing.T) {
 	endpoint := backend(t, func(conn *net.TCPConn) {
 		defer conn.Close()

@@ -33,8 +33,7 @@ type Server struct {
 	// Accepted bounds the connections that are accepted and have not ended,
 	// those that wait for a Limit included: what is more is reset. 0 means no bound.
 	Accepted int
-	// Keeper is shown every connection, by loops once it is a second old; nil means nobody
-	// is.
+	// Keeper is shown every connection once it is a second old; nil means nobody is.
 	Keeper Keeper
 	// Done is told of every connection once, at its end; nil means nobody is.
 	Done func(Record)
@@ -77,6 +76,9 @@ func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) e
 	defer s.enteredHere(listener)()
 	if len(s.loops) == 0 {
 		listener.Close()
+		if s.Log != nil {
+			s.Log.Error("cannot accept", "listener", listener.Addr().String(), "error", s.failed, hint.Attr(s.failed))
+		}
 		return s.failed
 	}
 	fd, err := listener.detach()

@@ -92,4 +92,5 @@ func TestDialsAsItsClient(t *testing.T) {
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
+	server.Drain(t.Context())
 }
