@@ -25,14 +25,7 @@ import (
 )
 
 // plainBinary is the daemon as it is shipped, without the race detector.
-var plainBinary = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(filepath.Dir(binary), "ambassadord-plain")
-	out, err := exec.Command("go", "build", "-o", path, "../cmd/ambassadord").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("build the daemon: %w\n%s", err, out)
-	}
-	return path, err
-})
+var plainBinary = sync.OnceValues(func() (string, error) { return build("ambassadord-plain", "../cmd/ambassadord") })
 
 // startPlain is start for the daemon as it is shipped.
 func startPlain(t *testing.T, args ...string) *daemon {

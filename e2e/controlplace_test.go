@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,15 +28,7 @@ import (
 // oldNames are the abstract names of older versions, and one that only contains such a name.
 var oldNames = []string{"@ambassadord/redirect", "@ambassadord/control", "@ambassadord/draining/1-1", "@x/@ambassadord/draining/2-2"}
 
-var buildIntruder = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(filepath.Dir(binary), "intruder")
-	build := exec.Command("go", "build", "-o", path, "./internal/intruder")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // it runs where there is no libc
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the intruder: %w: %s", err, out)
-	}
-	return path, nil
-})
+var buildIntruder = program("intruder")
 
 // intruder is what e2e/internal/intruder prints at its end.
 type intruder struct{ Asked, Descriptors, Answers int }

@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -216,13 +213,7 @@ func forgeOption(t *testing.T) string {
 	return "-v=" + path + ":/forge:ro"
 }
 
-var buildForge = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(filepath.Dir(binary), "forge")
-	build := exec.Command("go", "build", "-o", path, "./internal/forge")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stderr = os.Stderr
-	return path, build.Run()
-})
+var buildForge = program("forge")
 
 // forge forges connections from one container's address in another. At the end the next
 // hop, which is in ns, forgets where it was told that the victim is: what it was told

@@ -9,9 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -21,15 +19,7 @@ import (
 )
 
 // buildHostile builds the program of e2e/internal/hostile, once.
-var buildHostile = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(filepath.Dir(binary), "hostile")
-	build := exec.Command("go", "build", "-o", path, "./internal/hostile")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the hostile program: %w: %s", err, out)
-	}
-	return path, nil
-})
+var buildHostile = program("hostile")
 
 // hostile starts a container that runs /hostile with args, and is given the least of the
 // processors' time: what is measured is what the daemon spends on it. options are those

@@ -35,19 +35,40 @@ func clientOption(t *testing.T) string {
 	return "-v=" + path + ":/client:ro"
 }
 
-var buildClient = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(filepath.Dir(binary), "client")
-	build := exec.Command("go", "build", "-o", path, "./internal/client")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // it runs where there is no libc
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the client: %w: %s", err, out)
+var buildClient = program("client")
+
+// program builds the program of e2e/internal/NAME beside the daemon, once.
+func program(name string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		return build(name, "./internal/"+name, "CGO_ENABLED=0") // it runs where there is no libc
+	})
+}
+
+// build builds a package into a file beside the daemon. Several runs of these tests may use
+// that folder at a time; while one builds, the others wait, and what is there already is left
+// as it is, since containers have it mounted.
+func build(name, pkg string, env ...string) (string, error) {
+	folder, err := lockFolder(filepath.Dir(binary))
+	if err != nil {
+		return "", err
+	}
+	defer folder.Close()
+	path := filepath.Join(folder.Name(), name)
+	command := exec.Command("go", "build", "-o", path, pkg)
+	command.Env = append(os.Environ(), env...)
+	if out, err := command.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w: %s", pkg, err, out)
 	}
 	return path, nil
-})
+}
 
-// image makes the daemon's image, as make image does, and returns its name.
+// image makes the daemon's image, as make image does, and returns its name. Whoever runs these
+// tests after a make image, on an engine that has it, says so by E2E_IMAGE.
 func image(t *testing.T) string {
 	t.Helper()
+	if os.Getenv("E2E_IMAGE") == imageName {
+		return imageName
+	}
 	if err := makeImage(); err != nil {
 		t.Fatal(err)
 	}
@@ -62,13 +83,18 @@ func lockBin() (*os.File, error) {
 	if err := os.MkdirAll("../bin", 0o755); err != nil {
 		return nil, err
 	}
-	folder, err := os.Open("../bin")
+	return lockFolder("../bin")
+}
+
+// lockFolder waits until no other process has the lock of a folder. It goes with the file.
+func lockFolder(path string) (*os.File, error) {
+	folder, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX); err != nil {
 		folder.Close()
-		return nil, fmt.Errorf("lock bin: %w", err)
+		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return folder, nil
 }
@@ -212,4 +238,19 @@ func poll(t *testing.T, patience time.Duration, what string, check func() error)
 			t.Fatalf("not within %s: %s: %v", patience, what, err)
 		}
 	}
+}
+
+// shortFolder is a temporary folder for sockets: a path to one is at most 108 bytes long.
+func shortFolder(t *testing.T) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(folder); err != nil {
+			t.Error(err)
+		}
+	})
+	return folder
 }

@@ -5,11 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,15 +18,7 @@ type loader struct {
 	name string
 }
 
-var buildLoad = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(filepath.Dir(binary), "load")
-	build := exec.Command("go", "build", "-o", path, "./internal/load")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // it runs where there is no libc
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the load: %w: %s", err, out)
-	}
-	return path, nil
-})
+var buildLoad = program("load")
 
 // startLoad starts a container that declares port 6379 as target and dials address, and
 // waits until its streams are up.

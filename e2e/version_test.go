@@ -15,6 +15,11 @@ func TestVersionNamesTheCommit(t *testing.T) {
 	if err != nil {
 		t.Fatalf("git rev-parse HEAD: %v; the tests run from a clone", err)
 	}
+	lock, err := lockBin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
 	if out, err := exec.Command("make", "-C", "..", "build").CombinedOutput(); err != nil {
 		t.Fatalf("make build: %v\n%s", err, out)
 	}
