@@ -147,7 +147,7 @@ func TestARegistryOfATenantsOwn(t *testing.T) {
 	hostile := labelled(t, labels...)
 	d.attached(hostile.name)
 	grown := 0
-	for until := time.Now().Add(15 * time.Second); time.Now().Before(until); time.Sleep(20 * time.Millisecond) { // a sample each time
+	for until := time.Now().Add(8 * time.Second); time.Now().Before(until); time.Sleep(20 * time.Millisecond) { // a sample each time
 		if grown = max(grown, residentKiB(t, d.cmd.Process.Pid)-before); grown > 5*most {
 			break
 		}

@@ -345,7 +345,7 @@ func TestChurn(t *testing.T) {
 	d := start(t, "run", "--mode", "redirect")
 	pid := d.cmd.Process.Pid
 
-	c.run(200)
+	c.run(times(80, 200))
 	c.check(d)
 	wantNothingHeld(t, pid, 0)
 	wantNoGoroutines(t, d)
@@ -366,7 +366,7 @@ func TestLinkChurn(t *testing.T) {
 		declare: func(target string) []string { return []string{"-e", "BACKEND_7000=" + target} },
 	}
 	c.listen(dockerHost(t), 8)
-	c.run(60)
+	c.run(times(32, 60))
 	c.check(d.daemon)
 	wantNothingHeld(t, pid, 0)
 }

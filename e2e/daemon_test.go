@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	if binary = os.Getenv("E2E_DAEMON"); binary == "" { // a test that starts tests elsewhere has built it
+	if binary = os.Getenv("E2E_DAEMON"); binary == "" { // whoever starts tests on several hosts has built it
 		binary = filepath.Join(dir, "ambassadord")
 		build := exec.Command("go", "build", "-race", "-o", binary, "../cmd/ambassadord")
 		build.Stderr = os.Stderr
@@ -106,6 +106,17 @@ func startWith(t *testing.T, env []string, args ...string) *daemon {
 
 // rules is how the daemons of tests set theirs. Tests that read what iptables prints want it
 // to be iptables, which the default may not be (filter.Choose).
+// thorough is for before a release, and for whoever looks for what is rare.
+var thorough = flag.Bool("thorough", false, "start as many containers as before a release, in tests that start many: two and a half times as many in all")
+
+// times is how often a test does what it repeats: usual, or full with the flag -thorough.
+func times(usual, full int) int {
+	if *thorough {
+		return full
+	}
+	return usual
+}
+
 var rules = flag.String("rules", "", "how daemons set their rules, as --rules says it; none is up to them")
 
 // lenient lets what containers declare reach backends on this host's loopback, and files

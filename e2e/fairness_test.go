@@ -33,8 +33,8 @@ func startLimited(t *testing.T, descriptors int, args ...string) *daemon {
 // than the daemon may have, none of the others' fails, with defaults.
 func TestOneClientDeniesNobody(t *testing.T) {
 	const (
-		clients     = 50
-		rate        = 10 // connections a second of each
+		clients     = 25
+		rate        = 20 // connections a second of each
 		lasting     = 5 * time.Second
 		attempts    = 20_000
 		descriptors = 8192 // good for fewer than 4,000 connections

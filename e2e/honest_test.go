@@ -28,8 +28,9 @@ type honest struct {
 	t       *testing.T
 	d       *daemon
 	clients []client
-	target  string // of everybody, beyond the daemon: targetPorts ports of one server
-	control string // leads to the target by a forwarder that no container declares anything to
+	target  string   // of everybody, beyond the daemon: targetPorts ports of one server
+	control string   // leads to the target by a forwarder that no container declares anything to
+	quiet   observed // of beside, without an attack
 }
 
 const (
@@ -186,9 +187,8 @@ func slowed(t *testing.T, quiet, meanwhile observed) error {
 // beside them.
 type patient struct {
 	*honest
-	quiet observed
-	stop  func() observed // has them end, and says what became of their connections
-	now   *atomic.Int64   // connections so far since the quiet phase
+	stop func() observed // has them end, and says what became of their connections
+	now  *atomic.Int64   // connections so far since the quiet phase
 }
 
 const (
@@ -261,7 +261,12 @@ func (h *honest) beside(t *testing.T, prepare func(*testing.T, *honest) func(con
 	t.Helper()
 	for attempt := 1; ; attempt++ {
 		var slow error
-		served := t.Run(fmt.Sprint(attempt), func(t *testing.T) { slow = h.attacked(t, prepare) })
+		served := t.Run(fmt.Sprint(attempt), func(t *testing.T) {
+			if attempt > 1 || len(h.quiet.served) == 0 { // the machine may be another than it was
+				h.quietly(t)
+			}
+			slow = h.attacked(t, prepare)
+		})
 		switch {
 		case !served || slow == nil:
 			return
@@ -273,13 +278,18 @@ func (h *honest) beside(t *testing.T, prepare func(*testing.T, *honest) func(con
 	}
 }
 
+// quietly watches the honest without an attack.
+func (h *honest) quietly(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), quietPhase)
+	defer cancel()
+	h.quiet = h.until(ctx, new(atomic.Int64))
+}
+
 // attacked is one attempt of beside; it reports whether the honest were slower, or the
 // daemon was not there in time for the first instruction of who starts meanwhile.
 func (h *honest) attacked(t *testing.T, prepare func(*testing.T, *honest) func(context.Context)) (slow error) {
 	t.Helper()
-	quietly, cancel := context.WithTimeout(t.Context(), quietPhase)
-	defer cancel()
-	quiet := h.until(quietly, new(atomic.Int64))
 	t.Cleanup(func() { h.comesToRest(t) }) // when the attacker's containers are gone
 	attack := prepare(t, h)
 	ctx, cancel := context.WithTimeout(t.Context(), attackPhase)
@@ -294,8 +304,8 @@ func (h *honest) attacked(t *testing.T, prepare func(*testing.T, *honest) func(c
 	})
 	meanwhile := h.until(ctx, new(atomic.Int64))
 	attacking.Wait()
-	slow = errors.Join(late, slowed(t, quiet, meanwhile))
-	h.wantServed(t, quiet, meanwhile)
+	slow = errors.Join(late, slowed(t, h.quiet, meanwhile))
+	h.wantServed(t, h.quiet, meanwhile)
 	return slow
 }
 

@@ -53,7 +53,7 @@ func TestFirstInstructionOfAJoiner(t *testing.T) {
 	refs := []string{owner, id, id[:12]}
 	t.Run("of one that declares nothing", func(t *testing.T) {
 		j.t = t
-		for i := range 50 {
+		for i := range times(20, 50) {
 			declare, command := j.next(firstPort + i)
 			j.run(refs[i%len(refs)], declare, command)
 		}

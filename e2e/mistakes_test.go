@@ -127,7 +127,7 @@ func TestTenThousandMistakesOfOneContainer(t *testing.T) {
 			}
 		}
 	}()
-	s.run(50) // each dials in its first instruction
+	s.run(times(20, 50)) // each dials in its first instruction
 	close(changing)
 	if done := <-changes; done < 10 {
 		t.Errorf("it changed %d times meanwhile; want at least 10", done)

@@ -100,11 +100,11 @@ func TestFirstInstruction(t *testing.T) {
 
 	t.Run("default bridge", func(t *testing.T) {
 		s.t = t
-		s.run(100)
+		s.run(times(40, 100))
 	})
 	t.Run("user network", func(t *testing.T) {
 		s.t, s.peer = t, peer
-		s.run(100, "--network", network)
+		s.run(times(40, 100), "--network", network)
 	})
 	s.t = t
 	s.daemon.wait("a connection that is let through", connPatience, func(l line) bool {
@@ -148,7 +148,7 @@ func TestFirstInstructionOfAnUnknown(t *testing.T) {
 	for name, declare := range map[string]func(port int, target string) []string{"by label": byLabel, "by environment": byEnvironment} {
 		t.Run(name, func(t *testing.T) {
 			s.t = t
-			s.each(40, func(i int) {
+			s.each(times(16, 40), func(i int) {
 				port, b, token := firstPort+i, s.backends[i%len(s.backends)], fmt.Sprintf("%s-%d", strings.Fields(name)[1], i)
 				s.expect(token, b)
 				args := append([]string{"run", "--rm", "--name", dockertest.Name(t), clientOption(t)}, declare(port, b.target())...)
