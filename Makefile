@@ -26,7 +26,8 @@ endif
 # test-unit` does without where there is none.
 RACE := $(if $(shell command -v $${CC:-gcc}),-race)
 FUZZTIME ?= 10s
-# Of `make test`: -update writes docs/engines.md anew, -v tells of tests that pass, too.
+# Of `make test`: -update writes docs/engines.md anew, -v tells of tests that pass, too,
+# -thorough is for before a release: it starts more containers.
 MATRIX ?=
 
 .PHONY: build

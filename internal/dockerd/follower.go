@@ -62,7 +62,7 @@ type eventFollower struct {
 	killed     map[string]kill // the last signal to stop that each was sent
 	retry      <-chan time.Time
 
-	recognised   bool     // it is known which engine this is, or that it cannot be known
+	recognised   bool               // it is known which engine this is, or that it cannot be known
 	unreconciled *[]listedContainer // the list that came before
 
 	connected bool // the list came through

@@ -4,7 +4,7 @@
 // [Features] is the one list of the tests that depend on the engine. The command in
 // matrix/ runs them on every one of [Engines], each in namespaces of its own
 // (scripts/engine), and writes down what came of them; [Page] makes the page of that.
-// All other tests run once, on the machine's own engine, in the same run.
+// All other tests run once, beside the distribution's engine, in the same run.
 package engines
 
 import (
@@ -26,7 +26,7 @@ type Engine struct {
 	Backend string
 	// Built says that it is built from the modules that the repository pins.
 	Built bool
-	// Release begins the version of one that is not.
+	// Release begins the version of one that is not: it is the distribution's.
 	Release string
 }
 
@@ -59,13 +59,6 @@ var Packages = map[string]string{
 	"docker":     "resolver/docker",
 }
 
-// Apart are the folders of packages whose tests use nothing that the machine has but once, such
-// as its engine and its firewall, and take long, for they wait: two of them run at a time.
-var Apart = []string{
-	"internal/balance", "internal/handover", "internal/keeper", "internal/registries",
-	"proxy", "resolver", "resolver/consul", "resolver/dns", "resolver/etcd", "resolver/file",
-}
-
 // split returns the package and the name of a test.
 func split(test string) (pkg, name string) {
 	pkg, name, _ = strings.Cut(test, ".")
@@ -78,25 +71,23 @@ func function(test string) string {
 	return name
 }
 
-// Run is what to run of one package on an engine: regular expressions for go test's flags
-// -run and -skip.
+// Run is what to run of one package on an engine.
 type Run struct {
 	// Folder is that of the package.
 	Folder string
-	// Run matches what is to run, Skip what is not; Skip may be "".
-	Run, Skip string
+	// Tests are the test functions that are to run, in the order of their names.
+	Tests []string
+	// Skip matches, for go test's flag -skip, what of them is not to run; it may be "".
+	Skip string
 }
 
-// Runs are what to run on the engine named engine, in the order of the packages' names: the
-// tests that keep says yes to.
-func Runs(features []Feature, engine string, keep func(test string) bool) []Run {
+// Runs are what to run of features on the engine named engine, in the order of the packages'
+// names.
+func Runs(features []Feature, engine string) []Run {
 	functions, without := map[string][]string{}, map[string][]string{}
 	for _, f := range features {
 		_, not := f.Not[engine]
 		for _, test := range f.Tests {
-			if !keep(test) {
-				continue
-			}
 			pkg, name := split(test)
 			if not {
 				without[pkg] = append(without[pkg], pattern(name))
@@ -107,11 +98,7 @@ func Runs(features []Feature, engine string, keep func(test string) bool) []Run 
 	var runs []Run
 	for pkg, names := range functions {
 		slices.Sort(names)
-		runs = append(runs, Run{
-			Folder: Packages[pkg],
-			Run:    either(slices.Compact(names)),
-			Skip:   strings.Join(without[pkg], "|"),
-		})
+		runs = append(runs, Run{Folder: Packages[pkg], Tests: slices.Compact(names), Skip: strings.Join(without[pkg], "|")})
 	}
 	slices.SortFunc(runs, func(a, b Run) int { return cmp.Compare(a.Folder, b.Folder) })
 	return runs
@@ -123,7 +110,7 @@ func pattern(name string) string {
 }
 
 // Alone are the tests, of package e2e, that measure time, or fill the machine: they run when
-// nothing else does. On the machine's engine nothing does anyway.
+// nothing else does.
 var Alone = []string{
 	// How quick honest clients are beside hostile ones.
 	"TestHostileTenants", "TestOneClientDeniesNobody", "TestATenantEjectsNothing",
@@ -141,8 +128,8 @@ func IsAlone(test string) bool {
 	return pkg == "e2e" && slices.Contains(Alone, function(name))
 }
 
-// either matches the test functions of names.
-func either(names []string) string { return "^(" + strings.Join(names, "|") + ")$" }
+// Either matches, for go test's flag -run, the test functions of names alone.
+func Either(names []string) string { return "^(" + strings.Join(names, "|") + ")$" }
 
 // pinnedModules are what an engine that is built from its modules consists of.
 var pinnedModules = []pinnedModule{

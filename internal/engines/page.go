@@ -14,14 +14,14 @@ What works on which Docker engine. The tests below run on each of them, in a net
 and PID namespace of its own; a cell says "works" where all tests of its row have passed
 there.
 
-This page is made by ` + "`make engines`" + `, or ` + "`make test MATRIX=-update`" + `, from such a run: do not edit it. ` + "`make test`" + ` runs the same
-tests again, first with all others on the machine's engine, and then on those that are built. By itself it
+This page is made by ` + "`make engines`" + `, or ` + "`make test MATRIX=-update`" + `, from such a run: do not edit it.
+` + "`make test`" + ` runs the same tests again, and all others beside the distribution's engine. By itself it
 changes nothing, and fails if a cell says "works" and one of its tests does not pass, or if the page is
 stale. Its rows are ` + "`internal/engines/features.go`" + `, its results ` + "`docs/engines.json`" + `.
 ` + "`scripts/engine 29 COMMAND`" + ` runs any command beside an engine.
 
 The engines that are built are built once, from the Go modules that ` + "`tools/`" + ` pins, as are Compose
-(v5) and gVisor's runsc. Podman's tests run once, beside the machine's engine.
+(v5) and gVisor's runsc. Podman's tests run once, beside the distribution's engine.
 
 `
 

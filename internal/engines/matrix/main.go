@@ -1,19 +1,25 @@
-// Command matrix runs the tests that depend on the engine on every engine, each in
-// namespaces of its own and side by side, and fails if one of them does.
+// Command matrix runs the tests that depend on the engine on every engine, and fails if one of
+// them does.
 //
-//	go run ./internal/engines/matrix [-update] [-v] [-engines NAME,…]
-//	go run ./internal/engines/matrix -all [-update] [-v]
+//	go run ./internal/engines/matrix [-update] [-thorough] [-v] [-at-once N] [-engines NAME,…]
+//	go run ./internal/engines/matrix -all [-update] [-thorough] [-v] [-at-once N]
 //
 // With -update it writes what came of them to docs/engines.json and docs/engines.md.
 //
-// With -all, which make test says, the machine's own engine is one of them, and every test
-// of the repository runs there. That comes first, with nothing beside it:
-// from the machine the namespaces of the other engines can be seen, and rules be removed there.
+// With -all, which make test says, every test of the repository runs beside the distribution's
+// engine; with -update it then writes how long each took to internal/engines/durations.json, too.
 //
-// The tests of [engines.Alone] come last, when all others have ended, one engine after the other.
+// Everything runs on hosts in namespaces of their own (scripts/engine), several for an engine that
+// has much to do. They take what is to run from one queue, the longest first, -at-once of them at a
+// time: by default one more than there are processors, for most tests wait rather than compute.
+// The tests of [engines.Alone] come last, one at a time, when all others have ended.
 //
-// An engine that hangs is ended after a bound. Whatever becomes of one, the others run on,
-// and what failed is told at the end once more.
+// Tests that start many containers start fewer than they might; with -thorough they start as
+// many as before a release.
+//
+// A host that hangs is ended after a bound. Whatever becomes of one, the others run on,
+// and what failed is told at the end once more. Whatever ends this command ends its hosts; the
+// folder of one that was killed is removed by the next run.
 //
 // It is to be run in the repository's root, by root, after scripts/setup and make image.
 package main
@@ -24,14 +30,17 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/engines"
 )
@@ -41,9 +50,11 @@ const (
 	resultsFile = "docs/engines.json"
 	pageFile    = "docs/engines.md"
 
+	// image is the daemon's, which make image has made.
+	image = "ambassadord:local"
 	// images are what the tests need of the machine's engine: the network of an engine of
 	// one's own leads nowhere.
-	images = "ambassadord-base:local ambassadord-test/busybox"
+	images = "ambassadord-base:local ambassadord-test/busybox " + image
 )
 
 func main() {
@@ -59,36 +70,29 @@ func main() {
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("matrix", flag.ContinueOnError)
 	update := flags.Bool("update", false, "write "+resultsFile+" and "+pageFile)
-	all := flags.Bool("all", false, "run every test on the machine's engine, and those of the table on the engines that are built")
+	all := flags.Bool("all", false, "run every test beside the distribution's engine, and those of the table beside the engines that are built")
+	atOnce := flags.Int("at-once", runtime.NumCPU()+1, "how many hosts are busy at a time")
+	thorough := flags.Bool("thorough", false, "have e2e start as many containers as before a release")
 	verbose := flags.Bool("v", false, "tell of tests that pass, too")
 	only := flags.String("engines", "", "the engines to run on, by scripts/engine's names (default all)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	if *atOnce < 1 {
+		return errors.New("-at-once wants one at least")
+	}
 	chosen, err := choose(*only)
 	if err != nil {
 		return err
 	}
-	results := &engines.Results{Engines: map[string]*engines.EngineResults{}}
-	out := &printer{stdout: stdout, verbose: *verbose}
-	if err := runAll(ctx, chosen, *all, out, results); err != nil {
+	run := &matrix{engines: chosen, whole: *all, thorough: *thorough, atOnce: *atOnce, out: &printer{stdout: stdout, verbose: *verbose}}
+	if err := run.run(ctx); err != nil {
 		return err
 	}
 	if !*update {
 		return nil
 	}
-	if len(chosen) < len(engines.Engines) {
-		return errors.New("-update wants all engines")
-	}
-	for _, e := range chosen {
-		if version := results.Engines[e.Name].Version; !e.Built && !strings.HasPrefix(version, e.Release) {
-			return fmt.Errorf("%s stays as it is: the machine's engine is %q, and a column is for %s", pageFile, version, e.Release)
-		}
-	}
-	if err := results.Save(resultsFile); err != nil {
-		return err
-	}
-	return os.WriteFile(pageFile, []byte(engines.Page(engines.Features, results)), 0o644)
+	return run.save()
 }
 
 // choose returns the engines that names lists, or all.
@@ -107,170 +111,160 @@ func choose(names string) ([]engines.Engine, error) {
 	return chosen, nil
 }
 
-// runAll builds the tests once and runs them on the engines. With whole, every test of the repository runs on the machine's engine, in the
-// place of the engines that are not built.
-func runAll(ctx context.Context, chosen []engines.Engine, whole bool, out *printer, results *engines.Results) error {
-	dir, err := os.MkdirTemp("", "matrix")
+// matrix is one run.
+type matrix struct {
+	engines         []engines.Engine
+	whole, thorough bool
+	atOnce          int
+	out             *printer
+	columns         []*column
+}
+
+// save writes down what came of it, which is all well.
+func (m *matrix) save() error {
+	if len(m.engines) < len(engines.Engines) {
+		return errors.New("-update wants all engines")
+	}
+	results, took := engines.Results{Engines: map[string]*engines.EngineResults{}}, engines.Durations{}
+	for _, c := range m.columns {
+		if !c.engine.Built && !strings.HasPrefix(c.results.Version, c.engine.Release) {
+			return fmt.Errorf("%s stays as it is: this machine's engine is %q, and a column is for %s", pageFile, c.results.Version, c.engine.Release)
+		}
+		results.Engines[c.engine.Name] = c.results
+		took[c.engine.Name] = c.took[c.engine.Name]
+	}
+	if err := results.Save(resultsFile); err != nil {
+		return err
+	}
+	if err := os.WriteFile(pageFile, []byte(engines.Page(engines.Features, &results)), 0o644); err != nil {
+		return err
+	}
+	if !m.whole {
+		return nil
+	}
+	return took.Save(engines.DurationsFile)
+}
+
+// run builds the tests and the daemon once, and runs them on the engines.
+func (m *matrix) run(ctx context.Context) error {
+	dir, release, err := folder(os.TempDir())
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	if err := buildTests(ctx, dir); err != nil {
+	defer release()
+	if err := buildAll(ctx, dir); err != nil {
 		return err
 	}
 	root, err := os.Getwd()
 	if err != nil {
 		return err
 	}
-	var lanes []*engineLane
-	for _, e := range chosen {
-		l := newLane(e, out)
-		l.parts = tableParts(root, dir, e)
-		if whole && !e.Built {
-			l.machine, l.first = true, true
-			if l.parts, err = wholeParts(ctx, root); err != nil {
-				return err
-			}
-		}
-		results.Engines[e.Name] = l.results
-		lanes = append(lanes, l)
+	durations, err := engines.LoadDurations()
+	if err != nil {
+		return err
 	}
-	return runLanes(ctx, lanes)
+	p := &plan{root: root, dir: dir, durations: durations, thorough: m.thorough}
+	jobs := map[string][]*job{}
+	for _, e := range m.engines {
+		c := newColumn(e, m.out)
+		m.columns = append(m.columns, c)
+		if c.whole = m.whole && !e.Built; c.whole {
+			jobs[e.Name], err = p.whole(ctx, c)
+		} else {
+			jobs[e.Name] = p.table(c)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	env := []string{"CGO_ENABLED=1", "ENGINE_IMAGES=" + images, "E2E_DAEMON=" + filepath.Join(dir, "ambassadord"), "E2E_IMAGE=" + image}
+	q, counts := newQueue(m.atOnce), hostCounts(jobs, m.atOnce)
+	var hosts []*host
+	for _, c := range m.columns {
+		q.add(c.engine.Name, counts[c.engine.Name], jobs[c.engine.Name])
+		for range counts[c.engine.Name] {
+			h := newHost(c, q)
+			h.env = env
+			hosts = append(hosts, h)
+		}
+	}
+	return runHosts(ctx, hosts, m.columns, q)
 }
 
-// runLanes runs those lanes that come first, and then the others side by side until each has
-// ended, or waits to be alone. Then those that wait run on one after the other.
-func runLanes(ctx context.Context, lanes []*engineLane) error {
-	errs := make([]error, len(lanes))
-	var beside, ended sync.WaitGroup
-	for i, l := range lanes {
-		if l.first {
-			close(l.alone)
-			errs[i] = l.run(ctx)
-			close(l.ended)
-		}
+// runHosts runs hosts side by side, until each has ended, and tells how the columns have.
+func runHosts(ctx context.Context, hosts []*host, columns []*column, q *queue) error {
+	errs := make([]error, len(hosts))
+	var running sync.WaitGroup
+	for i, h := range hosts {
+		running.Go(func() { errs[i] = h.run(ctx) })
 	}
-	for i, l := range lanes {
-		if l.first {
-			continue
+	running.Wait()
+	var ended []error
+	for _, c := range columns {
+		var of error
+		for i, h := range hosts {
+			if h.column == c {
+				of = errors.Join(of, errs[i])
+			}
 		}
-		beside.Add(1)
-		l.waits = sync.OnceFunc(beside.Done)
-		ended.Go(func() {
-			errs[i] = l.run(ctx)
-			l.waits() // which it may never have come to
-			close(l.ended)
+		ended = append(ended, c.end(ctx, of, q.undone(c.engine.Name)))
+	}
+	for _, c := range columns {
+		c.retell()
+	}
+	return errors.Join(ended...)
+}
+
+// hostCounts shares out as many hosts as are busy at a time to the engines, by what each has
+// to do: one at least, and no more than it has jobs.
+func hostCounts(jobs map[string][]*job, atOnce int) map[string]int {
+	lasts := func(jobs []*job) (sum time.Duration) {
+		for _, j := range jobs {
+			if !j.alone {
+				sum += j.expected
+			}
+		}
+		return sum
+	}
+	var all time.Duration
+	for _, of := range jobs {
+		all += lasts(of)
+	}
+	counts := map[string]int{}
+	for engine, of := range jobs {
+		share := 1
+		if all > 0 {
+			share = int(math.Ceil(float64(atOnce) * float64(lasts(of)) / float64(all)))
+		}
+		counts[engine] = max(1, min(share, len(of)))
+	}
+	return counts
+}
+
+// buildAll builds the test binaries of the table's packages, and the daemon, into dir: all at
+// once, since most of it is linking, which takes one processor each.
+func buildAll(ctx context.Context, dir string) error {
+	var (
+		building sync.WaitGroup
+		mu       sync.Mutex
+		errs     []error
+	)
+	run := func(args ...string) {
+		building.Go(func() {
+			command := exec.CommandContext(ctx, "go", args...)
+			command.Env = append(os.Environ(), "CGO_ENABLED=1") // for -race
+			command.Stdout, command.Stderr = os.Stderr, os.Stderr
+			if err := command.Run(); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, fmt.Errorf("go %s: %w", strings.Join(args, " "), err))
+			}
 		})
 	}
-	beside.Wait()
-	for _, l := range lanes {
-		if !l.first {
-			close(l.alone)
-			<-l.ended
-		}
+	for pkg, folder := range engines.Packages {
+		run("test", "-c", "-race", "-tags", "integration", "-o", filepath.Join(dir, pkg+".test"), "./"+folder)
 	}
-	ended.Wait()
-	for _, l := range lanes {
-		l.retell()
-	}
+	run("build", "-race", "-o", filepath.Join(dir, "ambassadord"), "./cmd/ambassadord")
+	building.Wait()
 	return errors.Join(errs...)
 }
-
-// buildTests builds the test binaries of the table's packages into dir.
-func buildTests(ctx context.Context, dir string) error {
-	for pkg, folder := range engines.Packages {
-		build := exec.CommandContext(ctx, "go", "test", "-c", "-race", "-tags", "integration", "-o", filepath.Join(dir, pkg+".test"), "./"+folder)
-		build.Env = append(os.Environ(), "CGO_ENABLED=1") // for -race
-		build.Stdout, build.Stderr = os.Stderr, os.Stderr
-		if err := build.Run(); err != nil {
-			return fmt.Errorf("build the tests of %s: %w", folder, err)
-		}
-	}
-	return nil
-}
-
-// packageRun is what a lane runs of one package, or several, with test2json's events on its
-// standard output.
-type packageRun struct {
-	folder string
-	args   []string
-	alone  bool
-}
-
-// wholeParts are all tests of the repository in root.
-func wholeParts(ctx context.Context, root string) ([]packageRun, error) {
-	list := exec.CommandContext(ctx, "go", "list", "-tags", "integration", "./...")
-	list.Dir, list.Stderr = root, os.Stderr
-	out, err := list.Output()
-	if err != nil {
-		return nil, fmt.Errorf("list the packages: %w", err)
-	}
-	var together, apart []string
-	for pkg := range strings.FieldsSeq(string(out)) {
-		if slices.Contains(engines.Apart, strings.TrimPrefix(pkg, module+"/")) {
-			apart = append(apart, pkg)
-		} else {
-			together = append(together, pkg)
-		}
-	}
-	if len(apart) != len(engines.Apart) {
-		return nil, fmt.Errorf("of the packages %v there are only %v", engines.Apart, apart)
-	}
-	test := func(atOnce string, packages []string) packageRun {
-		// make check has had vet look at all of it.
-		args := []string{"go", "test", "-json", "-vet=off", "-race", "-tags", "integration", "-count=1", "-timeout=" + testTimeout, "-p", atOnce}
-		return packageRun{folder: root, args: append(args, packages...)}
-	}
-	return []packageRun{test("1", together), test("2", apart)}, nil
-}
-
-// tableParts are the tests of the table, of the repository in root, on an engine; their
-// binaries are in dir.
-func tableParts(root, dir string, e engines.Engine) []packageRun {
-	var parts []packageRun
-	for _, alone := range []bool{false, true} {
-		for _, r := range engines.Runs(engines.Features, e.Name, func(test string) bool { return engines.IsAlone(test) == alone }) {
-			args := []string{"go", "tool", "test2json", "-t", "-p", module + "/" + r.Folder, filepath.Join(dir, packageIn(r.Folder)+".test"),
-				"-test.v=test2json", "-test.count=1", "-test.timeout=" + testTimeout, "-test.run=" + r.Run}
-			if r.Skip != "" {
-				args = append(args, "-test.skip="+r.Skip)
-			}
-			parts = append(parts, packageRun{folder: filepath.Join(root, r.Folder), args: args, alone: alone})
-		}
-	}
-	return parts
-}
-
-// packageIn is the name of the package in folder.
-func packageIn(folder string) string {
-	for pkg, f := range engines.Packages {
-		if f == folder {
-			return pkg
-		}
-	}
-	return ""
-}
-
-// script is what a shell runs: all parts, and it fails if one does. Before those that run alone,
-// which are the last, it says so, and waits for a line on its standard input.
-func script(parts []packageRun) string {
-	var b strings.Builder
-	b.WriteString("docker version -f '" + versionLine + " {{.Server.Version}}'\nstatus=0\n")
-	waited := false
-	for _, p := range parts {
-		if p.alone && !waited {
-			b.WriteString("echo '" + aloneLine + "'\nread -r _ || exit 1\n")
-			waited = true
-		}
-		words := make([]string, len(p.args))
-		for i, a := range p.args {
-			words[i] = quote(a)
-		}
-		// Only the shell reads the line.
-		fmt.Fprintf(&b, "cd %s && %s </dev/null || status=1\n", quote(p.folder), strings.Join(words, " "))
-	}
-	return b.String() + "exit $status\n"
-}
-
-// quote makes one word of text for the shell.
-func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
