@@ -191,6 +191,9 @@ func (m *member) tell(err error) {
 
 // probe has members looked after, in turn. It is called with mu held.
 func (c *crowd) probe(members ...*member) {
+	if c.ctx.Err() != nil { // it is ending, and waits for those that probe
+		return
+	}
 	for _, m := range members {
 		if !m.queued {
 			m.queued = true
