@@ -137,8 +137,8 @@ func wantLoop(t *testing.T, all []Record) {
 	const most = 12
 	loops := 0
 	for _, r := range all {
-		switch reason := ReasonOf(r.Err); {
-		case reason == Loop:
+		switch ReasonOf(r.Err) {
+		case Loop:
 			loops++
 			if text := r.Err.Error(); !strings.Contains(text, "app, port") || !strings.Contains(text, "target target") {
 				t.Errorf("the error %q does not name the way", text)

@@ -91,7 +91,8 @@ func runOnce(ctx context.Context, cfg config.Config, log *slog.Logger, hooks Hoo
 	}
 	defer stop()
 	d.succeeding = succeeding
-	return d, d.serve(ctx)
+	err = d.serve(ctx)
+	return d, err
 }
 
 // start builds the parts and runs those that others need, until stop is called.

@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv(asPeer) != "" {
 		if err := bePeer(); err != nil {
-			fmt.Println(err)
+			fmt.Fprintln(os.Stdout, err)
 			os.Exit(1)
 		}
 		return

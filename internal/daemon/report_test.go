@@ -75,7 +75,7 @@ func bePeer() error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(backend.Addr())
+	fmt.Fprintln(os.Stdout, backend.Addr())
 	go func() {
 		for {
 			conn, err := backend.Accept()
@@ -103,7 +103,7 @@ func bePeer() error {
 				return fmt.Errorf("connection %d: %w", i, err)
 			}
 		}
-		fmt.Println("done")
+		fmt.Fprintln(os.Stdout, "done")
 	}
 }
 

@@ -48,7 +48,7 @@ type eventFollower struct {
 	modes   chan networkMode
 	results chan inspectResult
 
-	identified chan identity
+	identified chan engineIdentity
 
 	containers map[string]*Container
 	doubted    map[string]struct{} // of an earlier connection, and not inspected since
@@ -113,7 +113,7 @@ func newFollower(w *Watcher, onConnect func()) *eventFollower {
 		asked:      make(chan []containerEvent, 1),
 		modes:      make(chan networkMode, modesAtOnce),
 		results:    make(chan inspectResult, urgentLimit),
-		identified: make(chan identity, 1),
+		identified: make(chan engineIdentity, 1),
 		containers: make(map[string]*Container),
 		queue:      newQueue(),
 		busy:       make(map[string]bool),

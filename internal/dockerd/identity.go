@@ -5,8 +5,8 @@ import (
 	"path/filepath"
 )
 
-// identity is what an engine says of itself that tells it from any other.
-type identity struct {
+// engineIdentity is what an engine says of itself that tells it from any other.
+type engineIdentity struct {
 	// id is the engine's own for as long as it has its folder; "" where none is known: the
 	// engine, or a proxy before its socket, does not tell, or tells another one each time, as
 	// Podman does.
@@ -16,7 +16,7 @@ type identity struct {
 }
 
 // identify asks the engine who it is. before is the ID of the engine that was connected to last.
-func (e *engine) identify(ctx context.Context, before string) identity {
+func (e *engine) identify(ctx context.Context, before string) engineIdentity {
 	now := e.askIdentity(ctx)
 	if before != "" && now.id != "" && now.id != before && e.askIdentity(ctx).id != now.id {
 		now.id = ""
@@ -24,18 +24,18 @@ func (e *engine) identify(ctx context.Context, before string) identity {
 	return now
 }
 
-func (e *engine) askIdentity(ctx context.Context) identity {
+func (e *engine) askIdentity(ctx context.Context) engineIdentity {
 	var info struct{ ID, DockerRootDir string }
 	if e.ask(ctx, "asking who it is", "/info", &info) != nil {
-		return identity{}
+		return engineIdentity{}
 	}
-	return identity{info.ID, info.DockerRootDir}
+	return engineIdentity{info.ID, info.DockerRootDir}
 }
 
 // recognise compares the engine with the one that was connected to last. Of another engine's
 // containers nothing is kept: what has their IDs here, as in a copy of its folder, has another
 // state and other addresses, and the list that names none of them may fail.
-func (f *eventFollower) recognise(now identity) {
+func (f *eventFollower) recognise(now engineIdentity) {
 	f.recognised = true
 	w := f.w
 	if now.id != "" && w.engineID != "" && now.id != w.engineID {

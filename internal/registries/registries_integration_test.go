@@ -220,7 +220,7 @@ func TestRegistries(t *testing.T) {
 				t.Parallel()
 				l := start(t)
 				for _, f := range r.Faults { // one after the other: it is the same registry
-					cell := r.Cell(column, f.Name)
+					cell := r.cell(column, f.Name)
 					if cell.Promise == Nothing || secret(f.Name) {
 						continue
 					}
@@ -249,7 +249,7 @@ func TestSecrets(t *testing.T) {
 	cellOf := func(registry, fault string) Cell {
 		for _, r := range Registries {
 			if r.Name == registry {
-				return r.Cell(one, fault)
+				return r.cell(one, fault)
 			}
 		}
 		return Cell{}

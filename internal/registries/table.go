@@ -87,8 +87,8 @@ type Registry struct {
 	Columns []Column
 }
 
-// Cell is the cell of a column and a fault, both named.
-func (r Registry) Cell(column, fault string) Cell {
+// cell is the cell of a column and a fault, both named.
+func (r Registry) cell(column, fault string) Cell {
 	for _, c := range r.Columns {
 		if c.Name == column {
 			return c.Cells[fault]

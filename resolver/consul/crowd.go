@@ -242,8 +242,8 @@ func (c *crowd) listen(path string) {
 	var index uint64
 	var before failingChecks
 	for {
-		var names listing[map[string]ignored]
-		var checks listing[failingChecks]
+		var names crowdListing[map[string]ignored]
+		var checks crowdListing[failingChecks]
 		var into any = &checks
 		if path == servicesPath {
 			into = &names
@@ -297,15 +297,15 @@ func (c *crowd) query(path string, index uint64, into any) (uint64, error) {
 	return meta.LastIndex, nil
 }
 
-// listing is what a crowd's query answers. What cannot be read, or is too long, is zero: that
+// crowdListing is what a crowd's query answers. What cannot be read, or is too long, is zero: that
 // something has changed the index says.
-type listing[T any] struct {
+type crowdListing[T any] struct {
 	of   T
 	took time.Duration // to read it
 }
 
 // UnmarshalJSON is json.Unmarshaler's. It does not fail.
-func (l *listing[T]) UnmarshalJSON(text []byte) error {
+func (l *crowdListing[T]) UnmarshalJSON(text []byte) error {
 	began := time.Now()
 	var of T
 	if bytes.Count(text, []byte("{"))+bytes.Count(text, []byte("[")) <= mostListed && json.Unmarshal(text, &of) == nil {

@@ -6,12 +6,12 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// entry is one instance of a service, with its node and the checks of both, as the endpoints
+// serviceEntry is one instance of a service, with its node and the checks of both, as the endpoints
 // /v1/health/service/:service and /v1/query/:query/execute answer (Consul's HTTP API, "Health"
 // and "Prepared Queries"). It has the fields that an answer is made of and no others:
 // api.ServiceEntry takes ten times the memory, which thousands of services at once leave behind
 // as garbage between what is kept.
-type entry struct {
+type serviceEntry struct {
 	Node    *entryNode
 	Service *entryService
 	Checks  []*entryCheck
@@ -33,7 +33,7 @@ type entryCheck struct{ CheckID, Name, Status, Notes, ServiceID string }
 // statusOf is the worst status of the checks of an instance and its node, as
 // api.HealthChecks.AggregatedStatus says it; maintenance counts as one of its own, and "" is a
 // status that is not known.
-func statusOf(e *entry) string {
+func statusOf(e *serviceEntry) string {
 	if e == nil {
 		return api.HealthPassing // of no use all the same
 	}

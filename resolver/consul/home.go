@@ -65,7 +65,7 @@ func (h *home) forget() { h.forgotten.Store(true) }
 
 // datacenterOf is that of an instance, "" if it is not known. Those of a peer are of a
 // cluster of its own and may have the same names as ours.
-func datacenterOf(entry *entry) string {
+func datacenterOf(entry *serviceEntry) string {
 	if entry == nil || entry.Node == nil || entry.Node.PeerName != "" {
 		return ""
 	}

@@ -35,15 +35,15 @@ func (l *lanes) init(blocking, short int) {
 	l.probes, l.transactions = make(chan struct{}, max(short/2, 1)), make(chan struct{}, max(short/4, 1))
 }
 
-// lane is for one request, the zero value for one that takes none.
-type lane struct {
+// requestSlot is for one request, the zero value for one that takes none.
+type requestSlot struct {
 	taken chan struct{}
 	leave func() // gives back what the client has of it; nil for nothing
 }
 
 // release gives the lane back when the agent has nothing to do with the request any
 // more: at once, or later.
-func (l lane) release(later time.Duration) {
+func (l requestSlot) release(later time.Duration) {
 	if l.leave != nil { // with us the connection is closed
 		l.leave()
 	}
@@ -58,27 +58,27 @@ func (l lane) release(later time.Duration) {
 
 // takeBlocking takes a lane for a blocking query, if there is one or one becomes free
 // within patience.
-func (l *lanes) takeBlocking(ctx context.Context, patience time.Duration) (taken lane, ok bool) {
+func (l *lanes) takeBlocking(ctx context.Context, patience time.Duration) (taken requestSlot, ok bool) {
 	if l.multiplexed.Load() {
-		return lane{}, true
+		return requestSlot{}, true
 	}
 	select {
 	case l.blocking <- struct{}{}:
-		return lane{taken: l.blocking}, true
+		return requestSlot{taken: l.blocking}, true
 	default:
 	}
 	if patience == 0 {
-		return lane{}, false
+		return requestSlot{}, false
 	}
 	over := time.NewTimer(patience)
 	defer over.Stop()
 	select {
 	case l.blocking <- struct{}{}:
-		return lane{taken: l.blocking}, true
+		return requestSlot{taken: l.blocking}, true
 	case <-over.C:
 	case <-ctx.Done():
 	}
-	return lane{}, false
+	return requestSlot{}, false
 }
 
 // takeShort takes a lane for a request that does not wait, or fails with ctx.

@@ -14,7 +14,7 @@ import (
 
 // malformed is an instance that is registered without a place to dial, or without the port
 // of that name.
-func malformed(entry *entry, port string) resolver.LeftOut {
+func malformed(entry *serviceEntry, port string) resolver.LeftOut {
 	out := resolver.LeftOut{Why: "is registered without a usable address and port"}
 	if entry == nil || entry.Service == nil {
 		return out
@@ -46,7 +46,7 @@ func portNames(service *entryService) string {
 
 // failing is an instance whose checks give it this status, at endpoint unless that is
 // empty.
-func failing(entry *entry, endpoint resolver.Endpoint, status string) resolver.LeftOut {
+func failing(entry *serviceEntry, endpoint resolver.Endpoint, status string) resolver.LeftOut {
 	out := malformed(entry, "")
 	if endpoint != (resolver.Endpoint{}) {
 		out.Addr = endpoint.String()

@@ -31,7 +31,7 @@ func TestWhyFailing(t *testing.T) {
 		`is "sleepy" by its check "a"`:               {{CheckID: "a", ServiceID: "r", Status: "sleepy"}},
 		`is critical by its node's check "aaa` + "…": {{Name: strings.Repeat("a", 1e6), Status: "critical"}},
 	} {
-		got := whyFailing(checks, statusOf(&entry{Checks: checks}))
+		got := whyFailing(checks, statusOf(&serviceEntry{Checks: checks}))
 		if strings.HasSuffix(want, "…") && len(got) < 300 && strings.HasPrefix(got, strings.TrimSuffix(want, "…")) {
 			continue
 		}
@@ -43,9 +43,9 @@ func TestWhyFailing(t *testing.T) {
 
 // A hostile registry has as little room to say who is left out as anybody.
 func TestLeftOutIsBounded(t *testing.T) {
-	entries := make([]*entry, 3000)
+	entries := make([]*serviceEntry, 3000)
 	for i := range entries {
-		entries[i] = &entry{
+		entries[i] = &serviceEntry{
 			Service: &entryService{ID: strings.Repeat("\x1b", 1e4)},
 			Checks:  []*entryCheck{{Name: strings.Repeat("\x1b", 1e4), Status: "critical"}},
 		}

@@ -60,7 +60,7 @@ func (s querySource) Watch(ctx context.Context, q resolver.Query, publish func(r
 type queryResult struct {
 	Service, Datacenter string
 	Failovers           int
-	Nodes               []entry
+	Nodes               []serviceEntry
 }
 
 // queryAnswer makes endpoints of what was found, by the port of that name, as seen from the

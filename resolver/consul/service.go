@@ -77,7 +77,7 @@ func serviceQuestion(q resolver.Query) *question {
 		},
 		ask: func(a *agent, options *api.QueryOptions) (said, error) {
 			// The failing instances are asked for as well: the answer says why each is left out.
-			var entries []*entry
+			var entries []*serviceEntry
 			meta, err := wanted.read(a, options, &entries)
 			if err != nil {
 				return said{}, err
@@ -124,7 +124,7 @@ func (s service) read(a *agent, options *api.QueryOptions, into any) (*api.Query
 
 // home is the datacenter of the agent that gave entries, "" if it is not known. When
 // none was asked for, it is theirs.
-func (s service) home(ctx context.Context, a *agent, entries []*entry) string {
+func (s service) home(ctx context.Context, a *agent, entries []*serviceEntry) string {
 	if s.scope.dc != "" && len(entries) > 0 {
 		return a.datacenter(ctx)
 	}
@@ -138,7 +138,7 @@ func (s service) home(ctx context.Context, a *agent, entries []*entry) string {
 
 // answer makes endpoints of the instances that are healthy enough, as seen from the
 // datacenter home. They keep the agent's order when near asked for one.
-func (s service) answer(entries []*entry, home, aclNote string) resolver.Answer {
+func (s service) answer(entries []*serviceEntry, home, aclNote string) resolver.Answer {
 	endpoints := make([]resolver.Endpoint, 0, min(len(entries), answer.MaxEndpoints)) // most are healthy, and it is kept
 	var leftOut answer.LeftOut
 	for _, entry := range entries {
@@ -181,7 +181,7 @@ func portOf(service *entryService, port string) int {
 
 // endpointOf reads where an instance listens by the port of that name, at its own address or
 // else its node's, and its weight, which may be another while its status is a warning.
-func endpointOf(entry *entry, status, port string) (resolver.Endpoint, bool) {
+func endpointOf(entry *serviceEntry, status, port string) (resolver.Endpoint, bool) {
 	if entry == nil || entry.Service == nil {
 		return resolver.Endpoint{}, false
 	}

@@ -49,7 +49,7 @@ type registration struct {
 }
 
 // registrationsOf are those of entries that can be asked for.
-func registrationsOf(entries []*entry) []registration {
+func registrationsOf(entries []*serviceEntry) []registration {
 	all := make([]registration, 0, len(entries))
 	for _, e := range entries {
 		if e != nil && e.Node != nil && e.Service != nil && e.Service.ModifyIndex != 0 && len(e.Node.Node)+len(e.Service.ID) <= mostNames {

@@ -33,12 +33,12 @@ func TestChangedChecks(t *testing.T) {
 // Of each service the first instance is looked at before any second one, and what an agent sends
 // that is no instance is passed over.
 func TestSuspectsInTurn(t *testing.T) {
-	instance := func(id string) *entry {
-		return &entry{Node: &entryNode{Node: "n"}, Service: &entryService{ID: id, ModifyIndex: 3}}
+	instance := func(id string) *serviceEntry {
+		return &serviceEntry{Node: &entryNode{Node: "n"}, Service: &entryService{ID: id, ModifyIndex: 3}}
 	}
 	c := &crowd{members: map[string]map[*member]struct{}{}}
 	for _, ids := range [][]string{{"a1", "a2", "a3"}, {"b1"}, {"c1", "c2"}, nil} {
-		entries := []*entry{nil, {}, {Service: &entryService{ID: "no node", ModifyIndex: 1}}, {Node: &entryNode{}, Service: &entryService{ID: "no index"}}}
+		entries := []*serviceEntry{nil, {}, {Service: &entryService{ID: "no node", ModifyIndex: 1}}, {Node: &entryNode{}, Service: &entryService{ID: "no index"}}}
 		for _, id := range ids {
 			entries = append(entries, instance(id))
 		}

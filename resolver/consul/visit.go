@@ -50,7 +50,7 @@ func (v *visit) watch(ctx context.Context) error {
 // round waits until there may be something new, and asks.
 func (v *visit) round(ctx context.Context) error {
 	if v.question.probe == nil || v.index == 0 {
-		return v.ask(ctx, lane{}, v.index)
+		return v.ask(ctx, requestSlot{}, v.index)
 	}
 	if taken, ok := v.agent.lanes.takeBlocking(ctx, 0); ok {
 		return v.ask(ctx, taken, v.index)
@@ -58,7 +58,7 @@ func (v *visit) round(ctx context.Context) error {
 	if err := v.awaitNews(ctx); err != nil {
 		return err
 	}
-	return v.ask(ctx, lane{}, 0)
+	return v.ask(ctx, requestSlot{}, 0)
 }
 
 // awaitNews waits, as one of a crowd, until it may be that the answer is another, or for as long
@@ -79,13 +79,11 @@ func (v *visit) awaitNews(ctx context.Context) error {
 		case <-overdue.C: // not all that matters shows in an index: a node's address, for one
 			return nil
 		case <-v.beat.changed:
-			err = apart(v.question, func() error { return v.feel(ctx) })
+			err = v.felt(ctx)
 		case <-v.beat.restored:
-			v.beat.nextHistory()
-			err = apart(v.question, func() error { return v.again(ctx) })
+			err = v.restored(ctx)
 		case doubt := <-v.doubts:
-			err = apart(v.question, func() error { return v.again(ctx) })
-			doubt.Over()
+			err = v.doubted(ctx, doubt)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -97,7 +95,7 @@ func (v *visit) awaitNews(ctx context.Context) error {
 
 // ask asks, in a lane for a query that waits on the index waited unless that is 0, and publishes
 // the answer. What is asked by no crowd waits for its lane first.
-func (v *visit) ask(ctx context.Context, taken lane, waited uint64) error {
+func (v *visit) ask(ctx context.Context, taken requestSlot, waited uint64) error {
 	var (
 		got   said
 		began time.Time
@@ -171,13 +169,11 @@ func (v *visit) attend(ctx context.Context, wait func(context.Context) error) (g
 		case <-done:
 			return false, waited
 		case <-v.beat.changed:
-			err = apart(v.question, func() error { return v.feel(ctx) })
+			err = v.felt(ctx)
 		case <-v.beat.restored:
-			v.beat.nextHistory()
-			err = apart(v.question, func() error { return v.again(ctx) })
+			err = v.restored(ctx)
 		case doubt := <-v.doubts:
-			err = apart(v.question, func() error { return v.again(ctx) })
-			doubt.Over()
+			err = v.doubted(ctx, doubt)
 		}
 		if err != nil {
 			cancel()
@@ -185,6 +181,23 @@ func (v *visit) attend(ctx context.Context, wait func(context.Context) error) (g
 			return true, err
 		}
 	}
+}
+
+// felt is feel where the goroutine of the watch has little stack, as restored and doubted are again.
+func (v *visit) felt(ctx context.Context) error {
+	return apart(v.question, func() error { return v.feel(ctx) })
+}
+
+// restored asks again since the agent's history is another.
+func (v *visit) restored(ctx context.Context) error {
+	v.beat.nextHistory()
+	return apart(v.question, func() error { return v.again(ctx) })
+}
+
+// doubted asks again since nobody of the answer has answered.
+func (v *visit) doubted(ctx context.Context, doubt resolver.Doubt) error {
+	defer doubt.Over()
+	return apart(v.question, func() error { return v.again(ctx) })
 }
 
 // feel follows a change of the agent's pulse. A single agent that is silent is not given up:

@@ -187,22 +187,22 @@ func (c *Client) failed(a *agent, err error) (renewed bool) {
 
 // awaitTurn waits until q, of which there is no crowd, is to be asked again: with a lane for a
 // blocking query, or without one once there may be something new.
-func (c *Client) awaitTurn(ctx context.Context, a *agent, q *question) (taken lane, blocking bool, err error) {
+func (c *Client) awaitTurn(ctx context.Context, a *agent, q *question) (taken requestSlot, blocking bool, err error) {
 	if q.polled {
 		pause(ctx, jitter(q.every))
-		return lane{}, false, ctx.Err()
+		return requestSlot{}, false, ctx.Err()
 	}
 	leave, ok := resolver.AllowanceOf(ctx).Wait()
 	if !ok { // its client has as many connections of ours as it may
 		pause(ctx, jitter(q.every))
-		return lane{}, false, ctx.Err()
+		return requestSlot{}, false, ctx.Err()
 	}
 	if taken, blocking = a.lanes.takeBlocking(ctx, jitter(q.every)); blocking {
 		taken.leave = leave
 		return taken, true, nil
 	}
 	leave()
-	return lane{}, false, ctx.Err()
+	return requestSlot{}, false, ctx.Err()
 }
 
 // askOnce asks, and waits on index unless that is 0.

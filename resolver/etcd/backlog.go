@@ -32,11 +32,11 @@ var errBehind = hint.Errorf("have them change less often, or name a path further
 // it was given.
 type backlog struct {
 	mu       sync.Mutex
-	messages map[*etcdserverpb.ResponseHeader]message
+	messages map[*etcdserverpb.ResponseHeader]watchMessage
 }
 
-// message is one of a watch that is kept.
-type message struct {
+// watchMessage is one of a watch that is kept.
+type watchMessage struct {
 	of   *watchBacklog
 	size int
 }
@@ -65,10 +65,10 @@ func (b *backlog) add(w *watchBacklog, r *etcdserverpb.WatchResponse) bool {
 		w.kept = map[*etcdserverpb.ResponseHeader]struct{}{}
 	}
 	if b.messages == nil {
-		b.messages = map[*etcdserverpb.ResponseHeader]message{}
+		b.messages = map[*etcdserverpb.ResponseHeader]watchMessage{}
 	}
 	w.kept[r.GetHeader()] = struct{}{}
-	b.messages[r.GetHeader()] = message{w, size}
+	b.messages[r.GetHeader()] = watchMessage{w, size}
 	return true
 }
 

@@ -43,7 +43,7 @@ done
 // host is a host of its own beside an engine, which does one job after the other.
 type host struct {
 	column *column
-	queue  *queue
+	queue  *jobQueue
 	// start is the command that runs script on it.
 	start []string
 	env   []string
@@ -59,7 +59,7 @@ type host struct {
 	output map[string]*strings.Builder // by package and test function, while it runs
 }
 
-func newHost(c *column, q *queue) *host {
+func newHost(c *column, q *jobQueue) *host {
 	return &host{column: c, queue: q, start: []string{"scripts/engine", c.engine.Name, "sh", "-c", script},
 		timeout: jobTimeout, silence: hostSilence, idle: make(chan struct{}, 1), output: map[string]*strings.Builder{}}
 }

@@ -21,7 +21,7 @@ type fakes struct {
 	t       *testing.T
 	out     strings.Builder
 	printer *printer
-	queue   *queue
+	queue   *jobQueue
 	columns []*column
 	hosts   []*host
 }

@@ -192,7 +192,7 @@ func (m *matrix) run(ctx context.Context) error {
 }
 
 // runHosts runs hosts side by side, until each has ended, and tells how the columns have.
-func runHosts(ctx context.Context, hosts []*host, columns []*column, q *queue) error {
+func runHosts(ctx context.Context, hosts []*host, columns []*column, q *jobQueue) error {
 	errs := make([]error, len(hosts))
 	var running sync.WaitGroup
 	for i, h := range hosts {

@@ -24,7 +24,7 @@ type job struct {
 // queue has the jobs of all engines, and gives them to hosts: as many at a time as it has
 // slots, the longest first, and a slot to the engine that has most left to do for each of its
 // hosts. What is to be alone is given out when all else has ended.
-type queue struct {
+type jobQueue struct {
 	mu      sync.Mutex
 	changed *sync.Cond
 	slots   int
@@ -48,14 +48,14 @@ func (l *lane) left() time.Duration {
 	return all / time.Duration(max(l.hosts, 1))
 }
 
-func newQueue(slots int) *queue {
-	q := &queue{slots: slots, lanes: map[string]*lane{}}
+func newQueue(slots int) *jobQueue {
+	q := &jobQueue{slots: slots, lanes: map[string]*lane{}}
 	q.changed = sync.NewCond(&q.mu)
 	return q
 }
 
 // add has hosts of an engine do jobs.
-func (q *queue) add(engine string, hosts int, jobs []*job) {
+func (q *jobQueue) add(engine string, hosts int, jobs []*job) {
 	l := &lane{hosts: hosts}
 	for _, j := range jobs {
 		if j.alone {
@@ -73,7 +73,7 @@ func (q *queue) add(engine string, hosts int, jobs []*job) {
 // next waits for a job that a host of the engine is to do. It returns nil when there is none
 // left for it, or when ctx has ended; the host is to take no other then. Of an engine's hosts
 // the last to ask waits for the jobs that are to be alone.
-func (q *queue) next(ctx context.Context, engine string) *job {
+func (q *jobQueue) next(ctx context.Context, engine string) *job {
 	defer context.AfterFunc(ctx, func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
@@ -107,7 +107,7 @@ func (q *queue) next(ctx context.Context, engine string) *job {
 }
 
 // mayRun reports whether a job of that lane may begin. The lock is held.
-func (q *queue) mayRun(l *lane, j *job) bool {
+func (q *jobQueue) mayRun(l *lane, j *job) bool {
 	if j.alone {
 		for _, other := range q.lanes {
 			if len(other.beside) > 0 && other.hosts > 0 {
@@ -128,7 +128,7 @@ func (q *queue) mayRun(l *lane, j *job) bool {
 }
 
 // ended says that a job has.
-func (q *queue) ended() {
+func (q *jobQueue) ended() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.running--
@@ -136,7 +136,7 @@ func (q *queue) ended() {
 }
 
 // lost says that a host of the engine has ended, though there may be jobs for it.
-func (q *queue) lost(engine string) {
+func (q *jobQueue) lost(engine string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.lanes[engine].hosts--
@@ -144,7 +144,7 @@ func (q *queue) lost(engine string) {
 }
 
 // undone are the jobs of an engine that no host has taken.
-func (q *queue) undone(engine string) []*job {
+func (q *jobQueue) undone(engine string) []*job {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return slices.Concat(q.lanes[engine].beside, q.lanes[engine].alone)

@@ -11,7 +11,7 @@ import (
 // work, in a bubble of synctest, has hosts of that many for each engine do all jobs, each as long as is expected, and
 // returns their names in the order in which they began, how many were busy at a time at most,
 // and how long it took.
-func work(q *queue, hosts map[string]int) (began []string, most int, took time.Duration) {
+func work(q *jobQueue, hosts map[string]int) (began []string, most int, took time.Duration) {
 	type event struct {
 		name string
 		busy int

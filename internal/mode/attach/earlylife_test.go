@@ -115,10 +115,11 @@ var played = []earlyEvent{claims, declines, dies, wants, takenOver, dialled, hun
 // play has the event happen, and what follows of it.
 func (w *worked) play(e earlyEvent) {
 	source := netip.MustParseAddrPort("127.0.0.1:4000")
-	switch state, _ := w.life.now(); {
-	case e == wants:
+	state, _ := w.life.now()
+	switch e {
+	case wants:
 		w.wanted = w.wanted || slices.Contains([]earlyState{declined, dead, unhooked}, state)
-	case e == takenOver:
+	case takenOver:
 		w.taken = w.taken || slices.Contains([]earlyState{preparing, prepared}, state)
 	}
 	switch e {
