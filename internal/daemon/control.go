@@ -42,7 +42,7 @@ func (d *daemon) serveControl(ctx context.Context) (closed, stop func()) {
 		context.AfterFunc(listening, remove)
 		serving.Go(func() {
 			server.Serve(talking, listening, listener.UnixListener)
-			if d.giver.has(given, departed) {
+			if d.giver.hasGiven() {
 				listener.Leave()
 			} else {
 				listener.Release()
@@ -74,8 +74,8 @@ var errBusy = errors.New("another daemon is just taking over")
 // handOver hands everything to the peer, unless ctx ends before that accepts. Once we are to
 // end, a peer that comes anew gets no answer: it serves in our place when we have ended.
 func (d *daemon) handOver(ctx context.Context, c *control.Conn, r control.Request) {
-	if was, first := d.giver.on(asked); !first {
-		if was != givingLast && was != closed {
+	if _, first := d.giver.on(asked); !first {
+		if !d.giver.isEnding() {
 			_ = c.Send(control.AnswerOf(errBusy))
 		}
 		return
@@ -94,6 +94,7 @@ func (d *daemon) handOver(ctx context.Context, c *control.Conn, r control.Reques
 	switch {
 	case err == nil:
 		close(next.told)
+		d.giver.on(hasAll)
 	case ctx.Err() != nil:
 		d.log.Warn("the other daemon has not taken over in time; stopping all the same", "error", err,
 			"hint", "it serves when this one has ended; see: ambassadord doctor")
@@ -103,13 +104,16 @@ func (d *daemon) handOver(ctx context.Context, c *control.Conn, r control.Reques
 }
 
 // awaitSuccessor returns when no daemon is taking over, and none will any more. We have been
-// told to end: if we did while one takes over, it would give up, and nobody would serve. It
-// has until deadline, unless ctx ends before, or Hooks.Hurry is closed.
+// told to end: if we did while one takes over, it would give up, and nobody would serve; if we did
+// while it is told of our last sockets, it would not get them. It has until deadline, unless ctx
+// ends before, or Hooks.Hurry is closed.
 func (d *daemon) awaitSuccessor(ctx context.Context) {
 	over, cancel := context.WithDeadline(ctx, d.deadline())
 	defer cancel()
-	if was, _ := d.giver.on(ends); was != serving {
-		d.log.Info("stopping as soon as the daemon that takes over accepts", "drain_timeout", d.settings.Load().Config.DrainTimeout.String())
+	d.giver.on(ends)
+	if d.giver.has(closed, handedOver) {
+		return
 	}
-	d.giver.await(over.Done(), d.hooks.Hurry, closed, departed)
+	d.log.Info("stopping as soon as the daemon that takes over accepts", "drain_timeout", d.settings.Load().Config.DrainTimeout.String())
+	d.giver.await(over.Done(), d.hooks.Hurry, closed, handedOver)
 }

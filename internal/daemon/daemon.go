@@ -121,7 +121,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	// When ctx has ended the sockets stay where the rules do, with Config.KeepRules. When another
 	// daemon has taken over, it may be of our unit, and then they are its own.
 	if err := d.sockets.OpenStore(func() bool {
-		return d.giver.has(departed) || d.settings.Load().Config.KeepRules && ctx.Err() != nil
+		return d.giver.hasDeparted() || d.settings.Load().Config.KeepRules && ctx.Err() != nil
 	}); err != nil {
 		return err
 	}

@@ -14,13 +14,14 @@ const (
 	givingLast                   // likewise, and we have been told to end: no other may after it
 	given                        // it accepts, and has our locks
 	departed                     // we have left the work on sockets and rules to it
+	handedOver                   // it knows of all that we had opened
 	closed                       // we end, and no daemon takes over any more
 )
 
 // String is the state in a word or two, for people.
 func (s giverState) String() string {
 	return map[giverState]string{
-		serving: "none", giving: "under way", givingLast: "under way, the last", given: "accepted", departed: "done", closed: "none any more",
+		serving: "none", giving: "under way", givingLast: "under way, the last", given: "accepted", departed: "left", handedOver: "done", closed: "none any more",
 	}[s]
 }
 
@@ -32,6 +33,7 @@ const (
 	accepts                     // it serves on every socket
 	breaksOff                   // it is gone, or has failed
 	leaves                      // we do no more work on sockets and rules
+	hasAll                      // all sockets that we had opened until then have been sent to it
 	ends                        // we have been told to end
 )
 
@@ -41,7 +43,8 @@ var giverTransitions = map[giverState]map[giverEvent]giverState{
 	giving:     {accepts: given, breaksOff: serving, ends: givingLast},
 	givingLast: {accepts: given, breaksOff: closed},
 	given:      {leaves: departed},
-	departed:   {},
+	departed:   {hasAll: handedOver},
+	handedOver: {},
 	closed:     {},
 }
 
@@ -51,6 +54,7 @@ type giver struct {
 
 	mu      sync.Mutex
 	state   giverState
+	ending  bool          // we have been told to end
 	changed chan struct{} // closed at the next change
 }
 
@@ -60,7 +64,7 @@ func newGiver() giver { return giver{handing: make(chan *successor), changed: ma
 func (g *giver) on(e giverEvent) (was giverState, changes bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	was = g.state
+	was, g.ending = g.state, g.ending || e == ends
 	next, ok := giverTransitions[was][e]
 	if ok {
 		g.state = next
@@ -69,6 +73,19 @@ func (g *giver) on(e giverEvent) (was giverState, changes bool) {
 	}
 	return was, ok
 }
+
+// isEnding reports whether we have been told to end.
+func (g *giver) isEnding() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.ending
+}
+
+// hasDeparted reports whether the work on sockets and rules is another daemon's.
+func (g *giver) hasDeparted() bool { return g.has(departed, handedOver) }
+
+// hasGiven reports whether another daemon has our locks.
+func (g *giver) hasGiven() bool { return g.has(given, departed, handedOver) }
 
 // now is the state.
 func (g *giver) now() giverState {

@@ -9,24 +9,27 @@ import (
 // takes over, none does once we have been told to end and none was at it, and what was given
 // stays so.
 func TestGiverInEveryOrder(t *testing.T) {
-	events := []giverEvent{asked, accepts, breaksOff, leaves, ends}
+	events := []giverEvent{asked, accepts, breaksOff, leaves, hasAll, ends}
+	const accepted = 1<<given | 1<<departed | 1<<handedOver
 	var play func(g *giver, left int, told bool)
 	play = func(g *giver, left int, told bool) {
 		if left == 0 {
 			return
 		}
 		for _, e := range events {
-			next := &giver{handing: g.handing, state: g.state, changed: make(chan struct{})}
+			next := &giver{handing: g.handing, state: g.state, ending: g.ending, changed: make(chan struct{})}
 			was, changes := next.on(e)
 			switch {
 			case was != g.state:
 				t.Fatalf("the state before is %d; want %d", was, g.state)
 			case !changes && next.state != was:
 				t.Errorf("event %d in state %d changes nothing, and makes it %d", e, was, next.state)
-			case (was == given || was == departed) && next.state != given && next.state != departed:
+			case accepted&(1<<was) != 0 && (accepted&(1<<next.state) == 0 || next.state < was):
 				t.Errorf("event %d takes back what was given: %d becomes %d", e, was, next.state)
 			case e == asked && changes && (told || was != serving):
 				t.Errorf("in state %d, told to end: %t, another daemon begins to take over", was, told)
+			case next.isEnding() != (told || e == ends):
+				t.Errorf("event %d in state %d, told to end: %t; it is to end: %t", e, was, told, next.isEnding())
 			case was == closed && next.state != closed:
 				t.Errorf("event %d: a daemon that ends is in state %d", e, next.state)
 			case next.state == given && was != given && e != accepts:
@@ -48,14 +51,14 @@ func TestAwaitingAGiver(t *testing.T) {
 			then   giverEvent
 		}{
 			"breaks off": {[]giverEvent{asked, ends}, breaksOff},
-			"leaves":     {[]giverEvent{asked, ends, accepts}, leaves},
+			"has all":    {[]giverEvent{asked, ends, accepts, leaves}, hasAll},
 		} {
 			g := newGiver()
 			for _, e := range test.before {
 				g.on(e)
 			}
 			done := make(chan struct{})
-			go func() { defer close(done); g.await(nil, nil, closed, departed) }()
+			go func() { defer close(done); g.await(nil, nil, closed, handedOver) }()
 			synctest.Wait()
 			select {
 			case <-done:

@@ -227,7 +227,7 @@ func (d *daemon) takeLock(ctx context.Context) (unlock func(), err error) {
 	remove := l.Register(d.sockets.Registry())
 	return func() {
 		remove()
-		if d.giver.has(given, departed) || !d.turn.Ours() {
+		if d.giver.hasGiven() || !d.turn.Ours() {
 			l.Leave()
 		} else {
 			l.Release()

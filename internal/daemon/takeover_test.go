@@ -10,12 +10,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/control"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/rundir"
+	"github.com/ambassadord/ambassadord/internal/settings"
 )
 
 const listenAnywhere = "127.0.0.1:0"
@@ -170,6 +172,99 @@ func TestStopAmidTakeover(t *testing.T) {
 	}
 }
 
+// carry waits until the daemon is ready, and opens a connection to backend through it that lasts as
+// long as the test.
+func (r *running) carry(t *testing.T, backend net.Listener) (client net.Conn) {
+	t.Helper()
+	r.log.wait(t, "msg=ready")
+	_, rest, _ := strings.Cut(r.log.String(), "msg=listening")
+	_, rest, _ = strings.Cut(rest, "address=")
+	live, err := net.Dial("tcp", strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { live.Close() })
+	served, err := backend.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { served.Close() })
+	return live
+}
+
+// takeOverFrom begins to take over from the daemon that has its sockets in dir.
+func takeOverFrom(t *testing.T, dir *rundir.Dir) *handover.Session {
+	t.Helper()
+	c, err := control.Dial(dir.Path(dir.Socket(listenAnywhere)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := handover.Begin(t.Context(), c, "test", handover.NewSet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(session.Close)
+	t.Cleanup(session.Set.Close)
+	return session
+}
+
+const saysItAwaits = "stopping as soon as the daemon that takes over accepts"
+
+// TestStopAfterHandover: a daemon that has handed over, and is told to stop while it carries a
+// connection still, waits for no daemon that takes over, and does not say that it does.
+func TestStopAfterHandover(t *testing.T) {
+	backend, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backend.Close()
+	dir := shortDir(t)
+	old := runIn(t, dir, backend.Addr().String(), func(cfg *config.Config) { cfg.DrainTimeout = 10 * time.Millisecond })
+	defer old.stop()
+	old.carry(t, backend)
+	session := takeOverFrom(t, dir)
+	if err := session.Accepting(); err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	old.log.wait(t, `msg="handed over"`)
+	old.stop()
+	old.wantNoError(t)
+	if strings.Contains(old.log.String(), saysItAwaits) {
+		t.Errorf("it says that it waits for a daemon that has taken over; the log is\n%s", &old.log)
+	}
+}
+
+// TestStopAmidLeaving: a daemon that is told to stop while it leaves the work to the next one, which
+// accepts and is yet to be told of the last sockets, goes on until that is done: its context is
+// that of the conversation, and of the work that is being left.
+func TestStopAmidLeaving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, before := range map[string][]giverEvent{
+			"told before":    {asked, ends, accepts, leaves},
+			"told meanwhile": {asked, accepts, leaves},
+		} {
+			d := waiting()
+			d.parts = &parts{log: slog.New(slog.DiscardHandler), settings: settings.NewCurrent(settings.New(config.Default(), nil, nil))}
+			for _, e := range before {
+				d.giver.on(e)
+			}
+			done := make(chan struct{})
+			go func() { defer close(done); d.awaitSuccessor(t.Context()) }()
+			synctest.Wait()
+			select {
+			case <-done:
+				t.Fatalf("%s: it ends while the new daemon is told of the last sockets", name)
+			default:
+			}
+			d.giver.on(hasAll)
+			<-done
+		}
+	})
+}
+
 // TestTakeoverAndDrainShareATime stops a daemon from which another takes over that never
 // accepts, while it carries a connection that never ends: it takes Config.DrainTimeout once.
 func TestTakeoverAndDrainShareATime(t *testing.T) {
@@ -182,29 +277,8 @@ func TestTakeoverAndDrainShareATime(t *testing.T) {
 	dir := shortDir(t)
 	old := runIn(t, dir, backend.Addr().String(), func(cfg *config.Config) { cfg.DrainTimeout = drain })
 	defer old.stop()
-	old.log.wait(t, "msg=ready")
-	_, rest, _ := strings.Cut(old.log.String(), "msg=listening")
-	_, rest, _ = strings.Cut(rest, "address=")
-	live, err := net.Dial("tcp", strings.Fields(rest)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer live.Close()
-	served, err := backend.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer served.Close()
-	c, err := control.Dial(dir.Path(dir.Socket(listenAnywhere)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	session, err := handover.Begin(t.Context(), c, "test", handover.NewSet())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer session.Close()
-	defer session.Set.Close()
+	live := old.carry(t, backend)
+	takeOverFrom(t, dir)
 	began := time.Now()
 	old.stop()
 	old.wantNoError(t)
