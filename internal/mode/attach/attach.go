@@ -212,12 +212,9 @@ func (m *Mode) sweep(ctx context.Context, n *identity.Namespace) {
 	})
 }
 
-// Ready is part of mode.Mode: Update has served every socket that the daemon before us served.
-// That daemon watches for new namespaces until it is told that we accept.
-func (m *Mode) Ready(ctx context.Context) error {
-	m.AwaitWatch(ctx)
-	return nil
-}
+// Ready is part of mode.Mode: Update has served every socket that the daemon before us served, and
+// the daemon has called AwaitWatch.
+func (m *Mode) Ready(context.Context) error { return nil }
 
 // AwaitWatch returns when new network namespaces are watched for, if they are to be.
 func (m *Mode) AwaitWatch(ctx context.Context) {
