@@ -14,7 +14,7 @@ import (
 // and says what it found. One goroutine at a time uses it.
 type Maintainer struct {
 	rules    Rules
-	made     string // the chains that were applied last
+	made     string // the chains that were applied last; "" if there are none, or but a part of others
 	inOrder  bool   // whether those were found in order
 	verified uint64 // the mark then
 }
@@ -40,7 +40,9 @@ func (m *Maintainer) Keep(ctx context.Context, ns *netns.Namespace, chains ...ne
 	}
 	applied, err := m.rules.Apply(ctx, ns, chains...)
 	if err != nil {
-		m.inOrder = false
+		if m.inOrder = false; wanted != m.made {
+			m.made = "" // a part of wanted may be there now
+		}
 		return Kept{Applied: applied}, err
 	}
 	kept := Kept{Applied: applied, Looked: true, Repaired: len(applied.Changes) > 0 && m.made == wanted}
