@@ -333,6 +333,13 @@ func (r *relay) begin() {
 		r.extra().bounds = bounds
 	}
 	r.startTimers()
+	switch { // a stream may have ended before the connection came to this loop
+	case r.up.finished && r.down.finished:
+		r.end()
+		return
+	case r.up.finished || r.down.finished:
+		r.halfClosed()
+	}
 	l.young = append(l.young, young{relay: r, due: l.now + int64(settleAfter)})
 	r.pump()
 }

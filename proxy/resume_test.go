@@ -162,6 +162,18 @@ func TestResume(t *testing.T) {
 		},
 		up:     "thanks",
 		record: Record{Up: 6, Down: 6},
+	}, {
+		name: "both have ended, and each knows of the other",
+		before: func(i *inherited) {
+			i.carry(i.client, i.live.Client, i.live.Upstream, i.endpoint, "question")
+			i.closeWrite(i.client)
+			i.readEnd(i.live.Client)
+			i.closeWrite(i.live.Upstream)
+			i.closeWrite(i.endpoint)
+			i.readEnd(i.live.Upstream)
+			i.closeWrite(i.live.Client)
+		},
+		record: Record{Up: 8},
 	}} {
 		t.Run(test.name, func(t *testing.T) {
 			i := inherit(t)
@@ -184,6 +196,19 @@ func TestResume(t *testing.T) {
 					record.Up, record.Down, record.Err, test.record.Up, test.record.Down)
 			}
 		})
+	}
+}
+
+// A connection of which one stream had ended before has no longer for the other than one of
+// which that ends now.
+func TestResumeHalfClosed(t *testing.T) {
+	i := inherit(t)
+	i.live.Route.Options.HalfClosed = 20 * time.Millisecond
+	i.closeWrite(i.client)
+	i.readEnd(i.live.Client)
+	i.closeWrite(i.live.Upstream)
+	if record, _, _ := i.resume(); ReasonOf(record.Err) != HalfClosedTimeout {
+		t.Errorf("ended with %v; want the reason %s", record.Err, HalfClosedTimeout)
 	}
 }
 
