@@ -45,9 +45,10 @@ func (l *loop) carried(to []Carried, at int) (all []Carried, more bool) {
 		if r == nil || r.state != relaying || r.route == nil {
 			continue
 		}
+		so := r.passed()
 		to = append(to, Carried{
 			Route: r.route, Source: r.source, Endpoint: r.verdict.Endpoint(), Attempts: int(r.attempts),
-			Accepted: l.began.Add(time.Duration(r.accepted)), Held: time.Duration(r.held), Up: r.up.bytes, Down: r.down.bytes,
+			Accepted: l.began.Add(time.Duration(r.accepted)), Held: time.Duration(r.held), Up: so.up, Down: so.down,
 		})
 	}
 	return to, end < len(l.relays)

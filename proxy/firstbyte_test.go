@@ -58,6 +58,9 @@ func TestReplayedBeforeTheFirstByte(t *testing.T) {
 					t.Fatalf("read %q, %v; want the next endpoint's answer to the same request", first, err)
 				}
 				if !ends {
+					if c := l.server.Carried(); len(c) != 1 || c[0].Up != 7 || c[0].Down != 7 {
+						t.Errorf("carried is %+v; want one connection, with the 7 bytes each way so far", c)
+					}
 					rest = ", and more"
 					if _, err := conn.Write([]byte(rest)); err != nil {
 						t.Fatal(err)

@@ -111,6 +111,16 @@ type more struct {
 // passed is how many bytes of either stream have been passed on.
 type passed struct{ up, down int64 }
 
+// passed is how much has been passed on, here and before.
+func (r *relay) passed() passed {
+	all := passed{up: r.up.bytes, down: r.down.bytes}
+	if m := r.more; m != nil {
+		all.up += m.passed.up
+		all.down += m.passed.down
+	}
+	return all
+}
+
 // hop is nil unless the connection may be part of a loop.
 func (r *relay) hop() *hop {
 	if r.more == nil {
@@ -412,16 +422,16 @@ func (r *relay) report(reason error) {
 	s := r.loop.server
 	record := Record{
 		Route: *r.route, Source: r.source, Attempts: int(r.attempts), Held: time.Duration(r.held),
-		Up: r.up.bytes, Down: r.down.bytes, Err: reason,
+		Err: reason,
 	}
+	all := r.passed()
+	record.Up, record.Down = all.up, all.down
 	if r.verdict != nil { // an endpoint has answered
 		record.Endpoint = r.verdict.Endpoint()
-		r.verdict.Closed(record.Down > 0, ReasonOf(r.cause) == EndpointGone)
+		r.verdict.Closed(r.down.bytes > 0, ReasonOf(r.cause) == EndpointGone)
 	}
 	leave := func() { s.leave(r.route) }
 	if m := r.more; m != nil {
-		record.Up += m.passed.up
-		record.Down += m.passed.down
 		if m.closed != nil {
 			m.closed()
 		}
