@@ -167,6 +167,23 @@ func TestNoDescriptorToHandOverWith(t *testing.T) {
 	}
 }
 
+// TestClientIsThereWithoutHandOver: where the endpoint's socket cannot be handed over the client has
+// not left, and is not said to have.
+func TestClientIsThereWithoutHandOver(t *testing.T) {
+	server := &Server{}
+	server.init()
+	defer server.Drain(t.Context())
+	_, accepted := couple(t)
+	dialled, _ := couple(t)
+	dialled.Close()
+	if _, _, ok := server.takeBoth(accepted, dialled); ok {
+		t.Fatal("a connection that is closed was handed over")
+	}
+	if err := server.whyUnserved(t.Context(), accepted, errNoDescriptors); ReasonOf(err) != OverLimit {
+		t.Errorf("it is unserved since %v; want the reason %s", err, OverLimit)
+	}
+}
+
 // TestNoLoop: a server without a descriptor for a loop accepts nothing and says why, and what
 // another process has left is reset.
 func TestNoLoop(t *testing.T) {

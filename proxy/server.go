@@ -185,14 +185,14 @@ func (s *Server) startLoops() {
 	})
 }
 
-// takeBoth takes the sockets of two connections from package net. Where it fails, neither may be
-// used again.
+// takeBoth takes the sockets of two connections from package net. Where it fails the client's is
+// as it was, for whyUnserved to look at, and the endpoint's may not be used again.
 func (s *Server) takeBoth(client, upstream *net.TCPConn) (c, u int, ok bool) {
-	if c, ok = s.detach(client); !ok {
+	if u, ok = s.detach(upstream); !ok {
 		return -1, -1, false
 	}
-	if u, ok = s.detach(upstream); !ok {
-		resetFD(c)
+	if c, ok = s.detach(client); !ok {
+		resetFD(u)
 		return -1, -1, false
 	}
 	return c, u, true
