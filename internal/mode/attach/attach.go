@@ -271,7 +271,7 @@ func (m *Mode) Drained() {
 func (m *Mode) leave() {
 	m.early.leave()
 	for _, at := range m.live {
-		close(at.leaving)
+		at.leave()
 	}
 	m.wg.Wait()
 	m.departed = true

@@ -34,8 +34,11 @@ type attachment struct {
 	changed chan struct{}       // holds a token when desired has been replaced
 	ending  chan struct{}       // closed by end
 	endOnce sync.Once
-	leaving chan struct{} // closed when another daemon goes on
+	leaving chan struct{} // closed by leave
 	alive   atomic.Bool   // whether the namespace outlives us, so that its rules must go
+
+	looking     context.Context // ends after ending or leaving is closed: run's loop
+	stopLooking context.CancelFunc
 
 	settled chan struct{} // closed when the namespace is as desired for the first time
 	// early had the namespace before it was known whose it is; nil if none had.
@@ -73,6 +76,7 @@ func newAttachment(m *Mode, n *identity.Namespace) *attachment {
 		refusals:         refusal.New(m.Targets, m.Log),
 		direct:           map[netip.AddrPort]context.CancelFunc{},
 	}
+	at.looking, at.stopLooking = context.WithCancel(context.Background()) // the daemon's may end long before
 	at.desired.Store(n)
 	at.redirects.wanted = func() []netrules.Port { return at.portsFor(at.desired.Load()) }
 	return at
@@ -118,7 +122,14 @@ func (at *attachment) end(alive bool) {
 	at.endOnce.Do(func() {
 		at.alive.Store(alive)
 		close(at.ending)
+		at.stopLooking()
 	})
+}
+
+// leave makes run stop, and leave everything as it is: another daemon goes on. It is called once.
+func (at *attachment) leave() {
+	close(at.leaving)
+	at.stopLooking()
 }
 
 // run keeps the namespace as desired until end: it tries again after a failure,
@@ -145,12 +156,8 @@ func (at *attachment) run(ctx context.Context) {
 	defer at.saying.Wait()
 	defer at.watch.close() // it would keep the namespace alive
 	defer at.refusals.Close()
-	looking, stop := context.WithCancel(context.WithoutCancel(ctx)) // ctx may end long before
-	defer stop()
-	defer onclose.Call(at.ending, stop)()
-	defer onclose.Call(at.leaving, stop)()
 	failures := 0
-	reconcile.Loop(looking, reconcile.Options{
+	reconcile.Loop(at.looking, reconcile.Options{
 		Settings: at.Settings, Interval: func() time.Duration { return at.watch.interval(at.Settings.Load().Config.RepairInterval) }, Retry: true, Kicked: at.changed,
 		Changed: func() <-chan struct{} { return at.watch.changed }, Rest: func() time.Duration { return rest(at.took) },
 		Untouched: func() bool { return at.watch.changed != nil && at.untouched(ctx) },

@@ -1,22 +1,71 @@
 package attach
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"testing"
+	"testing/synctest"
 
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/internal/route"
 	"github.com/ambassadord/ambassadord/internal/route/routetest"
+	"github.com/ambassadord/ambassadord/internal/settings"
+	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/static"
 )
+
+// hidden is an engine whose containers' namespaces cannot be opened.
+type hidden struct{ Engine }
+
+func (hidden) OpenNamespace(context.Context, *dockerd.Container) (*netns.Namespace, error) {
+	return nil, errors.New("out of sight")
+}
+
+// TestAttachmentIsOneGoroutine: there are thousands of containers, each with an attachment that waits
+// nearly always, until it is told to end or to leave.
+func TestAttachmentIsOneGoroutine(t *testing.T) {
+	for name, stop := range map[string]func(*attachment){
+		"end":   func(at *attachment) { at.end(true) },
+		"leave": func(at *attachment) { at.leave() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				at := newAttachment(newMode(&Config{
+					Name: config.Listen, Settings: settings.NewCurrent(settings.New(config.Default(), nil, nil)), Turn: new(handover.Turn),
+					Engine: hidden{}, Log: slog.New(slog.DiscardHandler),
+				}), &identity.Namespace{Owner: &dockerd.Container{ID: "1", Name: "web"}})
+				before, ended := runtime.NumGoroutine(), make(chan struct{})
+				go func() { defer close(ended); at.run(ctx) }()
+				cancel() // which may come long before
+				synctest.Wait()
+				if n := runtime.NumGoroutine() - before; n != 1 {
+					t.Errorf("it is %d goroutines; want 1", n)
+				}
+				select {
+				case <-ended:
+					t.Error("it has ended with the daemon's context")
+				default:
+				}
+				stop(at)
+				<-ended
+			})
+		})
+	}
+}
 
 func TestAContainersRouteIsSharedAsItIs(t *testing.T) {
 	for _, label := range []struct {
@@ -120,8 +169,7 @@ func TestRedirectedConnectionsAreRoutedAtOnce(t *testing.T) {
 	port := netip.MustParseAddrPort(listener.Addr().String()).Port()
 	web := routetest.Labelled("web", map[string]string{fmt.Sprintf("connect.%d", port): "10.0.0.1:80"})
 	n := r.tableOf(nil, web).Owned(web.ID)
-	at := &attachment{namespaceSockets: newSockets(&r.Config), ending: make(chan struct{})}
-	at.desired.Store(n)
+	at := newAttachment(newMode(&r.Config), n)
 	at.end(false)
 	accepted := proxy.Accepted{Source: route.PeerOf(conn)}
 	e := earlyNamespace{namespaceSockets: newSockets(&r.Config), life: newEarlyLife()}
