@@ -91,7 +91,7 @@ func (r *relay) takeEarly() []byte {
 // plain reports whether nothing of the route needs more than a plain connection.
 func (r *Route) plain() bool {
 	o := &r.Options
-	return r.Dial == nil && len(r.Preface) == 0 && r.Read == 0 && o.Hedge == 0 && !o.Replay && !o.Source.IsValid() && o.Mark == 0
+	return r.Dial == nil && len(r.Preface) == 0 && r.Read == 0 && o.Hedge == 0 && !o.Replay && !o.prepares()
 }
 
 // with is a copy of the route for one connection.

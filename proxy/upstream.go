@@ -60,7 +60,7 @@ func dialTCP(ctx context.Context, addr netip.AddrPort, o *Options) (*net.TCPConn
 		}
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.Source, 0))
 	}
-	if o.Source.IsValid() || o.Mark != 0 {
+	if o.prepares() {
 		dialer.Control = func(_, _ string, raw syscall.RawConn) error {
 			var errno error
 			err := raw.Control(func(fd uintptr) { errno = o.prepare(int(fd)) })
@@ -69,7 +69,7 @@ func dialTCP(ctx context.Context, addr netip.AddrPort, o *Options) (*net.TCPConn
 	}
 	conn, err := selfconnect.DialContext(ctx, &dialer, "tcp", addr.String())
 	if err != nil {
-		if o.Source.IsValid() || o.Mark != 0 {
+		if o.prepares() {
 			err = o.explain(err)
 		}
 		return nil, err
@@ -77,7 +77,12 @@ func dialTCP(ctx context.Context, addr netip.AddrPort, o *Options) (*net.TCPConn
 	return conn.(*net.TCPConn), nil
 }
 
-// prepare sets what has to be set before a socket is bound.
+// prepares reports whether prepare has anything to set. A connection of which it does is dialled
+// by way of package net, never by a loop.
+func (o *Options) prepares() bool { return o.Source.IsValid() || o.Mark != 0 }
+
+// prepare sets what has to be set before a socket is bound. What is new here is asked for in
+// prepares, too.
 func (o *Options) prepare(fd int) error {
 	if o.Mark != 0 {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(o.Mark)); err != nil {
