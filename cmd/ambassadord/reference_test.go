@@ -27,6 +27,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/internal/option"
+	"github.com/ambassadord/ambassadord/internal/policy"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
@@ -260,7 +261,7 @@ func writeOptions(b *strings.Builder) {
 }
 
 // TestTargetFormsAreThoseOfTheSources: each parses to the scheme that it says, and no scheme
-// that the daemon knows is without one.
+// that the daemon knows is without one, or is a kind of target that no rule of the policy can name.
 func TestTargetFormsAreThoseOfTheSources(t *testing.T) {
 	parse, err := oneshot.NewParser(config.Default(), slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -294,6 +295,9 @@ func TestTargetFormsAreThoseOfTheSources(t *testing.T) {
 	for _, scheme := range strings.Fields(known[1]) {
 		if !described[scheme] {
 			t.Errorf("targetForms has no row of the scheme %s", scheme)
+		}
+		if !slices.Contains(policy.Kinds(), scheme) {
+			t.Errorf("no rule of the policy can name the scheme %s: internal/policy has no such kind", scheme)
 		}
 	}
 }

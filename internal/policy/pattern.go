@@ -347,14 +347,11 @@ func canonicalHost(host string) string {
 	return strings.ToLower(strings.TrimSuffix(host, "."))
 }
 
-// withServer are the kinds of target that can name the server to be asked.
-var withServer = []string{"dns", "srv", "consul", "etcd"}
-
 // Impossible says which key of the rule, by its name in a file, has what no target can have
 // together with the kinds of the rule; "" is none.
 func (r *Rule) Impossible() (key string, err error) {
-	if len(r.Registries) > 0 && len(r.Kinds) > 0 && !slices.ContainsFunc(r.Kinds, func(k string) bool { return slices.Contains(withServer, k) }) {
-		return "registry", hint.Errorf("leave one of them out; targets that may name a server are of the kinds "+strings.Join(withServer, ", "),
+	if len(r.Registries) > 0 && len(r.Kinds) > 0 && !slices.ContainsFunc(r.Kinds, func(k string) bool { return slices.Contains(withServer(), k) }) {
+		return "registry", hint.Errorf("leave one of them out; targets that may name a server are of the kinds "+strings.Join(withServer(), ", "),
 			"no target of the kind %s names a server", strings.Join(r.Kinds, " or "))
 	}
 	for _, t := range r.Targets {

@@ -59,9 +59,35 @@ const (
 // Declarers lists every Declarer.
 func Declarers() []Declarer { return []Declarer{ByImage, ByContainer, ByConfiguration} }
 
+// kinds are what a rule may name as the kind of a target: each scheme of internal/sources.
+var kinds = []struct {
+	name string
+	// server says that such a target can name the server to be asked, which is the Registry of its
+	// Part then.
+	server bool
+}{
+	{"static", false}, {"dns", true}, {"srv", true}, {"docker", false}, {"swarm", false},
+	{"consul", true}, {"consul-service", false}, {"consul-query", false}, {"etcd", true}, {"file", false},
+}
+
 // Kinds lists what a rule may name as the kind of a target.
 func Kinds() []string {
-	return []string{"static", "dns", "srv", "docker", "swarm", "consul", "consul-service", "consul-query", "etcd", "file"}
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = k.name
+	}
+	return names
+}
+
+// withServer are the kinds of target that can name the server to be asked.
+func withServer() []string {
+	var names []string
+	for _, k := range kinds {
+		if k.server {
+			names = append(names, k.name)
+		}
+	}
+	return names
 }
 
 // String names the rule as people find it again.
