@@ -4,16 +4,12 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/ambassadord/ambassadord/internal/control"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 )
-
-// reloadPatience bounds a reload that was asked for.
-const reloadPatience = 30 * time.Second
 
 // serveControl answers at the control sockets until closed; stop ends the conversations
 // as well. Without a socket, because somebody else has the name, all is served but the
@@ -58,7 +54,7 @@ func (d *daemon) serveControl(ctx context.Context) (closed, stop func()) {
 
 // answerReload does what SIGHUP does, and says what became of it.
 func (d *daemon) answerReload(ctx context.Context, c *control.Conn, _ control.Request) {
-	ctx, cancel := context.WithTimeout(ctx, reloadPatience)
+	ctx, cancel := context.WithTimeout(ctx, control.ReloadPatience)
 	defer cancel()
 	_ = c.Send(control.AnswerOf(d.reloads.reload(ctx))) // who has left asks for nothing
 }

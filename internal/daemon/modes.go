@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/mode"
@@ -31,6 +32,8 @@ func startModes(ctx context.Context, p *parts, readied <-chan struct{}) (running
 			m, err = link.Start(ctx, link.Config{
 				Port: p.cfg.Port, Sockets: p.sockets, Own: p.own(name), Guard: p.guard(), Routing: p.routing(),
 			})
+		default:
+			err = fmt.Errorf("mode %s is in the table of modes, and nothing starts it", name)
 		}
 		if err != nil {
 			return running, err
