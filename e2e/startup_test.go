@@ -124,16 +124,16 @@ func TestFirstInstruction(t *testing.T) {
 		return nil
 	})
 	wantNothingHeld(t, pid, 0)
-	wantNoNewcomer(t, s.daemon)
+	wantNoEarlyNamespace(t, s.daemon)
 }
 
-// wantNoNewcomer ends the daemon and demands that it cleaned up by itself.
-func wantNoNewcomer(t *testing.T, d *daemon) {
+// wantNoEarlyNamespace ends the daemon and demands that it cleaned up by itself.
+func wantNoEarlyNamespace(t *testing.T, d *daemon) {
 	t.Helper()
 	wantNoGoroutines(t, d)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if dump := d.raw.String(); !strings.Contains(dump, "preparer.(*Preparer).Run(") || strings.Contains(dump, "agent.(*newcomer).run(") {
+	if dump := d.raw.String(); !strings.Contains(dump, "preparer.(*Preparer).Run(") || strings.Contains(dump, "attach.runEarly(") {
 		t.Error("the daemon does not watch for new namespaces any more, or still works in one")
 	}
 }
