@@ -257,7 +257,7 @@ func engineCertified(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	new(relay).serve(t, listener, func() (net.Conn, error) { return host.TryDial("127.0.0.1:2376") })
+	startRelay(t).serve(t, listener, func() (net.Conn, error) { return host.TryDial("127.0.0.1:2376") })
 	t.Setenv("DOCKER_TLS_VERIFY", "1")
 	t.Setenv("DOCKER_CERT_PATH", client)
 	at := netip.MustParseAddrPort(listener.Addr().String())

@@ -245,7 +245,8 @@ func socketRelay(t testing.TB, path, backend string) *relay {
 		t.Fatal(err)
 	}
 	listener.(*net.UnixListener).SetUnlinkOnClose(false) // by then it may be another's
-	r := &relay{addr: path}
+	r := startRelay(t)
+	r.addr = path
 	r.serve(t, listener, func() (net.Conn, error) { return net.Dial("unix", backend) })
 	return r
 }

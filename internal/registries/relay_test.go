@@ -30,7 +30,7 @@ type relay struct {
 
 func newRelay(t testing.TB, backend string) *relay {
 	t.Helper()
-	r := &relay{}
+	r := startRelay(t)
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -45,6 +45,13 @@ func newRelay(t testing.TB, backend string) *relay {
 	return r
 }
 
+// startRelay passes nothing on yet. The test ends once all that it will serve has ended.
+func startRelay(t testing.TB) *relay {
+	r := &relay{}
+	t.Cleanup(r.running.Wait) // after every end, for it is the first
+	return r
+}
+
 // keep has c closed at the end, and reports false if that has come.
 func (r *relay) keep(c net.Conn) bool {
 	r.mu.Lock()
@@ -56,7 +63,8 @@ func (r *relay) keep(c net.Conn) bool {
 	return !r.ended
 }
 
-// end closes the listener and every connection.
+// end closes a listener and every connection. What it passed on has ended once startRelay's
+// cleanup returns.
 func (r *relay) end(listener io.Closer) {
 	listener.Close()
 	r.mu.Lock()
@@ -65,7 +73,6 @@ func (r *relay) end(listener io.Closer) {
 		c.Close()
 	}
 	r.mu.Unlock()
-	r.running.Wait()
 }
 
 // serve passes on what connects to listener until the test ends.
