@@ -85,8 +85,19 @@ func (c *engineClient) ask(ctx context.Context, t testing.TB, column string) {
 		_, _ = io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
 		answer, err := io.ReadAll(conn)
 		conn.Close()
-		if _, id, ok := strings.Cut(string(answer), "\r\n\r\n"); err == nil && ok && strings.Contains(string(answer), " 200 ") && !strings.HasPrefix(e.Holder, strings.TrimSpace(id)) {
-			t.Errorf("%s: at %s, which is to be %.12s, %.100q answers", targets[column], e.Addr, e.Holder, answer)
+		_, id, ok := strings.Cut(string(answer), "\r\n\r\n")
+		if err != nil || !ok || !strings.Contains(string(answer), " 200 ") || strings.HasPrefix(e.Holder, strings.TrimSpace(id)) {
+			continue
+		}
+		// An engine that tells of it in time has told of it just now: an address may go to another
+		// container between the look and the dial.
+		late, cancel := context.WithTimeout(ctx, time.Second)
+		for err == nil && snapshot.Holds(e.Holder, e.Addr) == nil {
+			snapshot, err = c.watcher.Wait(late, snapshot)
+		}
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			t.Errorf("%s: at %s, which is to be %.12s, %.12s answers", targets[column], e.Addr, e.Holder, strings.TrimSpace(id))
 		}
 	}
 	pause, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
