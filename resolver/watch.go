@@ -271,6 +271,7 @@ func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
 			pause.Stop()
 			urgent = false
 			pauses.Reset()
+			pauses.Next() // it is asked at once, in place of the first pause
 		case <-pause.C:
 			urgent = false
 		case <-w.retry:
