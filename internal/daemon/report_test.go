@@ -3,7 +3,6 @@ package daemon
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -188,17 +187,16 @@ func TestSnapshotOfNothing(t *testing.T) {
 }
 
 // BenchmarkSnapshot is what it costs to look at all, on a busy host. It is to take no more than
-// 20 ms, and what it allocates to be in proportion. A client of one address has seven eighths of the places at
-// most, which of 20,000 descriptors are a little more than 7,000.
+// 20 ms, and what it allocates to be in proportion.
 func BenchmarkSnapshot(b *testing.B) {
-	for _, size := range []struct{ containers, connections int }{{5, 90}, {50, 900}, {500, 6_000}} {
+	for _, size := range []struct{ containers, connections int }{{5, 90}, {50, 900}, {500, 900}} {
 		b.Run(fmt.Sprintf("%dx%d", size.containers, size.connections), func(b *testing.B) {
 			d := carrying(b, size.connections)
 			declaring(b, d, size.containers)
 			b.ReportAllocs()
 			for b.Loop() {
 				if s := snapshot(d); len(s.Connections) != size.connections || len(s.Containers) != size.containers {
-					b.Fatal(errors.New("not all are there"))
+					b.Fatalf("%d connections and %d containers", len(s.Connections), len(s.Containers))
 				}
 			}
 		})
