@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -64,9 +65,9 @@ func sleepless(ctx context.Context, do func()) {
 // waitFor is an attack that goes on by itself.
 func waitFor(ctx context.Context) { <-ctx.Done() }
 
-// tolerated are the attacks that others notice, and by how much: docs/security.md says so. A
-// name server is one, in the moment in which 200 names of it are asked for: 0.1 to 0.17 s on a host
-// of the test's own, though no more than anybody else of the machine notices on another.
+// tolerated are the attacks that others notice on a host of scripts/engine, and by how much:
+// docs/security.md says so. A name server is one, in the moment in which 200 names of it are asked
+// for: 0.1 to 0.17 s. On the machine's own engine, where make test runs it once more, it is not.
 var tolerated = map[string]time.Duration{"name server": 300 * time.Millisecond}
 
 // TestHostileTenants tries, one after the other, what a container can do, and demands
@@ -99,7 +100,9 @@ func TestHostileTenants(t *testing.T) {
 		{"name server", nameServer},
 	} {
 		t.Run(attack.name, func(t *testing.T) {
-			h.tolerated = tolerated[attack.name]
+			if os.Getenv("ENGINE") != "" {
+				h.tolerated = tolerated[attack.name]
+			}
 			h.beside(t, attack.prepare)
 		})
 	}
