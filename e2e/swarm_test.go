@@ -148,27 +148,47 @@ func TestSwarm(t *testing.T) {
 	// What only says that it is a task of the service is none.
 	s.e.docker("run", "-d", "--name", "impostor", "--label", "com.docker.swarm.service.name=web", clientOption(t), s.image, "/client", "-serve", "impostor", "-n", "-1", "0.0.0.0:7000")
 
-	// Each task is made anew, the next before the one that it replaces is stopped.
-	first := s.e.docker("ps", "-q", "--filter", "label=com.docker.swarm.service.name=web", "--filter", "label=com.docker.swarm.task.id")
+	// Each task is made anew, the next before the one that it replaces is killed, which takes
+	// the connection with it that it has accepted: one at most, since they come one by one.
+	first := strings.Fields(s.e.docker("ps", "-q", "--filter", "label=com.docker.swarm.service.name=web", "--filter", "label=com.docker.swarm.task.id"))
 	s.e.docker("service", "update", "--detach", "--force", "--update-order", "start-first", "web")
 	replaced := func() error {
 		ids := s.e.docker("ps", "-q", "--filter", "label=com.docker.swarm.service.name=web", "--filter", "label=com.docker.swarm.task.id")
-		for id := range strings.FieldsSeq(first) {
+		for _, id := range first {
 			if strings.Contains(ids, id) {
 				return fmt.Errorf("%s runs", id)
 			}
 		}
 		return nil
 	}
+	unanswered := 0
 	poll(t, 30*time.Second, "the service is updated", func() error {
 		for range 5 {
 			for _, at := range []string{"127.0.0.1:8007", "127.0.0.1:8001", "127.0.0.1:8002"} {
-				if got := s.answer(at); got != "web" {
+				switch got := s.answer(at); got {
+				case "web":
+				case "":
+					unanswered++
+				default:
 					t.Fatalf("during the update %q answers at %s, want web", got, at)
 				}
 			}
 		}
 		return replaced()
+	})
+	poll(t, 5*time.Second, "the log tells of each connection that a killed task took with it", func() error {
+		s.d.mu.Lock()
+		defer s.d.mu.Unlock()
+		gone := 0
+		for _, l := range s.d.lines {
+			if l.str("reason") == "endpoint_gone" {
+				gone++
+			}
+		}
+		if gone != unanswered || gone > len(first) {
+			return fmt.Errorf("%d had no answer, %d of them were a killed task's, of %d tasks", unanswered, gone, len(first))
+		}
+		return nil
 	})
 	out, err := exec.Command("nsenter", "-t", strconv.Itoa(s.e.cmd.Process.Pid), "-n", binary, "resolve", "--docker-host", s.e.endpoint(), "-o", "json", "swarm://web:7000").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "impostor") || !strings.Contains(string(out), "has the labels of a task, and the engine says that it is none") {
