@@ -23,9 +23,12 @@ type acceptor struct {
 // before others have their turn.
 const atOnce = 64
 
-// open begins to accept at d.
+// open begins to accept at d. Any goroutine may call it; it does not wait for the loop, which
+// passes over connections at what it has not been told of yet, and hears of them again.
 func (l *loop) open(d *acceptor) error {
-	l.acceptors[d.fd] = d
+	if !l.post(func() { l.acceptors[d.fd] = d }) {
+		return nil // it has ended
+	}
 	return l.awaitAcceptor(d)
 }
 

@@ -30,15 +30,14 @@ func BenchmarkConnect(b *testing.B) {
 		b.Fatal(err)
 	}
 	server := &Server{Loops: 1}
-	ctx, cancel := context.WithCancel(b.Context())
-	done := make(chan error)
 	target := Endpoint{Addr: backend.Addr().(*net.TCPAddr).AddrPort()}
 	addr := listener.Addr().(*net.TCPAddr)
-	go func() {
-		done <- server.Serve(ctx, NewListener(listener), promptly{func(context.Context, *net.TCPConn) (Route, error) {
-			return Route{Client: Client{Name: "app"}, Endpoints: InOrder(target)}, nil
-		}})
-	}()
+	stop, err := server.Accept(NewListener(listener), promptly{func(context.Context, *net.TCPConn) (Route, error) {
+		return Route{Client: Client{Name: "app"}, Endpoints: InOrder(target)}, nil
+	}})
+	if err != nil {
+		b.Fatal(err)
+	}
 	b.ReportAllocs()
 	var one [1]byte
 	for b.Loop() {
@@ -58,9 +57,6 @@ func BenchmarkConnect(b *testing.B) {
 	b.StopTimer()
 	backend.Close()
 	<-served
-	cancel()
-	if err := <-done; err != nil {
-		b.Error(err)
-	}
+	stop()
 	server.Drain(b.Context())
 }

@@ -3,7 +3,7 @@
 //	accept → who and which port → binding → endpoints   (the listener's Router)
 //	       → dial, next on failure → relay → one Record
 //
-// Serve accepts for one listener; connection.go reads top to bottom as the way
+// Accept takes one listener; connection.go reads top to bottom as the way
 // of one connection. The package knows no Docker, no registry and no iptables:
 // what it must know of a connection it asks the Router that came with the
 // listener.

@@ -15,9 +15,8 @@ import (
 // Listener is a listening socket that a Server accepts on, in whichever way: while the
 // network poller of package net has a socket, each connection would wake it, too.
 type Listener struct {
-	addr   *net.TCPAddr
-	local  netip.AddrPort // of each connection that it accepts; the zero value if it listens on all addresses
-	closed chan struct{}
+	addr  *net.TCPAddr
+	local netip.AddrPort // of each connection that it accepts; the zero value if it listens on all addresses
 
 	elsewhere bool                  // it is in another network namespace than ours
 	flows     atomic.Pointer[flows] // of that namespace; nil until something was dialled there
@@ -28,11 +27,10 @@ type Listener struct {
 	fd  int              // once detached; -1 before, and when it is closed
 }
 
-// NewListener takes tcp over. With loops its Close ends nothing once a Serve has begun:
-// only the Listener's does.
+// NewListener takes tcp over.
 func NewListener(tcp *net.TCPListener) *Listener {
 	l := listenerAt(tcp.Addr().(*net.TCPAddr))
-	l.closed, l.tcp, l.fd = make(chan struct{}), tcp, -1
+	l.tcp, l.fd = tcp, -1
 	return l
 }
 
@@ -46,7 +44,7 @@ func listenerAt(addr *net.TCPAddr) *Listener {
 }
 
 // Elsewhere says that it listens in another network namespace than the process's own. It
-// is called before Serve, and returns l.
+// is called before Accept, and returns l.
 func (l *Listener) Elsewhere() *Listener {
 	l.elsewhere = true
 	return l
@@ -54,22 +52,6 @@ func (l *Listener) Elsewhere() *Listener {
 
 // Addr is where it listens, a *net.TCPAddr.
 func (l *Listener) Addr() net.Addr { return l.addr }
-
-// Close stops accepting. It does not wait for that.
-func (l *Listener) Close() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	select {
-	case <-l.closed:
-		return net.ErrClosed
-	default:
-	}
-	close(l.closed)
-	if l.tcp != nil {
-		return l.tcp.Close()
-	}
-	return nil // the Serve that has detached it closes it
-}
 
 // SyscallConn is for what can be done to the descriptor as it is, with Control: whoever
 // has the socket, that works until it is closed. Nobody can wait by it.
@@ -106,7 +88,7 @@ func (rawListener) Write(func(fd uintptr) bool) error { return errors.ErrUnsuppo
 func (l *Listener) detach() (fd int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.tcp == nil || l.isClosed() {
+	if l.tcp == nil {
 		return -1, net.ErrClosed
 	}
 	raw, err := l.tcp.SyscallConn()
@@ -128,22 +110,17 @@ func (l *Listener) detach() (fd int, err error) {
 	return fd, nil
 }
 
-// release closes what detach has returned.
-func (l *Listener) release() {
+// close closes the socket, whoever has it.
+func (l *Listener) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	closeRaw(l.fd)
-	l.fd = -1
-	if !l.isClosed() {
-		close(l.closed)
+	if l.tcp != nil {
+		l.tcp.Close()
+		l.tcp = nil
+		return
 	}
-}
-
-func (l *Listener) isClosed() bool {
-	select {
-	case <-l.closed:
-		return true
-	default:
-		return false
+	if l.fd >= 0 {
+		closeRaw(l.fd)
+		l.fd = -1
 	}
 }

@@ -191,8 +191,8 @@ func TestNoLoop(t *testing.T) {
 	server := &Server{Done: func(r Record) { records <- r }}
 	withDescriptors(t, 1, server.init)
 	defer server.Drain(t.Context())
-	if err := server.Serve(t.Context(), NewListener(listen(t)), nil); !errors.Is(err, unix.EMFILE) || hint.Of(err) == "" {
-		t.Errorf("Serve: %v, hint %q; want EMFILE, and what to do", err, hint.Of(err))
+	if _, err := server.Accept(NewListener(listen(t)), nil); !errors.Is(err, unix.EMFILE) || hint.Of(err) == "" {
+		t.Errorf("Accept: %v, hint %q; want EMFILE, and what to do", err, hint.Of(err))
 	}
 	i := inherit(t)
 	server.Resume(i.live, nil)

@@ -44,8 +44,7 @@ func newCircleBy(t *testing.T, options Options, n int, change func(*Listener), l
 		change(l)
 		listeners = append(listeners, l)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, n)
+	var stops []func()
 	for i, to := range leads(c.at) {
 		var endpoints []Endpoint
 		for _, addr := range to {
@@ -54,21 +53,15 @@ func newCircleBy(t *testing.T, options Options, n int, change func(*Listener), l
 		router := RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
 			return Route{Client: Client{Name: "app"}, Port: c.at[i].Port(), Target: "target", Endpoints: InOrder(endpoints...), Options: options}, nil
 		})
-		go func() { done <- server.Serve(ctx, listeners[i], promptly{router}) }()
-	}
-	for _, l := range listeners {
-		wait(t, "a loop has the listener", func() bool {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			return l.fd >= 0
-		})
+		stop, err := server.Accept(listeners[i], promptly{router})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stops = append(stops, stop)
 	}
 	c.end = sync.OnceValue(func() []Record {
-		cancel()
-		for range n {
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
+		for _, stop := range stops {
+			stop()
 		}
 		server.Drain(t.Context())
 		for i := range server.flows.shards {

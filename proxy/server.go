@@ -17,7 +17,7 @@ import (
 )
 
 // Server carries connections for any number of listeners. Set its fields before
-// the first Serve.
+// the first Accept.
 type Server struct {
 	// Dial opens a connection to an endpoint; nil means plain TCP.
 	Dial func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error)
@@ -67,48 +67,46 @@ func acceptPauses() backoff.Backoff {
 	return backoff.Backoff{Base: firstAcceptPause, Max: longestAcceptPause}
 }
 
-// Serve accepts on listener until it is closed or ctx ends, and carries the
-// connections, which Drain waits for. It closes listener. A failure to accept is waited
-// out, not fatal; with no descriptor left for a connection it is reset rather than left to
-// wait unseen. The error says that there is no descriptor or memory to wait for any with.
-func (s *Server) Serve(ctx context.Context, listener *Listener, router Router) error {
+// Accept begins to accept on listener, which is the Server's from here, and carries the
+// connections, which Drain waits for. stop ends that, closes listener, and waits until no loop
+// accepts any more. A failure to accept is waited out, not fatal; with no descriptor left for a
+// connection it is reset rather than left to wait unseen. The error says that there is no
+// descriptor or memory to wait for any with; listener is closed then.
+func (s *Server) Accept(listener *Listener, router Router) (stop func(), err error) {
 	s.init()
-	defer s.enteredHere(listener)()
-	if len(s.loops) == 0 {
-		listener.Close()
-		if s.Log != nil {
-			s.Log.Error("cannot accept", "listener", listener.Addr().String(), "error", s.failed, hint.Attr(s.failed))
+	defer func() {
+		if err != nil && s.Log != nil {
+			s.Log.Error("cannot accept", "listener", listener.Addr().String(), "error", err, hint.Attr(err))
 		}
-		return s.failed
+	}()
+	if len(s.loops) == 0 {
+		listener.close()
+		return nil, s.failed
 	}
 	fd, err := listener.detach()
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
 	if err != nil {
-		return err
+		listener.close()
+		return nil, err
 	}
-	defer listener.release()
+	leave := s.enteredHere(listener)
+	stop = func() {
+		for _, l := range s.loops {
+			l.call(func() { l.shut(fd) })
+		}
+		listener.close()
+		leave()
+	}
 	// What is accepted has it from here.
 	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	inLine(fd)
 	for _, l := range s.loops {
-		l.call(func() {
-			err = errors.Join(err, l.open(&acceptor{fd: fd, listener: listener, router: router, pauses: acceptPauses()}))
-		})
+		err = errors.Join(err, l.open(&acceptor{fd: fd, listener: listener, router: router, pauses: acceptPauses()}))
 	}
-	if err == nil {
-		select {
-		case <-ctx.Done():
-		case <-listener.closed:
-		}
-	} else if s.Log != nil {
-		s.Log.Error("cannot accept", "listener", listener.Addr().String(), "error", err)
+	if err != nil {
+		go stop() // a loop may be waiting for what our caller has locked
+		return nil, err
 	}
-	for _, l := range s.loops {
-		l.call(func() { l.shut(fd) })
-	}
-	return err
+	return stop, nil
 }
 
 // enter counts a connection that was accepted until it is gone, and reports false when
@@ -135,8 +133,8 @@ func (s *Server) gone(record *Record, accepted time.Time) {
 }
 
 // Drain waits until every connection has ended. When ctx ends first, the rest
-// are reset, with the reason drain_timeout, and then waited for. No Serve may
-// be running any more.
+// are reset, with the reason drain_timeout, and then waited for. Nothing may be
+// accepted any more.
 func (s *Server) Drain(ctx context.Context) {
 	s.init()
 	stop := context.AfterFunc(ctx, func() { s.expire(errDrained) })
@@ -151,7 +149,7 @@ func (s *Server) Drain(ctx context.Context) {
 }
 
 // init makes the context of connections. What has been accepted is carried to
-// its end although accepting stops, so it does not descend from Serve's.
+// its end although accepting stops.
 func (s *Server) init() {
 	s.once.Do(func() {
 		s.ctx, s.expire = context.WithCancelCause(context.Background())

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -41,21 +42,11 @@ func newLabAt(t *testing.T, server *Server, router Router, listener *net.TCPList
 		server.init()
 	}
 	l.addr = listener.Addr().(*net.TCPAddr).AddrPort()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	ours := NewListener(listener)
-	go func() {
-		defer close(done)
-		if err := server.Serve(ctx, ours, router); err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-	}()
-	wait(t, "a loop has the listener", func() bool {
-		ours.mu.Lock()
-		defer ours.mu.Unlock()
-		return ours.fd >= 0
-	})
-	l.stop = func() { cancel(); <-done }
+	stop, err := server.Accept(NewListener(listener), router)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.stop = sync.OnceFunc(stop)
 	t.Cleanup(func() {
 		l.stop()
 		expired, cancel := context.WithCancel(context.Background())

@@ -47,8 +47,6 @@ func TestDialsAsItsClient(t *testing.T) {
 			mark <- m
 		}),
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	served := make(chan error, 1)
 	inside := func(ctx context.Context, addr netip.AddrPort, o *Options) (conn *net.TCPConn, err error) {
 		err = lab.NS().Do(func() error {
 			conn, err = dialTCP(ctx, addr, o)
@@ -56,18 +54,19 @@ func TestDialsAsItsClient(t *testing.T) {
 		})
 		return conn, err
 	}
-	go func() {
-		served <- server.Serve(ctx, NewListener(near), RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
-			o := Options{Source: client, Transparent: true, Mark: 0x4d}
-			return Route{
-				Endpoints: InOrder(Endpoint{Addr: endpoint.Addr().(*net.TCPAddr).AddrPort()}),
-				Options:   o,
-				Dial: func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
-					return inside(ctx, addr, &o)
-				},
-			}, nil
-		}))
-	}()
+	stop, err := server.Accept(NewListener(near), RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
+		o := Options{Source: client, Transparent: true, Mark: 0x4d}
+		return Route{
+			Endpoints: InOrder(Endpoint{Addr: endpoint.Addr().(*net.TCPAddr).AddrPort()}),
+			Options:   o,
+			Dial: func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
+				return inside(ctx, addr, &o)
+			},
+		}, nil
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
 	conn := lab.Dial(t, near.Addr().String())
 	accepted, err := endpoint.AcceptTCP()
 	if err != nil {
@@ -89,8 +88,5 @@ func TestDialsAsItsClient(t *testing.T) {
 	conn.Close()
 	<-records
 	stop()
-	if err := <-served; err != nil {
-		t.Error(err)
-	}
 	server.Drain(t.Context())
 }

@@ -368,13 +368,28 @@ func TestListen(t *testing.T) {
 // what the old one does after that is of no consequence.
 func TestSuccessorTakesThePath(t *testing.T) {
 	dir := openDir(t)
-	name := dir.Socket("")
-	old, err := Listen(dir, name, nil)
-	if err != nil {
-		t.Fatal(err)
+	names := []string{dir.Socket(":6379"), dir.Socket(":6380")}
+	listen := func(inherited Inherited) *Listener {
+		t.Helper()
+		l, err := Listen(dir, names[0], inherited)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Also(names[1], inherited); err != nil {
+			t.Fatal(err)
+		}
+		return l
 	}
-	next, err := Listen(dir, name, func(lock string) *rundir.Lock {
-		fd, err := unix.FcntlInt(old.Lock().File().Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	old := listen(nil)
+	if at, err := Find(dir.String()); at != dir.Path(names[0]) || err != nil {
+		t.Errorf("Find = %q, %v; want the first name of the one socket", at, err)
+	}
+	if err := old.Also(names[0], nil); !errors.Is(err, rundir.ErrHeld) {
+		t.Errorf("a name that is had already: %v; want ErrHeld", err)
+	}
+	locks := old.Locks()
+	next := listen(func(lock string) *rundir.Lock {
+		fd, err := unix.FcntlInt(locks[0].File().Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -382,19 +397,22 @@ func TestSuccessorTakesThePath(t *testing.T) {
 		if !ok {
 			t.Fatal("the lock is not the socket's")
 		}
+		locks = locks[1:]
 		return l
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	old.Leave()
-	c, err := Dial(dir.Path(name))
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range names {
+		c, err := Dial(dir.Path(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
 	}
-	c.Close()
 	next.Release()
-	if _, err := Dial(dir.Path(name)); !errors.Is(err, ErrNobody) {
+	if entries, err := os.ReadDir(dir.String()); len(entries) > 0 || err != nil {
+		t.Errorf("left are %v, %v", entries, err)
+	}
+	if _, err := Dial(dir.Path(names[0])); !errors.Is(err, ErrNobody) {
 		t.Errorf("Dial after the end: %v; want ErrNobody", err)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 )
@@ -15,7 +17,7 @@ import (
 func lockOf(socket string) string { return strings.TrimSuffix(socket, ".sock") + ".lock" }
 
 // Find returns the path of the control socket of this network namespace, where there is
-// one; the host's daemon's comes first, and of one daemon's several the shortest.
+// one; the host's daemon's comes first, and of the several names of one the shortest.
 func Find(folder string) (string, error) {
 	const start = "start it, or run this in its network namespace and, where it runs in a container, there"
 	dir, err := rundir.Find(folder)
@@ -29,9 +31,7 @@ func Find(folder string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for i, name := range live {
-		live[i] = dir.Path(name)
-	}
+	live = oncePerSocket(dir, live)
 	switch {
 	case len(live) == 0:
 		return "", hint.Wrap(ErrNobody, start)
@@ -40,6 +40,27 @@ func Find(folder string) (string, error) {
 	}
 	return live[0], nil
 }
+
+// oncePerSocket are the paths of names, of each socket's several the first.
+func oncePerSocket(dir *rundir.Dir, names []string) (paths []string) {
+	seen := map[inode]bool{}
+	for _, name := range names {
+		path := dir.Path(name)
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) == nil {
+			at := inode{st.Dev, st.Ino}
+			if seen[at] {
+				continue
+			}
+			seen[at] = true
+		}
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+// inode tells one file from another.
+type inode struct{ device, number uint64 }
 
 // Live are the names of the control sockets in dir, of our network namespace, that a daemon
 // has; that of the host's daemon is the first.

@@ -28,14 +28,11 @@ func (d *daemon) serveControl(ctx context.Context) (closed, stop func()) {
 		return closed, func() { cancel(); closed() } // openRunDir has said why
 	}
 	var serving sync.WaitGroup
-	for _, address := range d.predecessor().addresses() {
-		listener, err := control.Listen(d.dir, d.dir.Socket(address), func(name string) *rundir.Lock { return d.sockets.Inherited().TakeLock(d.dir, name) })
-		if err != nil {
-			d.log.Warn("this daemon can be neither reloaded nor taken over by a command", "error", err, hint.Attr(err))
-			continue
+	if listener := d.listenControl(); listener != nil {
+		for _, lock := range listener.Locks() {
+			remove := d.sockets.Registry().Add(handover.Socket{Role: handover.LockFile}, lock.File())
+			context.AfterFunc(listening, remove)
 		}
-		remove := d.sockets.Registry().Add(handover.Socket{Role: handover.LockFile}, listener.Lock().File())
-		context.AfterFunc(listening, remove)
 		serving.Go(func() {
 			server.Serve(talking, listening, listener.UnixListener)
 			if d.giver.hasGiven() {
@@ -50,6 +47,24 @@ func (d *daemon) serveControl(ctx context.Context) (closed, stop func()) {
 		closed()
 		serving.Wait()
 	}
+}
+
+// listenControl listens at one control socket, which has a name for each address that we listen
+// on; nil where it could have none.
+func (d *daemon) listenControl() (listener *control.Listener) {
+	inherited := func(name string) *rundir.Lock { return d.sockets.Inherited().TakeLock(d.dir, name) }
+	for _, address := range d.predecessor().addresses() {
+		var err error
+		if name := d.dir.Socket(address); listener == nil {
+			listener, err = control.Listen(d.dir, name, inherited)
+		} else {
+			err = listener.Also(name, inherited)
+		}
+		if err != nil {
+			d.log.Warn("this daemon can be neither reloaded nor taken over by a command", "error", err, hint.Attr(err))
+		}
+	}
+	return listener
 }
 
 // answerReload does what SIGHUP does, and says what became of it.

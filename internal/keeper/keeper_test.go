@@ -81,12 +81,16 @@ func runDaemon(endpoint string) error {
 	kept, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); k.Run(kept) }()
-	err = server.Serve(ctx, proxy.NewListener(listener), proxy.RouterFunc(func(context.Context, *net.TCPConn) (proxy.Route, error) {
+	stopAccepting, err := server.Accept(proxy.NewListener(listener), proxy.RouterFunc(func(context.Context, *net.TCPConn) (proxy.Route, error) {
 		return proxy.Route{
 			Client: proxy.Client{Name: "app"}, Port: 6379,
 			Endpoints: proxy.InOrder(proxy.Endpoint{Addr: addr.AddrPort()}),
 		}, nil
 	}))
+	if err == nil {
+		<-ctx.Done()
+		stopAccepting()
+	}
 	expired, expire := context.WithCancel(context.Background())
 	expire()
 	server.Drain(expired)

@@ -29,7 +29,7 @@ type Set struct {
 	store     descriptorStore   // where that is kept for the next process of our unit
 	inherited *handover.Set     // what the daemon before us has left; may be nil
 	adopted   atomic.Int64      // how many of these are served
-	accepting sync.WaitGroup    // every Serve
+	accepting sync.WaitGroup    // every socket that accepts
 }
 
 // New makes a set without a socket, whose connections server carries.
@@ -45,11 +45,20 @@ func (s *Set) Accept(ctx context.Context, socket handover.Socket, listener *net.
 		served.Elsewhere()
 	}
 	remove := s.registry.Add(socket, served)
-	s.accepting.Go(func() {
+	stop, err := s.server.Accept(served, router) // which has logged what it returns
+	if err != nil {
+		remove()
+		take()
+		close(done)
+		return done
+	}
+	s.accepting.Add(1)
+	context.AfterFunc(ctx, func() { // no goroutine waits for each of thousands
+		defer s.accepting.Done()
 		defer close(done)
 		defer take()
 		defer remove()
-		_ = s.server.Serve(ctx, served, router) // has logged what it returns
+		stop()
 	})
 	return done
 }

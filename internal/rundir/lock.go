@@ -153,6 +153,16 @@ func (d *Dir) Rename(from, to string) error {
 	})
 }
 
+// Link gives a file, a socket say, one more name. The caller has the locks that stand for both.
+func (d *Dir) Link(from, to string) error {
+	return d.with(false, func(folder int) error {
+		if err := unix.Linkat(folder, from, folder, to, 0); err != nil {
+			return hint.Wrap(fmt.Errorf("link %s to %s: %w", d.Path(to), d.Path(from), err), "give --run-dir a folder whose file system has hard links")
+		}
+		return nil
+	})
+}
+
 // Held reports whether some process has the lock name, we ourselves included. What
 // cannot be known counts as yes. Of one that was killed, the lock file is removed, and
 // the files with it that it stands for.
