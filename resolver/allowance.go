@@ -211,7 +211,7 @@ func (a *Allowance) Turn(ctx context.Context) (end func(), err error) {
 	return sync.OnceFunc(func() { <-turns }), nil
 }
 
-// Wait counts a connection that the watch holds while it waits for news, until leave is
+// Wait counts a connection that the watch holds while it waits for a change, until leave is
 // called; false says that its owner holds as many as it may, and the watch is to ask
 // again from time to time instead.
 func (a *Allowance) Wait() (leave func(), ok bool) {

@@ -47,7 +47,6 @@ var methodsSpread = []string{
 	"netrules/netns.Namespace",
 	"proxy.Server",
 	"proxy.loop",
-	"resolver.Resolver",
 	"resolver/dns.Client",
 }
 
@@ -105,7 +104,6 @@ var crowded = []string{
 	"cmd/ambassadord",
 	"internal/dockerd",
 	"proxy",
-	"resolver",
 	"resolver/consul",
 }
 
@@ -129,7 +127,6 @@ const typeNameReason = "one word names one thing, in the whole tree: who has rea
 var namesOfTwo = []string{
 	"child",
 	"member",
-	"place",
 	"question",
 }
 
