@@ -47,7 +47,6 @@ var methodsSpread = []string{
 	"netrules/netns.Namespace",
 	"proxy.Server",
 	"proxy.loop",
-	"resolver/dns.Client",
 }
 
 func TestMethodsStandTogether(t *testing.T) {
