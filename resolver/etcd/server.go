@@ -57,9 +57,9 @@ func (s *server) unheard(err error) {
 // session is a client of one server, from a login to a failure. It serves many watches and
 // is closed with the last of them once it has failed.
 type session struct {
-	client *clientv3.Client
-	made   time.Time
-	pulse  heartbeat
+	client    *clientv3.Client
+	made      time.Time
+	heartbeat heartbeat
 
 	mu      sync.Mutex
 	users   int
@@ -217,7 +217,7 @@ type heartbeat struct {
 	done chan struct{}
 }
 
-// join starts the pulse with the first watch.
+// join starts the heartbeat with the first watch.
 func (p *heartbeat) join(client *clientv3.Client, every time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

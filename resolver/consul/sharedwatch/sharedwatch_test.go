@@ -1,10 +1,11 @@
-package consul
+package sharedwatch
 
 import (
 	"fmt"
 	"maps"
 	"slices"
 	"testing"
+	"unique"
 )
 
 func TestChangedChecks(t *testing.T) {
@@ -30,24 +31,19 @@ func TestChangedChecks(t *testing.T) {
 	}
 }
 
-// Of each service the first instance is looked at before any second one, and what an agent sends
-// that is no instance is passed over.
-func TestSuspectsInTurn(t *testing.T) {
-	instance := func(id string) *serviceEntry {
-		return &serviceEntry{Node: &entryNode{Node: "n"}, Service: &entryService{ID: id, ModifyIndex: 3}}
-	}
-	c := &crowd{members: map[string]map[*member]struct{}{}}
+// Of each service the first instance is looked at before any second one.
+func TestCandidatesInTurn(t *testing.T) {
+	w := &sharedWatch{subscribers: map[string]map[*Subscription]struct{}{}}
 	for _, ids := range [][]string{{"a1", "a2", "a3"}, {"b1"}, {"c1", "c2"}, nil} {
-		entries := []*serviceEntry{nil, {}, {Service: &entryService{ID: "no node", ModifyIndex: 1}}, {Node: &entryNode{}, Service: &entryService{ID: "no index"}}}
+		var known []Instance
 		for _, id := range ids {
-			entries = append(entries, instance(id))
+			known = append(known, Instance{Node: unique.Make("n"), ID: id, Index: 3})
 		}
-		known := registrationsOf(entries)
-		c.members[fmt.Sprint(ids)] = map[*member]struct{}{{instances: known}: {}, {instances: known}: {}}
+		w.subscribers[fmt.Sprint(ids)] = map[*Subscription]struct{}{{instances: known}: {}, {instances: known}: {}}
 	}
 	var ranks string
-	for _, s := range c.suspects() {
-		ranks += s.id[1:]
+	for _, c := range w.candidates() {
+		ranks += c.ID[1:]
 	}
 	if ranks != "111223" {
 		t.Errorf("in turn: %s; want the first of each, then the second, then the third", ranks)
