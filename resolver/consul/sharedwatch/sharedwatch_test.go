@@ -1,51 +1,163 @@
 package sharedwatch
 
 import (
-	"fmt"
-	"maps"
-	"slices"
+	"context"
+	"errors"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unique"
 )
 
-func TestChangedChecks(t *testing.T) {
-	web, redis := failingCheck{"n1", "c1", "web", 7}, failingCheck{"n1", "c2", "redis", 8}
-	node := failingCheck{Node: "n1", CheckID: "serfHealth", ModifyIndex: 9}
-	again := web
-	again.ModifyIndex = 12
-	for name, test := range map[string]struct {
-		before, now failingChecks
-		want        []string
-	}{
-		"nothing":           {failingChecks{web}, failingChecks{web}, nil},
-		"one more":          {failingChecks{web}, failingChecks{redis, web}, []string{"redis"}},
-		"one less":          {failingChecks{web, redis}, failingChecks{web}, []string{"redis"}},
-		"another output":    {failingChecks{web}, failingChecks{again}, []string{"web"}},
-		"a node's":          {nil, failingChecks{node}, nil},
-		"both come and go":  {failingChecks{web, node}, failingChecks{redis}, []string{"redis", "web"}},
-		"from the first on": {nil, failingChecks{web}, []string{"web"}},
-	} {
-		if got := slices.Sorted(maps.Keys(test.before.changed(test.now))); !slices.Equal(got, test.want) {
-			t.Errorf("%s: %v; want %v", name, got, test.want)
+// fakeSource is an agent whose state has one index.
+type fakeSource struct {
+	probes, transactions int
+
+	mu         sync.Mutex
+	index      uint64
+	changed    chan struct{} // closed when it moves, and replaced
+	registered map[string]uint64
+}
+
+func (f *fakeSource) set(index uint64, registered map[string]uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.index, f.registered = index, registered
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+func (f *fakeSource) Probes() int { return f.probes }
+
+func (f *fakeSource) Transactions() int { return f.transactions }
+
+func (f *fakeSource) Query(ctx context.Context, _ string, index uint64, _ any) (uint64, error) {
+	for {
+		f.mu.Lock()
+		now, changed := f.index, f.changed
+		f.mu.Unlock()
+		if now != index {
+			return now, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return 0, ctx.Err()
 		}
 	}
 }
 
-// Of each service the first instance is looked at before any second one.
-func TestCandidatesInTurn(t *testing.T) {
-	w := &sharedWatch{subscribers: map[string]map[*Subscription]struct{}{}}
-	for _, ids := range [][]string{{"a1", "a2", "a3"}, {"b1"}, {"c1", "c2"}, nil} {
-		var known []Instance
-		for _, id := range ids {
-			known = append(known, Instance{Node: unique.Make("n"), ID: id, Index: 3})
+func (f *fakeSource) Registered(_ context.Context, some []Candidate) (now []uint64, gone map[int]bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, c := range some {
+		index, there := f.registered[c.ID]
+		if !there {
+			if gone == nil {
+				gone = map[int]bool{}
+			}
+			gone[i] = true
 		}
-		w.subscribers[fmt.Sprint(ids)] = map[*Subscription]struct{}{{instances: known}: {}, {instances: known}: {}}
+		now = append(now, index)
 	}
-	var ranks string
-	for _, c := range w.candidates() {
-		ranks += c.ID[1:]
+	return now, gone, nil
+}
+
+// shared has the services a and b subscribe to one watch in a bubble of time, each with an instance
+// of its name. probe is what each is probed by.
+func shared(t *testing.T, f *fakeSource, probe func(service string) (uint64, error), do func(a, b *Subscription)) {
+	synctest.Test(t, func(t *testing.T) {
+		f.index, f.changed, f.registered = 10, make(chan struct{}), map[string]uint64{"a": 3, "b": 4}
+		var watches Watches[string]
+		options := Options{Source: f, Timeout: time.Second, Search: SearchTime, Linger: time.Minute}
+		subscribe := func(service string) *Subscription {
+			s := watches.Subscribe("dc1", options, service, func(context.Context) (uint64, error) { return probe(service) })
+			s.Answered(10, []Instance{{Node: unique.Make("n"), ID: service, Index: f.registered[service]}})
+			return s
+		}
+		a, b := subscribe("a"), subscribe("b")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		do(a, b)
+		a.Leave()
+		b.Leave()
+		time.Sleep(59 * time.Second)
+		if watches.Len() != 1 {
+			t.Error("it has ended before its time")
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if watches.Len() != 0 {
+			t.Error("nobody subscribes any more, and it goes on")
+		}
+	})
+}
+
+// event is what a subscriber is told within a second; false if it is not.
+func event(s *Subscription) (told bool, err error) {
+	select {
+	case err := <-s.Events:
+		return true, err
+	case <-time.After(time.Second):
+		return false, nil
 	}
-	if ranks != "111223" {
-		t.Errorf("in turn: %s; want the first of each, then the second, then the third", ranks)
+}
+
+// TestOnlyTheConcernedAreTold: without any probe, of instances that are registered anew or are gone.
+func TestOnlyTheConcernedAreTold(t *testing.T) {
+	f := &fakeSource{transactions: 2}
+	shared(t, f, nil, func(a, b *Subscription) {
+		f.set(11, map[string]uint64{"a": 11, "b": 4})
+		if told, err := event(a); err != nil || !told {
+			t.Errorf("registered anew: %v, %v", told, err)
+		}
+		a.Answered(11, []Instance{{Node: unique.Make("n"), ID: "a", Index: 11}})
+		if told, _ := event(b); told {
+			t.Error("the other one is told")
+		}
+		f.set(12, map[string]uint64{"a": 11})
+		if told, err := event(b); err != nil || !told {
+			t.Errorf("gone: %v, %v", told, err)
+		}
+		if told, _ := event(a); told {
+			t.Error("the other one is told")
+		}
+	})
+}
+
+// TestProbesTell: where there are no transactions, those are told whose index has moved, or cannot
+// be asked for.
+func TestProbesTell(t *testing.T) {
+	f := &fakeSource{probes: 1}
+	failed := errors.New("no answer")
+	var broken bool
+	probe := func(service string) (uint64, error) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		switch {
+		case broken:
+			return 0, failed
+		case service == "b":
+			return f.index, nil
+		}
+		return 10, nil
 	}
+	shared(t, f, probe, func(a, b *Subscription) {
+		f.set(11, nil)
+		if told, err := event(b); err != nil || !told {
+			t.Errorf("moved: %v, %v", told, err)
+		}
+		if told, _ := event(a); told {
+			t.Error("the other one is told")
+		}
+		b.Answered(11, nil)
+		f.mu.Lock()
+		broken = true
+		f.mu.Unlock()
+		f.set(12, nil)
+		if told, err := event(a); !errors.Is(err, failed) || !told {
+			t.Errorf("failed: %v, %v", told, err)
+		}
+	})
 }
