@@ -164,7 +164,7 @@ func (a *agent) renew(err error) bool {
 
 // home is the datacenter of an agent, asked for once and by one at a time.
 type home struct {
-	turn      chan struct{} // held by who reads or writes the next two
+	turn      chan struct{} // held while the next two are read or written
 	name      string        // "" if it is not known
 	retry     time.Time     // when to ask again while it is not
 	forgotten atomic.Bool

@@ -179,7 +179,7 @@ func (c *Client) avoid(a *agent) {
 }
 
 // lingering is how long an agent that a target named is remembered when no watch asks it
-// any more. Whoever watches again after a failure finds its connections.
+// any more. A watch that begins again after a failure finds its connections.
 const lingering = time.Minute
 
 // named is the agent that a target names, until leave is called. Such agents are forgotten

@@ -89,8 +89,8 @@ func (g guardedTransport) RoundTrip(request *http.Request) (*http.Response, erro
 	return response, nil
 }
 
-// timedBody is closed when it has not been read whole in time: who answers a byte a minute
-// holds what has been read all the while.
+// timedBody is closed when it has not been read whole in time: an agent that answers a byte a
+// minute would make us hold what has been read all the while.
 type timedBody struct {
 	io.ReadCloser
 	over *time.Timer
