@@ -139,7 +139,7 @@ func (a *Allowance) Spend(ctx context.Context, n int) error {
 	return nil
 }
 
-// Owe counts n bytes that have been read already: who spends next waits for them, too.
+// Owe counts n bytes that have been read already: the next watch that spends waits for them, too.
 func (a *Allowance) Owe(n int) {
 	owners := a.all()
 	if len(owners) == 0 || n <= 0 {
@@ -150,7 +150,7 @@ func (a *Allowance) Owe(n int) {
 	}
 }
 
-// spend takes n bytes of whoever may have them read at once, and else of the one that may
+// spend takes n bytes of an owner that may have them read at once, and else of the one that may
 // soonest: what the others have read meanwhile is no reason for a watch of theirs all to wait.
 func spend(ctx context.Context, owners []*account, n int) error {
 	for n > 0 {
@@ -172,7 +172,7 @@ func spend(ctx context.Context, owners []*account, n int) error {
 }
 
 // mayRead takes n bytes of the first that may have them read now; it returns nil then, and
-// else who may soonest.
+// else the one that may soonest.
 func mayRead(owners []*account, n int) (soonest *account) {
 	most, now := math.Inf(-1), time.Now()
 	for _, a := range owners {
@@ -203,7 +203,7 @@ func (a *Allowance) Turn(ctx context.Context) (end func(), err error) {
 		}
 		cases = append(cases, reflect.SelectCase{Dir: reflect.SelectSend, Chan: reflect.ValueOf(of.turns), Send: reflect.ValueOf(struct{}{})})
 	}
-	chosen, _, _ := reflect.Select(cases) // whoever has one first
+	chosen, _, _ := reflect.Select(cases) // of the owner that has one first
 	if chosen == 0 {
 		return nil, ctx.Err()
 	}
@@ -211,7 +211,7 @@ func (a *Allowance) Turn(ctx context.Context) (end func(), err error) {
 	return sync.OnceFunc(func() { <-turns }), nil
 }
 
-// Wait counts a connection that the watch holds while it waits for news, until leave is
+// Wait counts a connection that the watch holds while it waits for a change, until leave is
 // called; false says that its owner holds as many as it may, and the watch is to ask
 // again from time to time instead.
 func (a *Allowance) Wait() (leave func(), ok bool) {

@@ -2,7 +2,6 @@ package resolver
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 )
@@ -77,42 +76,4 @@ func (d *doubting) end() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.open.Over()
-}
-
-// Doubt has the sources whose endpoints t has now look again, since all of these have
-// refused, and waits for them, a second at most. One that fails is asked before its turn, unless
-// it has failed within Options.NegativeFor. A watch is doubted once a second. It reports whether t has other endpoints than known by now.
-func (r *Resolver) Doubt(ctx context.Context, t Target, known *Resolution) bool {
-	if known == nil || r.started(ctx) != nil {
-		return false
-	}
-	now := time.Now()
-	v := r.view(t, now, r.watching)
-	if v.chosen < 0 {
-		return true
-	}
-	asked := view{find: r.watching}
-	r.readChoice(t.Choices[v.chosen], now, &asked)
-	ctx, cancel := context.WithTimeout(ctx, doubtFor)
-	defer cancel()
-	var overs []<-chan struct{}
-	for _, a := range asked.answers {
-		if a.state.err != nil && !a.state.standing {
-			if now.Sub(a.state.failed) >= r.options.NegativeFor && !a.watch.askedAt().After(a.state.failed) {
-				a.watch.askNow()
-			}
-			continue
-		}
-		if over := a.watch.doubting.doubt(now); over != nil {
-			overs = append(overs, over)
-		}
-	}
-	for _, over := range overs {
-		select {
-		case <-over:
-		case <-ctx.Done():
-		}
-	}
-	v = r.view(t, now, r.watching)
-	return !slices.EqualFunc(v.endpoints(), known.Endpoints, func(a, b Endpoint) bool { return a.Addr == b.Addr })
 }

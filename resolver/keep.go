@@ -117,10 +117,11 @@ func (r *Resolver) watch(q Query, by *watch) *watch {
 	}
 	var ctx context.Context
 	ctx, w.stop = context.WithCancel(r.ctx)
+	w.allowance = &Allowance{shares: r.shares, owners: &w.owners}
 	r.watches.Store(q, w)
 	r.count.Add(1)
 	r.wg.Go(func() {
-		r.runWatch(ctx, w, source)
+		w.run(ctx, source, &r.registries, r.turns[q.Scheme])
 		r.count.Add(-1)
 		r.shares.endLookup(lookup)
 	})

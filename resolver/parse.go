@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -45,6 +44,7 @@ const (
 	hostPortHint = "write HOST:PORT, for example redis.example.com:6379 or [2001:db8::7]:6379"
 	targetHint   = "write HOST:PORT, a list a:6379,b:6379, a service's DNS name, or SCHEME://…"
 	weightHint   = "write HOST:PORT, or HOST:PORT WEIGHT, and a comma between two of them"
+	dnsURLHint   = "write dns://SERVER/NAME:PORT for addresses, dns://SERVER/NAME or srv://SERVER/NAME for SRV records"
 	chainHint    = "write T1 | T2; a | that belongs to an URL is written %7C"
 )
 
@@ -133,91 +133,6 @@ func parseName(text string) (Query, error) {
 	return Query{Scheme: SchemeSRV, Host: strings.ToLower(name)}, nil
 }
 
-// hostPort reads item, which starts at offset of text.
-func hostPort(text string, offset int, item string) (Query, error) {
-	trimmed := strings.TrimSpace(item)
-	offset += strings.Index(item, trimmed)
-	colon := strings.LastIndexByte(trimmed, ':')
-	switch {
-	case trimmed == "":
-		return Query{}, syntaxError(text, offset, "remove the extra comma, or "+hostPortHint, "an empty item")
-	case colon < 0:
-		return Query{}, syntaxError(text, offset+len(trimmed), hostPortHint, "%q has no port", trimmed)
-	case colon == 0:
-		return Query{}, syntaxError(text, offset, hostPortHint, "no host before the port")
-	}
-	host, portText := trimmed[:colon], trimmed[colon+1:]
-	port, ok := parsePort(portText)
-	if !ok {
-		return Query{}, syntaxError(text, offset+colon+1, "a port is a number from 1 to 65535",
-			"%q is not a port", portText)
-	}
-	if bare, ok := strings.CutPrefix(host, "["); ok {
-		ip, err := netip.ParseAddr(strings.TrimSuffix(bare, "]"))
-		if err != nil || !strings.HasSuffix(host, "]") || !ip.Is6() {
-			return Query{}, syntaxError(text, offset, hostPortHint, "%q is not an IPv6 address in brackets", host)
-		}
-		return Query{Scheme: SchemeStatic, Host: ip.String(), Port: port}, nil
-	}
-	if ip, err := netip.ParseAddr(host); err == nil {
-		if ip.Is6() {
-			return Query{}, syntaxError(text, offset, "write ["+host+"]:"+portText,
-				"an IPv6 address needs brackets before its port")
-		}
-		return Query{Scheme: SchemeStatic, Host: ip.String(), Port: port}, nil
-	}
-	if strings.Contains(host, ":") {
-		return Query{}, syntaxError(text, offset, hostPortHint, "%q is neither a name nor an address", host)
-	}
-	if err := checkHostname(text, offset, host); err != nil {
-		return Query{}, err
-	}
-	return Query{Scheme: SchemeDNS, Host: strings.ToLower(host), Port: port}, nil
-}
-
-// parsePort reads a port as people write it: digits alone, 1 to 65535.
-func parsePort(text string) (uint16, bool) {
-	for _, c := range []byte(text) {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-	}
-	n, err := strconv.ParseUint(text, 10, 16)
-	return uint16(n), err == nil && n != 0
-}
-
-// checkHostname accepts what DNS can carry (RFC 1035, with the underscore that
-// SRV names and container names use) and refuses numbers that were meant to be
-// an IPv4 address.
-func checkHostname(text string, offset int, name string) error {
-	const fix = "a name has letters, digits, '-', '_' and '.', at most 63 to a label and 253 in all"
-	dotless := strings.TrimSuffix(name, ".")
-	if dotless == "" || len(dotless) > 253 {
-		return syntaxError(text, offset, fix, "a name of %d characters", len(dotless))
-	}
-	start := 0
-	var label string
-	for label = range strings.SplitSeq(dotless, ".") {
-		if label == "" || len(label) > 63 {
-			return syntaxError(text, offset+start, fix, "a label of %d characters in the name %q", len(label), name)
-		}
-		for i, c := range []byte(label) {
-			if !hostnameByte(c) {
-				return syntaxError(text, offset+start+i, fix, "%q cannot stand in a name", c)
-			}
-		}
-		start += len(label) + 1
-	}
-	if strings.Trim(label, "0123456789") == "" {
-		return syntaxError(text, offset, targetHint, "%q is neither an IPv4 address nor a name", name)
-	}
-	return nil
-}
-
-func hostnameByte(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
-}
-
 // parseURL reads SCHEME://HOST:PORT/PATH?PARAMS; the "://" stands at i.
 func parseURL(text string, i int) (Query, error) {
 	switch strings.ToLower(strings.TrimSpace(text[:i])) {
@@ -273,3 +188,71 @@ func parseURL(text string, i int) (Query, error) {
 // notInHost reports whether r in a host would be taken for something else when the
 // target is written again.
 func notInHost(r rune) bool { return r <= ' ' || strings.ContainsRune(":[]/?#@%|", r) }
+
+// parseDNS reads dns://[SERVER[:PORT]]/NAME[:PORT] and srv://[SERVER[:PORT]/]NAME;
+// the "://" stands at i. Both parts are read as the forms without a scheme are,
+// so that the same names are refused, at exact columns. Nothing is looked up.
+func parseDNS(text string, i int) (Query, error) {
+	scheme := strings.ToLower(strings.TrimSpace(text[:i]))
+	offset := i + len("://")
+	authority, name, slash := strings.Cut(text[offset:], "/")
+	switch {
+	case slash:
+	case scheme == SchemeDNS:
+		return Query{}, syntaxError(text, len(text), dnsURLHint+"; to ask the system's servers leave out dns://",
+			"nothing after the DNS server %q", authority)
+	default:
+		authority, name = "", authority
+	}
+	server, err := dnsServer(text, offset, authority)
+	if err != nil {
+		return Query{}, err
+	}
+	if slash {
+		offset += len(authority) + 1
+	}
+	q, err := dnsName(text, offset, name, scheme)
+	q.Server = server
+	return q, err
+}
+
+// dnsServer reads the server's part as host:port; "" stays "", the system's.
+func dnsServer(text string, offset int, authority string) (string, error) {
+	if authority == "" {
+		return "", nil
+	}
+	if ip, err := netip.ParseAddr(authority); err == nil && ip.Is6() {
+		return "", syntaxError(text, offset, "write ["+authority+"]", "an IPv6 address needs brackets here")
+	}
+	if strings.LastIndexByte(authority, ':') <= strings.LastIndexByte(authority, ']') {
+		authority += ":53"
+	}
+	q, err := hostPort(text, offset, authority)
+	return q.HostPort(), err
+}
+
+// dnsName reads what the server is asked for: with a port addresses, without one
+// SRV records.
+func dnsName(text string, offset int, name, scheme string) (Query, error) {
+	trimmed := strings.TrimSpace(name)
+	offset += strings.Index(name, trimmed)
+	colon := strings.LastIndexByte(trimmed, ':')
+	if _, err := netip.ParseAddr(trimmed); err == nil {
+		return Query{}, syntaxError(text, offset, dnsURLHint, "%s is an address, not a DNS name", trimmed)
+	}
+	switch {
+	case colon < 0:
+		if err := checkHostname(text, offset, trimmed); err != nil {
+			return Query{}, err
+		}
+		return Query{Scheme: SchemeSRV, Host: strings.ToLower(trimmed)}, nil
+	case scheme == SchemeSRV:
+		return Query{}, syntaxError(text, offset+colon, "leave the port out, or write dns:// for addresses",
+			"SRV records bring their own ports")
+	}
+	q, err := hostPort(text, offset, trimmed)
+	if err == nil && q.Scheme != SchemeDNS {
+		return Query{}, syntaxError(text, offset, "write "+q.HostPort()+" alone", "%s is an address, not a DNS name", q.Host)
+	}
+	return q, err
+}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ambassadord/ambassadord/resolver/internal/burstlog"
 )
 
 // resolved is the endpoints of t, for those who ask once.
@@ -155,7 +157,7 @@ func TestWhatIsKnownIsSaidAtOnce(t *testing.T) {
 // A target of one query has its answer as it is, for there may be thousands; what is told of it
 // to people is sorted, and must be another.
 func TestStatusLeavesTheAnswerAlone(t *testing.T) {
-	r := &Resolver{log: newBursts(slog.New(slog.DiscardHandler))}
+	r := &Resolver{log: burstlog.New(slog.New(slog.DiscardHandler))}
 	q := Query{Scheme: SchemeStatic, Host: "x"}
 	w := newWatch(q, &r.options, r.log)
 	given := []Endpoint{{Addr: netip.MustParseAddrPort("10.0.0.2:1"), Weight: 1}, {Addr: netip.MustParseAddrPort("10.0.0.1:1"), Weight: 1}}
@@ -163,7 +165,7 @@ func TestStatusLeavesTheAnswerAlone(t *testing.T) {
 	r.watches.Store(q, w)
 	target := Target{Choices: []Choice{{Queries: []Query{q}}}}
 	now := time.Now()
-	v := r.view(target, now, r.watching)
+	v := newView(target, now, &r.options, r.watching)
 	if final, _, _ := v.decide(now, new(time.Time), 0); !final || &v.endpoints()[0] != &given[0] {
 		t.Error("an answer was copied")
 	}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/internal/suggest"
+	"github.com/ambassadord/ambassadord/resolver/internal/burstlog"
+	"github.com/ambassadord/ambassadord/resolver/internal/outage"
 )
 
 // Options tune a Resolver. The zero value of each field means its default.
@@ -72,23 +74,23 @@ type Resolver struct {
 	sources map[string]Source
 	options Options
 
-	running chan struct{} // closed once Run has set ctx
-	ctx     context.Context
-	watches sync.Map     // Query → *watch
-	count   atomic.Int64 // of watches
-	mu      sync.Mutex
-	wg      sync.WaitGroup
-	kept    atomic.Pointer[kept]
-	shares  *shares
-	log     *bursts
-	places  places
-	turns   map[string]chan struct{} // by scheme: a place for each question that may be open
+	running    chan struct{} // closed once Run has set ctx
+	ctx        context.Context
+	watches    sync.Map     // Query → *watch
+	count      atomic.Int64 // of watches
+	mu         sync.Mutex
+	wg         sync.WaitGroup
+	kept       atomic.Pointer[kept]
+	shares     *shares
+	log        *burstlog.Log
+	registries outage.Registries[registryKey]
+	turns      map[string]chan struct{} // by scheme: a place for each question that may be open
 }
 
 // New makes a Resolver over sources, by the scheme each of them answers.
 func New(sources map[string]Source, options Options) *Resolver {
 	options.setDefaults()
-	r := &Resolver{sources: sources, options: options, log: newBursts(options.Log), running: make(chan struct{}), shares: newShares(options.Shares)}
+	r := &Resolver{sources: sources, options: options, log: burstlog.New(options.Log), running: make(chan struct{}), shares: newShares(options.Shares)}
 	r.kept.Store(new(kept))
 	r.turns = make(map[string]chan struct{}, len(sources))
 	for scheme := range sources {
@@ -112,7 +114,7 @@ func (r *Resolver) Run(ctx context.Context) error {
 			r.mu.Lock() // no watch starts after this: watch looks at ctx under mu
 			defer r.mu.Unlock()
 			r.wg.Wait()
-			r.log.close()
+			r.log.Close()
 			return nil
 		}
 	}
@@ -187,7 +189,7 @@ func (r *Resolver) settle(ctx context.Context, t Target) view {
 	var grace, deadline time.Time
 	for {
 		now := time.Now()
-		v := r.view(t, now, r.watch)
+		v := newView(t, now, &r.options, r.watch)
 		final, until, changed := v.decide(now, &grace, r.options.Grace)
 		if final {
 			return v

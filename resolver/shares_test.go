@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/resolver/internal/burstlog"
 )
 
 // many are so many targets of one item each.
@@ -292,8 +293,8 @@ func TestAnothersFailureIsNotHidden(t *testing.T) {
 		r.Keep(nil, Owned{"noisy", many("n", 1000)}, Owned{"quiet", many("q", 20)})
 		synctest.Wait()
 		text := log.String()
-		if n, m := strings.Count(text, "client=noisy"), strings.Count(text, "client=quiet"); n != burstLines || m != 1 {
-			t.Errorf("%d lines of the noisy one and %d of the other; want %d and 1:\n%s", n, m, burstLines, text)
+		if n, m := strings.Count(text, "client=noisy"), strings.Count(text, "client=quiet"); n != burstlog.Lines || m != 1 {
+			t.Errorf("%d lines of the noisy one and %d of the other; want %d and 1:\n%s", n, m, burstlog.Lines, text)
 		}
 	})
 }

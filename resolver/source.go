@@ -28,14 +28,14 @@ type Endpoint struct {
 	// the least share, not none.
 	Weight uint16
 	// Health is the state in the source's own words ("healthy", "warning"), ""
-	// when it knows none. It is for people: who must not be used is no endpoint.
+	// when it knows none. It is for people: what must not be used is no endpoint.
 	Health string
 	// Distance is how far it is from us.
 	Distance Distance
 	// Published says that Addr is one of this host's at which the engine publishes a
 	// container's port, so that it is the container's.
 	Published bool
-	// Holder tells apart who has Addr one after the other: a container's ID; "" where
+	// Holder tells apart the containers that have Addr one after the other, by ID; "" where
 	// nobody says.
 	Holder string
 }
@@ -46,6 +46,31 @@ func (e Endpoint) String() string {
 		return e.Addr.String()
 	}
 	return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port)))
+}
+
+// Distance is how far an endpoint is from us, as far as its source knows. Its zero
+// value says that the source does not.
+type Distance uint8
+
+// From near to far, but for the first.
+const (
+	DistanceUnknown Distance = iota
+	SameHost
+	SameDatacenter
+	OtherDatacenter
+)
+
+// String is the distance as "resolve -o json" prints it, "" when it is not known.
+func (d Distance) String() string {
+	switch d {
+	case SameHost:
+		return "host"
+	case SameDatacenter:
+		return "datacenter"
+	case OtherDatacenter:
+		return "remote"
+	}
+	return ""
 }
 
 // Answer is what a source knows of a query at one moment. No endpoints is an

@@ -104,7 +104,7 @@ func (r *Resolver) Status(ctx context.Context, t Target) (Status, error) {
 // StatusNow reports on t as far as it is known at this moment: it neither waits nor starts a
 // watch. A query that nobody watches is said to be Unwatched, and has no answer.
 func (r *Resolver) StatusNow(t Target) Status {
-	v := r.view(t, time.Now(), r.watching)
+	v := newView(t, time.Now(), &r.options, r.watching)
 	return r.status(t, &v, r.watching)
 }
 
@@ -123,7 +123,7 @@ func (r *Resolver) status(t Target, v *view, find func(Query, *watch) *watch) St
 				s.Queries = append(s.Queries, QueryStatus{Query: q, Choice: i, Unwatched: true})
 				continue
 			}
-			p := r.readChoice(c.only(j), now, &view{find: find})
+			p := (&view{options: &r.options, find: find}).readChoice(c.only(j), now)
 			known := w.state.Load()
 			one := QueryStatus{
 				Query: q, Choice: i, Endpoints: slices.Clone(p.endpoints), LeftOut: p.leftOut, Notes: p.notes,

@@ -17,6 +17,7 @@ import (
 
 // view is what the watches of a target say at one moment.
 type view struct {
+	options *Options
 	parts   []part            // one for each choice
 	chosen  int               // the part whose endpoints are used; -1 when none has any
 	watched []<-chan struct{} // closed when an answer changes
@@ -84,12 +85,12 @@ func (v *view) settled() bool {
 	return true
 }
 
-// view reads the watches of t as find gives them, all of them: what a chain may fall
+// newView reads the watches of t as find gives them, all of them: what a chain may fall
 // back to is to be warm.
-func (r *Resolver) view(t Target, now time.Time, find func(Query, *watch) *watch) view {
-	v := view{parts: make([]part, len(t.Choices)), chosen: -1, find: find}
+func newView(t Target, now time.Time, options *Options, find func(Query, *watch) *watch) view {
+	v := view{options: options, parts: make([]part, len(t.Choices)), chosen: -1, find: find}
 	for i, c := range t.Choices {
-		v.parts[i] = r.readChoice(c, now, &v)
+		v.parts[i] = v.readChoice(c, now)
 		if v.chosen < 0 && len(v.parts[i].endpoints) > 0 {
 			v.chosen = i
 		}
@@ -99,11 +100,11 @@ func (r *Resolver) view(t Target, now time.Time, find func(Query, *watch) *watch
 
 // readChoice reads the watches of c. An endpoint that is only a name is looked up
 // through the DNS watch of that name, and keeps its own priority and weight.
-func (r *Resolver) readChoice(c Choice, now time.Time, v *view) part {
+func (v *view) readChoice(c Choice, now time.Time) part {
 	var p part
 	before := len(v.watched)
 	for i, q := range c.Queries {
-		s, w := r.read(q, nil, now, &p, v)
+		s, w := v.read(q, nil, now, &p)
 		if !s.counts() {
 			continue
 		}
@@ -120,7 +121,7 @@ func (r *Resolver) readChoice(c Choice, now time.Time, v *view) part {
 				p.endpoints = append(p.endpoints, e)
 				continue
 			}
-			if found, _ := r.read(lookupOf(e), w, now, &p, v); found.counts() {
+			if found, _ := v.read(lookupOf(e), w, now, &p); found.counts() {
 				for _, f := range found.answer.Endpoints {
 					e.Addr = f.Addr
 					p.endpoints = append(p.endpoints, e)
@@ -148,7 +149,7 @@ func lookupOf(e Endpoint) Query {
 }
 
 // read returns what q's watch knows, and notes in p what it does not.
-func (r *Resolver) read(q Query, by *watch, now time.Time, p *part, v *view) (*state, *watch) {
+func (v *view) read(q Query, by *watch, now time.Time, p *part) (*state, *watch) {
 	w := v.find(q, by)
 	if w == nil {
 		v.unwatched = true
@@ -168,17 +169,17 @@ func (r *Resolver) read(q Query, by *watch, now time.Time, p *part, v *view) (*s
 		}
 		return s, w
 	}
-	if s.err != nil && (s.standing || now.Sub(s.failed) < r.options.NegativeFor) {
+	if s.err != nil && (s.standing || now.Sub(s.failed) < v.options.NegativeFor) {
 		p.errs = append(p.errs, s.err)
 		return s, w
 	}
-	until, asked := w.created.Add(r.options.Timeout), w.askedAt()
+	until, asked := w.created.Add(v.options.Timeout), w.askedAt()
 	if s.err != nil { // ask again now rather than at the end of a long backoff
 		if !asked.After(s.failed) { // it is pausing
 			w.askNow()
 			asked = now
 		}
-		until = asked.Add(r.options.Grace)
+		until = asked.Add(v.options.Grace)
 	} else if asked.IsZero() {
 		w.askNow()
 	}

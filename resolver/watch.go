@@ -14,13 +14,15 @@ import (
 	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/watchable"
+	"github.com/ambassadord/ambassadord/resolver/internal/burstlog"
+	"github.com/ambassadord/ambassadord/resolver/internal/outage"
 )
 
 // watch is the one watch of a query and what it last learned.
 type watch struct {
 	query   Query
 	options *Options
-	log     *bursts
+	log     *burstlog.Log
 	created time.Time
 	used    atomic.Int64  // when somebody last asked, in Unix nanoseconds
 	asked   atomic.Int64  // when the source was last asked, likewise; 0 before
@@ -30,7 +32,7 @@ type watch struct {
 	stop     context.CancelFunc
 	// owners are the clients that declare it, or what led to it; none for the operator's.
 	owners    atomic.Pointer[[]*account]
-	allowance *Allowance // set when it runs
+	allowance *Allowance // set before it runs
 
 	// Under Resolver.mu: in whose answers it is, beside those who declare it.
 	free    bool // the operator's
@@ -60,7 +62,7 @@ func (s *state) serves() bool { return s.answer != nil && len(s.answer.Endpoints
 // is not: somebody may serve by now.
 func (s *state) counts() bool { return s.answer != nil && (s.err == nil || s.serves()) }
 
-func newWatch(q Query, options *Options, log *bursts) *watch {
+func newWatch(q Query, options *Options, log *burstlog.Log) *watch {
 	now := time.Now()
 	w := &watch{query: q, options: options, log: log, created: now, retry: make(chan struct{}, 1)}
 	w.doubting.ask = make(chan Doubt)
@@ -143,7 +145,7 @@ func (w *watch) say(level slog.Level, message string, attrs ...any) {
 	if owners := w.owners.Load(); owners != nil && len(*owners) > 0 {
 		owner = (*owners)[0].owner
 	}
-	w.log.say(level, w.query, owner, message, attrs...)
+	w.log.Say(level, w.query.Scheme, w.query.String(), owner, message, attrs...)
 }
 
 // expire forgets an answer whose source has been failing for MaxStale.
@@ -220,27 +222,43 @@ func (w *watch) askNow() {
 	}
 }
 
-// runWatch asks source until ctx ends, with a growing pause after each failure.
-func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
+// registryKey is what the queries to one registry have in common.
+type registryKey struct {
+	scheme, server, host string
+	port                 uint16
+}
+
+// registryOf is where q asks. The host of a query with a path is a registry's, any other one is
+// the name that is asked for.
+func registryOf(q Query) registryKey {
+	key := registryKey{scheme: q.Scheme, server: q.Server}
+	if q.Path != "" {
+		key.host, key.port = q.Host, q.Port
+	}
+	return key
+}
+
+// run asks source until ctx ends, with a growing pause after each failure. turns are those that
+// the watches of one scheme share.
+func (w *watch) run(ctx context.Context, source Source, registries *outage.Registries[registryKey], turns chan struct{}) {
 	defer w.end()
-	w.allowance = &Allowance{shares: r.shares, owners: &w.owners}
 	defer w.allowance.end()
 	ctx = context.WithValue(ctx, allowanceKey{}, w.allowance)
 	ctx = context.WithValue(ctx, doubtsKey{}, w.doubting.ask)
-	at, leave := r.places.enter(w.query)
+	at, leave := registries.Enter(registryOf(w.query))
 	defer leave()
 	failing := false
 	answer := func(well bool) {
 		if failing {
 			failing = false
-			at.answer(well)
+			at.Answer(well)
 		}
 	}
 	defer answer(false)
-	pauses := backoff.Backoff{Base: r.options.BackoffMin, Jitter: 0.5}
+	pauses := backoff.Backoff{Base: w.options.BackoffMin, Jitter: 0.5}
 	urgent := false
 	for {
-		answered := r.admit(ctx, w, urgent)
+		answered := w.admit(ctx, turns, urgent)
 		select { // who wanted this attempt has it now
 		case <-w.retry:
 		default:
@@ -262,7 +280,7 @@ func (r *Resolver) runWatch(ctx context.Context, w *watch, source Source) {
 		if ctx.Err() != nil {
 			return
 		}
-		longest, recovered := at.fail(failing, w.askedAt(), r.options.BackoffMax)
+		longest, recovered := at.Fail(failing, w.askedAt(), w.options.BackoffMax)
 		failing = true
 		pauses.Max = longest
 		pause := time.NewTimer(pauses.Next())
@@ -291,11 +309,10 @@ const askingFor = time.Second
 // once that has answered. Thousands of watches start at once with the daemon, or
 // when a registry is back; the source is asked Options.Asking questions at a time.
 // A question that a connection waits for is urgent and asked at once.
-func (r *Resolver) admit(ctx context.Context, w *watch, urgent bool) (answered func()) {
+func (w *watch) admit(ctx context.Context, turns chan struct{}, urgent bool) (answered func()) {
 	if urgent {
 		return func() {}
 	}
-	turns := r.turns[w.query.Scheme]
 	select {
 	case turns <- struct{}{}:
 	case <-w.retry:

@@ -11,14 +11,16 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ambassadord/ambassadord/resolver/internal/burstlog"
 )
 
 // TestMaxStale: outages that end before the limit, and one that does not.
 func TestMaxStale(t *testing.T) {
 	for name, failure := range map[string]any{
-		"Watch ends":         errors.New("registry is down"),
-		"Watch says so":      Answer{Err: errors.New("registry is down")},
-		"and it was no news": nil,
+		"Watch ends":           errors.New("registry is down"),
+		"Watch says so":        Answer{Err: errors.New("registry is down")},
+		"and it was no change": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
@@ -309,7 +311,7 @@ func TestOutageOfManyIsFewLines(t *testing.T) {
 		}
 		r.Keep([]Target{fake(hosts...)})
 		step()
-		time.Sleep(burstTime)
+		time.Sleep(burstlog.Time)
 		step()
 		time.Sleep(time.Hour)
 		step()
@@ -326,11 +328,11 @@ func TestOutageOfManyIsFewLines(t *testing.T) {
 		lines int
 		line  string
 	}{
-		{burstLines, `level=WARN msg="source failed" target=fake://host`},
-		{1, fmt.Sprintf(`level=WARN msg="source failed, for more targets" scheme=fake more=%d`, watches-burstLines)},
+		{burstlog.Lines, `level=WARN msg="source failed" target=fake://host`},
+		{1, fmt.Sprintf(`level=WARN msg="source failed, for more targets" scheme=fake more=%d`, watches-burstlog.Lines)},
 		{},
-		{burstLines, `level=INFO msg="source is well again" target=fake://host`},
-		{1, fmt.Sprintf(`level=INFO msg="source is well again, for more targets" scheme=fake more=%d`, watches-burstLines)}, // as the Resolver ended
+		{burstlog.Lines, `level=INFO msg="source is well again" target=fake://host`},
+		{1, fmt.Sprintf(`level=INFO msg="source is well again, for more targets" scheme=fake more=%d`, watches-burstlog.Lines)}, // as the Resolver ended
 	} {
 		if n := strings.Count(steps[i], "\n"); n != want.lines || n > 0 && strings.Count(steps[i], want.line) != n {
 			t.Errorf("step %d: %d lines, want %d with %s:\n%.2000s", i, n, want.lines, want.line, steps[i])

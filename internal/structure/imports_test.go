@@ -17,6 +17,8 @@ var (
 		module + "/internal/selfconnect", // a dial, with nothing around it
 		module + "/internal/shorten",
 		module + "/internal/suggest",
+		module + "/resolver/internal/burstlog", // parts of resolver itself, which know no registry
+		module + "/resolver/internal/outage",
 		"golang.org/x/sys/unix",  // the kernel's interface, as syscall was
 		"golang.org/x/time/rate", // a token bucket, which speaks to nobody
 	}

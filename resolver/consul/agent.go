@@ -3,13 +3,10 @@ package consul
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,26 +14,24 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/selfconnect"
 	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/consul/blocking"
+	"github.com/ambassadord/ambassadord/resolver/consul/sharedwatch"
 )
 
 const (
 	// dialTimeout bounds how long an agent that drops packets holds up a watch.
 	dialTimeout = 2 * time.Second
 
-	// Bounds of one answer, in bytes: of any agent to the operator, of the configured
-	// agents to clients, and of an agent that a client names.
-	maxBody, maxShared, maxForeign = 32 << 20, 8 << 20, 2 << 20
-
-	// perObject is what an object of an answer takes beside its text, once it is decoded:
-	// two bytes of JSON can be one.
-	perObject = 200
-
 	// maxHeader bounds an answer's header, in bytes.
 	maxHeader = 64 << 10
 
-	// bodyTimeout bounds the time from an answer's header to its end, of which the time
-	// that a query may wait is no part.
-	bodyTimeout = 20 * time.Second
+	// homeTimeout bounds how long an answer waits for its agent's datacenter, which it
+	// can do without.
+	homeTimeout = time.Second
+
+	// homeRetry is how long an agent that does not tell is not asked again: a token
+	// without agent:read is the likely reason.
+	homeRetry = time.Minute
 )
 
 // agent is one Consul agent.
@@ -48,22 +43,20 @@ type agent struct {
 	permit    resolver.Permission
 	transport atomic.Pointer[http.Transport] // replaced when it fails
 	made      atomic.Int64                   // when that was made, in Unix nanoseconds
-	lanes     lanes
+	slots     *blocking.Slots
 	home      home
-	pulse     pulse
-
-	mu     sync.Mutex
-	crowds map[scope]*crowd
+	liveness  liveness
+	shared    sharedwatch.Watches[scope]
 
 	users int // how many watches have it, under Client.mu; of an agent that a target names
 }
 
 // newAgent makes the API client for one agent.
-func newAgent(address string, trusted bool, blocking int, permit resolver.Permission) (*agent, error) {
+func newAgent(address string, trusted bool, slots int, permit resolver.Permission) (*agent, error) {
 	config := api.DefaultConfig()
 	config.Address = address
 	https := strings.HasPrefix(address, "https://") || config.Scheme == "https" && !strings.Contains(address, "://")
-	a := &agent{address: address, https: https, trusted: trusted, permit: permit, crowds: map[scope]*crowd{}}
+	a := &agent{address: address, https: https, trusted: trusted, permit: permit}
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {
 		config.Address = path
 	}
@@ -71,8 +64,8 @@ func newAgent(address string, trusted bool, blocking int, permit resolver.Permis
 		return nil, err
 	}
 	a.home.turn = make(chan struct{}, 1)
-	a.lanes.init(blocking, a.short())
-	guarded := guardedTransport{base: &a.transport, trusted: trusted, multiplexed: &a.lanes.multiplexed}
+	a.slots = blocking.NewSlots(slots, a.short())
+	guarded := guardedTransport{base: &a.transport, trusted: trusted, slots: a.slots}
 	if path := os.Getenv(api.HTTPTokenFileEnvName); path != "" && trusted {
 		guarded.token = &tokenFile{path: path}
 	}
@@ -91,12 +84,17 @@ func newAgent(address string, trusted bool, blocking int, permit resolver.Permis
 	return a, nil
 }
 
+// shortSlots is how many requests that do not wait may be under way at one agent, and
+// fewShortSlots at one that a target names: a client may have many of those asked, and each
+// request takes a descriptor of ours.
+const shortSlots, fewShortSlots = 16, 8
+
 // short is how many requests that do not wait may be under way at a.
 func (a *agent) short() int {
 	if a.trusted {
-		return shortLanes
+		return shortSlots
 	}
-	return fewShortLanes
+	return fewShortSlots
 }
 
 // connect makes a transport to the agent, with the certificates as they are now. It builds it
@@ -123,7 +121,7 @@ func (a *agent) connect() error {
 	// The configured agent is on this host, as a rule, where to pack and to unpack takes longer than
 	// what is packed takes to send.
 	transport.DisableCompression = a.trusted
-	// Over HTTP/2 a question that is given up leaves its connection to the others, also one
+	// Over HTTP/2 a query that is given up leaves its connection to the others, also one
 	// that is dead.
 	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: 3 * time.Second, PingTimeout: 3 * time.Second}
 	if path, ok := strings.CutPrefix(a.address, "unix://"); ok {
@@ -164,93 +162,45 @@ func (a *agent) renew(err error) bool {
 	return a.connect() == nil // or the files are just being replaced: the next failure tries again
 }
 
-// guardedTransport bounds answers, takes the secrets that consul/api puts into
-// every request out of those for other agents than the configured ones, and keeps
-// the token up to date in those for them.
-type guardedTransport struct {
-	base        *atomic.Pointer[http.Transport]
-	trusted     bool
-	token       *tokenFile   // nil if the token is not in a file
-	multiplexed *atomic.Bool // told whether the agent speaks HTTP/2
+// home is the datacenter of an agent, asked for once and by one at a time.
+type home struct {
+	turn      chan struct{} // held while the next two are read or written
+	name      string        // "" if it is not known
+	retry     time.Time     // when to ask again while it is not
+	forgotten atomic.Bool
 }
 
-const tokenHeader = "X-Consul-Token" //nolint:gosec // its name, not a token
-
-type parametersKey struct{}
-
-// withParameters has requests of ctx carry parameters for which api.QueryOptions has no field.
-func withParameters(ctx context.Context, parameters url.Values) context.Context {
-	return context.WithValue(ctx, parametersKey{}, parameters)
-}
-
-// RoundTrip is http.RoundTripper's.
-func (g guardedTransport) RoundTrip(request *http.Request) (*http.Response, error) {
-	if parameters, ok := request.Context().Value(parametersKey{}).(url.Values); ok {
-		request = request.Clone(request.Context())
-		request.URL.RawQuery = strings.TrimPrefix(request.URL.RawQuery+"&"+parameters.Encode(), "&")
+// datacenter is the agent's own, "" when it does not tell. It is needed for answers
+// that are of a datacenter which somebody named; any other is of the agent's.
+func (a *agent) datacenter(ctx context.Context) string {
+	h := &a.home
+	select {
+	case h.turn <- struct{}{}:
+		defer func() { <-h.turn }()
+	case <-ctx.Done():
+		return ""
 	}
+	if h.forgotten.Swap(false) {
+		h.name, h.retry = "", time.Time{}
+	}
+	if h.name != "" || time.Now().Before(h.retry) {
+		return h.name
+	}
+	asking, cancel := context.WithTimeout(ctx, homeTimeout)
+	defer cancel()
+	var self struct{ Config struct{ Datacenter string } }
+	_, err := a.client.Raw().Query("/v1/agent/self", &self, (&api.QueryOptions{}).WithContext(asking))
 	switch {
-	case !g.trusted:
-		request = request.Clone(request.Context())
-		request.Header.Del(tokenHeader)
-		request.Header.Del("Authorization")
-	case g.token != nil:
-		token, err := g.token.read()
-		if err != nil {
-			return nil, err
-		}
-		request = request.Clone(request.Context())
-		request.Header.Set(tokenHeader, token)
+	case ctx.Err() != nil:
+		return ""
+	case err != nil || self.Config.Datacenter == "":
+		h.retry = time.Now().Add(homeRetry)
+	default:
+		h.name = self.Config.Datacenter
 	}
-	response, err := g.base.Load().RoundTrip(request)
-	if err != nil {
-		return nil, err
-	}
-	g.multiplexed.Store(response.ProtoMajor >= 2)
-	allowance := resolver.AllowanceOf(request.Context())
-	most := int64(maxBody)
-	switch {
-	case allowance.Limited() && !g.trusted:
-		most = maxForeign
-	case allowance.Limited():
-		most = maxShared
-	}
-	if path := request.URL.Path; path == leaderPath || strings.HasSuffix(path, "/"+nowhere) {
-		most = maxLeader
-	}
-	body := http.MaxBytesReader(nil, response.Body, most) // of what is read, unpacked
-	response.Body = allowance.Read(request.Context(), inTime(body, bodyTimeout), perObject)
-	return response, nil
+	return h.name
 }
 
-// timedBody is closed when it has not been read whole in time: who answers a byte a minute
-// holds what has been read all the while.
-type timedBody struct {
-	io.ReadCloser
-	over *time.Timer
-	late atomic.Bool
-}
-
-func inTime(body io.ReadCloser, limit time.Duration) io.ReadCloser {
-	t := &timedBody{ReadCloser: body}
-	t.over = time.AfterFunc(limit, func() {
-		t.late.Store(true)
-		_ = body.Close()
-	})
-	return t
-}
-
-// Read reads, and says so once it is late.
-func (t *timedBody) Read(p []byte) (int, error) {
-	n, err := t.ReadCloser.Read(p)
-	if err != nil && err != io.EOF && t.late.Load() {
-		err = context.DeadlineExceeded
-	}
-	return n, err
-}
-
-// Close is that of the body in time.
-func (t *timedBody) Close() error {
-	t.over.Stop()
-	return t.ReadCloser.Close()
-}
+// forget makes the datacenter be asked for again: behind the address of an agent that
+// has failed another one may answer next.
+func (h *home) forget() { h.forgotten.Store(true) }

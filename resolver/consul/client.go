@@ -2,6 +2,7 @@ package consul
 
 import (
 	"cmp"
+	"context"
 	"net"
 	"os"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/consul/sharedwatch"
 	"github.com/ambassadord/ambassadord/resolver/internal/failover"
 )
 
@@ -42,23 +44,23 @@ type Config struct {
 	// Timeout bounds a request that is not to wait, and all of them together when several
 	// agents are asked. Default 5 s.
 	Timeout time.Duration
-	// Pulse is how often an agent is asked for a sign of life while a watch waits for it.
+	// Heartbeat is how often an agent is asked for a sign of life while a watch waits for it.
 	// Default 1 s.
-	Pulse time.Duration
-	// Lanes is how many blocking queries are held at once over HTTP/1.1, where each
+	Heartbeat time.Duration
+	// Slots is how many blocking queries are held at once over HTTP/1.1, where each
 	// takes a connection. Default 100: agents allow 200 connections from one address
 	// (limits.http_max_conns_per_client), and we are not alone there.
-	Lanes int
-	// Pace is the least time between two requests of one watch, after a burst of ten.
+	Slots int
+	// MinInterval is the least time between two requests of one watch, after a burst of ten.
 	// Default 100 ms.
-	Pace time.Duration
+	MinInterval time.Duration
 	// Poll is how often a prepared query is executed, of which Consul has no blocking
 	// form. Default 5 s.
 	Poll time.Duration
 	// Permit is asked about the addresses of agents that targets name; nil permits all.
 	Permit resolver.Permission
 
-	lookFor time.Duration // bounds a search for who of a crowd is concerned
+	search time.Duration // bounds a search for the subscribers of a shared watch that are concerned
 }
 
 // Client asks Consul agents. It keeps their connections until Close.
@@ -78,11 +80,11 @@ func New(config Config) *Client {
 	config.Wait = cmp.Or(config.Wait, 5*time.Minute)
 	config.Slack = cmp.Or(config.Slack, 20*time.Second)
 	config.Timeout = cmp.Or(config.Timeout, 5*time.Second)
-	config.Pulse = cmp.Or(config.Pulse, time.Second)
-	config.Lanes = cmp.Or(config.Lanes, 100)
-	config.Pace = cmp.Or(config.Pace, 100*time.Millisecond)
+	config.Heartbeat = cmp.Or(config.Heartbeat, time.Second)
+	config.Slots = cmp.Or(config.Slots, 100)
+	config.MinInterval = cmp.Or(config.MinInterval, 100*time.Millisecond)
 	config.Poll = cmp.Or(config.Poll, 5*time.Second)
-	config.lookFor = cmp.Or(config.lookFor, lookFor)
+	config.search = cmp.Or(config.search, sharedwatch.SearchTime)
 	config.Domain = strings.ToLower(strings.Trim(cmp.Or(config.Domain, "consul"), "."))
 	c := &Client{config: config, agents: map[string]*agent{}}
 	c.order.Store(new(failover.Order[*agent]))
@@ -122,10 +124,36 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, a := range c.agents {
-		a.closeCrowds()
+		a.shared.Close()
 		a.transport.Load().CloseIdleConnections()
 	}
 	return nil
+}
+
+// Address is the configured agent's, or several, separated by commas.
+func (c *Client) Address() string { return strings.Join(c.configured, ",") }
+
+// Leader asks the configured agents, until one answers, for their cluster's leader,
+// IP:PORT, and returns "" when it knows none: then it answers no query that wants to
+// be consistent. The error carries a hint.
+func (c *Client) Leader(ctx context.Context) (string, error) {
+	agents, err := c.all()
+	if err != nil {
+		return "", err
+	}
+	asking := failover.Asking[*agent, string]{
+		Ask:  func(ctx context.Context, a *agent) (string, error) { return a.askLeader(ctx, c.config.Timeout) },
+		Slow: failover.Slow(c.config.Timeout, len(agents)),
+	}
+	got, failures := asking.First(ctx, agents)
+	if got != nil {
+		return got.Value, nil
+	}
+	var errs []error
+	for _, f := range failures {
+		errs = append(errs, request{agent: f.Of, what: "the leader"}.explain(f.Err))
+	}
+	return "", join(errs)
 }
 
 // all are the configured agents, those that have failed last.
@@ -151,7 +179,7 @@ func (c *Client) avoid(a *agent) {
 }
 
 // lingering is how long an agent that a target named is remembered when no watch asks it
-// any more. Whoever watches again after a failure finds its connections.
+// any more. A watch that begins again after a failure finds its connections.
 const lingering = time.Minute
 
 // named is the agent that a target names, until leave is called. Such agents are forgotten
@@ -253,7 +281,7 @@ func (c *Client) agent(address string, trusted bool) (*agent, error) {
 	if a := c.agents[address]; a != nil {
 		return a, nil
 	}
-	a, err := newAgent(address, trusted, c.config.Lanes, c.config.Permit)
+	a, err := newAgent(address, trusted, c.config.Slots, c.config.Permit)
 	if err != nil {
 		return nil, hint.Errorf("check --consul-addr and the CONSUL_* environment", "Consul agent %s: %w", address, err)
 	}

@@ -114,11 +114,11 @@ func await(t *testing.T, try func() error) error {
 
 // An agent takes so many connections from one address; far more watches than that
 // learn of every change.
-func TestRealCrowd(t *testing.T) {
-	const services, limit, lanesHere = 80, 60, 3
+func TestRealSharedWatch(t *testing.T) {
+	const services, limit, slotsHere = 80, 60, 3
 	server := consultest.Start(t, fmt.Sprintf("-hcl=limits { http_max_conns_per_client = %d }", limit))
 	op := newOperator(t, server)
-	client := newTestClient(t, Config{Address: server.HTTPAddr, Lanes: lanesHere})
+	client := newTestClient(t, Config{Address: server.HTTPAddr, Slots: slotsHere})
 	name := func(i int) string { return "web" + strconv.Itoa(i) }
 	ttl := func(i int) *api.AgentServiceCheck {
 		return &api.AgentServiceCheck{CheckID: name(i) + "-ttl", TTL: "10m", Status: api.HealthPassing}
@@ -177,7 +177,7 @@ func TestRealCrowd(t *testing.T) {
 	op.register(name(services), name(services), "10.1.0.2", 80)
 	watches[services].Await(t, "10.1.0.2:80")
 
-	const most = lanesHere + shortLanes + 3 + 8 // those just done with, and the operator's
+	const most = slotsHere + shortSlots + 3 + 8 // those just done with, and the operator's
 	if n := connections(t, server.HTTPAddr); n > most {
 		t.Errorf("%d connections to the agent, want at most %d", n, most)
 	}
@@ -188,8 +188,8 @@ func TestRealCrowd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := client.Close(); err != nil || len(a.crowds) != 0 {
-		t.Errorf("the crowd outlives its client: %v", err)
+	if err := client.Close(); err != nil || a.shared.Len() != 0 {
+		t.Errorf("the shared watch outlives its client: %v", err)
 	}
 }
 
@@ -197,7 +197,7 @@ func TestRealCrowd(t *testing.T) {
 // connections. Watches that come and go, more than it takes connections, use up neither
 // its patience nor their own.
 func TestRealComingsAndGoings(t *testing.T) {
-	const limit, lanesHere = 60, 20
+	const limit, slotsHere = 60, 20
 	server := consultest.Start(t, fmt.Sprintf("-hcl=limits { http_max_conns_per_client = %d }", limit))
 	op := newOperator(t, server)
 	op.register("web", "web", "10.1.0.1", 80)
@@ -205,13 +205,13 @@ func TestRealComingsAndGoings(t *testing.T) {
 	for name, source := range map[string]func(*Client) (resolver.Source, resolver.Query){
 		"KV":       func(c *Client) (resolver.Source, resolver.Query) { return c.KV(), kvQuery("", "web") },
 		"services": func(c *Client) (resolver.Source, resolver.Query) { return c.Services(), serviceQuery("web", "") },
-		"services, all in the crowd": func(c *Client) (resolver.Source, resolver.Query) {
-			c.config.Lanes = 0
+		"services, all by the shared watch": func(c *Client) (resolver.Source, resolver.Query) {
+			c.config.Slots = 0
 			return c.Services(), serviceQuery("web", "")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := newTestClient(t, Config{Address: server.HTTPAddr, Lanes: lanesHere})
+			client := newTestClient(t, Config{Address: server.HTTPAddr, Slots: slotsHere})
 			s, q := source(client)
 			for range 2 * limit {
 				w := sourcetest.Watch(t, s, q)
@@ -255,7 +255,7 @@ func TestRealTLS(t *testing.T) {
 	op := newOperator(t, server)
 	op.register("r1", "redis", "10.1.0.1", 6379)
 	ask := func(address string) *sourcetest.Watcher {
-		client := newTestClient(t, Config{Address: address, Lanes: 1})
+		client := newTestClient(t, Config{Address: address, Slots: 1})
 		return sourcetest.Watch(t, client.Services(), serviceQuery("redis", ""))
 	}
 	secure := "https://" + server.HTTPSAddr
@@ -280,7 +280,7 @@ func TestRealTLS(t *testing.T) {
 	w.Stop(t)
 
 	// HTTP/2: as many blocking queries as one likes, over a connection or two.
-	client := newTestClient(t, Config{Address: secure, Lanes: 1})
+	client := newTestClient(t, Config{Address: secure, Slots: 1})
 	var watches []*sourcetest.Watcher
 	for range 40 {
 		w := sourcetest.Watch(t, client.Services(), serviceQuery("redis", ""))
@@ -298,11 +298,9 @@ func TestRealTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.mu.Lock()
-	if len(a.crowds) != 0 {
+	if a.shared.Len() != 0 {
 		t.Error("some had no query of their own")
 	}
-	a.mu.Unlock()
 	for _, w := range watches {
 		w.Stop(t)
 	}

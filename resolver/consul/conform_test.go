@@ -11,14 +11,15 @@ import (
 	"github.com/ambassadord/ambassadord/resolver/sourcetest"
 )
 
-// conformConfig is for a test that counts updates, which are not to come at the pace
-// of a day, nor are lanes to be short for all the watches that come and go.
+// conformConfig is for a test that counts updates, which are not to come at the rate
+// of every day, nor are slots to be short for all the watches that come and go.
 func conformConfig(address string) Config {
-	return Config{Address: address, Pace: time.Microsecond, Poll: 100 * time.Microsecond, Lanes: 10_000}
+	return Config{Address: address, MinInterval: time.Microsecond, Poll: 100 * time.Microsecond, Slots: 10_000}
 }
 
-// pulseSpare is what the connection of an agent's pulse takes, at both its ends.
-const pulseSpare = 8
+// heartbeatSpare is what the connection takes by which an agent is asked for signs of life, at both
+// its ends.
+const heartbeatSpare = 8
 
 // controlOf is what a test can do to what a fake agent answers, body being how it
 // says that these endpoints are all. The index moves with every change.
@@ -35,7 +36,7 @@ func controlOf(agent *fakeAgent, port uint16, body func(endpoints []string) stri
 			say(http.StatusOK, current)
 		},
 		Port:  port,
-		Spare: pulseSpare,
+		Spare: heartbeatSpare,
 		Break: func(testing.TB) { say(http.StatusInternalServerError, "No cluster leader") },
 		Mend:  func(testing.TB) { say(http.StatusOK, current) },
 	}
@@ -52,19 +53,19 @@ func instancesAt(endpoints []string) string {
 }
 
 func TestServiceConformance(t *testing.T) {
-	for name, crowded := range map[string]bool{"with a lane": false, "in a crowd": true} {
+	for name, shared := range map[string]bool{"with a slot": false, "by a shared watch": true} {
 		t.Run(name, func(t *testing.T) {
 			agent := newFakeAgent(t, instancesAt([]string{"10.0.0.1:6379"}))
 			agent.forgets = true
 			control := controlOf(agent, 6379, instancesAt)
-			if crowded { // several requests at once, by connections that are kept
-				control.Spare = 4 * shortLanes
+			if shared { // several requests at once, by connections that are kept
+				control.Spare = 4 * shortSlots
 			}
 			sourcetest.Run(t, sourcetest.Case{
 				New: func(testing.TB) (resolver.Source, func()) {
 					client := New(conformConfig(agent.address))
-					if crowded {
-						client.config.Lanes = 0 // in a Config that would be the default
+					if shared {
+						client.config.Slots = 0 // in a Config that would be the default
 					}
 					return client.Services(), func() { _ = client.Close() }
 				},

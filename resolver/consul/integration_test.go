@@ -185,7 +185,7 @@ func TestRealConformance(t *testing.T) {
 	op := newOperator(t, server)
 	breakable := func(control sourcetest.Control) sourcetest.Control {
 		control.Port = 80
-		control.Spare = max(control.Spare, pulseSpare)
+		control.Spare = max(control.Spare, heartbeatSpare)
 		control.Break = func(t testing.TB) { server.Stop(t) }
 		control.Mend = func(t testing.TB) { server.Restart(t) }
 		return control
@@ -225,12 +225,12 @@ func TestRealConformance(t *testing.T) {
 	t.Run("services", func(t *testing.T) {
 		services(t, (*Client).Services, serviceQuery("conform", ""), breakable(sourcetest.Control{Updates: 1000})) // an agent takes 10 ms for each
 	})
-	t.Run("services in a crowd", func(t *testing.T) {
-		crowded := func(c *Client) resolver.Source {
-			c.config.Lanes = 0
+	t.Run("services by a shared watch", func(t *testing.T) {
+		shared := func(c *Client) resolver.Source {
+			c.config.Slots = 0
 			return c.Services()
 		}
-		services(t, crowded, serviceQuery("conform", ""), breakable(sourcetest.Control{Updates: 300, Spare: 4 * shortLanes}))
+		services(t, shared, serviceQuery("conform", ""), breakable(sourcetest.Control{Updates: 300, Spare: 4 * shortSlots}))
 	})
 	t.Run("prepared queries", func(t *testing.T) {
 		define := func() {

@@ -15,7 +15,7 @@ import (
 // kvStore is what notes call it.
 const kvStore = "Consul's KV store"
 
-// kvPoll is how often a key is read that has no lane for a blocking query.
+// kvPoll is how often a key is read that has no slot for a blocking query.
 const kvPoll = 10 * time.Second
 
 // nowhere is a key, and a service, that nobody has.
@@ -39,7 +39,7 @@ func keyOf(q resolver.Query) string { return strings.Trim(q.Path, "/") }
 // Watch publishes the endpoints listed at the key, and again when they change.
 func (s kvSource) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
 	key := keyOf(q)
-	asked := &question{
+	asked := &watchSpec{
 		what:  "key " + key,
 		rule:  "key_prefix:read",
 		scope: scopeOf(q.Values()),

@@ -18,7 +18,7 @@ func TestRealFirstFrozen(t *testing.T) {
 	for _, op := range ops {
 		op.put("k", "10.0.0.1:1")
 	}
-	config := Config{Address: one.HTTPAddr + "," + two.HTTPAddr, Pulse: 200 * time.Millisecond}
+	config := Config{Address: one.HTTPAddr + "," + two.HTTPAddr, Heartbeat: 200 * time.Millisecond}
 	client := newTestClient(t, config)
 	w := sourcetest.Watch(t, client.KV(), kvQuery("", "k"))
 	w.Await(t, "10.0.0.1:1")
@@ -46,7 +46,7 @@ func TestRealFrozen(t *testing.T) {
 	agent := consultest.Start(t)
 	op := newOperator(t, agent)
 	op.put("k", "10.0.0.1:1")
-	w := sourcetest.Watch(t, newTestClient(t, Config{Address: agent.HTTPAddr, Pulse: 100 * time.Millisecond}).KV(), kvQuery("", "k"))
+	w := sourcetest.Watch(t, newTestClient(t, Config{Address: agent.HTTPAddr, Heartbeat: 100 * time.Millisecond}).KV(), kvQuery("", "k"))
 	w.Await(t, "10.0.0.1:1")
 	thaw := agent.Freeze(t)
 	if a := w.Next(t); a.Err == nil {

@@ -31,7 +31,7 @@ func (s querySource) Watch(ctx context.Context, q resolver.Query, publish func(r
 		port  = q.Values().Get("port")
 		what  = "prepared query " + q.Host + scope.String()
 	)
-	return s.client.watch(ctx, &question{
+	return s.client.watch(ctx, &watchSpec{
 		what:   what,
 		rule:   "query:read and service:read",
 		scope:  scope,

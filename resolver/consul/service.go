@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math"
-	"net"
 	"net/url"
 	"slices"
 	"strconv"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/consul/blocking"
 	"github.com/ambassadord/ambassadord/resolver/internal/answer"
 )
 
@@ -51,11 +50,11 @@ func checkName(q resolver.Query, kind, fix string) error {
 
 // Watch publishes the instances, and again when they change.
 func (s serviceSource) Watch(ctx context.Context, q resolver.Query, publish func(resolver.Answer)) error {
-	return s.client.watch(ctx, serviceQuestion(q), publish)
+	return s.client.watch(ctx, serviceSpec(q), publish)
 }
 
-// serviceQuestion is what a watch of q asks.
-func serviceQuestion(q resolver.Query) *question {
+// serviceSpec is what a watch of q asks.
+func serviceSpec(q resolver.Query) *watchSpec {
 	values := q.Values()
 	wanted := service{
 		name:    q.Host,
@@ -65,7 +64,7 @@ func serviceQuestion(q resolver.Query) *question {
 		warning: values.Get("health") == api.HealthWarning,
 		scope:   scopeOf(values),
 	}
-	return &question{
+	return &watchSpec{
 		service: wanted.name,
 		what:    wanted.String(),
 		rule:    "service:read and node:read",
@@ -83,11 +82,11 @@ func serviceQuestion(q resolver.Query) *question {
 				return said{}, err
 			}
 			home := wanted.home(options.Context(), a, entries)
-			return said{wanted.answer(entries, home, aclNote(meta, len(entries) == 0)), meta.LastIndex, registrationsOf(entries)}, nil
+			return said{wanted.answer(entries, home, aclNote(meta, len(entries) == 0)), meta.LastIndex, instancesOf(entries)}, nil
 		},
 		probe: func(a *agent, options *api.QueryOptions) (*api.QueryMeta, error) {
 			options.Filter = "Service.Port == -1" // none: the index is all that is wanted
-			return wanted.read(a, options, new(ignored))
+			return wanted.read(a, options, new(blocking.Ignored))
 		},
 	}
 }
@@ -163,44 +162,6 @@ func (s service) answer(entries []*serviceEntry, home, aclNote string) resolver.
 		none = fmt.Sprintf("Consul has no instance of %s", s)
 	}
 	return leftOut.Answer(endpoints, none, aclNote)
-}
-
-// portOf is the port of an instance that has the name port, or its default one if that is
-// empty; 0 if it has none. Consul 1.22 and later know several ports of one service.
-func portOf(service *entryService, port string) int {
-	if port == "" {
-		return service.defaultPort()
-	}
-	for _, p := range service.Ports {
-		if p.Name == port {
-			return p.Port
-		}
-	}
-	return 0
-}
-
-// endpointOf reads where an instance listens by the port of that name, at its own address or
-// else its node's, and its weight, which may be another while its status is a warning.
-func endpointOf(entry *serviceEntry, status, port string) (resolver.Endpoint, bool) {
-	if entry == nil || entry.Service == nil {
-		return resolver.Endpoint{}, false
-	}
-	host := entry.Service.Address
-	if host == "" && entry.Node != nil {
-		host = entry.Node.Address
-	}
-	endpoint, err := answer.Endpoint(net.JoinHostPort(host, strconv.Itoa(portOf(entry.Service, port))), entry.Service.ID)
-	if err != nil {
-		return resolver.Endpoint{}, false
-	}
-	weight := entry.Service.Weights.Passing
-	if status == api.HealthWarning {
-		weight = entry.Service.Weights.Warning
-	}
-	if weight > 0 { // agents older than weights send none
-		endpoint.Weight = uint16(min(weight, math.MaxUint16))
-	}
-	return endpoint, true
 }
 
 // aclNote says whether ACLs may be why an answer is short. Consul hides what a

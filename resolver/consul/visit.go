@@ -6,19 +6,21 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/resolver"
+	"github.com/ambassadord/ambassadord/resolver/consul/blocking"
+	"github.com/ambassadord/ambassadord/resolver/consul/sharedwatch"
 )
 
-// visit is the watch of a question at one agent, which has answered it once.
+// visit is a watch at one agent, which has answered once.
 type visit struct {
-	client   *Client
-	agent    *agent
-	question *question
-	several  bool // there are others to turn to
-	rate     *pace
-	publish  func(resolver.Answer)
-	doubts   <-chan resolver.Doubt
-	beat     *beat
-	among    *member // nil while it is no member of a crowd
+	client       *Client
+	agent        *agent
+	spec         *watchSpec
+	several      bool // there are others to turn to
+	rate         *blocking.Rate
+	publish      func(resolver.Answer)
+	doubts       <-chan resolver.Doubt
+	liveness     *livenessCursor
+	subscription *sharedwatch.Subscription // to a shared watch; nil while there is none
 
 	last   said
 	index  uint64 // to wait on; 0 asks without waiting
@@ -27,9 +29,9 @@ type visit struct {
 
 // watch asks again and again. Errors are the request's own.
 func (v *visit) watch(ctx context.Context) error {
-	defer func() { v.among.leave() }()
-	v.beat = v.agent.pulse.join(v.agent, v.question, v.client.config)
-	defer v.beat.leave()
+	defer func() { v.subscription.Leave() }()
+	v.liveness = v.agent.liveness.join(v.agent, v.spec, v.client.config)
+	defer v.liveness.leave()
 	v.note()
 	for {
 		err := v.round(ctx)
@@ -41,7 +43,7 @@ func (v *visit) watch(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
-		if !pause(ctx, v.rate.delay(time.Now())) {
+		if !blocking.Pause(ctx, v.rate.Delay(time.Now())) {
 			return ctx.Err()
 		}
 	}
@@ -49,38 +51,38 @@ func (v *visit) watch(ctx context.Context) error {
 
 // round waits until there may be something new, and asks.
 func (v *visit) round(ctx context.Context) error {
-	if v.question.probe == nil || v.index == 0 {
-		return v.ask(ctx, requestSlot{}, v.index)
+	if v.spec.probe == nil || v.index == 0 {
+		return v.ask(ctx, blocking.Slot{}, v.index)
 	}
-	if taken, ok := v.agent.lanes.takeBlocking(ctx, 0); ok {
+	if taken, ok := v.agent.slots.TakeBlocking(ctx, 0); ok {
 		return v.ask(ctx, taken, v.index)
 	}
-	if err := v.awaitNews(ctx); err != nil {
+	if err := v.awaitEvent(ctx); err != nil {
 		return err
 	}
-	return v.ask(ctx, requestSlot{}, 0)
+	return v.ask(ctx, blocking.Slot{}, 0)
 }
 
-// awaitNews waits, as one of a crowd, until it may be that the answer is another, or for as long
+// awaitEvent waits, by a shared watch, until it may be that the answer is another, or for as long
 // as a blocking query would.
-func (v *visit) awaitNews(ctx context.Context) error {
-	if v.among == nil {
-		v.among = v.agent.join(v.question, v.client.config)
+func (v *visit) awaitEvent(ctx context.Context) error {
+	if v.subscription == nil {
+		v.subscription = v.agent.subscribe(v.spec, v.client.config)
 	}
-	v.among.answered(v.last.index, v.last.instances)
-	v.last.instances = nil // the crowd has them
-	overdue := time.NewTimer(jitter(v.client.config.Wait))
+	v.subscription.Answered(v.last.index, v.last.instances)
+	v.last.instances = nil // the shared watch has them
+	overdue := time.NewTimer(blocking.Jitter(v.client.config.Wait))
 	defer overdue.Stop()
 	for {
 		var err error
 		select {
-		case err := <-v.among.news:
+		case err := <-v.subscription.Events:
 			return err
 		case <-overdue.C: // not all that matters shows in an index: a node's address, for one
 			return nil
-		case <-v.beat.changed:
-			err = v.felt(ctx)
-		case <-v.beat.restored:
+		case <-v.liveness.changed:
+			err = v.livenessChanged(ctx)
+		case <-v.liveness.restored:
 			err = v.restored(ctx)
 		case doubt := <-v.doubts:
 			err = v.doubted(ctx, doubt)
@@ -93,21 +95,21 @@ func (v *visit) awaitNews(ctx context.Context) error {
 	}
 }
 
-// ask asks, in a lane for a query that waits on the index waited unless that is 0, and publishes
-// the answer. What is asked by no crowd waits for its lane first.
-func (v *visit) ask(ctx context.Context, taken requestSlot, waited uint64) error {
+// ask asks, in a slot for a query that waits on the index waited unless that is 0, and publishes
+// the answer. What no shared watch is for waits for its slot first.
+func (v *visit) ask(ctx context.Context, taken blocking.Slot, waited uint64) error {
 	var (
 		got   said
 		began time.Time
 	)
-	c, a, q := v.client, v.agent, v.question
+	c, a, q := v.client, v.agent, v.spec
 	gaveUp, err := v.attend(ctx, func(ctx context.Context) (err error) {
 		if waited != 0 && q.probe == nil {
-			var blocking bool
-			if taken, blocking, err = c.awaitTurn(ctx, a, q); err != nil {
+			var waits bool
+			if taken, waits, err = c.awaitTurn(ctx, a, q); err != nil {
 				return err
 			}
-			if !blocking {
+			if !waits {
 				waited = 0
 			}
 		}
@@ -116,24 +118,24 @@ func (v *visit) ask(ctx context.Context, taken requestSlot, waited uint64) error
 		return err
 	})
 	if !began.IsZero() && (gaveUp || ctx.Err() != nil) {
-		taken.release(longest(c.config.Wait) - time.Since(began)) // the agent does not notice
+		taken.Release(blocking.Longest(c.config.Wait) - time.Since(began)) // the agent does not notice
 	} else {
-		taken.release(0)
+		taken.Release(0)
 	}
 	if err != nil {
 		return err
 	}
 	v.last = got
 	v.say()
-	v.index = nextIndex(waited, got.index)
+	v.index = blocking.NextIndex(waited, got.index)
 	v.note()
 	return nil
 }
 
 // note has the history know what is waited on.
 func (v *visit) note() {
-	if v.question.above {
-		v.beat.note(v.index)
+	if v.spec.above {
+		v.liveness.note(v.index)
 	}
 }
 
@@ -147,11 +149,9 @@ func (v *visit) say() {
 var (
 	errSilent    = errors.New("no sign of life in time")
 	errBackwards = errors.New("the index has gone backwards")
-
-	errNoTransaction = errors.New("a transaction that tells nothing")
 )
 
-// attend calls wait, and meanwhile follows the agent's pulse and whether the answer is
+// attend calls wait, and meanwhile follows the agent's signs of life and whether the answer is
 // doubted. It reports whether it has given wait up.
 func (v *visit) attend(ctx context.Context, wait func(context.Context) error) (gaveUp bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -160,7 +160,7 @@ func (v *visit) attend(ctx context.Context, wait func(context.Context) error) (g
 	done := make(chan struct{}) // closed when that is set
 	go func() {
 		defer close(done)
-		defer recovered(v.question, &waited)
+		defer recovered(v.spec, &waited)
 		waited = wait(ctx)
 	}()
 	for {
@@ -168,9 +168,9 @@ func (v *visit) attend(ctx context.Context, wait func(context.Context) error) (g
 		select {
 		case <-done:
 			return false, waited
-		case <-v.beat.changed:
-			err = v.felt(ctx)
-		case <-v.beat.restored:
+		case <-v.liveness.changed:
+			err = v.livenessChanged(ctx)
+		case <-v.liveness.restored:
 			err = v.restored(ctx)
 		case doubt := <-v.doubts:
 			err = v.doubted(ctx, doubt)
@@ -183,27 +183,28 @@ func (v *visit) attend(ctx context.Context, wait func(context.Context) error) (g
 	}
 }
 
-// felt is feel where the goroutine of the watch has little stack, as restored and doubted are again.
-func (v *visit) felt(ctx context.Context) error {
-	return apart(v.question, func() error { return v.feel(ctx) })
+// livenessChanged is followLiveness where the goroutine of the watch has little stack, as restored
+// and doubted are again.
+func (v *visit) livenessChanged(ctx context.Context) error {
+	return apart(v.spec, func() error { return v.followLiveness(ctx) })
 }
 
 // restored asks again since the agent's history is another.
 func (v *visit) restored(ctx context.Context) error {
-	v.beat.nextHistory()
-	return apart(v.question, func() error { return v.again(ctx) })
+	v.liveness.nextHistory()
+	return apart(v.spec, func() error { return v.again(ctx) })
 }
 
 // doubted asks again since nobody of the answer has answered.
 func (v *visit) doubted(ctx context.Context, doubt resolver.Doubt) error {
 	defer doubt.Over()
-	return apart(v.question, func() error { return v.again(ctx) })
+	return apart(v.spec, func() error { return v.again(ctx) })
 }
 
-// feel follows a change of the agent's pulse. A single agent that is silent is not given up:
-// when it goes on, so does the question that it has been asked.
-func (v *visit) feel(ctx context.Context) error {
-	switch silent := v.beat.next(); {
+// followLiveness follows a change of the agent's liveness. A single agent that is silent is not
+// given up: when it goes on, so does what it has been asked.
+func (v *visit) followLiveness(ctx context.Context) error {
+	switch silent := v.liveness.next(); {
 	case silent && v.several:
 		return errSilent
 	case silent:
@@ -220,14 +221,14 @@ func (v *visit) feel(ctx context.Context) error {
 func (v *visit) again(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, v.client.config.Timeout)
 	defer cancel()
-	got, err := v.client.askOnce(ctx, v.agent, v.question, 0)
+	got, err := v.client.askOnce(ctx, v.agent, v.spec, 0)
 	if err != nil {
 		return err
 	}
 	v.last = got
 	v.say()
-	if v.among != nil {
-		v.among.answered(got.index, got.instances)
+	if v.subscription != nil {
+		v.subscription.Answered(got.index, got.instances)
 	}
 	if got.index < v.index { // of servers that do not know what is waited for
 		return errBackwards
@@ -245,5 +246,5 @@ func (v *visit) end(err error) error {
 }
 
 func (v *visit) explain(err error) error {
-	return request{agent: v.agent, what: v.question.what, rule: v.question.rule}.explain(err)
+	return request{agent: v.agent, what: v.spec.what, rule: v.spec.rule}.explain(err)
 }

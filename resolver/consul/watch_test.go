@@ -11,48 +11,9 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/servertest"
+	"github.com/ambassadord/ambassadord/resolver/consul/blocking"
 	"github.com/ambassadord/ambassadord/resolver/sourcetest"
 )
-
-func TestNextIndex(t *testing.T) {
-	for _, c := range []struct{ waited, got, want uint64 }{
-		{0, 10, 10}, {10, 11, 11}, {10, 10, 10},
-		{11, 10, 0}, // backwards
-		{0, 0, 1},   // never wait on 0
-		{5, 0, 0},
-	} {
-		if got := nextIndex(c.waited, c.got); got != c.want {
-			t.Errorf("nextIndex(%d, %d) = %d, want %d", c.waited, c.got, got, c.want)
-		}
-	}
-}
-
-func TestPace(t *testing.T) {
-	now := time.Unix(1000, 0)
-	const interval = 100 * time.Millisecond
-	p := newPace(interval, now)
-	for i := range paceBurst {
-		if d := p.delay(now); d != 0 {
-			t.Errorf("request %d waits %v", i, d)
-		}
-	}
-	for range 50 {
-		d := p.delay(now)
-		if d != interval {
-			t.Fatalf("a request after the burst waits %v, want %v", d, interval)
-		}
-		now = now.Add(d)
-	}
-	now = now.Add(time.Hour)
-	for i := range paceBurst {
-		if d := p.delay(now); d != 0 {
-			t.Errorf("request %d after a pause waits %v", i, d)
-		}
-	}
-	if d := p.delay(now); d == 0 {
-		t.Error("an hour's pause saved up more than a burst")
-	}
-}
 
 func TestIndexGoesBackwards(t *testing.T) {
 	agent := newFakeAgent(t, list(pair("k", "a:1")))
@@ -75,8 +36,8 @@ func TestIndexZeroDoesNotSpin(t *testing.T) {
 	start := time.Now()
 	w := sourcetest.Watch(t, client.KV(), kvQuery("", "k"))
 	w.Await(t, "a:1")
-	eventually(t, "the burst is over", func() bool { return len(agent.asked()) >= paceBurst+3 })
-	if since := time.Since(start); since < 2*client.config.Pace {
+	eventually(t, "the burst is over", func() bool { return len(agent.asked()) >= blocking.Burst+3 })
+	if since := time.Since(start); since < 2*client.config.MinInterval {
 		t.Errorf("%d requests within %v", len(agent.asked()), since)
 	}
 	w.Quiet(t)

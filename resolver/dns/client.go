@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -69,10 +68,9 @@ type Client struct {
 	resolvConf watchedFile[*resolvConf]
 	hosts      watchedFile[hosts]
 
-	lookups atomic.Uint64         // counted for rotation
-	named   expiringMap[[]string] // servers given by name → their addresses
-	silent  expiringMap[struct{}] // servers that did not answer a while ago
-	reading chan struct{}         // has room for as many long answers as are read at once
+	lookups   atomic.Uint64         // counted for rotation
+	named     expiringMap[[]string] // servers given by name → their addresses
+	exchanger *exchanger
 }
 
 // New makes a Client.
@@ -82,7 +80,7 @@ func New(config Config) *Client {
 		config:     config,
 		resolvConf: watchedFile[*resolvConf]{path: config.ResolvConf, parse: parseResolvConf},
 		hosts:      watchedFile[hosts]{path: config.HostsFile, parse: parseHosts},
-		reading:    make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		exchanger:  newExchanger(config.Permit),
 	}
 }
 

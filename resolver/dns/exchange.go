@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"strconv"
-	"strings"
 	"time"
 
 	mdns "github.com/miekg/dns"
@@ -32,60 +32,6 @@ type dnsQuestion struct {
 
 func (q dnsQuestion) String() string {
 	return mdns.TypeToString[q.qtype] + " records of " + q.name
-}
-
-// askError says that no server gave an answer, and what each said instead.
-type askError struct {
-	question dnsQuestion
-	failures []string
-	// refused is set when every server did speak: another name may fare better.
-	refused bool
-}
-
-func (e *askError) Error() string {
-	return fmt.Sprintf("asking for %s: %s", e.question, strings.Join(e.failures, "; "))
-}
-
-// ask puts q to up's servers and returns the first answer: records, or that there
-// are none. An alias whose end the answer leaves out is followed by asking on; a
-// server that the target names may know the alias alone, so the system's are asked
-// for its end when that one does not answer.
-func (c *Client) ask(ctx context.Context, up nameServers, q dnsQuestion) (*mdns.Msg, error) {
-	msg, err := c.askServers(ctx, up, q)
-	asked := q
-	for range maxChain {
-		if err != nil {
-			return nil, err
-		}
-		end := looseEnd(msg, q)
-		if end == "" || end == asked.name {
-			break
-		}
-		asked.name = end
-		var next *mdns.Msg
-		next, err = c.askServers(ctx, up, asked)
-		var failure *askError
-		if up.given != "" && errors.As(err, &failure) {
-			if up, err = c.system(); err != nil {
-				return nil, err
-			}
-			next, err = c.askServers(ctx, up, asked)
-		}
-		if err == nil {
-			next.Answer = append(aliasRecords(msg), next.Answer...)
-			msg = next
-		}
-	}
-	return msg, err
-}
-
-func digHint(up nameServers, server string, q dnsQuestion) string {
-	origin := "the servers come from resolv.conf unless configured"
-	if up.given != "" {
-		origin = "the target names this server; leave it out to ask the system's"
-	}
-	host, port, _ := net.SplitHostPort(server) // upstream made it
-	return fmt.Sprintf("compare with: dig @%s -p %s %s %s; %s", host, port, q.name, mdns.TypeToString[q.qtype], origin)
 }
 
 // refusal says in words why m, whose question it repeats, is no answer.
@@ -130,6 +76,17 @@ func isAnswer(m *mdns.Msg) bool {
 	return false
 }
 
+// exchanger sends questions to servers and reads their answers.
+type exchanger struct {
+	permit  resolver.Permission   // for servers that targets name
+	silent  expiringMap[struct{}] // servers that did not answer a while ago
+	reading chan struct{}         // has room for as many long answers as are read at once
+}
+
+func newExchanger(permit resolver.Permission) *exchanger {
+	return &exchanger{permit: permit, reading: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+}
+
 // attempt is how one server is asked once.
 type attempt struct {
 	server  string
@@ -141,14 +98,14 @@ type attempt struct {
 
 // try asks one server once: over UDP, without EDNS0 if it does not know that
 // (RFC 6891, section 6.2.2), and over TCP if the answer was cut.
-func (c *Client) try(ctx context.Context, a attempt, q dnsQuestion) (*mdns.Msg, error) {
+func (x *exchanger) try(ctx context.Context, a attempt, q dnsQuestion) (*mdns.Msg, error) {
 	m := new(mdns.Msg)
 	m.SetQuestion(q.name, q.qtype)
 	m.RecursionDesired = true
 	if a.edns {
 		m.SetEdns0(udpSize, false)
 	}
-	reply, err := c.exchange(ctx, "udp", a, m)
+	reply, err := x.exchange(ctx, "udp", a, m)
 	if err != nil {
 		return nil, err
 	}
@@ -158,15 +115,15 @@ func (c *Client) try(ctx context.Context, a attempt, q dnsQuestion) (*mdns.Msg, 
 			break
 		}
 		m.Extra = nil
-		if reply, err = c.exchange(ctx, "udp", a, m); err != nil {
+		if reply, err = x.exchange(ctx, "udp", a, m); err != nil {
 			return nil, err
 		}
 	}
 	switch {
 	case reply.Truncated:
-		return c.exchange(ctx, "tcp", a, m)
+		return x.exchange(ctx, "tcp", a, m)
 	case mayBeCut(reply):
-		return c.whole(ctx, a, m, reply), nil
+		return x.whole(ctx, a, m, reply), nil
 	}
 	return reply, nil
 }
@@ -186,15 +143,15 @@ func mayBeCut(m *mdns.Msg) bool {
 }
 
 // whole returns the answer to m over TCP, or reply if the server has none there.
-func (c *Client) whole(ctx context.Context, a attempt, m, reply *mdns.Msg) *mdns.Msg {
+func (x *exchanger) whole(ctx context.Context, a attempt, m, reply *mdns.Msg) *mdns.Msg {
 	over := "tcp " + a.server
-	if _, silent := c.silent.get(over); silent {
+	if _, silent := x.silent.get(over); silent {
 		return reply
 	}
-	whole, err := c.exchange(ctx, "tcp", a, m)
+	whole, err := x.exchange(ctx, "tcp", a, m)
 	switch {
 	case err != nil && ctx.Err() == nil:
-		c.silent.put(over, struct{}{}, shunFor)
+		x.silent.put(over, struct{}{}, shunFor)
 		return reply
 	case err != nil || !isAnswer(whole):
 		return reply
@@ -204,7 +161,7 @@ func (c *Client) whole(ctx context.Context, a attempt, m, reply *mdns.Msg) *mdns
 
 // exchange sends m and returns the reply to it within the attempt's timeout. Its
 // errors leave out the local port, so that one failure reads the same each time.
-func (c *Client) exchange(ctx context.Context, network string, a attempt, m *mdns.Msg) (*mdns.Msg, error) {
+func (x *exchanger) exchange(ctx context.Context, network string, a attempt, m *mdns.Msg) (*mdns.Msg, error) {
 	until := time.Now().Add(a.timeout)
 	if network == "udp" && a.until.After(until) {
 		until = a.until
@@ -213,7 +170,7 @@ func (c *Client) exchange(ctx context.Context, network string, a attempt, m *mdn
 	defer cancel()
 	var dialer net.Dialer
 	if a.given != "" {
-		dialer.ControlContext = c.config.Permit.Control(a.given)
+		dialer.ControlContext = x.permit.Control(a.given)
 	}
 	conn, err := selfconnect.DialContext(ctx, &dialer, network, a.server)
 	if err != nil {
@@ -224,7 +181,7 @@ func (c *Client) exchange(ctx context.Context, network string, a attempt, m *mdn
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	reply, size, err := converse(conn, network, m, func(packet []byte, into *mdns.Msg) error { return c.unpack(ctx, packet, into) })
+	reply, size, err := converse(conn, network, m, func(packet []byte, into *mdns.Msg) error { return x.unpack(ctx, packet, into) })
 	resolver.AllowanceOf(ctx).Owe(size)
 	if err != nil {
 		return nil, a.cause(network, err)
@@ -252,11 +209,11 @@ const longAnswer = 4 << 10
 // unpack reads a packet, no further than mostRecords. Long ones are read by half of the
 // processors at most: hundreds may come at once, of servers that containers have named, and
 // connections are not to wait until all are read.
-func (c *Client) unpack(ctx context.Context, packet []byte, into *mdns.Msg) error {
+func (x *exchanger) unpack(ctx context.Context, packet []byte, into *mdns.Msg) error {
 	if len(packet) > longAnswer {
 		select {
-		case c.reading <- struct{}{}:
-			defer func() { <-c.reading }()
+		case x.reading <- struct{}{}:
+			defer func() { <-x.reading }()
 		case <-ctx.Done():
 			return errNotRead
 		}

@@ -114,7 +114,7 @@ func FuzzConverse(f *testing.F) {
 			_, _ = theirs.Write(append(binary.BigEndian.AppendUint16(nil, length), packet...))
 		}()
 		m := question.Copy()
-		unpack := func(packet []byte, into *mdns.Msg) error { return client.unpack(t.Context(), packet, into) }
+		unpack := func(packet []byte, into *mdns.Msg) error { return client.exchanger.unpack(t.Context(), packet, into) }
 		reply, _, err := converse(ours, "tcp", m, unpack)
 		_ = ours.Close()
 		<-done

@@ -63,7 +63,7 @@ func TestLongAnswersTakeTurns(t *testing.T) {
 		return packet
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := New(Config{})
+		c := New(Config{}).exchanger
 		c.reading = make(chan struct{}, 1)
 		c.reading <- struct{}{} // somebody reads one
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -279,7 +279,7 @@ func TestNSDTruncates(t *testing.T) {
 	server := startNSD(t, records...)
 	client := New(testConfig(t, "", "", newTestServer(t)))
 	m := new(mdns.Msg).SetQuestion("big.test.zone.", mdns.TypeA)
-	reply, err := client.exchange(t.Context(), "udp", attempt{server: server.addr, timeout: 5 * time.Second}, m)
+	reply, err := client.exchanger.exchange(t.Context(), "udp", attempt{server: server.addr, timeout: 5 * time.Second}, m)
 	if err != nil || !reply.Truncated {
 		t.Fatalf("NSD did not truncate its answer: %v, %v", reply, err)
 	}

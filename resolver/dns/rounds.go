@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	mdns "github.com/miekg/dns"
@@ -13,16 +16,32 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-// slowAfter is how long a server may take before the next one is asked beside it.
-const slowAfter = time.Second
+const (
+	// slowAfter is how long a server may take before the next one is asked beside it.
+	slowAfter = time.Second
+	// shunFor is how long a server that was silent is asked after the others.
+	shunFor = 30 * time.Second
+)
+
+// askError says that no server gave an answer, and what each said instead.
+type askError struct {
+	question dnsQuestion
+	failures []string
+	// refused is set when every server did speak: another name may fare better.
+	refused bool
+}
+
+func (e *askError) Error() string {
+	return fmt.Sprintf("asking for %s: %s", e.question, strings.Join(e.failures, "; "))
+}
 
 // askServers puts q to up's servers in turn: to the next one as soon as one has failed, or has
 // been silent for slowAfter, and what comes late from those before is an answer too. A server
 // that refuses or fails is not asked again; one that is silent is, up to resolv.conf's
 // attempts: every other time without EDNS0, which some firewalls swallow.
-func (c *Client) askServers(ctx context.Context, up nameServers, q dnsQuestion) (*mdns.Msg, error) {
+func (x *exchanger) askServers(ctx context.Context, up nameServers, q dnsQuestion) (*mdns.Msg, error) {
 	asking, cancel := context.WithCancel(ctx)
-	r := &rounds{client: c, up: up, question: q, servers: c.inOrder(up.servers), outcomes: make(chan outcome)}
+	r := &rounds{exchanger: x, up: up, question: q, servers: x.inOrder(up.servers), outcomes: make(chan outcome)}
 	defer func() { // what has not been answered by now
 		cancel()
 		for ; r.running > 0; r.running-- {
@@ -69,13 +88,34 @@ func (c *Client) askServers(ctx context.Context, up nameServers, q dnsQuestion) 
 	return nil, hint.Wrap(err, digHint(up, r.servers[0], q))
 }
 
+func digHint(up nameServers, server string, q dnsQuestion) string {
+	origin := "the servers come from resolv.conf unless configured"
+	if up.given != "" {
+		origin = "the target names this server; leave it out to ask the system's"
+	}
+	host, port, _ := net.SplitHostPort(server) // upstream made it
+	return fmt.Sprintf("compare with: dig @%s -p %s %s %s; %s", host, port, q.name, mdns.TypeToString[q.qtype], origin)
+}
+
+// inOrder returns servers with those that were silent a while ago last, so that a
+// dead one does not hold up every question.
+func (x *exchanger) inOrder(servers []string) []string {
+	shunned := func(server string) int {
+		if _, silent := x.silent.get(server); silent {
+			return 1
+		}
+		return 0
+	}
+	return slices.SortedStableFunc(slices.Values(servers), func(a, b string) int { return shunned(a) - shunned(b) })
+}
+
 // rounds is a question on its way to several servers.
 type rounds struct {
-	client   *Client
-	up       nameServers
-	question dnsQuestion
-	servers  []string
-	until    time.Time // when what is sent over UDP has been waited for long enough
+	exchanger *exchanger
+	up        nameServers
+	question  dnsQuestion
+	servers   []string
+	until     time.Time // when what is sent over UDP has been waited for long enough
 
 	outcomes chan outcome
 	running  int
@@ -114,7 +154,7 @@ func (r *rounds) start(ctx context.Context, i int, edns bool) {
 			}
 			r.outcomes <- o
 		}()
-		o.reply, o.err = r.client.try(ctx, a, r.question)
+		o.reply, o.err = r.exchanger.try(ctx, a, r.question)
 	}()
 }
 
@@ -143,7 +183,7 @@ func (r *rounds) await(ctx context.Context, wait time.Duration, done func() bool
 // take notes an outcome, and returns the reply if it is an answer.
 func (r *rounds) take(ctx context.Context, o outcome) *mdns.Msg {
 	r.running--
-	c, s, server := r.client, &r.states[o.server], r.servers[o.server]
+	x, s, server := r.exchanger, &r.states[o.server], r.servers[o.server]
 	s.open--
 	if ctx.Err() != nil {
 		return nil
@@ -153,20 +193,20 @@ func (r *rounds) take(ctx context.Context, o outcome) *mdns.Msg {
 		return nil
 	}
 	if o.err != nil {
-		c.silent.put(server, struct{}{}, shunFor)
+		x.silent.put(server, struct{}{}, shunFor)
 		if !s.spoke {
 			s.failure = fmt.Sprintf("%s: %v", server, o.err)
 		}
 		return nil
 	}
-	c.silent.drop(server)
+	x.silent.drop(server)
 	if !isAnswer(o.reply) {
 		s.failure, s.spoke = server+": "+refusal(o.reply), true
 		return nil
 	}
 	for i, other := range r.states { // those that were asked before
 		if i != o.server && other.open > 0 && time.Since(other.began) >= min(r.up.timeout, slowAfter) {
-			c.silent.put(r.servers[i], struct{}{}, shunFor)
+			x.silent.put(r.servers[i], struct{}{}, shunFor)
 		}
 	}
 	return o.reply

@@ -2,23 +2,22 @@ package dns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
+	"sync"
+
+	mdns "github.com/miekg/dns"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-const (
-	// shunFor is how long a server that was silent is asked after the others.
-	shunFor = 30 * time.Second
-	// maxGivenServers is how many addresses of a server given by name are asked.
-	maxGivenServers = 8
-)
+// maxGivenServers is how many addresses of a server given by name are asked.
+const maxGivenServers = 8
 
 // nameServers is whom a lookup asks, and how.
 type nameServers struct {
@@ -107,14 +106,63 @@ func (c *Client) addressesOf(ctx context.Context, server string) ([]string, erro
 	return servers, nil
 }
 
-// inOrder returns servers with those that were silent a while ago last, so that a
-// dead one does not hold up every question.
-func (c *Client) inOrder(servers []string) []string {
-	shunned := func(server string) int {
-		if _, silent := c.silent.get(server); silent {
-			return 1
+// ask puts q to up's servers and returns the first answer: records, or that there
+// are none. An alias whose end the answer leaves out is followed by asking on; a
+// server that the target names may know the alias alone, so the system's are asked
+// for its end when that one does not answer.
+func (c *Client) ask(ctx context.Context, up nameServers, q dnsQuestion) (*mdns.Msg, error) {
+	msg, err := c.exchanger.askServers(ctx, up, q)
+	asked := q
+	for range maxChain {
+		if err != nil {
+			return nil, err
 		}
-		return 0
+		end := looseEnd(msg, q)
+		if end == "" || end == asked.name {
+			break
+		}
+		asked.name = end
+		var next *mdns.Msg
+		next, err = c.exchanger.askServers(ctx, up, asked)
+		var failure *askError
+		if up.given != "" && errors.As(err, &failure) {
+			if up, err = c.system(); err != nil {
+				return nil, err
+			}
+			next, err = c.exchanger.askServers(ctx, up, asked)
+		}
+		if err == nil {
+			next.Answer = append(aliasRecords(msg), next.Answer...)
+			msg = next
+		}
 	}
-	return slices.SortedStableFunc(slices.Values(servers), func(a, b string) int { return shunned(a) - shunned(b) })
+	return msg, err
+}
+
+// ServerStatus says whether one DNS server answers.
+type ServerStatus struct {
+	// Server is its HOST:PORT.
+	Server string
+	// Err is nil when it answered anything, if only that it refuses.
+	Err error
+}
+
+// Probe asks every server once for the name servers of the root, all at the same
+// time, and returns what became of each, in resolv.conf's order. The error is
+// that of reading resolv.conf.
+func (c *Client) Probe(ctx context.Context) ([]ServerStatus, error) {
+	up, err := c.system()
+	if err != nil {
+		return nil, err
+	}
+	statuses := make([]ServerStatus, len(up.servers))
+	var asking sync.WaitGroup
+	for i, server := range up.servers {
+		asking.Go(func() {
+			_, err := c.exchanger.try(ctx, attempt{server: server, timeout: up.timeout, edns: true}, dnsQuestion{name: ".", qtype: mdns.TypeNS})
+			statuses[i] = ServerStatus{Server: server, Err: err}
+		})
+	}
+	asking.Wait()
+	return statuses, nil
 }

@@ -18,7 +18,7 @@ const (
 
 // match answers q, which a client of that scope asks, from one snapshot. from is where we
 // dial from.
-func match(s *dockerd.Snapshot, q query, scope dockerd.Scope, from place) resolver.Answer {
+func match(s *dockerd.Snapshot, q query, scope dockerd.Scope, from dialOrigin) resolver.Answer {
 	matches, err := candidates(s, q, scope)
 	switch {
 	case err != nil:
@@ -30,7 +30,7 @@ func match(s *dockerd.Snapshot, q query, scope dockerd.Scope, from place) resolv
 }
 
 // answerOf is who of matches serves, and who does not and why.
-func answerOf(s *dockerd.Snapshot, matches []*dockerd.Container, q query, from place) resolver.Answer {
+func answerOf(s *dockerd.Snapshot, matches []*dockerd.Container, q query, from dialOrigin) resolver.Answer {
 	var endpoints []resolver.Endpoint
 	var leftOut []resolver.LeftOut
 	for _, c := range matches {
@@ -60,7 +60,7 @@ func answerOf(s *dockerd.Snapshot, matches []*dockerd.Container, q query, from p
 
 // serves is where c can be reached, and why it is not to be, to be read after its
 // name.
-func serves(s *dockerd.Snapshot, c *dockerd.Container, q query, from place) (e resolver.Endpoint, why string) {
+func serves(s *dockerd.Snapshot, c *dockerd.Container, q query, from dialOrigin) (e resolver.Endpoint, why string) {
 	if c.ID == from.self {
 		return e, "is our own container"
 	}
@@ -84,7 +84,7 @@ func serves(s *dockerd.Snapshot, c *dockerd.Container, q query, from place) (e r
 }
 
 // inside is where c itself listens.
-func inside(s *dockerd.Snapshot, c *dockerd.Container, q query, from place) (e resolver.Endpoint, why string) {
+func inside(s *dockerd.Snapshot, c *dockerd.Container, q query, from dialOrigin) (e resolver.Endpoint, why string) {
 	owner := s.NetnsOwner(c)
 	_, left := s.Left(c)
 	switch {
@@ -119,7 +119,7 @@ func inside(s *dockerd.Snapshot, c *dockerd.Container, q query, from place) (e r
 }
 
 // published is where the host publishes c's port, as seen from where we dial.
-func published(c *dockerd.Container, port uint16, from place) (e resolver.Endpoint, why string) {
+func published(c *dockerd.Container, port uint16, from dialOrigin) (e resolver.Endpoint, why string) {
 	found := false
 	for _, p := range c.Published {
 		if p.Port != port {

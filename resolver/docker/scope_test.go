@@ -104,7 +104,7 @@ func TestWhoseName(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			a := match(host(test.more...), q, test.scope, place{onHost: true, here: true, subnets: bridged})
+			a := match(host(test.more...), q, test.scope, dialOrigin{onHost: true, here: true, subnets: bridged})
 			var got []string
 			for _, e := range a.Endpoints {
 				got = append(got, e.Addr.String())

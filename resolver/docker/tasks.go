@@ -28,7 +28,7 @@ type tasks struct {
 
 // match answers q from a snapshot, and says after which time to look again. Which containers of
 // this host are tasks, its engine says of each.
-func (t *tasks) match(ctx context.Context, s *dockerd.Snapshot, q query, from place) (a resolver.Answer, again time.Duration) {
+func (t *tasks) match(ctx context.Context, s *dockerd.Snapshot, q query, from dialOrigin) (a resolver.Answer, again time.Duration) {
 	all := only(s.Containers(), func(c *dockerd.Container) bool {
 		return c.Labels[dockerd.LabelSwarmService] == q.name && (c.Task || c.Running)
 	})

@@ -51,10 +51,10 @@ type Config struct {
 	Endpoints []string
 	// Timeout bounds one read, whichever servers it takes. Default 5 s.
 	Timeout time.Duration
-	// Pulse is how often a server is asked for a sign of life while it is watched; one that
+	// Heartbeat is how often a server is asked for a sign of life while it is watched; one that
 	// gives none for twice that is left for another one, or after four times that asked anew
 	// if there is none. Default 1 s.
-	Pulse time.Duration
+	Heartbeat time.Duration
 	// Permit is asked about the addresses of servers that targets name; nil permits all.
 	Permit resolver.Permission
 }
@@ -73,7 +73,7 @@ var _ resolver.Source = (*Client)(nil)
 // New makes a Client. It connects to a cluster when one is first asked.
 func New(config Config) *Client {
 	config.Timeout = cmp.Or(config.Timeout, 5*time.Second)
-	config.Pulse = cmp.Or(config.Pulse, time.Second)
+	config.Heartbeat = cmp.Or(config.Heartbeat, time.Second)
 	endpoints := config.Endpoints
 	if len(endpoints) == 0 {
 		endpoints = strings.Split(cmp.Or(os.Getenv("ETCDCTL_ENDPOINTS"), defaultEndpoint), ",")

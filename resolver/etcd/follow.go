@@ -183,8 +183,8 @@ func (c *cluster) watch(ctx context.Context, r *keysReading, again <-chan resolv
 			cancel(errLost) // it frees client.Watch too, which waits for the server
 		}
 	})
-	r.used.pulse.join(client, c.config.Pulse)
-	defer r.used.pulse.leave()
+	r.used.heartbeat.join(client, c.config.Heartbeat)
+	defer r.used.heartbeat.leave()
 	silent := time.AfterFunc(c.patience(), func() { cancel(errSilent) })
 	defer silent.Stop()
 	for _, keys := range r.ranges { // beside one another: a server may be slow
@@ -192,7 +192,7 @@ func (c *cluster) watch(ctx context.Context, r *keysReading, again <-chan resolv
 			r.server.forward(ctx, client.Watch(ctx, keys.first, keys.options(clientv3.WithRev(r.keys.revision+1), clientv3.WithCreatedNotify())...), changes)
 		})
 	}
-	created, pulsed := 0, false
+	created, alive := 0, false
 	for {
 		select {
 		case response := <-changes:
@@ -202,7 +202,7 @@ func (c *cluster) watch(ctx context.Context, r *keysReading, again <-chan resolv
 				}
 				return err
 			}
-			if err := r.keys.compare(response.Header, 2*c.config.Pulse); err != nil {
+			if err := r.keys.compare(response.Header, 2*c.config.Heartbeat); err != nil {
 				return err
 			}
 			silent.Reset(c.patience())
@@ -213,7 +213,7 @@ func (c *cluster) watch(ctx context.Context, r *keysReading, again <-chan resolv
 				}
 				continue
 			case len(response.Events) == 0:
-				pulsed = true
+				alive = true
 				r.server.mute.Store(false)
 				r.server.unanswered.Store(0)
 				continue
@@ -225,7 +225,7 @@ func (c *cluster) watch(ctx context.Context, r *keysReading, again <-chan resolv
 		case doubt := <-again:
 			return doubted{doubt}
 		case <-ctx.Done():
-			if created == len(r.ranges) && !pulsed {
+			if created == len(r.ranges) && !alive {
 				r.server.unheard(context.Cause(ctx))
 			}
 			return context.Cause(ctx)
@@ -236,9 +236,9 @@ func (c *cluster) watch(ctx context.Context, r *keysReading, again <-chan resolv
 // patience is how long a server may give no sign of life: longer where there is no other.
 func (c *cluster) patience() time.Duration {
 	if len(c.servers) == 1 {
-		return 4 * c.config.Pulse
+		return 4 * c.config.Heartbeat
 	}
-	return 2 * c.config.Pulse
+	return 2 * c.config.Heartbeat
 }
 
 // forward hands on what comes from one of several watches; one that ends without a

@@ -230,7 +230,7 @@ func await(t *testing.T, client *Client, q resolver.Query, endpoints ...string) 
 // A frozen server keeps its connections open; only that it gives no sign of life tells.
 func TestRealFrozen(t *testing.T) {
 	server := etcdtest.Start(t)
-	client := newTestClient(t, Config{Endpoints: []string{server.Addr}, Timeout: time.Second, Pulse: 100 * time.Millisecond})
+	client := newTestClient(t, Config{Endpoints: []string{server.Addr}, Timeout: time.Second, Heartbeat: 100 * time.Millisecond})
 	w := sourcetest.Watch(t, client, query(t, "etcd:///redis"))
 	w.Await(t)
 	op := newOperator(t, clientv3.Config{Endpoints: []string{server.Addr}})

@@ -51,7 +51,7 @@ func TestRealRestored(t *testing.T) {
 	before.put("redis", "10.0.0.1:1")
 	after.put("redis", "10.0.0.1:2")
 
-	client := newTestClient(t, Config{Endpoints: []string{g.Addr().String()}, Pulse: 200 * time.Millisecond})
+	client := newTestClient(t, Config{Endpoints: []string{g.Addr().String()}, Heartbeat: 200 * time.Millisecond})
 	w := sourcetest.Watch(t, client, query(t, "etcd:///redis"))
 	w.Await(t, "10.0.0.1:1")
 	g.moveTo(second.Addr)
@@ -67,7 +67,7 @@ func TestRealFirstFrozen(t *testing.T) {
 	servers := etcdtest.StartCluster(t, 3)
 	op := newOperator(t, clientv3.Config{Endpoints: []string{servers[1].Addr, servers[2].Addr}})
 	op.put("redis", "10.0.0.1:1")
-	config := Config{Endpoints: []string{servers[0].Addr, servers[1].Addr}, Pulse: 200 * time.Millisecond}
+	config := Config{Endpoints: []string{servers[0].Addr, servers[1].Addr}, Heartbeat: 200 * time.Millisecond}
 	w := sourcetest.Watch(t, newTestClient(t, config), query(t, "etcd:///redis"))
 	w.Await(t, "10.0.0.1:1")
 	op.put("redis", "10.0.0.1:2")

@@ -57,9 +57,9 @@ func (s *server) unheard(err error) {
 // session is a client of one server, from a login to a failure. It serves many watches and
 // is closed with the last of them once it has failed.
 type session struct {
-	client *clientv3.Client
-	made   time.Time
-	pulse  heartbeat
+	client    *clientv3.Client
+	made      time.Time
+	heartbeat heartbeat
 
 	mu      sync.Mutex
 	users   int
@@ -217,30 +217,30 @@ type heartbeat struct {
 	done chan struct{}
 }
 
-// join starts the pulse with the first watch.
-func (p *heartbeat) join(client *clientv3.Client, every time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.watches.Add(1) > 1 {
+// join starts the heartbeat with the first watch.
+func (h *heartbeat) join(client *clientv3.Client, every time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.watches.Add(1) > 1 {
 		return
 	}
 	ctx, stop := context.WithCancel(clientv3.WithRequireLeader(context.Background())) // it serves many watches
-	p.stop, p.done = stop, make(chan struct{})
-	go p.run(ctx, client, every, p.done)
+	h.stop, h.done = stop, make(chan struct{})
+	go h.run(ctx, client, every, h.done)
 }
 
 // leave ends it with the last one.
-func (p *heartbeat) leave() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.watches.Add(-1) > 0 {
+func (h *heartbeat) leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.watches.Add(-1) > 0 {
 		return
 	}
-	p.stop()
-	<-p.done
+	h.stop()
+	<-h.done
 }
 
-func (p *heartbeat) run(ctx context.Context, client *clientv3.Client, every time.Duration, done chan struct{}) {
+func (h *heartbeat) run(ctx context.Context, client *clientv3.Client, every time.Duration, done chan struct{}) {
 	defer close(done)
 	tick := time.NewTicker(every)
 	defer tick.Stop()

@@ -28,7 +28,7 @@ type Control struct {
 	// source that can fail.
 	Break, Mend func(testing.TB)
 	// Updates is how many changes in a row must not make the source grow; 10,000
-	// unless the registry has a pace of its own.
+	// unless the registry has a rate of its own.
 	Updates int
 	// Spare is how many goroutines and descriptors more than after its first update the
 	// source may come to hold, in a pool of connections that fills while it is busy.
@@ -207,14 +207,14 @@ func (c Control) update(t *testing.T, source resolver.Source, q resolver.Query) 
 		updates = 10_000
 	}
 	var latest atomic.Pointer[resolver.Answer]
-	news := make(chan struct{}, 1)
+	changed := make(chan struct{}, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
 		done <- source.Watch(ctx, q, func(a resolver.Answer) {
 			latest.Store(&a)
 			select {
-			case news <- struct{}{}:
+			case changed <- struct{}{}:
 			default:
 			}
 		})
@@ -227,7 +227,7 @@ func (c Control) update(t *testing.T, source resolver.Source, q resolver.Query) 
 				return
 			}
 			select {
-			case <-news:
+			case <-changed:
 			case err := <-done:
 				done <- err
 				t.Fatalf("Watch returned %v after an update", err)

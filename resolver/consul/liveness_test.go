@@ -14,7 +14,7 @@ import (
 
 // What a container asks of another datacenter, of which the agent's answers are slow to come, is
 // no reason to call the agent silent, and keeps nobody else from hearing that the servers were
-// restored. A restored backup there is no news to watches of here.
+// restored. A restored backup there is no change to watches of here.
 func TestAnotherDatacentersIndex(t *testing.T) {
 	t.Parallel()
 	agent := newFakeAgent(t, list(pair("k", "a:1")))
@@ -47,7 +47,7 @@ func TestAnotherDatacentersIndex(t *testing.T) {
 		_, _ = w.Write([]byte("[]"))
 	}))
 	t.Cleanup(func() { close(stop); front.CloseClientConnections(); front.Close() })
-	client := newTestClient(t, Config{Address: addressOf(front), Pulse: time.Second})
+	client := newTestClient(t, Config{Address: addressOf(front), Heartbeat: time.Second})
 	w := sourcetest.Watch(t, client.KV(), kvQuery("", "k"))
 	w.Await(t, "a:1")
 	for _, dc := range []string{"slow1", "slow2", "denied1", "denied2", "denied3", "denied4", "restless"} {

@@ -19,24 +19,25 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/ambassadord/ambassadord/internal/consultest"
+	"github.com/ambassadord/ambassadord/resolver/consul/sharedwatch"
 	"github.com/ambassadord/ambassadord/resolver/sourcetest"
 )
 
-// Of a crowd those that are concerned hear of a change before any has been looked after: when an
+// Of those that share a watch, the concerned hear of a change before any has been probed: when an
 // instance is registered anew or is gone, when its check fails and when it no longer does, and
 // when the service has its first one. Names are as Consul takes them, in any case.
-func TestRealCrowdTellsWhomItConcerns(t *testing.T) {
+func TestRealSharedWatchTellsTheConcerned(t *testing.T) {
 	const services = 40
 	server := consultest.Start(t)
 	op := newOperator(t, server)
 	probes := holdProbes(t, server)
-	client := newTestClient(t, Config{Address: probes.URL, Lanes: 2, Pulse: time.Minute, Timeout: time.Minute, lookFor: time.Minute})
+	client := newTestClient(t, Config{Address: probes.URL, Slots: 2, Heartbeat: time.Minute, Timeout: time.Minute, search: time.Minute})
 	name := func(i int) string { return "web" + strconv.Itoa(i) }
 	register := func(i, port int) {
 		op.registerWith(&api.AgentServiceRegistration{ID: name(i), Name: name(i), Address: "10.1.0.1", Port: port,
 			Check: &api.AgentServiceCheck{CheckID: name(i) + "-ttl", TTL: "10m", Status: api.HealthPassing}})
 	}
-	key := sourcetest.Watch(t, client.KV(), kvQuery("", "beside")) // has a lane, and does not wait for the crowd's probes
+	key := sourcetest.Watch(t, client.KV(), kvQuery("", "beside")) // has a slot, and does not wait for the shared watch's probes
 	key.Await(t)
 	watches := make([]*sourcetest.Watcher, services)
 	for i := range watches {
@@ -90,7 +91,7 @@ func relay(t *testing.T, server *consultest.Server, before func(http.ResponseWri
 	return r
 }
 
-// heldProbes can keep the probes of crowds from being answered.
+// heldProbes can keep the probes of shared watches from being answered.
 type heldProbes struct {
 	*httptest.Server
 
@@ -129,9 +130,9 @@ func (p *heldProbes) release() {
 	close(p.released)
 }
 
-// Without transactions, and without lists that can be read, a crowd hears of everything by its
-// probes, and does not go on asking for transactions that fail.
-func TestRealCrowdByProbesAlone(t *testing.T) {
+// Without transactions, and without lists that can be read, a shared watch hears of everything by
+// its probes, and does not go on asking for transactions that fail.
+func TestRealSharedWatchByProbesAlone(t *testing.T) {
 	const services = 4
 	server := consultest.Start(t)
 	op := newOperator(t, server)
@@ -161,13 +162,13 @@ func TestRealCrowdByProbesAlone(t *testing.T) {
 					if r.URL.Query().Get("index") == "1" {
 						<-r.Context().Done()
 					}
-					_, _ = w.Write([]byte("[" + strings.Repeat("{},", mostListed) + "{}]"))
+					_, _ = w.Write([]byte("[" + strings.Repeat("{},", sharedwatch.MostListed) + "{}]"))
 				default:
 					return false
 				}
 				return true
 			})
-			client := newTestClient(t, Config{Address: agent.URL, Lanes: 1, Pulse: time.Minute})
+			client := newTestClient(t, Config{Address: agent.URL, Slots: 1, Heartbeat: time.Minute})
 			began := time.Now()
 			prefix := strings.ReplaceAll(name, " ", "-")
 			id := func(i int) string { return fmt.Sprint(prefix, i) }
@@ -184,16 +185,16 @@ func TestRealCrowdByProbesAlone(t *testing.T) {
 				w.Await(t)
 			}
 			lasted := time.Since(began)
-			if n := transactions.Load(); n == 0 || name != "frozen" && n > 1+int64(lasted/noLookFor) {
-				t.Errorf("%d transactions were asked for in %s; want one each %s", n, lasted, noLookFor)
+			if n := transactions.Load(); n == 0 || name != "frozen" && n > 1+int64(lasted/sharedwatch.NoSearchFor) {
+				t.Errorf("%d transactions were asked for in %s; want one each %s", n, lasted, sharedwatch.NoSearchFor)
 			}
 		})
 	}
 }
 
-// What the catalogue does not list is not looked after, or a client that names thousands of
+// What the catalogue does not list is not probed, or a client that names thousands of
 // services which nobody has would keep others waiting.
-func TestRealCrowdOfNobody(t *testing.T) {
+func TestRealSharedWatchOfNobody(t *testing.T) {
 	const nobodies = 20
 	server := consultest.Start(t)
 	op := newOperator(t, server)
@@ -204,9 +205,9 @@ func TestRealCrowdOfNobody(t *testing.T) {
 		}
 		return false
 	})
-	client := newTestClient(t, Config{Address: agent.URL, Lanes: 1, Pulse: time.Minute})
+	client := newTestClient(t, Config{Address: agent.URL, Slots: 1, Heartbeat: time.Minute})
 	op.register("web", "web", "10.1.0.1", 1000)
-	first := sourcetest.Watch(t, client.Services(), serviceQuery("first", "")) // has the lane
+	first := sourcetest.Watch(t, client.Services(), serviceQuery("first", "")) // has the slot
 	first.Await(t)
 	web := sourcetest.Watch(t, client.Services(), serviceQuery("web", ""))
 	web.Await(t, "10.1.0.1:1000")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/internal/watchable"
+	"github.com/ambassadord/ambassadord/resolver/consul/blocking"
 )
 
 // leaderPath is what an agent is asked for a sign of life: it takes no token, and no more
@@ -22,10 +23,10 @@ const leaderPath = "/v1/status/leader"
 // maxLeader bounds that answer, in bytes.
 const maxLeader = 4 << 10
 
-// pulse asks an agent for a sign of life while somebody waits for it to answer: nothing
+// liveness asks an agent for a sign of life while somebody waits for it to answer: nothing
 // comes over a connection with a blocking query, be the agent well, frozen or away. What it
 // answers is the servers' leader; after another one was elected, the servers may be others.
-type pulse struct {
+type liveness struct {
 	mu      sync.Mutex
 	waiting int
 	stop    context.CancelFunc
@@ -70,141 +71,141 @@ type history struct {
 	done     chan struct{}
 }
 
-// beat is the pulse as one watch has followed it.
-type beat struct {
-	of      *pulse
+// livenessCursor is how far one watch has followed an agent's signs of life.
+type livenessCursor struct {
+	of      *liveness
 	changed <-chan struct{} // closed when there is something new of the agent
 	// restored is closed when there is of the history; nil if the watch has none.
 	restored <-chan struct{}
 	key      historyKey
 }
 
-// join follows the pulse of a, which begins with its first follower, and the history of what q
-// asks.
-func (p *pulse) join(a *agent, q *question, config Config) *beat {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	b := &beat{of: p, key: historyKey{q.kind, q.scope}}
-	if p.waiting++; p.waiting == 1 {
-		p.agent.Store(condition{})
+// join follows a's signs of life, which are asked for from the first follower on, and the history
+// of what q asks.
+func (l *liveness) join(a *agent, q *watchSpec, config Config) *livenessCursor {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := &livenessCursor{of: l, key: historyKey{q.kind, q.scope}}
+	if l.waiting++; l.waiting == 1 {
+		l.agent.Store(condition{})
 		ctx, stop := context.WithCancel(context.Background()) // it serves many watches
-		p.stop, p.done = stop, make(chan struct{})
-		go p.run(ctx, a, config, p.done)
+		l.stop, l.done = stop, make(chan struct{})
+		go l.run(ctx, a, config, l.done)
 	}
-	_, b.changed = p.agent.Watch()
+	_, c.changed = l.agent.Watch()
 	if q.history != nil {
-		b.restored = p.follow(b.key, a, q, config).restored
+		c.restored = l.follow(c.key, a, q, config).restored
 	}
-	return b
+	return c
 }
 
 // follow counts a watch of a history, which is asked for from its first watch on. It is called
 // with mu held.
-func (p *pulse) follow(key historyKey, a *agent, q *question, config Config) *history {
-	if p.histories == nil {
-		p.histories, p.comparing = map[historyKey]*history{}, make(chan struct{}, historiesAtOnce)
+func (l *liveness) follow(key historyKey, a *agent, q *watchSpec, config Config) *history {
+	if l.histories == nil {
+		l.histories, l.comparing = map[historyKey]*history{}, make(chan struct{}, historiesAtOnce)
 	}
-	h := p.histories[key]
+	h := l.histories[key]
 	if h == nil {
 		ctx, stop := context.WithCancel(context.Background()) // likewise
 		h = &history{ask: q.history, restored: make(chan struct{}), stop: stop, done: make(chan struct{})}
-		p.histories[key] = h
-		go p.compareAll(ctx, a, key, h, config)
+		l.histories[key] = h
+		go l.compareAll(ctx, a, key, h, config)
 	}
 	h.watches++
 	return h
 }
 
 // next turns to the next change and returns whether the agent is silent.
-func (b *beat) next() (silent bool) {
-	now, changed := b.of.agent.Watch()
-	b.changed = changed
+func (c *livenessCursor) next() (silent bool) {
+	now, changed := c.of.agent.Watch()
+	c.changed = changed
 	return now.silent
 }
 
 // nextHistory turns to the history's next change.
-func (b *beat) nextHistory() {
-	b.of.mu.Lock()
-	defer b.of.mu.Unlock()
-	b.restored = b.of.histories[b.key].restored
+func (c *livenessCursor) nextHistory() {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.restored = c.of.histories[c.key].restored
 }
 
 // note tells the history that it has come as far as index.
-func (b *beat) note(index uint64) {
-	b.of.mu.Lock()
-	defer b.of.mu.Unlock()
-	if h := b.of.histories[b.key]; h != nil {
+func (c *livenessCursor) note(index uint64) {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	if h := c.of.histories[c.key]; h != nil {
 		h.index = max(h.index, index)
 	}
 }
 
-// leave ends the pulse with its last follower, and a history with its last.
-func (b *beat) leave() {
-	b.of.mu.Lock()
-	b.of.waiting--
+// leave ends the asking with the last follower, and a history with its last.
+func (c *livenessCursor) leave() {
+	c.of.mu.Lock()
+	c.of.waiting--
 	var ended []chan struct{}
-	if h := b.of.histories[b.key]; h != nil && b.restored != nil {
+	if h := c.of.histories[c.key]; h != nil && c.restored != nil {
 		if h.watches--; h.watches == 0 {
-			delete(b.of.histories, b.key)
+			delete(c.of.histories, c.key)
 			h.stop()
 			ended = append(ended, h.done)
 		}
 	}
-	if b.of.waiting == 0 {
-		b.of.stop() // before another one begins
-		ended = append(ended, b.of.done)
+	if c.of.waiting == 0 {
+		c.of.stop() // before another one begins
+		ended = append(ended, c.of.done)
 	}
-	b.of.mu.Unlock()
+	c.of.mu.Unlock()
 	for _, done := range ended {
 		<-done
 	}
 }
 
-// run asks for the leader every config.Pulse. An agent is silent when it takes half as long
+// run asks for the leader every config.Heartbeat. An agent is silent when it takes half as long
 // again, or twice as long as it is wont to. What else watches ask is no sign of it: to another
 // datacenter, say, the way may be long.
-func (p *pulse) run(ctx context.Context, a *agent, config Config, done chan struct{}) {
+func (l *liveness) run(ctx context.Context, a *agent, config Config, done chan struct{}) {
 	defer close(done)
 	var usual time.Duration
-	for pause(ctx, config.Pulse) {
+	for blocking.Pause(ctx, config.Heartbeat) {
 		began := time.Now()
-		late := time.AfterFunc(max(config.Pulse*3/2, 2*usual), func() { p.set(ctx, true, "") })
+		late := time.AfterFunc(max(config.Heartbeat*3/2, 2*usual), func() { l.set(ctx, true, "") })
 		leader, err := a.askLeader(ctx, config.Timeout)
 		late.Stop()
 		if ctx.Err() != nil {
 			return
 		}
 		if silent := isTimeout(err); silent {
-			p.set(ctx, true, "")
+			l.set(ctx, true, "")
 		} else {
 			usual = time.Since(began)
-			p.set(ctx, false, leader)
+			l.set(ctx, false, leader)
 		}
 	}
 }
 
-// compareAll asks for a history every other config.Pulse, and more seldom while that fails: its
-// watches may be some container's, whose questions nobody can answer.
-func (p *pulse) compareAll(ctx context.Context, a *agent, key historyKey, h *history, config Config) {
+// compareAll asks for a history every other config.Heartbeat, and more seldom while that fails: its
+// watches may be some container's, with targets that nobody can answer.
+func (l *liveness) compareAll(ctx context.Context, a *agent, key historyKey, h *history, config Config) {
 	defer close(h.done)
-	every := 2 * config.Pulse
+	every := 2 * config.Heartbeat
 	failing := backoff.Backoff{Base: 2 * every, Max: historyPauses * every}
-	for wait := every; pause(ctx, wait); {
+	for wait := every; blocking.Pause(ctx, wait); {
 		select {
-		case p.comparing <- struct{}{}:
+		case l.comparing <- struct{}{}:
 		case <-ctx.Done():
 			return
 		}
-		reached := p.reached(h)
+		reached := l.reached(h)
 		index, err := a.askHistory(ctx, key, h, min(config.Timeout, historyTimeout))
-		<-p.comparing
+		<-l.comparing
 		if err != nil {
 			wait = failing.Next()
 			continue
 		}
 		failing.Reset()
 		wait = every
-		p.compare(ctx, h, reached, index)
+		l.compare(ctx, h, reached, index)
 	}
 }
 
@@ -227,17 +228,17 @@ func (a *agent) askHistory(ctx context.Context, key historyKey, h *history, time
 }
 
 // reached is how far a history has come.
-func (p *pulse) reached(h *history) uint64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (l *liveness) reached(h *history) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return h.index
 }
 
 // compare tells those that follow a history that it goes backwards: its index is less than what
 // it had reached before that was asked for.
-func (p *pulse) compare(ctx context.Context, h *history, reached, index uint64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (l *liveness) compare(ctx context.Context, h *history, reached, index uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if ctx.Err() != nil {
 		return
 	}
@@ -251,20 +252,20 @@ func (p *pulse) compare(ctx context.Context, h *history, reached, index uint64) 
 }
 
 // set says what the agent is like. A leader that is not known is none that differs.
-func (p *pulse) set(ctx context.Context, silent bool, leader string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if ctx.Err() != nil { // of a pulse that has ended
+func (l *liveness) set(ctx context.Context, silent bool, leader string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if ctx.Err() != nil { // it has ended
 		return
 	}
-	last := p.agent.Load()
+	last := l.agent.Load()
 	another := leader != "" && last.leader != "" && leader != last.leader
 	next := condition{silent, cmp.Or(leader, last.leader)}
 	switch {
 	case silent != last.silent || another:
-		p.agent.Store(next)
+		l.agent.Store(next)
 	case next != last:
-		p.agent.StoreQuietly(next)
+		l.agent.StoreQuietly(next)
 	}
 }
 

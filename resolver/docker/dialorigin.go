@@ -9,8 +9,8 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 )
 
-// place is where we dial from.
-type place struct {
+// dialOrigin is where we dial from.
+type dialOrigin struct {
 	self     string
 	engine   string          // the host of a remote engine, "" for this host's
 	here     bool            // the engine's host is ours
@@ -52,8 +52,8 @@ func prefixes(addrs []net.Addr) []netip.Prefix {
 	return all
 }
 
-func locate(s *dockerd.Snapshot, self, engine string, here bool, subnets []netip.Prefix) place {
-	p := place{self: self, engine: engine, here: here, onHost: self == "", subnets: subnets, bridge: subnetsOf}
+func locate(s *dockerd.Snapshot, self, engine string, here bool, subnets []netip.Prefix) dialOrigin {
+	p := dialOrigin{self: self, engine: engine, here: here, onHost: self == "", subnets: subnets, bridge: subnetsOf}
 	own := s.Get(self)
 	if own == nil {
 		return p
@@ -72,7 +72,7 @@ func locate(s *dockerd.Snapshot, self, engine string, here bool, subnets []netip
 // well, since an engine drops what comes from another one; then IPv4; then the network whose
 // name sorts first. Otherwise why says, to be read after the container's name, what keeps us
 // from it.
-func (p *place) address(networks []dockerd.Network) (addr netip.Addr, why string) {
+func (p *dialOrigin) address(networks []dockerd.Network) (addr netip.Addr, why string) {
 	for _, sharedOnly := range []bool{true, false} {
 		for _, family := range []func(dockerd.Network) netip.Addr{
 			func(n dockerd.Network) netip.Addr { return n.IPv4 },
@@ -105,7 +105,7 @@ func (p *place) address(networks []dockerd.Network) (addr netip.Addr, why string
 // distant is why a, which a container has on n, is not to be dialled from where we are; "" if
 // it is. An address of a network that our host is not part of is somebody else's as soon as it
 // leaves this host, by the default route at the latest.
-func (p *place) distant(n dockerd.Network, a netip.Addr) string {
+func (p *dialOrigin) distant(n dockerd.Network, a netip.Addr) string {
 	const fix = "put it on a bridge network as well, or publish its port and write published=1"
 	switch {
 	case n.Driver == "" && p.onHost && slices.ContainsFunc(p.bridge(bridgeName(&n)), func(s netip.Prefix) bool { return s.Contains(a) }):
