@@ -2,8 +2,11 @@ package dockerd
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ambassadord/ambassadord/internal/containerproc"
 )
 
 const (
@@ -164,4 +167,22 @@ func (c *Container) Shares(owner *Container) bool {
 		return false
 	}
 	return c.Netns == owner.Netns || c.Netns == 0 || owner.Netns == 0
+}
+
+// seeProcess notes what can be seen of c's main process.
+func (c *Container) seeProcess() {
+	inode := containerproc.Netns(strconv.Itoa(c.PID))
+	if c.PID <= 0 || !containerproc.IsOf(c.PID, c.ID) { // after the look, which was at the container's then
+		return
+	}
+	c.Seen = true
+	if inode != containerproc.Netns("self") && inode != containerproc.Netns("1") {
+		c.Netns = inode
+	}
+}
+
+// ended reports whether c can be seen to have ended, or to have been started again, since it was
+// inspected: no process of its ID is in its network namespace any more.
+func (c *Container) ended() bool {
+	return c.Seen && c.Netns != 0 && containerproc.HasLeft(c.PID, c.Netns)
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/ambassadord/ambassadord/internal/containerproc"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/sandbox"
 )
@@ -87,7 +88,7 @@ func reachable(c, owner *Container, at netip.AddrPort) bool {
 // the engine. Neither a process in a container's cgroup nor a namespace by the engine's name
 // for it, which no other ever has, is ever another's.
 func lives(c, owner *Container) bool {
-	process := c.Seen && isProcess(c.PID, c.ID)
+	process := c.Seen && containerproc.IsOf(c.PID, c.ID)
 	switch {
 	case c.Seen && !process:
 		return false
@@ -98,5 +99,5 @@ func lives(c, owner *Container) bool {
 	}
 	// It is unmounted when the owner has ended, unless its folder is out of our sight.
 	_, err := os.Stat(filepath.Dir(owner.SandboxKey))
-	return err != nil && process && owner.Seen && isProcess(owner.PID, owner.ID)
+	return err != nil && process && owner.Seen && containerproc.IsOf(owner.PID, owner.ID)
 }

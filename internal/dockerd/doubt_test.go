@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/ambassadord/ambassadord/internal/containerproc"
 )
 
 // What was known before the engine was lost is doubted until each container was inspected.
@@ -98,7 +100,7 @@ func TestEndedHoldsNothing(t *testing.T) {
 	}
 	web := &Container{
 		ID: "web", Name: "web", Running: true, NetworkMode: "bridge", Networks: []Network{{Name: "bridge", IPv4: at.Addr()}},
-		Seen: true, PID: process.Process.Pid, Netns: netnsOf("self"),
+		Seen: true, PID: process.Process.Pid, Netns: containerproc.Netns("self"),
 	}
 	joiner := &Container{ID: "joiner", Name: "joiner", Running: true, NetworkMode: "container:web"}
 	s := NewSnapshot(web, joiner)

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"net/url"
 	"slices"
+
+	"github.com/ambassadord/ambassadord/internal/ociruntime"
 )
 
 // Info is what an engine says of itself.
@@ -51,7 +53,7 @@ func (w *Watcher) Info(ctx context.Context) (Info, error) {
 }
 
 // Runtimes asks the engine which runtimes its settings name. The error carries a hint.
-func (w *Watcher) Runtimes(ctx context.Context) (map[string]Runtime, error) {
+func (w *Watcher) Runtimes(ctx context.Context) (map[string]ociruntime.Runtime, error) {
 	var info struct {
 		Runtimes map[string]struct {
 			Path string   `json:"path"`
@@ -62,9 +64,9 @@ func (w *Watcher) Runtimes(ctx context.Context) (map[string]Runtime, error) {
 	if err := w.engine.ask(ctx, "asking for its runtimes", "/info", &info); err != nil {
 		return nil, err
 	}
-	all := map[string]Runtime{}
+	all := map[string]ociruntime.Runtime{}
 	for name, r := range info.Runtimes {
-		all[name] = Runtime{Name: name, Path: r.Path, Type: r.Type, Args: r.Args}
+		all[name] = ociruntime.Runtime{Name: name, Path: r.Path, Type: r.Type, Args: r.Args}
 	}
 	return all, nil
 }
