@@ -89,5 +89,20 @@ func (n *Network) everybodys() bool {
 	return false
 }
 
-// GatewayBridge is the network by which the host and the tasks of Swarm reach each other.
-const GatewayBridge = "docker_gwbridge"
+// OwnNetworks are the IDs of the networks that the container named self, which is our own, is
+// on; nil where it is not known, or there is none.
+func (s *Snapshot) OwnNetworks(self string) map[string]bool {
+	c := s.Get(self)
+	if c == nil {
+		return nil
+	}
+	owner := s.NetnsOwner(c)
+	if owner == nil {
+		return nil
+	}
+	ids := make(map[string]bool, len(owner.Networks))
+	for i := range owner.Networks {
+		ids[owner.Networks[i].ID] = true
+	}
+	return ids
+}

@@ -38,9 +38,6 @@ const (
 var methodsSpread = []string{
 	"resolver/consul.agent",
 	"bench/internal/report.Result",
-	"internal/dockerd.Watcher",
-	"internal/dockerd.engine",
-	"internal/dockerd.eventFollower",
 	"internal/doctor.environment",
 	"netrules/iptables.Rules",
 	"netrules/iptables.tool",
@@ -103,7 +100,6 @@ const (
 // crowded are the folders with more than mostFiles files beside tests.
 var crowded = []string{
 	"cmd/ambassadord",
-	"internal/dockerd",
 	"proxy",
 	"resolver",
 	"resolver/consul",
