@@ -61,7 +61,7 @@ type Container struct {
 	Task bool
 	// Announced says that only its creation's event is known: the ID, the name, the
 	// image and the labels, the network mode a moment later at most, and the environment if
-	// the engine's own record of it is in sight. It is soon inspected.
+	// what the engine has saved of it is in sight. It is soon inspected.
 	Announced bool
 	// Running is false between two tries of a restart policy too. A paused
 	// container is running.
@@ -170,7 +170,7 @@ func (c *Container) Project() string {
 }
 
 // OneOff reports whether "docker compose run" has started the container: Compose labels it
-// as the service too, but it is somebody's shell or task, not an instance.
+// as the service too, but it is a shell or a task of a user, not an instance.
 func (c *Container) OneOff() bool { return strings.EqualFold(c.Labels[labelComposeOneOff], "true") }
 
 // Joins reports whether c joins the network namespace of another container.

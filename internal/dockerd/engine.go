@@ -226,11 +226,11 @@ type engineIdentity struct {
 	// engine, or a proxy before its socket, does not tell, or tells another one each time, as
 	// Podman does.
 	id string
-	// root is the folder in which the engine keeps its records, "" where it does not say.
+	// root is the folder in which the engine keeps its files, "" where it does not say.
 	root string
 }
 
-// identify asks the engine who it is. before is the ID of the engine that was connected to last.
+// identify asks the engine which one it is. before is the ID of the engine that was connected to last.
 func (e *engine) identify(ctx context.Context, before string) engineIdentity {
 	now := e.askIdentity(ctx)
 	if before != "" && now.id != "" && now.id != before && e.askIdentity(ctx).id != now.id {
@@ -275,7 +275,7 @@ func (e *engine) explain(ctx context.Context, operation string, err error) error
 	}
 }
 
-// await waits before the engine is tried again. While nobody listens at its socket, that it
+// await waits before the engine is tried again. While no process listens at its socket, that it
 // is made anew ends the wait: what starts with the engine may start before its first answer.
 func (e *engine) await(ctx context.Context, pause time.Duration) {
 	listens := func(path string) bool { return listensAt(ctx, path) }
@@ -289,7 +289,7 @@ func (e *engine) await(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// listensAt reports whether somebody listens at a socket.
+// listensAt reports whether any process listens at a socket.
 func listensAt(ctx context.Context, path string) bool {
 	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)
 	if err != nil {
@@ -322,7 +322,7 @@ func socketAt(path string) (socketFile, error) {
 }
 
 // listensStill returns an error if the engine's socket is not the one that was seen before it was
-// connected to: what connects to it now reaches somebody else, or nobody. Where there is no
+// connected to: what connects to it now reaches another engine, or none. Where there is no
 // socket, or it is out of our sight, nothing can be said.
 func (e *engine) listensStill(ctx context.Context, before socketFile) error {
 	if e.socket == "" || before == (socketFile{}) {

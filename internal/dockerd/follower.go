@@ -34,17 +34,17 @@ type eventFollower struct {
 
 	identified chan engineIdentity
 
-	containers map[string]*Container
-	doubted    map[string]struct{} // of an earlier connection, and not inspected since
-	queue      queue
-	busy       map[string]bool     // being inspected; true: changed since, inspect again
-	unread     map[string]struct{} // to be inspected since they were listed
-	marks      map[string]string   // of the last list: entry.mark
-	turn       int                 // where in the list the next share begins
-	touched    map[string]struct{} // named by an event since the list was asked for
-	failures   map[string]*inspectFailure
-	killed     map[string]kill // the last signal to stop that each was sent
-	retry      <-chan time.Time
+	containers  map[string]*Container
+	unconfirmed map[string]struct{} // of an earlier connection, and not inspected since
+	queue       queue
+	busy        map[string]bool     // being inspected; true: changed since, inspect again
+	unread      map[string]struct{} // to be inspected since they were listed
+	marks       map[string]string   // of the last list: entry.mark
+	turn        int                 // where in the list the next share begins
+	touched     map[string]struct{} // named by an event since the list was asked for
+	failures    map[string]*inspectFailure
+	killed      map[string]kill // the last signal to stop that each was sent
+	retry       <-chan time.Time
 
 	recognised   bool               // it is known which engine this is, or that it cannot be known
 	unreconciled *[]listedContainer // the list that came before
@@ -52,7 +52,7 @@ type eventFollower struct {
 	connected bool // the list came through
 	listing   bool
 	pinging   bool
-	asking    bool // for containers that were made a moment ago
+	asking    bool // the engine is asked for containers that were made a moment ago
 	askAgain  bool
 	modesBusy int  // questions for the network mode of one that is announced
 	complete  bool // a snapshot may be published
@@ -90,7 +90,7 @@ func newFollower(w *Watcher, onConnect func()) *eventFollower {
 	}
 	if s := w.Snapshot(); s != nil { // of an earlier connection: true until shown otherwise
 		f.complete = true
-		f.doubted = s.all()
+		f.unconfirmed = s.ids()
 		for _, c := range s.Containers() {
 			f.containers[c.ID] = c
 		}
@@ -140,9 +140,9 @@ func (f *eventFollower) run(ctx context.Context) error {
 			f.stopping(n)
 			f.touch(n.id)
 		case <-f.w.catchUp:
-			f.ask(ctx)
+			f.askMade(ctx)
 		case made := <-f.asked:
-			f.learn(ctx, made)
+			f.learnMade(ctx, made)
 		case m := <-f.modes:
 			f.learnMode(m)
 		case r := <-f.results:
@@ -165,7 +165,7 @@ func (f *eventFollower) run(ctx context.Context) error {
 		case <-f.retry:
 			f.retryDue()
 		case <-look.C:
-			if err := f.pulse(ctx, looks); err != nil {
+			if err := f.checkLiveness(ctx, looks); err != nil {
 				return err
 			}
 			looks++
@@ -174,7 +174,7 @@ func (f *eventFollower) run(ctx context.Context) error {
 	}
 }
 
-// read turns the stream into news until it ends, which it does with ctx.
+// read turns the stream into containerEvents until it ends, which it does with ctx.
 func (f *eventFollower) read(ctx context.Context, body io.ReadCloser) {
 	defer body.Close()
 	events := newEventReader(body)
@@ -218,20 +218,20 @@ func (f *eventFollower) publish() {
 	}
 	if f.changed || f.w.Snapshot() == nil {
 		f.changed = false
-		f.w.publish(NewSnapshot(slices.Collect(maps.Values(f.containers))...).doubting(maps.Clone(f.doubted)))
+		f.w.publish(NewSnapshot(slices.Collect(maps.Values(f.containers))...).withUnconfirmed(maps.Clone(f.unconfirmed)))
 	}
 }
 
 // An event stream on which nothing comes may be that of an engine that hangs, or that listens
-// somewhere else by now. So the socket is looked at, and the engine is asked for a sign of life.
+// somewhere else by now. So the socket is looked at, and the engine is pinged.
 const (
 	lookInterval = time.Second
 	// A ping costs an engine a tenth of a millisecond and takes none of its locks.
 	pingInterval = 5 * lookInterval
 )
 
-// pulse looks whether the engine can still be reached, the nth time on this connection.
-func (f *eventFollower) pulse(ctx context.Context, n int) error {
+// checkLiveness looks whether the engine can still be reached, the nth time on this connection.
+func (f *eventFollower) checkLiveness(ctx context.Context, n int) error {
 	if err := f.w.engine.listensStill(ctx, f.socket); err != nil {
 		return err
 	}
@@ -241,7 +241,7 @@ func (f *eventFollower) pulse(ctx context.Context, n int) error {
 	return nil
 }
 
-// ping asks the engine for a sign of life, if it is not being asked already.
+// ping pings the engine, if that is not being done already.
 func (f *eventFollower) ping(ctx context.Context) {
 	if !f.pinging {
 		f.pinging = true

@@ -127,14 +127,14 @@ func (f *eventFollower) apply(ctx context.Context, r inspectResult) {
 
 // confirm takes a container as current.
 func (f *eventFollower) confirm(id string) {
-	if _, doubted := f.doubted[id]; doubted {
-		delete(f.doubted, id)
+	if _, unconfirmed := f.unconfirmed[id]; unconfirmed {
+		delete(f.unconfirmed, id)
 		f.changed = true
 	}
 }
 
 func (f *eventFollower) drop(id string) {
-	delete(f.doubted, id)
+	delete(f.unconfirmed, id)
 	delete(f.failures, id)
 	delete(f.killed, id)
 	if _, known := f.containers[id]; known {

@@ -125,11 +125,11 @@ func (e *engine) kindOf(ctx context.Context, n *Network) (networkKind, error) {
 	return kind, nil
 }
 
-// gatewayReads reads who is on GatewayBridge. The answer names all tasks of the host, and each
+// gatewayReads reads which containers are on GatewayBridge. The answer names all tasks of the host, and each
 // of them asks when it is inspected: so those that ask meanwhile share the next reading. None
 // gets one that began before it asked.
 type gatewayReads struct {
-	turn chan struct{} // has one element while nobody reads
+	turn chan struct{} // has one element while no reading is on its way
 
 	mu   sync.Mutex
 	now  int // how many readings have begun

@@ -24,8 +24,8 @@ import (
 func (w *Watcher) announcement(event *docker.APIEvents) *Container {
 	created := announced(event)
 	if created != nil {
-		r := w.recorded(created.ID)
-		created.Env, created.NetworkMode = r.env, r.networkMode
+		saved := w.savedOf(created.ID)
+		created.Env, created.NetworkMode = saved.env, saved.networkMode
 		created.keepDeclared()
 	}
 	return created
@@ -45,34 +45,34 @@ func (f *eventFollower) announce(ctx context.Context, n containerEvent) {
 	}
 }
 
-// record is what the engine has written down of a container before it announces it.
-type record struct {
+// savedConfig is what the engine has saved of a container before it announces it.
+type savedConfig struct {
 	env         []string
 	networkMode string // "" where it is out of our sight
 }
 
-// recorded returns the engine's record of a container that was just made, an empty one
-// where that is out of our sight. The event of its creation tells neither, and the engine,
+// savedOf reads what the engine has saved of a container that was just made; nothing where that is
+// out of our sight. The event of its creation tells neither, and the engine,
 // asked for a container that is being started, answers only when it runs.
-func (w *Watcher) recorded(id string) record {
-	var r record
-	folder := w.records.Load()
+func (w *Watcher) savedOf(id string) savedConfig {
+	var saved savedConfig
+	folder := w.savedConfigs.Load()
 	if folder == nil || len(id) != idLen || strings.Trim(id, "0123456789abcdef") != "" { // it becomes part of a path
-		return r
+		return saved
 	}
 	var config struct{ Config struct{ Env []string } }
-	if readRecord(filepath.Join(*folder, id, "config.v2.json"), &config) {
-		r.env = config.Config.Env
+	if readSaved(filepath.Join(*folder, id, "config.v2.json"), &config) {
+		saved.env = config.Config.Env
 	}
 	var host struct{ NetworkMode string }
-	if readRecord(filepath.Join(*folder, id, "hostconfig.json"), &host) {
-		r.networkMode = host.NetworkMode
+	if readSaved(filepath.Join(*folder, id, "hostconfig.json"), &host) {
+		saved.networkMode = host.NetworkMode
 	}
-	return r
+	return saved
 }
 
-// readRecord reports whether value is what the file at path says.
-func readRecord(path string, value any) bool {
+// readSaved reports whether value is what the file at path says.
+func readSaved(path string, value any) bool {
 	file, err := os.Open(path)
 	if err != nil {
 		return false
@@ -87,8 +87,8 @@ const modesAtOnce = 8
 // networkMode is that of a container that is announced.
 type networkMode struct{ id, mode string }
 
-// askMode asks for the network mode of a container that is announced, where the engine's
-// record of it is out of our sight: whose namespace it is going to join has to be known
+// askMode asks for the network mode of a container that is announced, where what
+// the engine has saved of it is out of our sight: whose namespace it is going to join has to be known
 // before it runs. The list says so also while the engine starts the container, and answers
 // no question about the container alone.
 func (f *eventFollower) askMode(ctx context.Context, id string) {
@@ -127,8 +127,8 @@ func (w *Watcher) findPodman(ctx context.Context) {
 }
 
 // CatchUp has the engine asked at once for containers that were made a moment ago, if its
-// stream tells of them late. Whoever sees a sign of a container that is about to start
-// calls it; it does not wait.
+// stream tells of them late. A caller has seen a sign of a container that is about to start. It
+// does not wait.
 func (w *Watcher) CatchUp() {
 	if !w.late.Load() {
 		return
@@ -139,9 +139,9 @@ func (w *Watcher) CatchUp() {
 	}
 }
 
-// ask asks for the containers that were made a moment ago, and again if that is wanted
+// askMade asks for the containers that were made a moment ago, and again if that is wanted
 // meanwhile: those that were made since may be missing.
-func (f *eventFollower) ask(ctx context.Context) {
+func (f *eventFollower) askMade(ctx context.Context) {
 	if f.asking {
 		f.askAgain = true
 		return
@@ -175,8 +175,8 @@ func (f *eventFollower) readMade(body io.Reader) []containerEvent {
 	}
 }
 
-// learn takes the answer to ask.
-func (f *eventFollower) learn(ctx context.Context, made []containerEvent) {
+// learnMade takes the answer to askMade.
+func (f *eventFollower) learnMade(ctx context.Context, made []containerEvent) {
 	made = slices.DeleteFunc(made, func(n containerEvent) bool { return f.containers[n.id] != nil })
 	for _, n := range made {
 		f.announce(ctx, n)
@@ -185,7 +185,7 @@ func (f *eventFollower) learn(ctx context.Context, made []containerEvent) {
 	f.asking = false
 	if f.askAgain {
 		f.askAgain = false
-		f.ask(ctx)
+		f.askMade(ctx)
 	}
 }
 

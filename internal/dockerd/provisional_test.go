@@ -42,7 +42,7 @@ func TestCreatedContainerIsKnownBeforeItIsInspected(t *testing.T) {
 	if c.Announced {
 		t.Error("it is still taken for one that was only announced")
 	}
-	// Late news of what is known changes nothing.
+	// A late event of what is known changes nothing.
 	f.emitRaw(`{"Type":"container","Action":"create","Actor":{"ID":"a","Attributes":{"name":"other"}}}`)
 	f.set("b", fakeContainer{Name: "b"})
 	f.emit("start", "b")
@@ -51,16 +51,16 @@ func TestCreatedContainerIsKnownBeforeItIsInspected(t *testing.T) {
 	}
 }
 
-// What its environment declares the engine has written down before it announces a
+// What its environment declares the engine has saved before it announces a
 // container.
-func TestCreatedContainerHasTheEnvironmentOnRecord(t *testing.T) {
+func TestCreatedContainerHasTheSavedEnvironment(t *testing.T) {
 	f := newFakeEngine(t)
 	f.root = t.TempDir()
 	f.onInspect = func(http.ResponseWriter, string) bool { <-f.done; return false } // it is starting them
 	f.start()
 	w := f.watch(Config{})
 	await(t, w, "the first", func(*Snapshot) bool { return true })
-	for end := time.Now().Add(patience); w.records.Load() == nil; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); w.savedConfigs.Load() == nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the engine was not asked for its folder")
 		}
@@ -83,8 +83,8 @@ func TestCreatedContainerHasTheEnvironmentOnRecord(t *testing.T) {
 	for id, want := range map[string][]string{
 		a: {"PATH=/bin", "BACKEND_80=x:80"}, b: nil, strings.Repeat("c", idLen): nil, "../elsewhere": nil, "": nil, ".": nil,
 	} {
-		if got := w.recorded(id).env; !slices.Equal(got, want) {
-			t.Errorf("on record of %q: %v, want %v", id, got, want)
+		if got := w.savedOf(id).env; !slices.Equal(got, want) {
+			t.Errorf("saved of %q: %v, want %v", id, got, want)
 		}
 	}
 	f.emitRaw(fmt.Sprintf(`{"Type":"container","Action":"create","Actor":{"ID":%q,"Attributes":{"name":"web"}}}`, a))
@@ -94,16 +94,16 @@ func TestCreatedContainerHasTheEnvironmentOnRecord(t *testing.T) {
 	}
 }
 
-// Whose network namespace a container is going to join the engine has written down as well,
+// Whose network namespace a container is going to join the engine has saved as well,
 // or else its list says while it starts the container.
 func TestCreatedContainerIsKnownToJoinAnother(t *testing.T) {
 	const mode = "container:owner"
-	for name, onRecord := range map[string]bool{"on record": true, "by the list": false} {
+	for name, saved := range map[string]bool{"saved": true, "by the list": false} {
 		t.Run(name, func(t *testing.T) {
 			f := newFakeEngine(t)
 			f.onInspect = func(http.ResponseWriter, string) bool { <-f.done; return false } // it is starting it
 			id := strings.Repeat("a", idLen)
-			if onRecord {
+			if saved {
 				f.root = t.TempDir()
 				dir := filepath.Join(f.root, "containers", id)
 				if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -116,8 +116,8 @@ func TestCreatedContainerIsKnownToJoinAnother(t *testing.T) {
 			f.start()
 			w := f.watch(Config{})
 			await(t, w, "the first", func(*Snapshot) bool { return true })
-			if onRecord {
-				until(t, "the engine's folder is known", func() bool { return w.records.Load() != nil })
+			if saved {
+				until(t, "the engine's folder is known", func() bool { return w.savedConfigs.Load() != nil })
 			} else {
 				f.set(id, fakeContainer{NetworkMode: mode})
 			}

@@ -15,10 +15,10 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
 
-// What the engine is asked past the snapshot, when somebody wants to know.
+// What the engine is asked past the snapshot, when a caller wants to know.
 
-// Inspect asks the engine for one container now, past the snapshot: for those
-// who must know that what the snapshot says still holds.
+// Inspect asks the engine for one container now, past the snapshot: for callers
+// that must know that what the snapshot says still holds.
 func (w *Watcher) Inspect(ctx context.Context, id string) (*Container, error) {
 	c, err := w.engine.inspect(ctx, id)
 	if err != nil {
@@ -178,8 +178,8 @@ type askedImage struct {
 
 var errNoImage = errors.New("the container's image is not known")
 
-// Image is the image of that ID (Container.ImageID). Who asks while somebody else does,
-// waits for the same answer.
+// Image is the image of that ID (Container.ImageID). Calls that come while the engine is asked for
+// it wait for the same answer.
 func (w *Watcher) Image(ctx context.Context, id string) (*Image, error) {
 	if id == "" {
 		return nil, errNoImage

@@ -1,7 +1,6 @@
 package dockerd
 
 import (
-	"slices"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -19,33 +19,35 @@ import (
 	"github.com/ambassadord/ambassadord/internal/selfconnect"
 )
 
-// This file has all that goes around go-dockerclient: the transport, and each request that is
-// not made by a method of the library, with the types of its answer. Why, of v1.13.3:
+// This file has all that goes around go-dockerclient: the transport, and each request that no
+// method of the library makes, with the type of its answer. The reasons, from the source of
+// v1.13.3:
 //
-//   - The transport. The library's keeps no connection open between two requests, of which a
-//     list causes hundreds, and dials a Unix socket without the request's context. A dial over
-//     TCP may be answered by its own socket (internal/selfconnect). And a connection of before a
-//     reconnect may lead to another engine than a new one.
-//   - GET /events, the stream. The library has its event monitor for that. The goroutine and the
+//   - The transport. The library's keeps no connection open for a next request, though hundreds
+//     follow a first list, and dials a Unix socket without the request's context. A dial over TCP
+//     must not be answered by its own socket (internal/selfconnect). And the transport is made anew
+//     at each reconnect, see below.
+//   - GET /events, the stream. The library's way is its event monitor. The goroutine and the
 //     connection of a removed listener live on until the engine happens to send something; a read
 //     error other than EOF that meets a monitor already stopped is sent on a closed channel, which
 //     ends the process; neither connecting nor reading can be cancelled. It decodes each event
 //     whole, however long the labels in it are, and drops those that the listener has no room for.
 //   - GET /events?stream=false. EventsOptions has no field for that.
-//   - GET /containers/json, the list. ListContainers decodes all of it into one slice: with many
-//     containers that is seven times the garbage, of what an idle daemon does most.
-//   - GET /containers/json, for a network mode. APIContainers has none.
+//   - GET /containers/json, the list. ListContainers decodes all that it says, into one slice, which
+//     leaves seven times the garbage of what an idle daemon does most.
+//   - GET /containers/json, for a network mode. APIContainers has no field for that.
 //   - GET /containers/ID/json. InspectContainerWithOptions reads an answer of any length, and the
-//     container's maker chose what is in it. docker.Container lacks the links of networks and
-//     Podman's OCIRuntime.
-//   - GET /images/ID/json. InspectImage takes no context, so that it can have no end, and reads an
-//     answer of any length.
+//     container's maker chose what is in it. docker.Container has no fields for the links on a
+//     network and for Podman's OCIRuntime.
+//   - GET /images/ID/json. InspectImage takes no context, so an engine that hangs would hold it
+//     for ever, and reads an answer of any length.
 //   - GET /networks/ID. NetworkInfo takes no context.
-//   - GET /info. Info takes no context. DockerInfo lacks the firewall's backend, and Runtime the
-//     type of a shim.
-//   - GET /version. VersionWithContext returns texts, of which the components, which tell Podman,
-//     are JSON once more. And each method of the library replaces the error of a connection that
-//     was refused by one that says neither where nor why, while doctor prints it.
+//   - GET /info. Info takes no context. DockerInfo has no field for the firewall's backend, and
+//     Runtime none for the type of a shim.
+//   - GET /version. VersionWithContext returns texts, of which the components, which tell Podman
+//     from Docker, are JSON once more. And where a connection is refused, each method of the library
+//     returns an error that says neither where nor why (ErrConnectionRefused): doctor asks this
+//     first, and prints the error.
 //   - GET /tasks. The library has nothing of Swarm's services.
 
 const (

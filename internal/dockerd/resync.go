@@ -119,19 +119,19 @@ func (f *eventFollower) recognise(now engineIdentity) {
 	w := f.w
 	if now.id != "" && w.engineID != "" && now.id != w.engineID {
 		w.log.Warn("another docker engine is at the endpoint; what was known of the containers of the one before is dropped",
-			"endpoint", w.engine.endpoint, "containers", len(f.doubted), "id", now.id, "before", w.engineID)
-		for id := range f.doubted {
+			"endpoint", w.engine.endpoint, "containers", len(f.unconfirmed), "id", now.id, "before", w.engineID)
+		for id := range f.unconfirmed {
 			f.drop(id)
 		}
 		w.engine.kinds.forget()
-		w.records.Store(nil)
+		w.savedConfigs.Store(nil)
 	}
 	if now.id != "" {
 		w.engineID = now.id
 	}
 	if filepath.IsAbs(now.root) {
 		folder := filepath.Join(now.root, "containers")
-		w.records.Store(&folder)
+		w.savedConfigs.Store(&folder)
 	}
 	if f.unreconciled != nil {
 		f.reconcile(*f.unreconciled)

@@ -80,7 +80,7 @@ func (s Scope) Shares(snapshot *Snapshot, c *Container) bool {
 }
 
 // everybodys reports whether n is one of the networks on which a container is unless
-// somebody says otherwise, or that connects nobody: to be on it too says nothing.
+// its maker says otherwise, or that connects no containers: to be on it too says nothing.
 func (n *Network) everybodys() bool {
 	switch n.Name {
 	case "", "default", "bridge", "host", "none", "podman", "ingress", GatewayBridge:

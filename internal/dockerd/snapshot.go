@@ -23,9 +23,9 @@ const (
 // never changes. A container that did not change between two snapshots is the
 // same pointer in both.
 type Snapshot struct {
-	containers []*Container // sorted by ID
-	byName     func() map[string]*Container
-	doubted    map[string]struct{} // by ID: those that the engine has not confirmed; see Doubts
+	containers  []*Container // sorted by ID
+	byName      func() map[string]*Container
+	unconfirmed map[string]struct{} // by ID; see Unconfirmed
 }
 
 // NewSnapshot makes a snapshot of containers, which belong to it from then on.
@@ -148,18 +148,18 @@ func (s *Snapshot) search(id string) (int, bool) {
 
 // What an engine has said before it went away is what is known, and may be wrong: containers
 // end and start without a word, and addresses change hands, most of all when an engine
-// starts again that ends its containers with itself. So every container is doubted from
+// starts again that ends its containers with itself. So every container is unconfirmed from
 // the loss of the engine on, until it was inspected anew.
 
-// doubting returns a snapshot of the same containers of which those are doubted.
-func (s *Snapshot) doubting(ids map[string]struct{}) *Snapshot {
-	doubting := *s
-	doubting.doubted = ids
-	return &doubting
+// withUnconfirmed returns a snapshot of the same containers of which those are unconfirmed.
+func (s *Snapshot) withUnconfirmed(ids map[string]struct{}) *Snapshot {
+	other := *s
+	other.unconfirmed = ids
+	return &other
 }
 
-// all are the IDs of all containers.
-func (s *Snapshot) all() map[string]struct{} {
+// ids are those of all containers.
+func (s *Snapshot) ids() map[string]struct{} {
 	ids := make(map[string]struct{}, len(s.containers))
 	for _, c := range s.containers {
 		ids[c.ID] = struct{}{}
@@ -167,18 +167,18 @@ func (s *Snapshot) all() map[string]struct{} {
 	return ids
 }
 
-// Doubts is of how many containers the engine has yet to say that they are as they were
+// Unconfirmed is of how many containers the engine has yet to say that they are as they were
 // before it was lost.
-func (s *Snapshot) Doubts() int { return len(s.doubted) }
+func (s *Snapshot) Unconfirmed() int { return len(s.unconfirmed) }
 
 // Current reports whether what is known of c the engine has said since it was last lost.
 func (s *Snapshot) Current(c *Container) bool {
-	_, doubted := s.doubted[c.ID]
-	return !doubted
+	_, unconfirmed := s.unconfirmed[c.ID]
+	return !unconfirmed
 }
 
 // Holds says why what is dialled at may not be, or not be any more, the container id, at one
-// of its addresses or a published port; nil if it surely is. Of a container that is doubted
+// of its addresses or a published port; nil if it surely is. Of a container that is unconfirmed
 // that is so as long as its process and its network namespace can be seen to live on.
 func (s *Snapshot) Holds(id string, at netip.AddrPort) error {
 	c := s.Get(id)

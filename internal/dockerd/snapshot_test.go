@@ -80,21 +80,21 @@ func TestService(t *testing.T) {
 	}
 }
 
-// What was known before the engine was lost is doubted until each container was inspected.
-func TestWhatWasKnownIsDoubtedAfterALoss(t *testing.T) {
+// What was known before the engine was lost is unconfirmed until each container was inspected.
+func TestWhatWasKnownIsUnconfirmedAfterALoss(t *testing.T) {
 	f := newFakeEngine(t)
 	f.set("a", fakeContainer{Name: "a", Running: true})
 	f.set("b", fakeContainer{Name: "b", Running: true})
 	f.start()
 	w := f.watch(Config{})
 	s := await(t, w, "both run", func(s *Snapshot) bool { return running("a")(s) && running("b")(s) })
-	if s.Doubts() != 0 || w.Away() != nil {
-		t.Errorf("%d are doubted, away: %v; want nobody", s.Doubts(), w.Away())
+	if s.Unconfirmed() != 0 || w.Away() != nil {
+		t.Errorf("%d are unconfirmed, away: %v; want none", s.Unconfirmed(), w.Away())
 	}
 	f.stop()
-	s = await(t, w, "they are doubted", func(s *Snapshot) bool { return s.Doubts() == 2 })
+	s = await(t, w, "they are unconfirmed", func(s *Snapshot) bool { return s.Unconfirmed() == 2 })
 	if c := s.Get("a"); !c.Running || s.Current(c) {
-		t.Errorf("a: %+v, current %t; want what was known, doubted", c, s.Current(c))
+		t.Errorf("a: %+v, current %t; want what was known, unconfirmed", c, s.Current(c))
 	}
 	until(t, "the engine is away", func() bool { return w.Away() != nil })
 	release := make(chan struct{})
@@ -109,10 +109,10 @@ func TestWhatWasKnownIsDoubtedAfterALoss(t *testing.T) {
 	f.start()
 	s = await(t, w, "a is confirmed", func(s *Snapshot) bool { return s.Current(s.Get("a")) })
 	if s.Current(s.Get("b")) || w.Away() != nil {
-		t.Errorf("b is current: %t, away: %v; want it doubted, and the engine there", s.Current(s.Get("b")), w.Away())
+		t.Errorf("b is current: %t, away: %v; want it unconfirmed, and the engine there", s.Current(s.Get("b")), w.Away())
 	}
 	close(release)
-	await(t, w, "b is confirmed", func(s *Snapshot) bool { return s.Doubts() == 0 })
+	await(t, w, "b is confirmed", func(s *Snapshot) bool { return s.Unconfirmed() == 0 })
 }
 
 func TestHolds(t *testing.T) {
@@ -125,11 +125,11 @@ func TestHolds(t *testing.T) {
 	ended := &Container{ID: "ended", Name: "ended", NetworkMode: "bridge", Networks: web.Networks}
 	host := &Container{ID: "host", Name: "host", Running: true, NetworkMode: "host"}
 	current := NewSnapshot(web, joiner, ended, host)
-	doubted := current.doubting(current.all())
+	unconfirmed := current.withUnconfirmed(current.ids())
 	check := func(s *Snapshot, id, addr string, want bool) {
 		t.Helper()
 		if err := s.Holds(id, netip.MustParseAddrPort(addr)); (err == nil) != want {
-			t.Errorf("%s at %s with %d doubts: %v; want it held: %t", id, addr, s.Doubts(), err, want)
+			t.Errorf("%s at %s with %d unconfirmed: %v; want it held: %t", id, addr, s.Unconfirmed(), err, want)
 		}
 	}
 	for id, addrs := range map[string]map[string]bool{
@@ -141,21 +141,21 @@ func TestHolds(t *testing.T) {
 	} {
 		for addr, want := range addrs {
 			check(current, id, addr, want)
-			check(doubted, id, addr, false)
+			check(unconfirmed, id, addr, false)
 		}
 	}
 	// Its namespace is there, by a name that no other ever has.
 	if err := os.Symlink("/proc/self/ns/net", key); err != nil {
 		t.Fatal(err)
 	}
-	check(doubted, "web", "172.17.0.2:80", true)
-	check(doubted, "joiner", "172.17.0.2:80", true)
-	check(doubted, "host", "127.0.0.1:80", false)
+	check(unconfirmed, "web", "172.17.0.2:80", true)
+	check(unconfirmed, "joiner", "172.17.0.2:80", true)
+	check(unconfirmed, "host", "127.0.0.1:80", false)
 	// Its process was seen, and is gone.
 	seen := *web
 	seen.Seen, seen.PID = true, os.Getpid()
 	other := NewSnapshot(&seen)
-	check(other.doubting(other.all()), "web", "172.17.0.2:80", false)
+	check(other.withUnconfirmed(other.ids()), "web", "172.17.0.2:80", false)
 }
 
 // TestEndedHoldsNothing: an engine that is slow tells late of a container that has ended, whose
@@ -193,10 +193,10 @@ func TestEndedHoldsNothing(t *testing.T) {
 	wantHeld(false)
 }
 
-// wantDoubted demands that what was known stays, and that none of it is current.
-func wantDoubted(t *testing.T, before, now *Snapshot) {
+// wantUnconfirmed demands that what was known stays, and that none of it is current.
+func wantUnconfirmed(t *testing.T, before, now *Snapshot) {
 	t.Helper()
-	if !slices.Equal(now.Containers(), before.Containers()) || now.Doubts() != len(before.Containers()) {
-		t.Errorf("without the engine there are %v, of which %d are doubted; want all of %v", now.Containers(), now.Doubts(), before.Containers())
+	if !slices.Equal(now.Containers(), before.Containers()) || now.Unconfirmed() != len(before.Containers()) {
+		t.Errorf("without the engine there are %v, of which %d are unconfirmed; want all of %v", now.Containers(), now.Unconfirmed(), before.Containers())
 	}
 }
