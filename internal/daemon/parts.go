@@ -11,6 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/cleanup"
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/containerproc"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -21,6 +22,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/listenset"
 	"github.com/ambassadord/ambassadord/internal/mode"
 	"github.com/ambassadord/ambassadord/internal/mode/fixed"
+	"github.com/ambassadord/ambassadord/internal/ociruntime"
 	"github.com/ambassadord/ambassadord/internal/privilege"
 	"github.com/ambassadord/ambassadord/internal/route"
 	"github.com/ambassadord/ambassadord/internal/rundir"
@@ -43,7 +45,7 @@ type parts struct {
 
 	sources   *sources.Sources
 	engine    *dockerd.Watcher // nil when nothing needs an engine
-	runtimes  dockerd.Runtimes
+	runtimes  ociruntime.Runtimes
 	inquiries inquiry.Group
 	rules     filter.Rules // nil when no mode needs rules
 	server    *proxy.Server
@@ -68,7 +70,7 @@ type parts struct {
 func build(ctx context.Context, cfg config.Config, log *slog.Logger) (p *parts, stop func(), err error) {
 	p = &parts{cfg: cfg, log: log}
 	p.staying.Log = log
-	p.self, _ = dockerd.Self(ctx)
+	p.self, _ = containerproc.Self(ctx)
 	if p.have, err = privilege.Effective(); err != nil {
 		return nil, nil, err
 	}
@@ -140,7 +142,7 @@ func (p *parts) connect(background context.Context) {
 	}
 	if p.engine != nil { // or the interfaces would not be nil
 		p.hold.Engine, c.Snapshots, c.Images = p.engine, p.engine, p.engine
-		p.runtimes = dockerd.Runtimes{Ask: p.engine.Runtimes, Log: p.log}
+		p.runtimes = ociruntime.Runtimes{Ask: p.engine.Runtimes, Log: p.log}
 		c.Inquire = func(ctx context.Context, id string) (*dockerd.Container, error) {
 			return p.inquiries.Ask(ctx, id, p.engine.Inspect)
 		}

@@ -1,9 +1,14 @@
 package dockerd
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ambassadord/ambassadord/internal/containerproc"
 )
 
 const (
@@ -20,6 +25,18 @@ const (
 	LabelSwarmService = LabelSwarm + "service.name"
 	LabelSwarmNode    = LabelSwarm + "node.id"
 )
+
+const (
+	// DriverBridge is the driver of networks whose bridge is on the engine's host.
+	DriverBridge = "bridge"
+	// ScopeLocal is the scope of networks that are on the engine's host alone.
+	ScopeLocal = "local"
+	// GatewayBridge is the network by which the host and the tasks of Swarm reach each other.
+	GatewayBridge = "docker_gwbridge"
+)
+
+// maxDeclared is how many bytes of labels and environment are kept of a container.
+const maxDeclared = 1 << 20
 
 // Container is what the engine said of one container when it was last
 // inspected. It must not be changed: snapshots share it.
@@ -44,7 +61,7 @@ type Container struct {
 	Task bool
 	// Announced says that only its creation's event is known: the ID, the name, the
 	// image and the labels, the network mode a moment later at most, and the environment if
-	// the engine's own record of it is in sight. It is soon inspected.
+	// what the engine has saved of it is in sight. It is soon inspected.
 	Announced bool
 	// Running is false between two tries of a restart policy too. A paused
 	// container is running.
@@ -115,6 +132,9 @@ type Network struct {
 	Links []Link
 }
 
+// OnHost reports whether n is a bridge of the engine's host, so that the host is on it, too.
+func (n *Network) OnHost() bool { return n.Driver == DriverBridge && n.Scope == ScopeLocal }
+
 // Published is a container's port and where on its host that can be reached.
 type Published struct {
 	Port uint16
@@ -150,7 +170,7 @@ func (c *Container) Project() string {
 }
 
 // OneOff reports whether "docker compose run" has started the container: Compose labels it
-// as the service too, but it is somebody's shell or task, not an instance.
+// as the service too, but it is a shell or a task of a user, not an instance.
 func (c *Container) OneOff() bool { return strings.EqualFold(c.Labels[labelComposeOneOff], "true") }
 
 // Joins reports whether c joins the network namespace of another container.
@@ -164,4 +184,72 @@ func (c *Container) Shares(owner *Container) bool {
 		return false
 	}
 	return c.Netns == owner.Netns || c.Netns == 0 || owner.Netns == 0
+}
+
+// seeProcess notes what can be seen of c's main process.
+func (c *Container) seeProcess() {
+	inode := containerproc.Netns(strconv.Itoa(c.PID))
+	if c.PID <= 0 || !containerproc.IsOf(c.PID, c.ID) { // after the look, which was at the container's then
+		return
+	}
+	c.Seen = true
+	if inode != containerproc.Netns("self") && inode != containerproc.Netns("1") {
+		c.Netns = inode
+	}
+}
+
+// ended reports whether c can be seen to have ended, or to have been started again, since it was
+// inspected: no process of its ID is in its network namespace any more.
+func (c *Container) ended() bool {
+	return c.Seen && c.Netns != 0 && containerproc.HasLeft(c.PID, c.Netns)
+}
+
+// keepDeclared leaves the largest labels and variables out until what stays is within
+// maxDeclared: what somebody has written by hand is small.
+func (c *Container) keepDeclared() {
+	type item struct {
+		size  int
+		label string // "" for a variable
+		at    int
+	}
+	total := 0
+	for key, value := range c.Labels {
+		total += len(key) + len(value)
+	}
+	for _, text := range c.Env {
+		total += len(text)
+	}
+	if total <= maxDeclared {
+		return
+	}
+	items := make([]item, 0, len(c.Labels)+len(c.Env))
+	for key, value := range c.Labels {
+		items = append(items, item{size: len(key) + len(value), label: key, at: -1})
+	}
+	for i, text := range c.Env {
+		items = append(items, item{size: len(text), at: i})
+	}
+	slices.SortFunc(items, func(a, b item) int {
+		return cmp.Or(cmp.Compare(b.size, a.size), cmp.Compare(a.label, b.label), cmp.Compare(a.at, b.at))
+	})
+	without := map[int]bool{}
+	for _, i := range items {
+		if total <= maxDeclared {
+			break
+		}
+		total -= i.size
+		c.LeftOut++
+		if i.at < 0 {
+			delete(c.Labels, i.label)
+		} else {
+			without[i.at] = true
+		}
+	}
+	kept := make([]string, 0, len(c.Env)-len(without))
+	for i, text := range c.Env {
+		if !without[i] {
+			kept = append(kept, text)
+		}
+	}
+	c.Env = kept
 }

@@ -12,11 +12,8 @@
 // snapshot stays and Watcher.Err says why nothing newer comes.
 //
 // This package is the only importer of go-dockerclient; no type of that library
-// leaves it. The library makes the client (endpoint forms, TLS) and lists. Its
-// event monitor is not used, for three reasons that its source shows: the
-// goroutine and the connection of a removed listener live on until the engine
-// happens to send something; a read error other than EOF that meets a monitor
-// already stopped is sent on a closed channel, which ends the process; and
-// neither connecting nor reading can be cancelled. The stream is read here
-// instead, from the same API, over the client's own transport.
+// leaves it. The library makes the client (endpoint forms, TLS), pings, and asks
+// which containers are tasks of Swarm; what the engine says is decoded into its
+// types where they have what is needed. The requests that go around its methods,
+// over a transport of our own, are in rawapi.go, with the reason for each.
 package dockerd

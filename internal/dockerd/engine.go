@@ -3,10 +3,8 @@ package dockerd
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -18,10 +16,10 @@ import (
 	"time"
 
 	docker "github.com/fsouza/go-dockerclient"
+	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/appear"
 	"github.com/ambassadord/ambassadord/internal/hint"
-	"github.com/ambassadord/ambassadord/internal/selfconnect"
 )
 
 const (
@@ -31,17 +29,13 @@ const (
 	// in a few hundred; one that takes longer than these hangs.
 	inspectTimeout = 5 * time.Second
 	listTimeout    = 10 * time.Second
-
-	// eventOverlap is how far back the event stream starts. It covers what the
-	// engine does between answering the request and subscribing it; an event
-	// seen twice is only one more inspect.
-	eventOverlap = 2 * time.Second
 )
 
 // errNoContainer: the engine has no container of that ID.
 var errNoContainer = errors.New("no such container")
 
-// engine asks the Docker API. Its methods may be called from any goroutine.
+// engine asks the Docker API, by go-dockerclient where rawapi.go has no reason against that. Its
+// methods may be called from any goroutine.
 type engine struct {
 	endpoint       string
 	base           string // of request URLs
@@ -69,14 +63,7 @@ func newEngine(endpoint string) (*engine, error) {
 		}
 		e.socket = u.Path
 		e.base = "http://docker" // no name is looked up: every dial goes to the socket
-		e.transport = &transport{make: func() (*http.Transport, error) {
-			t := newTransport()
-			t.Proxy = nil
-			t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "unix", u.Path)
-			}
-			return t, nil
-		}}
+		e.transport = &transport{make: func() (*http.Transport, error) { return newUnixTransport(u.Path), nil }}
 		e.client, err = docker.NewClient(endpoint)
 	case "tcp", "http", "https":
 		if u.Hostname() == "" || u.Port() == "" {
@@ -96,22 +83,22 @@ func newEngine(endpoint string) (*engine, error) {
 	return e, nil
 }
 
-// newTransport is for an engine at any TCP endpoint.
-func newTransport() *http.Transport {
-	return &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return selfconnect.DialContext(ctx, &net.Dialer{Timeout: listTimeout}, network, address)
-		},
-		Proxy:               http.ProxyFromEnvironment,
-		TLSHandshakeTimeout: listTimeout,
-		MaxIdleConnsPerHost: inspectLimit,
-		IdleConnTimeout:     time.Minute,
-	}
-}
-
 func badEndpoint(endpoint string) error {
 	return hint.Errorf("write unix:///var/run/docker.sock or tcp://HOST:PORT; unset DOCKER_HOST for the local engine",
 		"%q is not a Docker endpoint", endpoint)
+}
+
+// EnginePort is the TCP port of an engine at endpoint on this host, 0 if it has none.
+func EnginePort(endpoint string) uint16 {
+	u, err := url.Parse(endpoint)
+	if err != nil || strings.EqualFold(u.Scheme, "unix") {
+		return 0
+	}
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(port)
 }
 
 // useTCP makes a client for a TCP endpoint. As docker itself does, it speaks TLS
@@ -165,22 +152,6 @@ func (e *engine) readCertificates() (*docker.Client, error) {
 	return docker.NewTLSClientFromBytes(e.endpoint, pem[0], pem[1], pem[2])
 }
 
-// list returns all containers, running or not.
-func (e *engine) list(ctx context.Context) ([]listedContainer, error) {
-	ctx, cancel := withTimeout(ctx, e.listTimeout)
-	defer cancel()
-	body, err := e.get(ctx, "/containers/json?all=1")
-	if err != nil {
-		return nil, e.explain(ctx, "listing containers", err)
-	}
-	defer body.Close()
-	entries, err := readList(body)
-	if err != nil {
-		return nil, e.explain(ctx, "listing containers", err)
-	}
-	return entries, nil
-}
-
 // ping asks whether the engine answers at all.
 func (e *engine) ping(ctx context.Context) error {
 	ctx, cancel := withTimeout(ctx, e.listTimeout)
@@ -193,10 +164,11 @@ func (e *engine) ping(ctx context.Context) error {
 
 // inspect returns one container; the error is errNoContainer when it is gone.
 func (e *engine) inspect(ctx context.Context, id string) (*Container, error) {
-	c, err := e.describe(ctx, id)
+	in, err := e.describe(ctx, id)
 	if err != nil {
 		return nil, err
 	}
+	c := in.container()
 	// Each further question has a time of its own, lest an engine that answers slowly be given
 	// up for their sum.
 	if err := e.fillNetworks(ctx, c); err != nil {
@@ -213,110 +185,66 @@ func (e *engine) inspect(ctx context.Context, id string) (*Container, error) {
 	return c, nil
 }
 
-// describe returns what the engine says of one container by one question.
-func (e *engine) describe(ctx context.Context, id string) (*Container, error) {
+// isTask reports whether the engine itself has made the container id for a service of Swarm: as an
+// executor of tasks, on a worker as on a manager, and not for a client of its API. Those cannot
+// set what this filter is about (docker ps(1), is-task), whatever labels they give a container.
+// Where the engine, or a proxy before its socket, refuses to tell, it is none. An error is worth
+// another try.
+func (e *engine) isTask(ctx context.Context, id string) (bool, error) {
 	ctx, cancel := withTimeout(ctx, e.inspectTimeout)
 	defer cancel()
-	body, err := e.get(ctx, "/containers/"+url.PathEscape(id)+"/json")
-	if err != nil {
-		var status *docker.Error
-		if errors.As(err, &status) && status.Status == http.StatusNotFound {
-			return nil, errNoContainer
-		}
-		return nil, e.explain(ctx, "inspecting", err)
-	}
-	defer body.Close()
-	var in inspection
-	if err := decodeDescription(body, &in); err != nil {
-		return nil, e.explain(ctx, "inspecting", err)
-	}
-	return in.container(), nil
-}
-
-// events opens the stream of what happens to containers and their networks. It
-// ends with ctx. The kinds are asked for by name because every health check
-// makes three exec events, which say nothing that a snapshot holds. Podman filters
-// by names of its own for two of them: died, though it reports die, and remove.
-func (e *engine) events(ctx context.Context) (io.ReadCloser, error) {
-	filters, err := json.Marshal(map[string][]string{
-		"type": {"container", "network"},
-		"event": {
-			"create", "start", "kill", "die", "destroy", "rename", "pause", "unpause", "update", "health_status",
-			"connect", "disconnect",
-			"died", "remove",
-		},
+	found, err := e.client.ListContainers(docker.ListContainersOptions{
+		All: true, Filters: map[string][]string{"id": {id}, "is-task": {"true"}}, Context: ctx,
 	})
-	if err != nil {
-		return nil, fmt.Errorf("encoding event filters: %w", err)
+	switch {
+	case isRefusal(statusOf(err)):
+		return false, nil
+	case err != nil:
+		return false, e.explain(ctx, "asking whether a container is a task", err)
 	}
-	query := url.Values{
-		"filters": {string(filters)},
-		"since":   {strconv.FormatInt(time.Now().Add(-eventOverlap).Unix(), 10)},
-	}
-	// The deadline is for the header alone; the stream itself has none.
-	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(e.listTimeout, func() { cancel(noAnswer(e.listTimeout)) })
-	body, err := e.get(ctx, "/events?"+query.Encode())
-	if !timer.Stop() && err == nil {
-		_ = body.Close()
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		err = e.explain(ctx, "opening the event stream", err)
-		cancel(nil)
-		return nil, err
-	}
-	return &eventStream{ReadCloser: body, cancel: func() { cancel(nil) }}, nil
+	return len(found) == 1 && found[0].ID == id, nil
 }
 
-// justMade opens what the engine has noted of containers that were made a moment ago, some
-// of which are gone again. It ends with what there is by now.
-func (e *engine) justMade(ctx context.Context) (io.ReadCloser, error) {
-	query := url.Values{
-		"filters": {`{"type":["container"],"event":["create","remove","destroy"]}`},
-		"since":   {strconv.FormatInt(time.Now().Add(-eventOverlap).Unix(), 10)},
-		"stream":  {"false"},
+// statusOf is the HTTP status by which the engine refused an answer; 0 if err is of another kind.
+func statusOf(err error) int {
+	var refused *docker.Error
+	if errors.As(err, &refused) {
+		return refused.Status
 	}
-	ctx, cancel := withTimeout(ctx, e.inspectTimeout)
-	body, err := e.get(ctx, "/events?"+query.Encode())
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	return &eventStream{ReadCloser: body, cancel: cancel}, nil
+	return 0
 }
 
-type eventStream struct {
-	io.ReadCloser
-	cancel func()
+// isRefusal reports whether an HTTP status says no for good: the question is at fault, not the time.
+func isRefusal(status int) bool {
+	return status >= http.StatusBadRequest && status < http.StatusInternalServerError &&
+		status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
 }
 
-// Close ends the request behind the stream.
-func (s *eventStream) Close() error {
-	s.cancel()
-	return s.ReadCloser.Close()
+// engineIdentity is what an engine says of itself that tells it from any other.
+type engineIdentity struct {
+	// id is the engine's own for as long as it has its folder; "" where none is known: the
+	// engine, or a proxy before its socket, does not tell, or tells another one each time, as
+	// Podman does.
+	id string
+	// root is the folder in which the engine keeps its files, "" where it does not say.
+	root string
 }
 
-// get asks for path and returns the body of a good answer.
-func (e *engine) get(ctx context.Context, path string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.base+path, nil)
-	if err != nil {
-		return nil, err
+// identify asks the engine which one it is. before is the ID of the engine that was connected to last.
+func (e *engine) identify(ctx context.Context, before string) engineIdentity {
+	now := e.askIdentity(ctx)
+	if before != "" && now.id != "" && now.id != before && e.askIdentity(ctx).id != now.id {
+		now.id = ""
 	}
-	resp, err := e.client.HTTPClient.Do(req)
-	if err != nil {
-		return nil, err
+	return now
+}
+
+func (e *engine) askIdentity(ctx context.Context) engineIdentity {
+	var answer identityAnswer
+	if e.info(ctx, "asking who it is", &answer) != nil {
+		return engineIdentity{}
 	}
-	if resp.StatusCode != http.StatusOK {
-		defer resp.Body.Close()
-		var answer struct{ Message string }
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096)) // what can be read of the reason is enough
-		if json.Unmarshal(text, &answer) != nil {
-			answer.Message = strings.TrimSpace(string(text))
-		}
-		return nil, &docker.Error{Status: resp.StatusCode, Message: answer.Message}
-	}
-	return resp.Body, nil
+	return engineIdentity{answer.ID, answer.DockerRootDir}
 }
 
 func noAnswer(d time.Duration) error { return fmt.Errorf("no answer within %v", d) }
@@ -347,7 +275,7 @@ func (e *engine) explain(ctx context.Context, operation string, err error) error
 	}
 }
 
-// await waits before the engine is tried again. While nobody listens at its socket, that it
+// await waits before the engine is tried again. While no process listens at its socket, that it
 // is made anew ends the wait: what starts with the engine may start before its first answer.
 func (e *engine) await(ctx context.Context, pause time.Duration) {
 	listens := func(path string) bool { return listensAt(ctx, path) }
@@ -361,7 +289,7 @@ func (e *engine) await(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// listensAt reports whether somebody listens at a socket.
+// listensAt reports whether any process listens at a socket.
 func listensAt(ctx context.Context, path string) bool {
 	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)
 	if err != nil {
@@ -373,6 +301,39 @@ func listensAt(ctx context.Context, path string) bool {
 
 // answered says that the engine replied, if only to refuse.
 func answered(err error) bool {
-	var status *docker.Error
-	return errors.As(err, &status) || errors.Is(err, errNoContainer) || errors.Is(err, errTooLarge)
+	return statusOf(err) != 0 || errors.Is(err, errNoContainer) || errors.Is(err, errTooLarge)
+}
+
+// socketFile is the file of a Unix socket: its device, its inode, and when that was made
+// (statx(2)), since an inode's number is given to another file afterwards.
+type socketFile struct {
+	major, minor uint32
+	inode        uint64
+	made         unix.StatxTimestamp
+}
+
+// socketAt returns the socket at path.
+func socketAt(path string) (socketFile, error) {
+	var s unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO|unix.STATX_BTIME, &s); err != nil {
+		return socketFile{}, &fs.PathError{Op: "statx", Path: path, Err: err}
+	}
+	return socketFile{s.Dev_major, s.Dev_minor, s.Ino, s.Btime}, nil
+}
+
+// listensStill returns an error if the engine's socket is not the one that was seen before it was
+// connected to: what connects to it now reaches another engine, or none. Where there is no
+// socket, or it is out of our sight, nothing can be said.
+func (e *engine) listensStill(ctx context.Context, before socketFile) error {
+	if e.socket == "" || before == (socketFile{}) {
+		return nil
+	}
+	now, err := socketAt(e.socket)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return e.explain(ctx, "looking at its socket", err)
+	case err == nil && now != before:
+		return e.explain(ctx, "looking at its socket", errors.New("it was removed and made anew since it was connected to"))
+	}
+	return nil
 }

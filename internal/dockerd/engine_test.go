@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/servertest"
 )
 
 func clearEnv(t *testing.T) {
@@ -137,4 +139,98 @@ func marshalKey(t *testing.T, c tls.Certificate) []byte {
 		t.Fatal(err)
 	}
 	return der
+}
+
+// Containers start with the engine, before its first answer.
+func TestEngineIsSeenToStart(t *testing.T) {
+	f := newFakeEngine(t)
+	f.set("a", fakeContainer{Name: "db", Running: true})
+	w, err := New(Config{Endpoint: "unix://" + f.path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.minBackoff = time.Hour
+	runWatcher(t, w)
+	until(t, "a failure", func() bool { return w.Err() != nil })
+	f.start()
+	await(t, w, "a runs", running("a"))
+}
+
+// TestTasksByTheEngine: a container is a task by the engine's word alone, which is asked for of
+// those that have the labels.
+func TestTasksByTheEngine(t *testing.T) {
+	const label = `{"com.docker.swarm.service.name": "web"}`
+	for name, test := range map[string]struct {
+		labels, answer string
+		status         int
+		task, again    bool
+	}{
+		"a task":                  {label, `[{"Id": "c1"}]`, 200, true, false},
+		"only its labels":         {label, `[]`, 200, false, false},
+		"no labels":               {`{}`, `[{"Id": "c1"}]`, 200, false, false},
+		"a proxy refuses":         {label, `{"message": "forbidden"}`, 403, false, false},
+		"the engine fails":        {label, `{"message": "broken"}`, 500, false, true},
+		"the answer is another's": {label, `[{"Id": "c2"}]`, 200, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := networksEngine(t, func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasSuffix(r.URL.Path, "/c1/json") {
+					fmt.Fprintf(w, `{"Id": "c1", "Name": "/web.1", "State": {"Running": true}, "Config": {"Labels": %s}, "HostConfig": {}, "NetworkSettings": {}}`, test.labels)
+					return
+				}
+				if got := r.URL.Query().Get("filters"); got != `{"id":["c1"],"is-task":["true"]}` {
+					t.Errorf("asked for %s", got)
+				}
+				w.WriteHeader(test.status)
+				fmt.Fprint(w, test.answer)
+			})
+			c, err := e.inspect(t.Context(), "c1")
+			if (err != nil) != test.again || err == nil && (c.Task != test.task || (c.Service() == "web") != test.task) {
+				t.Errorf("%+v, %v; want a task: %t, an error: %t", c, err, test.task, test.again)
+			}
+		})
+	}
+}
+
+// The certificates are those of the files, whatever they were when the daemon began.
+func TestCertificatesAreReadAnew(t *testing.T) {
+	dir := t.TempDir()
+	issue := func(name string) *servertest.Authority {
+		t.Helper()
+		authority := servertest.NewAuthority(t)
+		cert, key := authority.Issue(t, name)
+		for from, to := range map[string]string{authority.CAFile: "ca.pem", cert: "cert.pem", key: "key.pem"} {
+			text, err := os.ReadFile(from)
+			if err == nil {
+				err = os.WriteFile(filepath.Join(dir, to), text, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		return authority
+	}
+	issue("first")
+	t.Setenv("DOCKER_TLS_VERIFY", "1")
+	t.Setenv("DOCKER_CERT_PATH", dir)
+	e, err := newEngine("tcp://127.0.0.1:2376")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := e.transport.current.Load().TLSClientConfig
+	issue("second")
+	if err := e.transport.renew(); err != nil {
+		t.Fatal(err)
+	}
+	second := e.transport.current.Load().TLSClientConfig
+	if string(first.Certificates[0].Certificate[0]) == string(second.Certificates[0].Certificate[0]) || first.RootCAs.Equal(second.RootCAs) {
+		t.Error("the certificate or the authority is still that of the files of before")
+	}
+	if err := os.Remove(filepath.Join(dir, "ca.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.transport.renew(); err == nil || e.transport.current.Load().TLSClientConfig != second {
+		t.Errorf("without a file: %v; want what there was", err)
+	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // maxEvent is how long an event may be, in bytes, to be decoded whole. The engine writes
-// all labels of a container into each event about it, and whoever made the container
+// all labels of a container into each event about it, and the container's maker
 // chose these. Of a longer event only its head is read: that something has happened to
 // that container, which is inspected then.
 const maxEvent = 256 << 10

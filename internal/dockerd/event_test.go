@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"net/http"
 	"strings"
 	"testing"
 )
@@ -87,59 +85,4 @@ func TestLongEventIsAHint(t *testing.T) {
 	f.set("b", fakeContainer{Name: "honest", Running: true})
 	f.emit("start", "b")
 	await(t, w, "b is inspected", running("b"))
-}
-
-func TestDescriptionIsBounded(t *testing.T) {
-	f := newFakeEngine(t)
-	f.set("a", fakeContainer{Name: "hostile", Running: true})
-	f.set("b", fakeContainer{Name: "honest", Running: true})
-	sent := make(chan int64, 100)
-	f.onInspect = func(w http.ResponseWriter, id string) bool {
-		if id != "a" {
-			return true
-		}
-		n, _ := io.Copy(w, io.MultiReader(strings.NewReader(`{"Id":"`), io.LimitReader(endless{}, 1<<30)))
-		sent <- n
-		return false
-	}
-	f.start()
-	log := &records{}
-	w := f.watch(Config{Log: slog.New(log)})
-	await(t, w, "b is there", running("b"))
-	if n := <-sent; n > 16*maxDescription {
-		t.Errorf("%d bytes of a description were taken", n)
-	}
-	until(t, "it is said", func() bool { return log.of("cannot be inspected") == 1 })
-	if w.Err() != nil {
-		t.Errorf("the engine is taken for lost: %v", w.Err())
-	}
-}
-
-// endless is the letter x without an end.
-type endless struct{}
-
-func (endless) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = 'x'
-	}
-	return len(p), nil
-}
-
-func TestTheLargestLabelsAreLeftOut(t *testing.T) {
-	huge := strings.Repeat("x", 400_000)
-	c := &Container{
-		Labels: map[string]string{"connect.1": "a:1", "one": huge, "two": huge + "x"},
-		Env:    []string{"A=1", "THREE=" + huge, "B=2"},
-	}
-	c.keepDeclared()
-	if c.LeftOut != 1 || len(c.Labels) != 3 || len(c.Env) != 2 {
-		t.Errorf("%d left out, %d labels, %d variables; want THREE, the largest, to be left out alone", c.LeftOut, len(c.Labels), len(c.Env))
-	}
-	if c.Env[0] != "A=1" || c.Env[1] != "B=2" || c.Labels["connect.1"] != "a:1" {
-		t.Errorf("environment %.40q, labels %.40q", c.Env, c.Labels["connect.1"])
-	}
-	small := &Container{Labels: map[string]string{"a": "b"}, Env: []string{"A=1"}}
-	if small.keepDeclared(); small.LeftOut != 0 || len(small.Labels) != 1 || len(small.Env) != 1 {
-		t.Errorf("of a small one is kept %+v", small)
-	}
 }

@@ -3,9 +3,12 @@
 package dockerd
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/containerproc"
 	"github.com/ambassadord/ambassadord/internal/dockertest"
 )
 
@@ -197,8 +200,11 @@ func TestEngineSelf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		path := writeFile(t, text)
-		got, ok := Self(t.Context(), path)
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, ok := containerproc.Self(t.Context(), path)
 		if file == "/proc/self/cgroup" && !ok {
 			continue // the container has a cgroup namespace of its own
 		}

@@ -3,16 +3,11 @@ package dockerd
 import (
 	"cmp"
 	"context"
-	"errors"
-	"net/http"
 	"net/netip"
-	"net/url"
 	"path"
 	"slices"
 	"strings"
 	"sync"
-
-	docker "github.com/fsouza/go-dockerclient"
 )
 
 // What an engine says of a container's networks does not tell whether this host is on them:
@@ -20,11 +15,6 @@ import (
 // ID for ever.
 
 const (
-	// DriverBridge is the driver of networks whose bridge is on the engine's host.
-	DriverBridge = "bridge"
-	// ScopeLocal is the scope of networks that are on the engine's host alone.
-	ScopeLocal = "local"
-
 	// sandboxIDLen is how much of its ID names a container's network sandbox, in its
 	// SandboxKey and in the name of its endpoint on GatewayBridge.
 	sandboxIDLen = 12
@@ -32,27 +22,6 @@ const (
 	// mostNetworks bounds how many networks are remembered.
 	mostNetworks = 4096
 )
-
-// OnHost reports whether n is a bridge of the engine's host, so that the host is on it, too.
-func (n *Network) OnHost() bool { return n.Driver == DriverBridge && n.Scope == ScopeLocal }
-
-// OwnNetworks are the IDs of the networks that the container named self, which is our own, is
-// on; nil where it is not known, or there is none.
-func (s *Snapshot) OwnNetworks(self string) map[string]bool {
-	c := s.Get(self)
-	if c == nil {
-		return nil
-	}
-	owner := s.NetnsOwner(c)
-	if owner == nil {
-		return nil
-	}
-	ids := make(map[string]bool, len(owner.Networks))
-	for i := range owner.Networks {
-		ids[owner.Networks[i].ID] = true
-	}
-	return ids
-}
 
 // networkKind is what a network is.
 type networkKind struct{ driver, scope string }
@@ -84,12 +53,6 @@ func (k *networkKinds) forget() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.all = nil
-}
-
-// networkDetails are a network in the engine's answer.
-type networkDetails struct {
-	Name, ID, Driver, Scope string
-	Containers              map[string]struct{ Name, IPv4Address, IPv6Address string }
 }
 
 // fillNetworks adds to c what the engine says of its networks: what they are and, if c is on
@@ -162,30 +125,11 @@ func (e *engine) kindOf(ctx context.Context, n *Network) (networkKind, error) {
 	return kind, nil
 }
 
-// network asks for one network. One that the engine does not have, or of which it, or a proxy
-// before its socket, refuses to tell, is the zero value: whatever it is refused with, it would be
-// the next time, and the container is there all the same.
-func (e *engine) network(ctx context.Context, ref string) (networkDetails, error) {
-	var details networkDetails
-	err := e.ask(ctx, "asking for a network", "/networks/"+url.PathEscape(ref), &details)
-	var status *docker.Error
-	if errors.As(err, &status) && refusal(status.Status) {
-		return networkDetails{}, nil
-	}
-	return details, err
-}
-
-// refusal reports whether an HTTP status says no for good: the question is at fault, not the time.
-func refusal(status int) bool {
-	return status >= http.StatusBadRequest && status < http.StatusInternalServerError &&
-		status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
-}
-
-// gatewayReads reads who is on GatewayBridge. The answer names all tasks of the host, and each
+// gatewayReads reads which containers are on GatewayBridge. The answer names all tasks of the host, and each
 // of them asks when it is inspected: so those that ask meanwhile share the next reading. None
 // gets one that began before it asked.
 type gatewayReads struct {
-	turn chan struct{} // has one element while nobody reads
+	turn chan struct{} // has one element while no reading is on its way
 
 	mu   sync.Mutex
 	now  int // how many readings have begun

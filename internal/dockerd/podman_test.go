@@ -45,7 +45,7 @@ func TestPodmanEvents(t *testing.T) {
 	await(t, w, "a is gone", func(s *Snapshot) bool { return s.Get("a") == nil })
 }
 
-// Podman's stream looks for news four times a second; a container that is about to start is
+// Podman's stream looks for events four times a second; a container that is about to start is
 // asked for at once. Nobody else's stream is late.
 func TestCatchUp(t *testing.T) {
 	note := func(f *fakeEngine, id string) {

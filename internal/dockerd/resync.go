@@ -1,11 +1,54 @@
 package dockerd
 
-import "context"
+import (
+	"context"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+)
 
 // shares is in how many lists every container is inspected once, although nothing says
 // that it has changed. To inspect takes the engine and us longer than all else that an
 // idle daemon does.
 const shares = 20
+
+// listedContainer is a container in the engine's list.
+type listedContainer struct {
+	id string
+	// mark is another one when what the list says of the container is.
+	mark string
+	// young is that it has not been up, or down, for a minute. It may have been
+	// restarted since the last list, and look the same.
+	young bool
+}
+
+func (l *listed) entry() listedContainer {
+	var mark strings.Builder
+	add := func(texts ...string) {
+		for _, text := range texts {
+			mark.WriteString(text)
+			mark.WriteByte(0)
+		}
+	}
+	add(l.State)
+	// The status is for people, "Up 2 hours (healthy)": the time goes on, the rest matters.
+	if _, inBrackets, found := strings.Cut(l.Status, "("); found {
+		add(inBrackets[:strings.IndexByte(inBrackets+")", ')')])
+	}
+	slices.Sort(l.Names) // with those that links give
+	add(l.Names...)
+	for _, name := range slices.Sorted(maps.Keys(l.NetworkSettings.Networks)) {
+		n := l.NetworkSettings.Networks[name]
+		add(name, n.NetworkID, n.IPAddress, n.GlobalIPv6Address)
+	}
+	return listedContainer{id: l.ID, mark: mark.String(), young: strings.Contains(l.Status, "second")}
+}
+
+type listing struct {
+	entries []listedContainer
+	err     error
+}
 
 // list asks for all containers.
 func (f *eventFollower) list(ctx context.Context) {
@@ -68,39 +111,30 @@ func (f *eventFollower) suspects(entries []listedContainer) []string {
 	return ids
 }
 
-// modesAtOnce bounds the questions of askMode that are on their way.
-const modesAtOnce = 8
-
-// networkMode is that of a container that is announced.
-type networkMode struct{ id, mode string }
-
-// askMode asks for the network mode of a container that is announced, where the engine's
-// record of it is out of our sight: whose namespace it is going to join has to be known
-// before it runs. The list says so also while the engine starts the container, and answers
-// no question about the container alone.
-func (f *eventFollower) askMode(ctx context.Context, id string) {
-	if f.modesBusy == modesAtOnce {
-		return // the inspection tells, if later
-	}
-	f.modesBusy++
-	f.wg.Go(func() {
-		mode, err := f.w.engine.networkMode(ctx, id)
-		if err != nil {
-			mode = ""
+// recognise compares the engine with the one that was connected to last. Of another engine's
+// containers nothing is kept: what has their IDs here, as in a copy of its folder, has another
+// state and other addresses, and the list that names none of them may fail.
+func (f *eventFollower) recognise(now engineIdentity) {
+	f.recognised = true
+	w := f.w
+	if now.id != "" && w.engineID != "" && now.id != w.engineID {
+		w.log.Warn("another docker engine is at the endpoint; what was known of the containers of the one before is dropped",
+			"endpoint", w.engine.endpoint, "containers", len(f.unconfirmed), "id", now.id, "before", w.engineID)
+		for id := range f.unconfirmed {
+			f.drop(id)
 		}
-		f.modes <- networkMode{id, mode} // has room for every one that may run
-	})
-}
-
-// learnMode takes the answer to askMode.
-func (f *eventFollower) learnMode(m networkMode) {
-	f.modesBusy--
-	c := f.containers[m.id]
-	if m.mode == "" || c == nil || !c.Announced || c.NetworkMode == m.mode {
-		return
+		w.engine.kinds.forget()
+		w.savedConfigs.Store(nil)
 	}
-	known := *c
-	known.NetworkMode = m.mode
-	f.containers[m.id] = &known
-	f.changed = true
+	if now.id != "" {
+		w.engineID = now.id
+	}
+	if filepath.IsAbs(now.root) {
+		folder := filepath.Join(now.root, "containers")
+		w.savedConfigs.Store(&folder)
+	}
+	if f.unreconciled != nil {
+		f.reconcile(*f.unreconciled)
+		f.unreconciled = nil
+	}
 }

@@ -80,7 +80,7 @@ func (s Scope) Shares(snapshot *Snapshot, c *Container) bool {
 }
 
 // everybodys reports whether n is one of the networks on which a container is unless
-// somebody says otherwise, or that connects nobody: to be on it too says nothing.
+// its maker says otherwise, or that connects no containers: to be on it too says nothing.
 func (n *Network) everybodys() bool {
 	switch n.Name {
 	case "", "default", "bridge", "host", "none", "podman", "ingress", GatewayBridge:
@@ -89,5 +89,20 @@ func (n *Network) everybodys() bool {
 	return false
 }
 
-// GatewayBridge is the network by which the host and the tasks of Swarm reach each other.
-const GatewayBridge = "docker_gwbridge"
+// OwnNetworks are the IDs of the networks that the container named self, which is our own, is
+// on; nil where it is not known, or there is none.
+func (s *Snapshot) OwnNetworks(self string) map[string]bool {
+	c := s.Get(self)
+	if c == nil {
+		return nil
+	}
+	owner := s.NetnsOwner(c)
+	if owner == nil {
+		return nil
+	}
+	ids := make(map[string]bool, len(owner.Networks))
+	for i := range owner.Networks {
+		ids[owner.Networks[i].ID] = true
+	}
+	return ids
+}

@@ -51,12 +51,12 @@ type Watcher struct {
 
 	minBackoff, minRetry time.Duration // fields so that tests need not wait
 
-	running atomic.Bool
-	latest  watchable.Value[known]
-	records atomic.Pointer[string] // the folder of the engine's records, nil while not known
-	late    atomic.Bool            // the engine's stream tells of what has happened some time later
-	catchUp chan struct{}          // to ask for it at once
-	images  images
+	running      atomic.Bool
+	latest       watchable.Value[known]
+	savedConfigs atomic.Pointer[string] // the folder with what the engine has saved of containers, nil while not known
+	late         atomic.Bool            // the engine's stream tells of what has happened some time later
+	catchUp      chan struct{}          // to ask for it at once
+	images       images
 
 	engineID string // of the engine that was connected to last, "" while not known; Run's alone
 }
@@ -103,7 +103,7 @@ func (w *Watcher) Away() error {
 	if err := w.Err(); err != nil {
 		return err
 	}
-	if s := w.Snapshot(); s != nil && s.Doubts() > 0 && s.Doubts() == len(s.containers) {
+	if s := w.Snapshot(); s != nil && s.Unconfirmed() > 0 && s.Unconfirmed() == len(s.containers) {
 		return errors.New("the engine is back, and has yet to say what runs")
 	}
 	return nil
@@ -125,8 +125,8 @@ func (w *Watcher) Wait(ctx context.Context, after *Snapshot) (*Snapshot, error) 
 	}
 }
 
-// Changed is closed at the next change of what Snapshot or Err return. Whoever
-// waits for one asks for it first.
+// Changed is closed at the next change of what Snapshot or Err return. A caller that
+// waits for one asks for the channel before it looks.
 func (w *Watcher) Changed() <-chan struct{} {
 	_, changed := w.latest.Watch()
 	return changed
@@ -161,8 +161,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if s := w.Snapshot(); s != nil && s.Doubts() < len(s.containers) {
-			w.publish(s.doubting(s.all())) // before Err says so, and with what it may still hold
+		if s := w.Snapshot(); s != nil && s.Unconfirmed() < len(s.containers) {
+			w.publish(s.withUnconfirmed(s.ids())) // before Err says so, and with what it may still hold
 		}
 		w.setFailure(err)
 		out.begin(err)

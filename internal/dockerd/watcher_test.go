@@ -231,7 +231,7 @@ func TestLastSnapshotStaysWhileTheEngineIsAway(t *testing.T) {
 	before := await(t, w, "the first", running("a"))
 	f.stop()
 	until(t, "the loss", func() bool { return w.Err() != nil })
-	wantDoubted(t, before, w.Snapshot())
+	wantUnconfirmed(t, before, w.Snapshot())
 	f.update(func() {
 		f.containers["a"].Running = false
 		delete(f.containers, "b")
@@ -377,7 +377,7 @@ func TestHungEngine(t *testing.T) {
 	if err := w.Err(); !strings.Contains(err.Error(), "no answer within 50ms") {
 		t.Errorf("Err: %q, want that no answer came in time", err)
 	}
-	wantDoubted(t, before, w.Snapshot())
+	wantUnconfirmed(t, before, w.Snapshot())
 	f.update(func() {
 		f.hang = nil
 		f.containers["a"] = &fakeContainer{Name: "db", Running: true}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/config"
-	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/containerproc"
 	"github.com/ambassadord/ambassadord/internal/mode"
 	"github.com/ambassadord/ambassadord/internal/privilege"
 	"github.com/ambassadord/ambassadord/netrules/filter"
@@ -38,7 +38,7 @@ type environment struct {
 
 // Checks lists every check. It looks at nothing yet but this process itself.
 func Checks(ctx context.Context, o Options) []Check {
-	_, inContainer := dockerd.Self(ctx)
+	_, inContainer := containerproc.Self(ctx)
 	capabilities, _ := privilege.Effective() // the first check says why not
 	h := &environment{Options: o, modes: concrete(o.Modes, inContainer, capabilities)}
 	return []Check{

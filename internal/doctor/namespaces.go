@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/containerproc"
 	"github.com/ambassadord/ambassadord/internal/privilege"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
@@ -52,7 +52,7 @@ func (h *environment) namespaces(ctx context.Context) Result {
 		return h.unneeded()
 	}
 	s := look(ctx)
-	_, s.contained = dockerd.Self(ctx)
+	_, s.contained = containerproc.Self(ctx)
 	return judgeSight(s)
 }
 

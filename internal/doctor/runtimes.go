@@ -9,6 +9,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/mode"
+	"github.com/ambassadord/ambassadord/internal/ociruntime"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -30,7 +31,7 @@ func (h *environment) runtimes(ctx context.Context) Result {
 
 // judgeRuntimes looks for running containers that declare something, and whose runtime has a
 // network stack of its own.
-func judgeRuntimes(containers []*dockerd.Container, known map[string]dockerd.Runtime, modes []config.Mode) Result {
+func judgeRuntimes(containers []*dockerd.Container, known map[string]ociruntime.Runtime, modes []config.Mode) Result {
 	// Who declares matters here, not what: any target will do.
 	parse := func(string) (resolver.Target, error) { return resolver.Target{}, nil }
 	i := slices.IndexFunc(modes, func(m config.Mode) bool { return mode.Of(m).Enters })
@@ -52,6 +53,6 @@ func judgeRuntimes(containers []*dockerd.Container, known map[string]dockerd.Run
 	case i < 0:
 		return ok("%d containers with a network stack of their own, %s among them (%s), are served by their source addresses", count, first.Name, kind)
 	}
-	err := dockerd.OwnStackError(first.Runtime, kind, string(modes[i]))
+	err := ociruntime.OwnStackError(first.Runtime, kind, string(modes[i]))
 	return warn(hint.Of(err), "%d containers with a network stack of their own cannot be served by mode %s, %s among them: %v", count, modes[i], first.Name, err)
 }

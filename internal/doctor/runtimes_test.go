@@ -6,11 +6,12 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/ociruntime"
 )
 
 func TestJudgeRuntimes(t *testing.T) {
 	declares := map[string]string{"connect.6379": "redis:6379"}
-	known := map[string]dockerd.Runtime{"runc": {Path: "runc"}, "safe": {Path: "/opt/runsc"}}
+	known := map[string]ociruntime.Runtime{"runc": {Path: "runc"}, "safe": {Path: "/opt/runsc"}}
 	for name, c := range map[string]struct {
 		container dockerd.Container
 		modes     []config.Mode

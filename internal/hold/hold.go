@@ -36,13 +36,13 @@ func (h *Hold) Away() error {
 	return h.Engine.Away()
 }
 
-// Doubts is of how many containers the engine has yet to say what has become of them.
-func (h *Hold) Doubts() int {
+// Unconfirmed is of how many containers the engine has yet to say what has become of them.
+func (h *Hold) Unconfirmed() int {
 	if h.Engine == nil {
 		return 0
 	}
 	if snapshot := h.Engine.Snapshot(); snapshot != nil {
-		return snapshot.Doubts()
+		return snapshot.Unconfirmed()
 	}
 	return 0
 }
@@ -56,7 +56,7 @@ func (h *Hold) Current(c *dockerd.Container) bool {
 	return snapshot == nil || snapshot.Current(c)
 }
 
-// Changed is closed when Away or Doubts may be others. A caller that waits for that asks for
+// Changed is closed when Away or Unconfirmed may be others. A caller that waits for that asks for
 // the channel first. It is nil where there is no engine.
 func (h *Hold) Changed() <-chan struct{} {
 	if h.Engine == nil {

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/containerproc"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/sources"
@@ -81,7 +82,7 @@ type linked struct {
 
 // askForLinks asks the engine for the links of our own container.
 func askForLinks(ctx context.Context, cfg config.Config, log *slog.Logger) ([]linked, error) {
-	self, ok := dockerd.Self(ctx)
+	self, ok := containerproc.Self(ctx)
 	if !ok {
 		return nil, hint.Errorf(linkFix, "no link variables in the environment, and this is no container whose links could be asked for")
 	}
@@ -140,7 +141,7 @@ func linkedIn(hosts string) (names []string) {
 			continue
 		}
 		addr, err := netip.ParseAddr(fields[0])
-		own := slices.Contains(fields[1:], dockerd.Hostname())
+		own := slices.Contains(fields[1:], containerproc.Hostname())
 		if err == nil && !addr.IsLoopback() && !addr.IsMulticast() && !addr.IsUnspecified() && !own &&
 			!strings.HasPrefix(fields[1], "ip6-") && !slices.Contains(names, fields[1]) {
 			names = append(names, fields[1])

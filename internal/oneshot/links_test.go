@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/containerproc"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 )
 
@@ -59,7 +60,7 @@ func TestNamesInTheHostsFile(t *testing.T) {
 	hosts := filepath.Join(t.TempDir(), "hosts")
 	if err := os.WriteFile(hosts, []byte(strings.Join([]string{
 		"127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost", "ff02::1 ip6-allnodes", "fe00::0 ip6-localnet", "# 10.0.0.1 comment",
-		"172.17.0.2 redis 3fa29 redis-1 # the link", "172.17.0.3\tdb", "172.17.0.4 " + dockerd.Hostname(), "no address", "",
+		"172.17.0.2 redis 3fa29 redis-1 # the link", "172.17.0.3\tdb", "172.17.0.4 " + containerproc.Hostname(), "no address", "",
 	}, "\n")), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/config"
-	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/containerproc"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/internal/sources"
@@ -44,7 +44,7 @@ type Question struct {
 func Resolve(ctx context.Context, cfg config.Config, question Question, log *slog.Logger,
 	report func(resolver.Status),
 ) error {
-	self, _ := dockerd.Self(ctx)
+	self, _ := containerproc.Self(ctx)
 	built, err := sources.Build(cfg, self, nil, log)
 	if err != nil {
 		return err

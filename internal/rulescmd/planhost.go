@@ -11,6 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/ociruntime"
 	"github.com/ambassadord/ambassadord/internal/settings"
 	"github.com/ambassadord/ambassadord/internal/sourceguard"
 	"github.com/ambassadord/ambassadord/internal/sources"
@@ -79,7 +80,7 @@ func planGuard(ctx context.Context, cfg config.Config, log *slog.Logger, report 
 	if err != nil {
 		return err
 	}
-	runtimes := dockerd.Runtimes{Ask: built.Docker.Runtimes, Log: log}
+	runtimes := ociruntime.Runtimes{Ask: built.Docker.Runtimes, Log: log}
 	guarding := sourceguard.Config{Namespaces: built.Docker, OwnStack: runtimes.OwnStack, Log: log}
 	var bindings []guard.Binding
 	err = built.WithSnapshot(ctx, func(snapshot *dockerd.Snapshot) error {

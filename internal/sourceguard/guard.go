@@ -33,8 +33,8 @@ type Config struct {
 	Settings *settings.Current
 	Turn     *handover.Turn
 	Namespaces
-	// OwnStack names the kind of a container's runtime if it has a network stack of its own.
-	OwnStack func(ctx context.Context, c *dockerd.Container) string
+	// OwnStack names the kind of the runtime of that name if it has a network stack of its own.
+	OwnStack func(ctx context.Context, runtime string) string
 	// Allowed is why this process may not make a guard; nil if it may.
 	Allowed error
 	Log     *slog.Logger
@@ -327,7 +327,7 @@ func Bindings(ctx context.Context, c Config, wiring *netns.Wiring, n *identity.N
 	for _, port := range ports {
 		own[port] = true
 	}
-	kind := c.OwnStack(ctx, n.Owner)
+	kind := c.OwnStack(ctx, n.Owner.Runtime)
 	if kind != "" { // such a runtime takes the addresses off the interfaces, and sends from them all the same
 		cables, err := wiring.PortsOf(ns)
 		if err != nil {

@@ -37,9 +37,6 @@ const (
 // methodsSpread are the types that have methods in more than mostMethodFiles files.
 var methodsSpread = []string{
 	"bench/internal/report.Result",
-	"internal/dockerd.Watcher",
-	"internal/dockerd.engine",
-	"internal/dockerd.eventFollower",
 	"internal/doctor.environment",
 	"netrules/iptables.Rules",
 	"netrules/iptables.tool",
@@ -100,7 +97,6 @@ const (
 // crowded are the folders with more than mostFiles files beside tests.
 var crowded = []string{
 	"cmd/ambassadord",
-	"internal/dockerd",
 	"proxy",
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/listenset"
 	"github.com/ambassadord/ambassadord/internal/mode"
+	"github.com/ambassadord/ambassadord/internal/ociruntime"
 	"github.com/ambassadord/ambassadord/internal/refusal"
 	"github.com/ambassadord/ambassadord/internal/route"
 	"github.com/ambassadord/ambassadord/internal/ruleslots"
@@ -38,7 +39,7 @@ type Config struct {
 	Rules     filter.Rules // nil in mode listen
 	Targets   refusal.Targets
 	Engine    Engine // nil in tests without containers
-	Runtimes  *dockerd.Runtimes
+	Runtimes  *ociruntime.Runtimes
 	Preparer  []string // the command of the process that prepares namespaces; config.Config.Preparer
 	MustStay  func(ns *netns.Namespace) bool
 	Leftovers Leftovers

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/config"
-	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/ociruntime"
 	"github.com/ambassadord/ambassadord/internal/onclose"
 	"github.com/ambassadord/ambassadord/internal/preparer"
 	"github.com/ambassadord/ambassadord/internal/reconcile"
@@ -278,14 +278,14 @@ func (at *attachment) sayOwnStack(ctx context.Context, n *identity.Namespace) {
 	defer onclose.Call(at.leaving, stop)()
 	for _, client := range n.Clients {
 		c := client.Container
-		kind := at.Runtimes.OwnStack(ctx, c)
+		kind := at.Runtimes.OwnStack(ctx, c.Runtime)
 		if ctx.Err() != nil {
 			return
 		}
 		if kind == "" || len(client.Bindings.Ports()) == 0 {
 			continue
 		}
-		err := dockerd.OwnStackError(c.Runtime, kind, string(at.Name))
+		err := ociruntime.OwnStackError(c.Runtime, kind, string(at.Name))
 		at.Log.Warn("what a container dials at localhost does not get here, and is refused", "client", c.Name, "id", c.ShortID(),
 			"runtime", c.Runtime, "error", err, hint.Attr(err))
 	}

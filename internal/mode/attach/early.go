@@ -195,13 +195,13 @@ func (e *earlyNamespace) awaitVerdict(ctx context.Context, port uint16) (known t
 	patience := time.NewTimer(OwnerPatience)
 	defer patience.Stop()
 	var bound <-chan time.Time // while the engine is away, or has been
-	doubts := 0
+	unconfirmed := 0
 	for {
 		changed := e.Hold.Changed()
-		away, left := e.Hold.Away(), e.Hold.Doubts()
-		if away != nil || left != doubts { // it has something to say
+		away, left := e.Hold.Away(), e.Hold.Unconfirmed()
+		if away != nil || left != unconfirmed { // it has something to say
 			patience.Reset(OwnerPatience)
-			doubts = left
+			unconfirmed = left
 		}
 		if away != nil && bound == nil {
 			bound = time.After(e.Hold.Bound(port))

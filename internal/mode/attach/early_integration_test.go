@@ -28,6 +28,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/listenset"
 	"github.com/ambassadord/ambassadord/internal/netlab"
+	"github.com/ambassadord/ambassadord/internal/ociruntime"
 	"github.com/ambassadord/ambassadord/internal/route"
 	"github.com/ambassadord/ambassadord/internal/settings"
 	"github.com/ambassadord/ambassadord/netrules"
@@ -115,7 +116,7 @@ func newEarlyLab(t *testing.T) *earlyLab {
 	sockets := listenset.New(h.server, log)
 	h.mode = newMode(&Config{
 		Name: config.Redirect, Settings: current, Clients: h.clients, Routes: routes, Hold: hold, Sockets: sockets, Turn: new(handover.Turn),
-		Rules: rules, Targets: h.targets, Engine: h.engine(), Runtimes: new(dockerd.Runtimes), MustStay: func(*netns.Namespace) bool { return false },
+		Rules: rules, Targets: h.targets, Engine: h.engine(), Runtimes: new(ociruntime.Runtimes), MustStay: func(*netns.Namespace) bool { return false },
 		Ready: ready, Log: log,
 	})
 	h.server.Done = func(r proxy.Record) { h.last.Store(&r); h.carried.Add(1) }

@@ -1,4 +1,4 @@
-package dockerd
+package ociruntime
 
 import (
 	"context"

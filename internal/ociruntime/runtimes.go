@@ -1,4 +1,4 @@
-package dockerd
+package ociruntime
 
 import (
 	"cmp"
@@ -14,7 +14,7 @@ const runtimesEvery = time.Minute
 // Runtimes knows what the names of runtimes mean to the engine, which it asks when it has to. The
 // zero value asks no engine: a runtime is what its name says.
 type Runtimes struct {
-	// Ask asks the engine, within bounds of its own: Watcher.Runtimes. It may be nil.
+	// Ask asks the engine, within bounds of its own: dockerd.Watcher.Runtimes. It may be nil.
 	Ask func(context.Context) (map[string]Runtime, error)
 	// Log is told, at level debug, why the engine did not answer. It is not nil unless Ask is.
 	Log *slog.Logger
@@ -25,13 +25,13 @@ type Runtimes struct {
 	answer chan struct{} // closed when the engine has answered, or has not; nil while it is not asked
 }
 
-// OwnStack names the kind of a container's runtime if it has a network stack of its own, "" if
+// OwnStack names the kind of the runtime of that name if it has a network stack of its own, "" if
 // it has not, or if that is not known. It may have to ask the engine.
-func (r *Runtimes) OwnStack(ctx context.Context, c *Container) string {
-	if kind := (Runtime{Name: c.Runtime}).OwnStack(); c.Runtime == "" || c.Runtime == "runc" || kind != "" && r.Ask == nil {
+func (r *Runtimes) OwnStack(ctx context.Context, name string) string {
+	if kind := (Runtime{Name: name}).OwnStack(); name == "" || name == "runc" || kind != "" && r.Ask == nil {
 		return kind // most are runc's, and cost no question
 	}
-	runtime, err := r.meant(ctx, c.Runtime)
+	runtime, err := r.meant(ctx, name)
 	if err != nil {
 		r.Log.Debug("what the runtimes of containers are is not known", "error", err)
 	}

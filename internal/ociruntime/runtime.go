@@ -1,4 +1,6 @@
-package dockerd
+// Package ociruntime knows which OCI runtimes give a container a network stack of its own, by what
+// an engine's settings say of them.
+package ociruntime
 
 import (
 	"path"

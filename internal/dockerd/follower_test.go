@@ -2,12 +2,9 @@ package dockerd
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/ambassadord/ambassadord/internal/servertest"
 )
 
 // A stream that was opened at a socket of which another has the name by now tells nothing of
@@ -47,46 +44,4 @@ func TestPing(t *testing.T) {
 	})
 	close(hang)
 	until(t, "the engine is back", func() bool { return w.Err() == nil })
-}
-
-// The certificates are those of the files, whatever they were when the daemon began.
-func TestCertificatesAreReadAnew(t *testing.T) {
-	dir := t.TempDir()
-	issue := func(name string) *servertest.Authority {
-		t.Helper()
-		authority := servertest.NewAuthority(t)
-		cert, key := authority.Issue(t, name)
-		for from, to := range map[string]string{authority.CAFile: "ca.pem", cert: "cert.pem", key: "key.pem"} {
-			text, err := os.ReadFile(from)
-			if err == nil {
-				err = os.WriteFile(filepath.Join(dir, to), text, 0o600)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		return authority
-	}
-	issue("first")
-	t.Setenv("DOCKER_TLS_VERIFY", "1")
-	t.Setenv("DOCKER_CERT_PATH", dir)
-	e, err := newEngine("tcp://127.0.0.1:2376")
-	if err != nil {
-		t.Fatal(err)
-	}
-	first := e.transport.current.Load().TLSClientConfig
-	issue("second")
-	if err := e.transport.renew(); err != nil {
-		t.Fatal(err)
-	}
-	second := e.transport.current.Load().TLSClientConfig
-	if string(first.Certificates[0].Certificate[0]) == string(second.Certificates[0].Certificate[0]) || first.RootCAs.Equal(second.RootCAs) {
-		t.Error("the certificate or the authority is still that of the files of before")
-	}
-	if err := os.Remove(filepath.Join(dir, "ca.pem")); err != nil {
-		t.Fatal(err)
-	}
-	if err := e.transport.renew(); err == nil || e.transport.current.Load().TLSClientConfig != second {
-		t.Errorf("without a file: %v; want what there was", err)
-	}
 }

@@ -1,4 +1,4 @@
-package dockerd
+package containerproc
 
 import (
 	"context"

@@ -1,4 +1,6 @@
-package dockerd
+// Package containerproc reads in /proc what containers' processes show without their engine: which
+// container a process is in, our own among them, and in which network namespace.
+package containerproc
 
 import (
 	"bufio"

@@ -2,6 +2,9 @@ package dockerd
 
 import (
 	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 )
@@ -97,4 +100,40 @@ func BenchmarkReadList(b *testing.B) {
 			b.Fatal(len(entries), err)
 		}
 	}
+}
+
+func TestDescriptionIsBounded(t *testing.T) {
+	f := newFakeEngine(t)
+	f.set("a", fakeContainer{Name: "hostile", Running: true})
+	f.set("b", fakeContainer{Name: "honest", Running: true})
+	sent := make(chan int64, 100)
+	f.onInspect = func(w http.ResponseWriter, id string) bool {
+		if id != "a" {
+			return true
+		}
+		n, _ := io.Copy(w, io.MultiReader(strings.NewReader(`{"Id":"`), io.LimitReader(endless{}, 1<<30)))
+		sent <- n
+		return false
+	}
+	f.start()
+	log := &records{}
+	w := f.watch(Config{Log: slog.New(log)})
+	await(t, w, "b is there", running("b"))
+	if n := <-sent; n > 16*maxDescription {
+		t.Errorf("%d bytes of a description were taken", n)
+	}
+	until(t, "it is said", func() bool { return log.of("cannot be inspected") == 1 })
+	if w.Err() != nil {
+		t.Errorf("the engine is taken for lost: %v", w.Err())
+	}
+}
+
+// endless is the letter x without an end.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	return len(p), nil
 }
