@@ -58,7 +58,7 @@ func TestResyncInspectsWhatMayHaveChanged(t *testing.T) {
 
 // reconnected is a Watcher that has lost the engine whose container a was at the socket, and is
 // connected to what other makes of it. That engine fails to show a.
-func reconnected(t *testing.T, log *records, other func(f *fakeEngine)) *Watcher {
+func reconnected(t *testing.T, log *records, other func(f *fakeEngine, log *records)) *Watcher {
 	t.Helper()
 	f := newFakeEngine(t)
 	f.engineID = "first"
@@ -74,7 +74,7 @@ func reconnected(t *testing.T, log *records, other func(f *fakeEngine)) *Watcher
 		return id != "a"
 	}
 	f.set("b", fakeContainer{Name: "new", Running: true})
-	other(f)
+	other(f, log)
 	f.start()
 	return w
 }
@@ -83,13 +83,12 @@ const anotherEngine = "another docker engine is at the endpoint"
 
 // Nothing that another engine has said stays, whatever this one fails to say.
 func TestAnotherEngine(t *testing.T) {
-	for name, other := range map[string]func(f *fakeEngine){
-		"which does not show a container of the same ID": func(f *fakeEngine) { f.engineID = "second" },
-		"which gives no list": func(f *fakeEngine) {
+	for name, other := range map[string]func(f *fakeEngine, log *records){
+		"which does not show a container of the same ID": func(f *fakeEngine, _ *records) { f.engineID = "second" },
+		"which gives no list": func(f *fakeEngine, log *records) {
 			f.engineID = "second"
 			f.onList = func(w http.ResponseWriter) bool {
-				f.until("it is asked which engine this is", func() bool { return f.identified >= 2 })
-				time.Sleep(20 * time.Millisecond) // for the answers; if that was too short, the next try has the same
+				until(f.t, "the engine is known to be another", func() bool { return log.of(anotherEngine) > 0 })
 				http.Error(w, "", http.StatusInternalServerError)
 				return false
 			}
@@ -110,10 +109,10 @@ func TestAnotherEngine(t *testing.T) {
 // What is known stays where the engine is the same, where it cannot be asked which it is, and
 // where it has another ID each time.
 func TestTheSameEngine(t *testing.T) {
-	for name, other := range map[string]func(f *fakeEngine){
-		"the same ID":   func(*fakeEngine) {},
-		"no ID":         func(f *fakeEngine) { f.engineID = "" },
-		"no ID of long": func(f *fakeEngine) { f.engineID, f.manyIDs = "second", true },
+	for name, other := range map[string]func(f *fakeEngine, log *records){
+		"the same ID":   func(*fakeEngine, *records) {},
+		"no ID":         func(f *fakeEngine, _ *records) { f.engineID = "" },
+		"no ID of long": func(f *fakeEngine, _ *records) { f.engineID, f.manyIDs = "second", true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
