@@ -102,7 +102,6 @@ const (
 
 // crowded are the folders with more than mostFiles files beside tests.
 var crowded = []string{
-	"cmd/ambassadord",
 	"internal/dockerd",
 	"proxy",
 	"resolver",
