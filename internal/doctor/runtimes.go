@@ -12,7 +12,7 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-func (h *environment) runtimes(ctx context.Context) Result {
+func checkRuntimes(ctx context.Context, h *environment) Result {
 	snapshot, err := h.snapshot(ctx)
 	if err != nil {
 		return undone(err)
