@@ -76,15 +76,15 @@ type resolvedJSON struct {
 	Target string `json:"target"`
 	Time   string `json:"time"`
 	// Choice counts from 1; 0 while no choice of the target has endpoints.
-	Choice    int            `json:"choice"`
-	Endpoints []endpointJSON `json:"endpoints"`
-	LeftOut   []leftOutJSON  `json:"left_out"`
-	Sources   []sourceJSON   `json:"sources"`
-	Error     string         `json:"error,omitempty"`
-	Hint      string         `json:"hint,omitempty"`
+	Choice    int                `json:"choice"`
+	Endpoints []resolvedEndpoint `json:"endpoints"`
+	LeftOut   []resolvedLeftOut  `json:"left_out"`
+	Sources   []resolvedSource   `json:"sources"`
+	Error     string             `json:"error,omitempty"`
+	Hint      string             `json:"hint,omitempty"`
 }
 
-type endpointJSON struct {
+type resolvedEndpoint struct {
 	Address    string  `json:"address"`
 	Name       string  `json:"name,omitempty"`
 	Priority   uint16  `json:"priority"`
@@ -95,14 +95,14 @@ type endpointJSON struct {
 	AgeSeconds float64 `json:"age_seconds"`
 }
 
-type leftOutJSON struct {
+type resolvedLeftOut struct {
 	Name    string `json:"name,omitempty"`
 	Address string `json:"address,omitempty"`
 	Why     string `json:"why"`
 	Source  string `json:"source"`
 }
 
-type sourceJSON struct {
+type resolvedSource struct {
 	Source string `json:"source"`
 	Choice int    `json:"choice"`
 	// State is well, failing, or waiting for a first answer.
@@ -119,7 +119,7 @@ type sourceJSON struct {
 func describe(s resolver.Status, now time.Time) resolvedJSON {
 	d := resolvedJSON{
 		Target: s.Target.String(), Time: now.UTC().Format(time.RFC3339Nano), Choice: s.Choice + 1,
-		Endpoints: []endpointJSON{}, LeftOut: []leftOutJSON{}, Sources: []sourceJSON{},
+		Endpoints: []resolvedEndpoint{}, LeftOut: []resolvedLeftOut{}, Sources: []resolvedSource{},
 	}
 	if s.Err != nil {
 		d.Error, d.Hint = s.Err.Error(), hint.Of(s.Err)
@@ -127,7 +127,7 @@ func describe(s resolver.Status, now time.Time) resolvedJSON {
 	seen := map[netip.AddrPort]bool{}
 	for _, q := range s.Queries {
 		source := q.Query.String()
-		one := sourceJSON{Source: source, Choice: q.Choice + 1, State: "well", Endpoints: len(q.Endpoints), Notes: q.Notes}
+		one := resolvedSource{Source: source, Choice: q.Choice + 1, State: "well", Endpoints: len(q.Endpoints), Notes: q.Notes}
 		if !q.Answered.IsZero() {
 			one.AgeSeconds = seconds(now.Sub(q.Answered))
 		}
@@ -142,7 +142,7 @@ func describe(s resolver.Status, now time.Time) resolvedJSON {
 		}
 		d.Sources = append(d.Sources, one)
 		for _, l := range q.LeftOut {
-			d.LeftOut = append(d.LeftOut, leftOutJSON{Name: l.Name, Address: l.Addr, Why: l.Why, Source: source})
+			d.LeftOut = append(d.LeftOut, resolvedLeftOut{Name: l.Name, Address: l.Addr, Why: l.Why, Source: source})
 		}
 		if q.Choice != s.Choice {
 			continue
@@ -152,7 +152,7 @@ func describe(s resolver.Status, now time.Time) resolvedJSON {
 				continue
 			}
 			seen[e.Addr] = true
-			d.Endpoints = append(d.Endpoints, endpointJSON{
+			d.Endpoints = append(d.Endpoints, resolvedEndpoint{
 				Address: e.Addr.String(), Name: e.Name, Priority: e.Priority, Weight: e.Weight, Health: e.Health,
 				Distance: e.Distance.String(), Source: source, AgeSeconds: *seconds(now.Sub(q.Answered)),
 			})

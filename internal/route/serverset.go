@@ -329,7 +329,7 @@ func distanceOf(e *resolver.Endpoint) balance.Distance {
 	case resolver.SameHost:
 		return balance.SameHost
 	case resolver.SameDatacenter:
-		return balance.SameDatacentre
+		return balance.SameDatacenter
 	case resolver.OtherDatacenter:
 		return balance.Elsewhere
 	}
