@@ -25,27 +25,7 @@ import (
 // named listens at 127.0.0.1 and answers each line with name.
 func named(t *testing.T, name string) (address string) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	t.Cleanup(func() { listener.Close(); serving.Wait() })
-	serving.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer conn.Close()
-				for lines := bufio.NewScanner(conn); lines.Scan(); {
-					fmt.Fprintln(conn, name)
-				}
-			})
-		}
-	})
-	return listener.Addr().String()
+	return servertest.Named(t, servertest.Listen(t), name).String()
 }
 
 // ask sends a line on conn and returns the answer.

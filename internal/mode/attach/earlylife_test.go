@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/resolver"
 )
 
 // worked is an early namespace of which only the order of its work is real: it notes what is done,
@@ -333,7 +334,7 @@ func TestTransitionsOfAnEarlyNamespace(t *testing.T) {
 // gone by then.
 func TestLeftBehindBeforeItWasOpened(t *testing.T) {
 	t.Parallel()
-	set := newEarlySet(&newRouting(t.Context(), nil, nil).Config)
+	set := newEarlySet(&newRouting(t.Context(), resolver.New(nil, resolver.Options{}), nil).Config)
 	e := newEarlyNamespace(set, t.TempDir()+"/gone", []netrules.Port{{Number: 80}}, nil)
 	e.life.on(takenOver)
 	runEarly(t.Context(), e.life, e)
