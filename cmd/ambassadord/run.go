@@ -44,9 +44,9 @@ func runCommand(environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log, retune, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr())
+			log, change, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr())
 			defer flush()
-			hooks := daemon.Hooks{Tuned: retune}
+			hooks := daemon.Hooks{Applied: change}
 			if flags.configFile != "" {
 				hooks.Load = func() (config.Config, error) { return flags.load(cmd.Flags(), args) }
 			}

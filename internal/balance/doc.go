@@ -15,7 +15,7 @@
 //
 // Nothing here turns bad health into "nobody": whoever is out is tried last.
 //
-// Choosing takes no lock. A pool's picture of who is well and what weighs how much
+// Choosing takes no lock. A pool's snapshot of who is well and what weighs how much
 // is immutable and behind an atomic pointer; it is made anew when the endpoints
 // change, when the health of one of them does, and at the times it names itself
 // (an ejection ends, a slow start is a step further).

@@ -24,7 +24,7 @@ type Use struct {
 	deaths   uint32    // how often the check had found the endpoint dead when it was chosen
 }
 
-// shared is what all connections to a member have in common, which outlives the roster.
+// shared is what all connections to a member have in common, which outlives the membership.
 // It is not to be changed. Each connection holds a Use for as long as it lasts.
 type shared struct {
 	Endpoint

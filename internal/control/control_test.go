@@ -112,7 +112,7 @@ func TestNobody(t *testing.T) {
 func TestGarbage(t *testing.T) {
 	name, _ := startServer(t, nil)
 	for _, packet := range []string{"", "GET / HTTP/1.1\r\n", "{", `{"version":"one"}`, `{"version":7,"request":"reload"}`, "[1]", strings.Repeat("x", maxPacket+1)} {
-		for range 2 * crowd {
+		for range 2 * mostConversations {
 			conn, err := net.Dial("unixpacket", name)
 			if err != nil {
 				t.Fatal(err)

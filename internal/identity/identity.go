@@ -5,7 +5,7 @@
 // too, and a port belongs to whichever of them declared it: the namespace's
 // owner first, then those that joined it, in the order of their starts. One that is
 // started again gets another namespace. Those that had joined the old one stay there, and
-// have that to themselves. A Table is an immutable picture of all of them, made from one
+// have that to themselves. A Table is an immutable snapshot of all of them, made from one
 // engine snapshot.
 package identity
 

@@ -25,7 +25,7 @@ func TestTheDaemonsLogLosesNothingAtItsEnd(t *testing.T) {
 	}
 	cfg.LogFormat = "json"
 	change(cfg)
-	log.Info("retuned")
+	log.Info("changed")
 	flush()
 	log.Info("later")
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -37,7 +37,7 @@ func TestTheDaemonsLogLosesNothingAtItsEnd(t *testing.T) {
 			t.Errorf("line %d: %s", i, line)
 		}
 	}
-	if !strings.Contains(lines[100], `"msg":"retuned"`) || !strings.Contains(lines[101], `"msg":"later"`) {
+	if !strings.Contains(lines[100], `"msg":"changed"`) || !strings.Contains(lines[101], `"msg":"later"`) {
 		t.Errorf("at the end: %q", lines[100:])
 	}
 }

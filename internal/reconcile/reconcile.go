@@ -28,7 +28,7 @@ type Options struct {
 
 	// Later has the work not be done at once, because the caller has done it.
 	Later bool
-	// Retry has it done again after an error. Without it the next occasion will do.
+	// Retry has it done again after an error. Without it the next change, or the interval, will do.
 	Retry bool
 	// Kicked holds a token when it is to be done at once, and in full.
 	Kicked <-chan struct{}

@@ -164,8 +164,8 @@ func (w *worked) play(e earlyEvent) {
 	synctest.Wait()
 }
 
-// picture is all that an event may change.
-func (w *worked) picture() string {
+// snapshot is all that an event may change.
+func (w *worked) snapshot() string {
 	state, _ := w.life.now()
 	return fmt.Sprint(state, w.steps, w.held, w.accepting, w.hooked, w.chain, w.connected, w.decidedByTest, w.shutDown, w.wanted, w.taken)
 }
@@ -178,7 +178,7 @@ func TestEveryOrderOfEventsInAnEarlyNamespace(t *testing.T) {
 	reached, orders := map[earlyState]int{}, 0
 	var explore func(events []earlyEvent, before string)
 	explore = func(events []earlyEvent, before string) {
-		var picture string
+		var snapshot string
 		synctest.Test(t, func(t *testing.T) {
 			orders++
 			ctx, stop := context.WithCancel(t.Context())
@@ -191,7 +191,7 @@ func TestEveryOrderOfEventsInAnEarlyNamespace(t *testing.T) {
 			for _, e := range events {
 				w.play(e)
 			}
-			picture = w.picture()
+			snapshot = w.snapshot()
 			w.playOut()
 			for _, wrong := range w.violations() {
 				t.Errorf("after the events %d: %s", events, wrong)
@@ -202,11 +202,11 @@ func TestEveryOrderOfEventsInAnEarlyNamespace(t *testing.T) {
 			<-w.over
 		})
 		// What has changed nothing is as if it had not come: the orders after it are played without it.
-		if picture == before || len(events) == most || t.Failed() {
+		if snapshot == before || len(events) == most || t.Failed() {
 			return
 		}
 		for _, e := range played {
-			explore(append(slices.Clone(events), e), picture)
+			explore(append(slices.Clone(events), e), snapshot)
 		}
 	}
 	explore(nil, "")
