@@ -77,18 +77,22 @@ func (h liveHandler) handler() slog.Handler {
 	return h.derive(*h.current.Load())
 }
 
+// Enabled is part of slog.Handler, as are the following.
 func (h liveHandler) Enabled(ctx context.Context, level slog.Level) bool {
 	return (*h.current.Load()).Enabled(ctx, level)
 }
 
+// Handle hands r to the handler that is current now.
 func (h liveHandler) Handle(ctx context.Context, r slog.Record) error {
 	return h.handler().Handle(ctx, r)
 }
 
+// WithAttrs is of the handler that is current at each record, too.
 func (h liveHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return h.with(func(to slog.Handler) slog.Handler { return to.WithAttrs(attrs) })
 }
 
+// WithGroup is likewise.
 func (h liveHandler) WithGroup(name string) slog.Handler {
 	return h.with(func(to slog.Handler) slog.Handler { return to.WithGroup(name) })
 }
