@@ -374,7 +374,7 @@ func checked(t *testing.T, c Check, addr netip.AddrPort, want string) {
 	}
 }
 
-// Whose connection is not there in time reads as that, however the dial puts it.
+// A connection that is not there in time reads as that, however the dial puts it.
 func TestCheckWithoutAConnection(t *testing.T) {
 	for name, test := range map[string]struct {
 		err, want error

@@ -13,7 +13,7 @@
 // time that doubles; when it is over, one connection is let through as a probe.
 // Active checks come to the same verdict without waiting for a client.
 //
-// Nothing here turns bad health into "nobody": whoever is out is tried last.
+// Nothing here turns bad health into "nobody": an endpoint that is out is tried last.
 //
 // Choosing takes no lock. A pool's snapshot of who is well and what weighs how much
 // is immutable and behind an atomic pointer; it is made anew when the endpoints

@@ -20,7 +20,7 @@ type Endpoint struct {
 	// share, not none.
 	Weight   uint16
 	Distance Distance
-	// Published is for whoever uses it; see resolver.Endpoint.
+	// Published is for the user of the endpoint; see resolver.Endpoint.
 	Published bool
 	// Holder tells apart who has Addr one after the other; see resolver.Endpoint.
 	Holder string

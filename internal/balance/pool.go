@@ -66,7 +66,7 @@ type membership struct {
 }
 
 // Forgotten reports whether the Registry has forgotten the pool, so that it is to be
-// asked for anew. Who has kept it may ask that instead of Registry.Pool.
+// asked for anew. Code that has kept it may ask that instead of Registry.Pool.
 func (p *Pool) Forgotten() bool { return p.gone.Load() }
 
 // Knows reports whether version is what the pool was told last, so that there is no
@@ -185,7 +185,7 @@ func (p *Pool) dismiss(gone map[site]*member, now int64) {
 	}
 }
 
-// close lets go of all members. Who still holds the pool may go on choosing from it.
+// close lets go of all members. A connection that still holds the pool may go on choosing from it.
 func (p *Pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -197,8 +197,8 @@ func (p *Pool) close() {
 	}
 }
 
-// current is the snapshot to choose by. It is made anew by whoever finds that it has
-// to be; others do not wait for that.
+// current is the snapshot to choose by. It is made anew by the first connection that
+// finds that it has to be; others do not wait for that.
 func (p *Pool) current() *snapshot {
 	snap := p.snapshot.Load()
 	if p.stale.Load() || snap.until != 0 && p.registry.now() >= snap.until {

@@ -163,8 +163,8 @@ func (p *Pool) isOut(m *member, now int64) (out bool, until int64) {
 	return out, until
 }
 
-// due says whether m, which is out, may be probed. Whom its check finds down, the
-// check will find well again.
+// due says whether m, which is out, may be probed. A member that its check finds
+// down will be found well again by the check.
 func (p *Pool) due(m *member, now int64) bool {
 	if p.options.EjectAfter <= 0 || m.check != nil && m.check.down() {
 		return false

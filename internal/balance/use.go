@@ -65,7 +65,7 @@ func (u Use) Failed(err error) {
 func (u Use) Cancelled() {
 	u.health.load.Add(-1)
 	if u.probe != nil {
-		u.probe.probe.Store(0) // whoever comes next is the probe
+		u.probe.probe.Store(0) // the next connection is the probe
 	}
 }
 

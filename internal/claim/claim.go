@@ -1,5 +1,5 @@
 // Package claim is how a process says that it carries connections which rules in the kernel
-// translate, so that whoever takes rules away leaves these.
+// translate, so that a process that takes rules away leaves these.
 //
 // Sockets and names of processes say it badly: any container can make them, and to look for
 // them costs what a container chose. So it is said in the folder of internal/rundir, which is

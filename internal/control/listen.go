@@ -114,7 +114,7 @@ func (l *Listener) Locks() []*rundir.Lock {
 func (l *Listener) Release() {
 	l.Close()
 	for _, own := range l.names {
-		_ = l.dir.Remove(own.name) // one that stays refuses whoever dials it
+		_ = l.dir.Remove(own.name) // one that stays refuses a process that dials it
 		own.lock.Release()
 	}
 }

@@ -68,7 +68,7 @@ func checkRawPackets(ctx context.Context, h *environment) Result {
 }
 
 func expose(containers []*dockerd.Container) exposure {
-	// Who declares matters here, not what: any target will do.
+	// The declaring containers matter here, not their targets: any will do.
 	parse := func(string) (resolver.Target, error) { return resolver.Target{}, nil }
 	var e exposure
 	for _, c := range containers {

@@ -96,7 +96,7 @@ func redirectOnce(ctx context.Context, rules filter.Rules, ns *netns.Namespace, 
 	}
 	defer listener.Close()
 	chain := netrules.Redirect(f, probeListen, []netrules.Port{{Number: probePort, Comment: "a probe"}})
-	// Not a name of ours: whoever looks for leftovers meanwhile must not see it.
+	// Not a name of ours: a process that looks for leftovers meanwhile must not see it.
 	chain.Name = "PROBE"
 	if _, err := rules.Apply(ctx, ns, chain); err != nil {
 		return err

@@ -31,7 +31,7 @@ func checkRuntimes(ctx context.Context, h *environment) Result {
 // judgeRuntimes looks for running containers that declare something, and whose runtime has a
 // network stack of its own.
 func judgeRuntimes(containers []*dockerd.Container, known map[string]dockerd.Runtime, modes []config.Mode) Result {
-	// Who declares matters here, not what: any target will do.
+	// The declaring containers matter here, not their targets: any will do.
 	parse := func(string) (resolver.Target, error) { return resolver.Target{}, nil }
 	i := slices.IndexFunc(modes, func(m config.Mode) bool { return mode.Of(m).Enters })
 	count, first, kind := 0, (*dockerd.Container)(nil), ""

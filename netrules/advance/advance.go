@@ -86,7 +86,7 @@ func (r *Rules) Update(ports []netrules.Port) error {
 	return nil
 }
 
-// Socket is the descriptor that the rules go with: whoever has a duplicate of it can Adopt them.
+// Socket is the descriptor that the rules go with: a process that has a duplicate of it can Adopt them.
 func (r *Rules) Socket() int { return int(r.socket) }
 
 // Adopt takes over rules for ports that another process has made, by their socket.

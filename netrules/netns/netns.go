@@ -5,7 +5,7 @@
 // an OS thread of its own that goes back to where it came from, or dies. Keep
 // such code to the socket call or the exec that needs it: a goroutine started
 // there runs elsewhere. A socket belongs to the namespace it was made in for
-// good, whoever uses it later.
+// good, whatever uses it later.
 //
 // A namespace lives as long as somebody holds it: a process, a mount, a socket,
 // or a Namespace of this package that is not closed. See network_namespaces(7).
