@@ -192,8 +192,8 @@ func (c *checks) follow(ctx context.Context) {
 	}
 }
 
-// permitted says why the check must not be made for of. What is not the endpoint itself
-// but another port of its address is not published.
+// permitted says why the check must not be made for of. A port of the
+// address other than the endpoint's own counts as not published.
 func (c *checker) permitted(of *subject, permit func(netip.AddrPort, bool) error) error {
 	addr := c.check.address(c.health.addr)
 	return permit(addr, of.published && addr == c.health.addr)

@@ -45,7 +45,7 @@ func (p *Pool) pardon(snap *snapshot, r *Reporter) {
 // Next returns the best endpoint that has not been tried in this round, and false
 // when all have been. Those who are well come first, by priority, then distance if
 // the pool prefers the near, then policy. Those who are out come after them, in case
-// that is an error. What it returns are the endpoints of now: it sees what other
+// that is an error. It returns the endpoints of now: it sees what other
 // connections learn meanwhile.
 //
 // In each group an ejected endpoint whose time is over comes before all others, to

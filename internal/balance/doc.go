@@ -8,7 +8,7 @@
 //		… dial use.Addr, then use.Failed(err), or use.Opened() and later use.Closed(end)
 //	}
 //
-// What one client learns of an endpoint, all profit from: health belongs to the
+// All profit from what one client learns of an endpoint: health belongs to the
 // address, not to the pool. An address is ejected after failures in a row, for a
 // time that doubles; when it is over, one connection is let through as a probe.
 // Active checks come to the same verdict without waiting for a client.

@@ -48,9 +48,9 @@ const (
 	Reset
 )
 
-// Failed says that the endpoint could not be dialled. What is not the endpoint's
-// doing (Config.OwnFault) counts as Cancelled. A dial that was given less time than an answer takes should be reported
-// as Cancelled too.
+// Failed says that the endpoint could not be dialled. A failure that is not the
+// endpoint's doing (Config.OwnFault) counts as Cancelled. A dial that was given less time than an
+// answer takes should be reported as Cancelled too.
 func (u Use) Failed(err error) {
 	if err == nil || u.pool.registry.ours(err) {
 		u.Cancelled()

@@ -32,7 +32,7 @@ type Inherited func(lock string) *rundir.Lock
 const fresh = ".new"
 
 // Listen listens at the socket name, a [rundir.Dir.Socket]. It fails when another process
-// does. What a process that was killed has left there is removed.
+// does. A socket that a killed process has left there is removed.
 func Listen(dir *rundir.Dir, name string, inherited Inherited) (*Listener, error) {
 	l := &Listener{dir: dir}
 	if err := l.own(name, inherited, l.bind); err != nil {

@@ -25,9 +25,9 @@ import (
 	"github.com/ambassadord/ambassadord/internal/inotify"
 )
 
-// lookEvery is the time between two looks at the file. What has changed since the
-// last one without an event is read when it has stayed the same for one look more:
-// it may be half written.
+// lookEvery is the time between two looks at the file. A file that has changed
+// since the last one without an event is read when it has stayed the same for one look
+// more: it may be half written.
 const lookEvery = time.Second
 
 // pause is the least time between two looks, however many events there are: the

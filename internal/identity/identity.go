@@ -39,7 +39,7 @@ type Namespace struct {
 	// in which they were started.
 	Clients []*Client
 	// Coming are those that declare something, do not run, and are in it as soon as they
-	// are started, in order of their IDs. What they declare does not hold before.
+	// are started, in order of their IDs. Their declarations do not hold before.
 	Coming []*Client
 	// Overruled are the declarations in it that do not hold: a port is that of the first of
 	// Clients who declares it.

@@ -5,7 +5,7 @@
 // the one that writes. It shortens every value, so that no call can forget to; it
 // bounds how many lines of one kind a client causes; and when all lines together are
 // too many it shares what there is by client, so that the failures of one are never left
-// out for the noise of another. What is left out is counted and told.
+// out for the noise of another. Lines that are left out are counted and told of.
 //
 // The client that caused a line is read from its attributes: id or client, or reporter_id or reported_by,
 // else source, else target.

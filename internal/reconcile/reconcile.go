@@ -44,8 +44,8 @@ type Options struct {
 }
 
 // Loop does the work until ctx ends. full is false where merely a change was told of: what is to
-// be renewed at the interval is not renewed then. What the work itself changes is told as well, so
-// it must come to rest.
+// be renewed at the interval is not renewed then. The changes of the work itself are told as well,
+// so it must come to rest.
 func Loop(ctx context.Context, o Options, do func(full bool) error) {
 	if o.Interval == nil {
 		o.Interval = func() time.Duration { return o.Settings.Load().Config.RepairInterval }

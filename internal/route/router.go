@@ -89,7 +89,7 @@ type Router struct {
 	audits   audits
 }
 
-// New makes a Router. What follows targets for open connections ends with ctx, and Wait waits
+// New makes a Router. The goroutines that follow targets for open connections end with ctx, and Wait waits
 // for that.
 func New(ctx context.Context, c Config) *Router {
 	return &Router{

@@ -13,9 +13,9 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-// MarshalJSON is the snapshot for other programs. What the log has, too, is called as there; what
-// resolve -o json has, as there. Durations and errors are texts, a time that is not known and
-// a text that is empty are left out, and so are functions, and what leads into a part. A list is
+// MarshalJSON is the snapshot for other programs. Fields that the log has, too, are called as
+// there; those of resolve -o json, as there. Durations and errors are texts, a time that is not known and
+// a text that is empty are left out, and so are functions, and pointers into a part. A list is
 // never null. Fields are added, not changed.
 func (s *Snapshot) MarshalJSON() ([]byte, error) {
 	return json.Marshal(snapshotJSON{
@@ -191,7 +191,7 @@ type poolJSON struct {
 	Members []memberJSON `json:"members"`
 }
 
-// choosingJSON is how a pool chooses. What is left out is the default.
+// choosingJSON is how a pool chooses. A field that is left out has the default.
 type choosingJSON struct {
 	Policy      string     `json:"policy,omitempty"`
 	PreferNear  bool       `json:"prefer_near"`

@@ -4,7 +4,7 @@
 //
 // Its rules say the same as netrules.Redirect's. They are in an nftables table that
 // no iptables command sees and that is gone when iptables has caught up, or when our
-// process ends before. What they have translated goes on as long as any other
+// process ends before. Connections that they have translated go on as long as any other
 // rule of the namespace needs connection tracking, as iptables' REDIRECT does.
 package advance
 

@@ -250,8 +250,8 @@ func (r *Rules) Plan(ctx context.Context, ns *netns.Namespace, c netrules.Chain)
 
 // Apply makes a namespace hold the chain and its jump, and returns what it
 // changed: nothing, if they were there already. All changes are made at once or,
-// on an error, none. What an earlier daemon left of ours in the variant that is
-// not used is removed before.
+// on an error, none. Rules that an earlier daemon left in the variant that is
+// not used are removed before.
 func (r *Rules) Apply(ctx context.Context, ns *netns.Namespace, c netrules.Chain) ([]netrules.Change, error) {
 	applied, err := r.Ensure(ctx, ns, c)
 	return applied.Changes, err

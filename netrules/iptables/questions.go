@@ -181,7 +181,7 @@ func (t *tool) heavy() (bool, error) {
 		return info.NumEntries > manyRules || info.Size > manyBytes, err
 	}
 	left := nfnetlink.Budget{Messages: manyRules, Bytes: manyBytes}
-	// What belongs to one table can be asked for by its name; chains cannot.
+	// Rules and sets can be asked for by the name of their table; chains cannot.
 	table := nfnetlink.NameAttribute(unix.NFTA_RULE_TABLE, natTable)
 	for _, asked := range []struct {
 		kind uint16

@@ -126,7 +126,7 @@ func (t *tool) readAround(ctx context.Context, cause error) (netrules.State, err
 	return s, nil
 }
 
-// readChain reads one chain of ours. What cannot be listed of one differs from whatever is
+// readChain reads one chain of ours. A rule that cannot be listed differs from whatever is
 // wanted; only the mark is kept, which says whose the table is.
 func (t *tool) readChain(ctx context.Context, name string, marked bool) (netrules.ChainState, error) {
 	out, err := run(ctx, "", t.path, "-t", natTable, "-S", name, "-w", t.wait)

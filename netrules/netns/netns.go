@@ -269,8 +269,8 @@ func (n *Namespace) inside(fn func() error, done chan<- visitOutcome) {
 
 // Visit is Do for several steps: fn gets the namespace as it is inside, and each Do of that is a
 // call and no more, since the thread is there already. To enter costs two changes of threads, a
-// look at /proc and two system calls, and to attach a container takes a dozen steps. What holds for
-// fn of Do holds for all of fn here. In other goroutines, and when Visit has returned, inside is
+// look at /proc and two system calls, and to attach a container takes a dozen steps. The terms of
+// fn of Do hold for all of fn here. In other goroutines, and when Visit has returned, inside is
 // the namespace as any other.
 func (n *Namespace) Visit(fn func(inside *Namespace) error) error {
 	if n == nil || n.entered() {
