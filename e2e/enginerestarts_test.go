@@ -35,7 +35,7 @@ func TestEngineRestartsItsContainers(t *testing.T) {
 		r.e.stop()
 		r.e.start()
 		answered := time.After(restartedLate)
-		// Who dials while the daemon does not know yet what runs, is held.
+		// A container that dials while the daemon does not know yet what runs is held.
 		answers := r.askAll()
 		<-answered
 		r.socket.lead()

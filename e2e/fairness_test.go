@@ -80,7 +80,7 @@ func TestOneClientDeniesNobody(t *testing.T) {
 			}
 		})
 	}
-	// Whoever it is: a daemon that does not share turns away others, which is seen below.
+	// Any client: a daemon that does not share turns away others, which is seen below.
 	d.wait("that there is not room for all", 3*time.Minute, func(l line) bool {
 		return l.str("msg") == "connection" && l.str("reason") == "over_limit"
 	})

@@ -300,7 +300,7 @@ func (h *honest) attacked(t *testing.T, prepare func(*testing.T, *honest) func(c
 	var attacking sync.WaitGroup
 	attacking.Go(func() { attack(ctx) })
 	attacking.Go(func() {
-		if out, err := h.newcomer(); err != nil {
+		if out, err := h.startOne(); err != nil {
 			late = fmt.Errorf("the first instruction of a container that starts meanwhile: %w: %s", err, out)
 		}
 	})
@@ -329,8 +329,8 @@ func (h *honest) comesToRest(t *testing.T) {
 	})
 }
 
-// newcomer starts a container whose first instruction dials once.
-func (h *honest) newcomer() (string, error) {
+// startOne starts a container whose first instruction dials once.
+func (h *honest) startOne() (string, error) {
 	path, err := buildClient()
 	if err != nil {
 		return "", err

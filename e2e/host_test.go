@@ -113,11 +113,11 @@ func TestHost(t *testing.T) {
 	wantHostState(t, before)
 }
 
-// Once an address has been a container's for a while the guard vouches for it, and the
+// Once an address has been a container's for a while the guard proves that, and the
 // engine is not asked at each connection whose it is, nor missed. That ends with the
 // container: the next owner of its address, of whom the daemon hears nothing, must not get
 // to the target of the old one.
-func TestHostVouched(t *testing.T) {
+func TestHostProven(t *testing.T) {
 	network := dockertest.Network(t, "--subnet", "203.0.113.0/28")
 	engine := startEngineProxy(t)
 	_, listen := startHost(t, "--docker-host", "unix://"+engine.dir+"/docker.sock")
@@ -136,7 +136,7 @@ func TestHostVouched(t *testing.T) {
 		}
 	}
 	old, ask := run("old", c.backends[0])
-	poll(t, 20*time.Second, "the guard vouches for the client", func() error {
+	poll(t, 20*time.Second, "the guard proves whose address it is", func() error {
 		before := engine.inspections.Load()
 		err := ask()
 		if n := engine.inspections.Load() - before; err == nil && n > 0 {

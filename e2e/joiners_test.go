@@ -198,8 +198,8 @@ func TestFirstInstructionOfAnOverruledJoiner(t *testing.T) {
 	j.checkForeign()
 }
 
-// A container that is started again gets another network namespace. Who had joined the old
-// one stays there, where nothing but loopback is, and is told of.
+// A container that is started again gets another network namespace. A container that had
+// joined the old one stays there, where nothing but loopback is, and is told of.
 func TestJoinersThatAreLeftBehind(t *testing.T) {
 	j := newJoiners(t)
 	owner := dockertest.Name(t)

@@ -182,7 +182,7 @@ func TestOmnimode(t *testing.T) {
 	setAndGet(t, client, "backends", "6381", second.addr.Port())
 	wantWeb(t, client, "backends", "80", "hello")
 
-	// Who declares nothing, and who declares another port, is refused.
+	// A container that declares nothing, or another port, is refused.
 	stranger := dockertest.Name(t)
 	dockertest.Run(t, append(options, "--name", stranger, dockertest.Image(t))...)
 	wantReset(t, stranger, "backends:6379")
@@ -231,7 +231,7 @@ func TestLinkNetworks(t *testing.T) {
 			if l := d.connection(client, 6380, nil); l.str("reason") != "no_binding" || l.str("hint") == "" {
 				t.Errorf("log line %v; want the reason no_binding and a hint", l)
 			}
-			// Who shares the daemon's namespace sees that nothing of ours is left in it.
+			// A container in the daemon's namespace sees that nothing of ours is left in it.
 			beside := &contained{daemon: d.daemon, id: dockertest.Run(t, "--network", "container:"+d.id, dockertest.Image(t))}
 			d.stop()
 			if rules := beside.rules(); strings.Contains(rules, "AMBASSADORD") {

@@ -56,7 +56,7 @@ func mistaken(t *testing.T, n int) (name string) {
 }
 
 // freezes pauses a container and lets it go on. Docker 20.10 hears from containerd of each a
-// little later, and until then may take it for news of the next one and refuse that.
+// little later, and until then may take it for an event of the next one and refuse that.
 func freezes(name string) error {
 	for _, command := range []string{"pause", "unpause"} {
 		for until := time.Now().Add(10 * time.Second); ; {

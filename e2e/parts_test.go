@@ -62,8 +62,8 @@ func build(name, pkg string, env ...string) (string, error) {
 	return path, nil
 }
 
-// image makes the daemon's image, as make image does, and returns its name. Whoever runs these
-// tests after a make image, on an engine that has it, says so by E2E_IMAGE.
+// image makes the daemon's image, as make image does, and returns its name. A run of
+// these tests after a make image, on an engine that has it, says so by E2E_IMAGE.
 func image(t *testing.T) string {
 	t.Helper()
 	if os.Getenv("E2E_IMAGE") == imageName {

@@ -103,7 +103,7 @@ func TestRefuseEarly(t *testing.T) {
 			dockertest.Docker(t, "stop", "-t", "0", c.database)
 			c.wantTold(t, false)
 
-			// Whoever flushes all rules flushes these not.
+			// A flush of all rules does not flush these.
 			if err := c.ns.Do(func() error { return exec.Command("nft", "flush", "ruleset").Run() }); err != nil {
 				t.Fatal(err)
 			}

@@ -60,8 +60,8 @@ func Redirect(f Family, listen uint16, ports []Port) Chain {
 
 // Link returns the chain for the daemon's own network namespace when clients
 // dial the daemon's address there by a link or a network alias: TCP from outside
-// to any port of any local address arrives at the listen port. What comes in over
-// lo is the daemon's own and stays as it is.
+// to any port of any local address arrives at the listen port. A connection that comes in
+// over lo is the daemon's own and stays as it is.
 func Link(f Family, listen uint16) Chain {
 	return Chain{
 		Family: f, Table: "nat", Name: ChainPrefix, Hook: "PREROUTING",
@@ -83,7 +83,7 @@ const HostChain = ChainPrefix + "_HOST"
 // Host returns the chain for the host's network namespace when clients dial the
 // fixed per-host address addr: TCP from outside to any port of it arrives at the
 // listen port of the same address, where SO_ORIGINAL_DST tells the port that was
-// dialled. What the host itself dials there never passes PREROUTING.
+// dialled. Connections of the host itself never pass PREROUTING.
 //
 // It is not for what opens a connection alone, as the others are: Docker's own rules have
 // every connection on a host tracked, so one that is older than the rule is known to be; and

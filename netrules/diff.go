@@ -20,7 +20,7 @@ type DiffLine struct {
 
 // Diff returns what changes do to current as far as it is ours, as lines to add
 // and to remove among those that stay: each chain with its rules, then the rules
-// that lead to it. What is not ours is never changed and never shown.
+// that lead to it. Rules that are not ours are never changed and never shown.
 func Diff(current State, changes []Change) []DiffLine {
 	return DiffLines(current.ourLines(), current.After(changes).ourLines())
 }

@@ -95,8 +95,8 @@ func explainTranslation(args []string) Explanation {
 }
 
 // withOpening is a rule as versions wrote it that matched every packet, not those alone that
-// open a connection, as this version writes it. What it leads to is a living daemon's just
-// the same.
+// open a connection, as this version writes it. The port that it leads to is a living
+// daemon's just the same.
 func withOpening(args []string) []string {
 	at := slices.Index(args, "comment") - 1 // -m comment stands behind all matches
 	if at < 0 || args[at] != "-m" {

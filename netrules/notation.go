@@ -36,8 +36,8 @@ func (s State) address(chain string) string {
 	return family + " " + s.Table + " " + chain
 }
 
-// nftRule translates a rule's arguments to nft's words. What it does not know it leaves as it
-// is: nft refuses that.
+// nftRule translates a rule's arguments to nft's words. An argument that it does not know
+// it leaves as it is: nft refuses that.
 func nftRule(f Family, args []string) string {
 	var words []string
 	comment, not := "", ""

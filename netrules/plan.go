@@ -150,7 +150,7 @@ func removal(current State, op Op, chain string, args []string) Change {
 
 // RestoreScript returns changes to one table as input for
 // `iptables-restore --noflush`, which makes them in one transaction: nobody sees
-// a chain half filled. What goes by its Handle it knows no words for, and leaves out.
+// a chain half filled. It leaves out changes by a Handle, for which it knows no words.
 func RestoreScript(table string, changes []Change) string {
 	var b strings.Builder
 	b.WriteString("*" + table + "\n")

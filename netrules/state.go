@@ -147,8 +147,8 @@ func (s State) Jumps(name string) []JumpState {
 	return s.jumpsTo(func(target string) bool { return target == name })[name]
 }
 
-// jumpsTo returns the rules that lead to chains which want names, by their names. Whoever has
-// NET_ADMIN in there may have made thousands of either, so it looks through them once.
+// jumpsTo returns the rules that lead to chains which want names, by their names. A
+// process with NET_ADMIN in there may have made thousands of either, so it looks through them once.
 func (s State) jumpsTo(want func(name string) bool) map[string][]JumpState {
 	jumps := map[string][]JumpState{}
 	for _, c := range s.Chains {

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/logging"
 	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/internal/settings"
 )
@@ -35,7 +36,7 @@ func checkCommand(environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			parse, err := oneshot.NewParser(cfg, newLogger(cfg, cmd.ErrOrStderr()))
+			parse, err := oneshot.NewParser(cfg, logging.New(cfg, cmd.ErrOrStderr()))
 			if err != nil {
 				return usage(err)
 			}

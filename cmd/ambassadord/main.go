@@ -1,16 +1,22 @@
 // Command ambassadord is the proxy daemon of a Docker host: containers dial a
 // fixed local address and reach what they declared, wherever it runs.
 //
-// One file per subcommand: each parses, calls a package of its own (daemon, oneshot, rulescmd, doctor), and prints.
+// A file for each subcommand, or for a few of one kind (rules.go, rulesplan.go, children.go): each
+// parses, calls a package of its own (daemon, oneshot, rulescmd, doctor), and prints. flags.go makes a
+// config.Config of the flags, and configfile.go of a file that stands below them.
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -70,13 +76,6 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	return exitFailure
 }
 
-// hangups is SIGHUP, which asks a daemon to read its configuration again, until stop.
-func hangups() (signals <-chan os.Signal, stop func()) {
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGHUP)
-	return c, func() { signal.Stop(c) }
-}
-
 // exitStatus ends the program with that code, by a command that has said why.
 type exitStatus int
 
@@ -116,5 +115,83 @@ func exactArgs(n int) cobra.PositionalArgs {
 			return usage(hint.Errorf("usage: "+cmd.UseLine(), "%s takes %d argument(s), not %d", cmd.CommandPath(), n, len(args)))
 		}
 		return nil
+	}
+}
+
+// output is the flag -o: how a command prints what it found.
+type output struct{ format string }
+
+func (o *output) register(set *pflag.FlagSet) {
+	set.StringVarP(&o.format, "output", "o", "text", "text or json")
+}
+
+func (o *output) check() error {
+	if o.format == "text" || o.format == "json" {
+		return nil
+	}
+	fix := "give text or json"
+	if s := suggest.Closest(o.format, []string{"text", "json"}); s != "" {
+		fix = fmt.Sprintf("did you mean %s?", s)
+	}
+	return usage(hint.Errorf(fix, "--output does not know %q", o.format))
+}
+
+// printAll writes all as one JSON array, or each by text.
+func printAll[T any](o *output, w io.Writer, all []T, text func(io.Writer, T)) error {
+	if o.format == "json" {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		if all == nil {
+			all = []T{} // an array, and not null
+		}
+		return encoder.Encode(all)
+	}
+	for _, one := range all {
+		text(w, one)
+	}
+	return nil
+}
+
+// Set by the linker: -X main.version=v1.2.3 -X main.commit=HASH. A plain go build
+// leaves them, and the commit is what Go itself recorded.
+var (
+	version = "dev"
+	commit  = ""
+)
+
+// versionText names the release, the commit and the Go that built it.
+func versionText() string {
+	commit := cmp.Or(commit, recordedCommit(), "unknown")
+	return fmt.Sprintf("ambassadord %s (commit %s, %s, %s/%s)", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// recordedCommit is the commit in Go's build information, "" if there is none.
+func recordedCommit() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	revision, modified := "", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			modified = "+modified"
+		}
+	}
+	if revision == "" {
+		return ""
+	}
+	return revision + modified
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version, the commit and the Go version",
+		Args:  exactArgs(0),
+		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), versionText()) },
 	}
 }

@@ -354,19 +354,3 @@ func TestLimitsOfFlagsAndFile(t *testing.T) {
 		}
 	}
 }
-
-// TestLiveLogger: a change holds for loggers that were made before it.
-func TestLiveLogger(t *testing.T) {
-	var out strings.Builder
-	cfg := config.Default()
-	live, set := newLiveHandler(cfg, &out)
-	derived := slog.New(live).With("a", 1).WithGroup("g").With("b", 2)
-	derived.Debug("one")
-	cfg.LogLevel, cfg.LogFormat = slog.LevelDebug, "json"
-	set(cfg)
-	derived.Debug("two", "c", 3)
-	text := out.String()
-	if strings.Contains(text, "one") || !strings.Contains(text, `"level":"DEBUG","msg":"two","a":1,"g":{"b":2,"c":3}}`) {
-		t.Errorf("logged %q; want the second line alone, as JSON, with all attributes", text)
-	}
-}

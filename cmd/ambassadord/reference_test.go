@@ -340,7 +340,7 @@ func TestEnvironmentIsWhatIsRead(t *testing.T) {
 	}
 	for name, by := range read {
 		if !described[name] {
-			t.Errorf("%s reads %s, which the table in environment.go lacks", by, name)
+			t.Errorf("%s reads %s, which the table in reference.go lacks", by, name)
 		}
 	}
 }

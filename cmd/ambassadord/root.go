@@ -14,6 +14,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/daemon"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/logging"
 	"github.com/ambassadord/ambassadord/internal/mode/link"
 	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/resolver"
@@ -80,7 +81,7 @@ func runLegacy(cmd *cobra.Command, flags *runFlags, legacy legacyFlags, args []s
 	if err != nil {
 		return err
 	}
-	log, _, flush := newDaemonLogger(cfg, cmd.ErrOrStderr())
+	log, _, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr())
 	defer flush()
 	switch {
 	case legacy.setup:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/logging"
 	"github.com/ambassadord/ambassadord/internal/rulescmd"
 )
 
@@ -81,7 +82,7 @@ changed. With --mode host that includes the addresses and the guard's table.`,
 				return err
 			}
 			var all planned
-			err = rulescmd.Plan(cmd.Context(), cfg, wanted, newLogger(cfg, cmd.ErrOrStderr()), all.add)
+			err = rulescmd.Plan(cmd.Context(), cfg, wanted, logging.New(cfg, cmd.ErrOrStderr()), all.add)
 			return all.print(&flags.output, cmd.OutOrStdout(), err)
 		},
 	}
@@ -114,7 +115,7 @@ there is nothing to change. "ambassadord rules remove" takes the rules away.`,
 				return usage(hint.Errorf("say where the process listens: --listen-port 15001", "--listen-port is missing"))
 			}
 			var all planned
-			err = rulescmd.Apply(cmd.Context(), cfg, wanted, newLogger(cfg, cmd.ErrOrStderr()), all.add)
+			err = rulescmd.Apply(cmd.Context(), cfg, wanted, logging.New(cfg, cmd.ErrOrStderr()), all.add)
 			return all.print(&flags.output, cmd.OutOrStdout(), err)
 		},
 	}

@@ -18,8 +18,8 @@ import (
 )
 
 // otherCommands are words that people take for commands of a daemon like this one, whether
-// it has them or not. None is taken for a service's name: to forward a port to "status" for
-// whoever asks is not what anybody meant.
+// it has them or not. None is taken for a service's name: nobody meant to forward a
+// port to "status".
 var otherCommands = []string{
 	"completion", "config", "connections", "debug", "disable", "drain", "enable", "events", "explain", "health", "help",
 	"info", "inspect", "lint", "list", "logs", "metrics", "names", "policy", "ps", "reload", "restart", "show", "start",

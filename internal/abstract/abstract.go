@@ -8,8 +8,8 @@
 // Such a daemon may run when a newer one is started, and is taken over from once. It is
 // believed to be one only with evidence: the process that listens is alive, of our user,
 // our mount namespace and our user namespace ([control.Peer.SameSystem]), so it is in no
-// container that we are not in. Whoever else has such a name is a squatter: he is named,
-// and changes nothing.
+// container that we are not in. Any other process that has such a name is a squatter: it is
+// named, and changes nothing.
 package abstract
 
 import (

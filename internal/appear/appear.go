@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// What is made is mostly not as it is to be in the first moment (a socket is bound
+	// A file is mostly not as it is to be in the first moment (a socket is bound
 	// before it listens). So it is looked at again, soon and then ever later, for as long
 	// as that may take.
 	firstLook = time.Millisecond
@@ -23,7 +23,7 @@ const (
 
 // Wait returns true as soon as there reports true of one of paths, and false after patience
 // or when ctx ends. It asks at once, and whenever something is made at one of paths or on
-// the way to it. What inotify does not tell (a mount, a link further up, a host that has no
+// the way to it. A change that inotify does not tell of (a mount, a link further up, a host that has no
 // inotify instance left) is not seen, so that callers look again themselves.
 func Wait(ctx context.Context, patience time.Duration, there func(path string) bool, paths ...string) bool {
 	ctx, cancel := context.WithTimeout(ctx, patience)

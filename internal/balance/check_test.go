@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/servertest"
 )
 
 // world is the endpoints of a bubble: in-memory connections, since real ones know
@@ -316,28 +317,10 @@ func TestCheckDownIsNotProbed(t *testing.T) {
 	})
 }
 
-// A server of any behaviour, over real TCP.
+// serving is a server of any behaviour, over real TCP.
 func serving(t *testing.T, serve func(net.Conn)) netip.AddrPort {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer conn.Close()
-				serve(conn)
-			})
-		}
-	})
-	t.Cleanup(func() { listener.Close(); wg.Wait() })
-	return listener.Addr().(*net.TCPAddr).AddrPort()
+	return servertest.Serve(t, servertest.Listen(t), serve)
 }
 
 func TestTCPCheck(t *testing.T) {
@@ -391,7 +374,7 @@ func checked(t *testing.T, c Check, addr netip.AddrPort, want string) {
 	}
 }
 
-// Whose connection is not there in time reads as that, however the dial puts it.
+// A connection that is not there in time reads as that, however the dial puts it.
 func TestCheckWithoutAConnection(t *testing.T) {
 	for name, test := range map[string]struct {
 		err, want error

@@ -95,14 +95,14 @@ func (h *health) dropChecks() {
 // note takes note of a result; first is the first since the checker began to run. It
 // says whether the verdict is another now, for how long the last one stood, and what that
 // means for connections.
-func (c *checker) note(now int64, why string, first bool) (changed bool, stood time.Duration, n news) {
+func (c *checker) note(now int64, why string, first bool) (changed bool, stood time.Duration, change verdictChange) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	changed, stood = c.judged(now, why, first)
-	if n = c.count(why != "", first); n == died {
+	if change = c.count(why != "", first); change == died {
 		c.cause = why
 	}
-	return changed, stood, n
+	return changed, stood, change
 }
 
 // judged is what note says of the verdict. It is called with mu held.
@@ -155,7 +155,7 @@ func (c *checks) follow(ctx context.Context) {
 		if p.options.Check.Kind == NoCheck || !p.inUse() {
 			return
 		}
-		members := p.picture.Load().roster.members
+		members := p.snapshot.Load().membership.members
 		permit := c.registry.permit(p.target)
 		for i := range members {
 			m := &members[i]
@@ -192,8 +192,8 @@ func (c *checks) follow(ctx context.Context) {
 	}
 }
 
-// permitted says why the check must not be made for of. What is not the endpoint itself
-// but another port of its address is not published.
+// permitted says why the check must not be made for of. A port of the
+// address other than the endpoint's own counts as not published.
 func (c *checker) permitted(of *subject, permit func(netip.AddrPort, bool) error) error {
 	addr := c.check.address(c.health.addr)
 	return permit(addr, of.published && addr == c.health.addr)
@@ -257,8 +257,8 @@ func (c *checks) judge(k *checker, err error, first bool, name, target string) {
 	if err != nil {
 		why = err.Error()
 	}
-	changed, stood, news := k.note(c.registry.now(), why, first)
-	defer k.tell(news, why)
+	changed, stood, change := k.note(c.registry.now(), why, first)
+	defer k.tell(change, why)
 	if !changed {
 		return
 	}

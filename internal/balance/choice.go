@@ -24,8 +24,8 @@ func (p *Pool) Choose(client string) Choice {
 // ChooseFor is Choose for a client that is known: what one client alone says of an endpoint
 // that answers holds for that client.
 func (p *Pool) ChooseFor(r *Reporter) Choice {
-	if pic := p.current(); pic.out > 0 {
-		p.pardon(pic, r)
+	if snap := p.current(); snap.out > 0 {
+		p.pardon(snap, r)
 	}
 	c := p.Choose(r.Key)
 	c.reporter = r
@@ -33,9 +33,9 @@ func (p *Pool) ChooseFor(r *Reporter) Choice {
 }
 
 // pardon ends the ejections that one client alone has reported, if r is another.
-func (p *Pool) pardon(pic *picture, r *Reporter) {
-	for i := range pic.members {
-		h := pic.members[i].health
+func (p *Pool) pardon(snap *snapshot, r *Reporter) {
+	for i := range snap.members {
+		h := snap.members[i].health
 		if e := h.ejection.Load(); e != nil && e.alone != "" && e.alone != r.Key {
 			h.pardon(e)
 		}
@@ -45,15 +45,15 @@ func (p *Pool) pardon(pic *picture, r *Reporter) {
 // Next returns the best endpoint that has not been tried in this round, and false
 // when all have been. Those who are well come first, by priority, then distance if
 // the pool prefers the near, then policy. Those who are out come after them, in case
-// that is an error. What it returns are the endpoints of now: it sees what other
+// that is an error. It returns the endpoints of now: it sees what other
 // connections learn meanwhile.
 //
 // In each group an ejected endpoint whose time is over comes before all others, to
 // one connection, which is its probe.
 func (c *Choice) Next() (Use, bool) {
-	pic := c.pool.current()
-	for i := range pic.groups {
-		g := &pic.groups[i]
+	snap := c.pool.current()
+	for i := range snap.groups {
+		g := &snap.groups[i]
 		if len(g.halfOpen) > 0 {
 			if u, ok := c.probe(g); ok {
 				return u, true
@@ -63,9 +63,9 @@ func (c *Choice) Next() (Use, bool) {
 			return c.use(g.well[at]), true
 		}
 	}
-	if pic.out > 0 && !pic.panic {
-		for i := range pic.groups {
-			out := pic.groups[i].out
+	if snap.out > 0 && !snap.panic {
+		for i := range snap.groups {
+			out := snap.groups[i].out
 			if at := scan(out, nil, &c.tried, -1); at >= 0 {
 				return c.use(out[at]), true
 			}
@@ -76,7 +76,7 @@ func (c *Choice) Next() (Use, bool) {
 
 // Left is how many endpoints Next has still to offer in this round, as it looks now.
 func (c *Choice) Left() int {
-	return max(0, len(c.pool.picture.Load().members)-c.tried.n)
+	return max(0, len(c.pool.snapshot.Load().members)-c.tried.n)
 }
 
 // Again begins a new round: every endpoint may be tried once more.

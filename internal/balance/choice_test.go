@@ -20,7 +20,7 @@ type model struct {
 func (m *model) rank(e Endpoint) int {
 	distance := 0
 	if m.options.PreferNear {
-		distance = map[Distance]int{SameHost: 1, SameDatacentre: 2, Elsewhere: 3, DistanceUnknown: 3}[e.Distance]
+		distance = map[Distance]int{SameHost: 1, SameDatacenter: 2, Elsewhere: 3, DistanceUnknown: 3}[e.Distance]
 	}
 	rank := int(e.Priority)*10 + distance
 	most := m.options.EjectMost

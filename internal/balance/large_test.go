@@ -45,21 +45,21 @@ func TestLargePoolIsLookedAtInItsTime(t *testing.T) {
 		p := New(Config{}).Pool("t", Options{EjectAfter: 1, EjectFor: time.Minute, EjectForMax: time.Minute, EjectMost: 100})
 		p.Update(new(int), many(4000))
 		refused := errors.New("connection refused")
-		pictures := map[*picture]bool{}
+		snapshots := map[*snapshot]bool{}
 		for range 1000 {
 			c := p.Choose("client")
 			use, _ := c.Next()
-			pictures[p.picture.Load()] = true
+			snapshots[p.snapshot.Load()] = true
 			use.Failed(refused)
 		}
-		if len(pictures) > 2 {
-			t.Errorf("%d pictures of 4000 endpoints were made in no time for 1000 connections; want at most 2", len(pictures))
+		if len(snapshots) > 2 {
+			t.Errorf("%d snapshots of 4000 endpoints were made in no time for 1000 connections; want at most 2", len(snapshots))
 		}
-		time.Sleep(drawPause(4000))
+		time.Sleep(snapshotPause(4000))
 		c := p.Choose("client")
 		c.Next()
-		if out := p.picture.Load().out; out < 800 {
-			t.Errorf("%s later %d endpoints are out; want nearly all that failed", drawPause(4000), out)
+		if out := p.snapshot.Load().out; out < 800 {
+			t.Errorf("%s later %d endpoints are out; want nearly all that failed", snapshotPause(4000), out)
 		}
 	})
 }

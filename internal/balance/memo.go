@@ -3,13 +3,13 @@ package balance
 import "sync/atomic"
 
 // memo remembers where clients belong under policy Source, since finding out takes a
-// look at every endpoint. It is part of a picture: where they belong changes with it.
+// look at every endpoint. It is part of a snapshot: where they belong changes with it.
 // An entry is the upper 48 bits of the client's hash, and the index of its endpoint
 // plus one. Its place is the lower bits of the hash: clients that share one displace
 // each other.
 type memo [1024]atomic.Uint64
 
-// worthAMemo is from how many endpoints on there is one: 8 KB for each picture.
+// worthAMemo is from how many endpoints on there is one: 8 KB for each snapshot.
 const worthAMemo = 32
 
 // mostInAMemo is how many endpoints an entry can tell apart.

@@ -20,7 +20,7 @@ type Endpoint struct {
 	// share, not none.
 	Weight   uint16
 	Distance Distance
-	// Published is for whoever uses it; see resolver.Endpoint.
+	// Published is for the user of the endpoint; see resolver.Endpoint.
 	Published bool
 	// Holder tells apart who has Addr one after the other; see resolver.Endpoint.
 	Holder string
@@ -41,9 +41,22 @@ type Distance uint8
 const (
 	DistanceUnknown Distance = iota
 	SameHost
-	SameDatacentre
+	SameDatacenter
 	Elsewhere
 )
+
+// String is the distance by the words of a resolver's, "" when it is not known.
+func (d Distance) String() string {
+	switch d {
+	case SameHost:
+		return "host"
+	case SameDatacenter:
+		return "datacenter"
+	case Elsewhere:
+		return "remote"
+	}
+	return ""
+}
 
 // Policy is how one of several equally good endpoints is chosen.
 type Policy string

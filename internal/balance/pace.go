@@ -17,7 +17,7 @@ const (
 	checksInAll = 400
 )
 
-// checkPace keeps checks to those numbers. Whoever comes too early waits, first come first
+// checkPace keeps checks to those numbers. A check that comes too early waits, first come first
 // served: with more checks than that each is made less often than it asks for.
 type checkPace struct {
 	all *rate.Limiter

@@ -23,14 +23,14 @@ type Pool struct {
 	target   string
 	options  Options
 
-	picture atomic.Pointer[picture]
-	stale   atomic.Bool   // the picture is to be made anew
-	turn    atomic.Uint64 // of RoundRobin
-	used    atomic.Int64  // the beat at which it was last chosen from
-	watched atomic.Int64  // connections that depend on what its checks say
-	gone    atomic.Bool   // close has been called
+	snapshot atomic.Pointer[snapshot]
+	stale    atomic.Bool   // the snapshot is to be made anew
+	turn     atomic.Uint64 // of RoundRobin
+	used     atomic.Int64  // the beat at which it was last chosen from
+	watched  atomic.Int64  // connections that depend on what its checks say
+	gone     atomic.Bool   // close has been called
 
-	// mu is for making pictures and rosters. Who chooses only tries it.
+	// mu is for making snapshots and memberships. Choosing only tries it.
 	mu     sync.Mutex
 	away   map[site]absence
 	closed bool
@@ -44,7 +44,7 @@ func newPool(r *Registry, target string, o Options) *Pool {
 	// So that not every pool, on every host, begins with the first.
 	p.turn.Store(uint64(rand.Uint32()))
 	p.used.Store(r.beat.Load())
-	p.picture.Store(&picture{roster: new(roster)})
+	p.snapshot.Store(&snapshot{membership: new(membership)})
 	return p
 }
 
@@ -56,34 +56,34 @@ type member struct {
 	check  *checker // nil when the pool has none
 	hash   uint64
 	joined int64 // when it joined others; 0 when it was among the first
-	place  int   // in the roster
+	place  int   // in the membership
 }
 
-// roster is what a pool was last told of its endpoints. It does not change.
-type roster struct {
+// membership is what a pool was last told of its endpoints. It does not change.
+type membership struct {
 	version any
 	members []member // by choice, priority, then distance
 }
 
 // Forgotten reports whether the Registry has forgotten the pool, so that it is to be
-// asked for anew. Who has kept it may ask that instead of Registry.Pool.
+// asked for anew. Code that has kept it may ask that instead of Registry.Pool.
 func (p *Pool) Forgotten() bool { return p.gone.Load() }
 
 // Knows reports whether version is what the pool was told last, so that there is no
 // need to put the endpoints together for Update.
-func (p *Pool) Knows(version any) bool { return p.picture.Load().roster.version == version }
+func (p *Pool) Knows(version any) bool { return p.snapshot.Load().membership.version == version }
 
 // Update tells the pool of its endpoints. It does nothing when version is the one it
 // was told last, so it may be called for every connection; version is to be a
 // pointer or another comparable value that is another one for each answer. An
 // address that comes twice counts once, in its first choice and with its best priority.
 func (p *Pool) Update(version any, endpoints []Endpoint) {
-	if version != nil && p.picture.Load().roster.version == version {
+	if version != nil && p.snapshot.Load().membership.version == version {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	had := p.picture.Load().roster
+	had := p.snapshot.Load().membership
 	if version != nil && had.version == version {
 		return
 	}
@@ -92,7 +92,7 @@ func (p *Pool) Update(version any, endpoints []Endpoint) {
 	for i := range had.members {
 		before[had.members[i].site()] = &had.members[i]
 	}
-	next := &roster{version: version, members: make([]member, 0, len(endpoints))}
+	next := &membership{version: version, members: make([]member, 0, len(endpoints))}
 	for _, e := range p.sorted(endpoints) {
 		m := p.enlist(e, before, len(had.members) > 0, now)
 		m.place = len(next.members)
@@ -100,7 +100,7 @@ func (p *Pool) Update(version any, endpoints []Endpoint) {
 	}
 	p.dismiss(before, now)
 	p.stale.Store(false)
-	p.show(p.draw(next, now))
+	p.show(p.takeSnapshot(next, now))
 	if p.options.Check.Kind != NoCheck {
 		p.registry.wakeUp()
 	}
@@ -185,45 +185,45 @@ func (p *Pool) dismiss(gone map[site]*member, now int64) {
 	}
 }
 
-// close lets go of all members. Who still holds the pool may go on choosing from it.
+// close lets go of all members. A connection that still holds the pool may go on choosing from it.
 func (p *Pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
 	p.gone.Store(true)
-	members := p.picture.Load().roster.members
+	members := p.snapshot.Load().membership.members
 	for i := range members {
 		p.registry.release(members[i].health, p)
 	}
 }
 
-// current is the picture to choose by. It is made anew by whoever finds that it has
-// to be; others do not wait for that.
-func (p *Pool) current() *picture {
-	pic := p.picture.Load()
-	if p.stale.Load() || pic.until != 0 && p.registry.now() >= pic.until {
-		if pic.restsFor(p.registry.now()) <= 0 && p.mu.TryLock() {
+// current is the snapshot to choose by. It is made anew by the first connection that
+// finds that it has to be; others do not wait for that.
+func (p *Pool) current() *snapshot {
+	snap := p.snapshot.Load()
+	if p.stale.Load() || snap.until != 0 && p.registry.now() >= snap.until {
+		if snap.restsFor(p.registry.now()) <= 0 && p.mu.TryLock() {
 			defer p.mu.Unlock()
 			p.stale.Store(false) // before looking: a change from now on is for the next one
-			pic = p.draw(p.picture.Load().roster, p.registry.now())
-			p.show(pic)
+			snap = p.takeSnapshot(p.snapshot.Load().membership, p.registry.now())
+			p.show(snap)
 		}
 	}
-	return pic
+	return snap
 }
 
-// show makes pic the picture to choose by, and logs when it is another choice's. It is called with
+// show makes snap the snapshot to choose by, and logs when it is another choice's. It is called with
 // p.mu held.
-func (p *Pool) show(pic *picture) {
-	before := p.picture.Swap(pic)
-	if before.roster != pic.roster || before.choice == pic.choice {
-		return // with another roster the choices are others, and its sources say so
+func (p *Pool) show(snap *snapshot) {
+	before := p.snapshot.Swap(snap)
+	if before.membership != snap.membership || before.choice == snap.choice {
+		return // with another membership the choices are others, and its sources say so
 	}
 	level, what := slog.LevelWarn, "checks find every endpoint of a choice dead; the next choice of the target serves"
-	if pic.choice < before.choice {
+	if snap.choice < before.choice {
 		level, what = slog.LevelInfo, "an earlier choice of the target serves again"
 	}
-	p.registry.log.Log(context.Background(), level, what, "target", p.target, "endpoint", pic.members[0].Addr.String(), "before", before.members[0].Addr.String())
+	p.registry.log.Log(context.Background(), level, what, "target", p.target, "endpoint", snap.members[0].Addr.String(), "before", before.members[0].Addr.String())
 }
 
 // Serving is the Choice whose endpoints are chosen now.

@@ -214,7 +214,7 @@ func (r *Registry) forgetPools(now int64) {
 	})
 }
 
-// acquire returns the health of whoever is at that site for p, until release.
+// acquire returns the health of the endpoint at that site for p, until release.
 func (r *Registry) acquire(at site, p *Pool) *health {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -96,10 +96,10 @@ func (r *Registry) Pools() []PoolStatus {
 
 // Status reports on p.
 func (p *Pool) Status() PoolStatus {
-	pic, now := p.current(), p.registry.now()
-	s := PoolStatus{Target: p.target, Options: p.options, Out: pic.out, Panic: pic.panic}
-	for i := range pic.roster.members {
-		m := &pic.roster.members[i]
+	snap, now := p.current(), p.registry.now()
+	s := PoolStatus{Target: p.target, Options: p.options, Out: snap.out, Panic: snap.panic}
+	for i := range snap.membership.members {
+		m := &snap.membership.members[i]
 		one := MemberStatus{Endpoint: m.Endpoint, Health: p.registry.status(m.health)}
 		one.Out, _ = p.isOut(m, now)
 		one.WeightInEffect, _ = p.weight(m, now)

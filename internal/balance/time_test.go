@@ -44,13 +44,13 @@ func TestSlowStart(t *testing.T) {
 			wantShare(t, p, "e2", 0.1)
 			for _, percent := range []int{25, 50, 75, 99} {
 				after := time.Duration(percent) * time.Second
-				time.Sleep(after - time.Duration(p.registry.now()-p.picture.Load().roster.members[2].joined))
+				time.Sleep(after - time.Duration(p.registry.now()-p.snapshot.Load().membership.members[2].joined))
 				wantShare(t, p, "e2", float64(percent)/100)
 			}
 			time.Sleep(time.Second)
 			wantShare(t, p, "e2", 1)
-			if until := p.picture.Load().until; until != 0 {
-				t.Error("the picture is still made anew by time after the slow start is over")
+			if until := p.snapshot.Load().until; until != 0 {
+				t.Error("the snapshot is still made anew by time after the slow start is over")
 			}
 		})
 	}

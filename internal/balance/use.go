@@ -24,7 +24,7 @@ type Use struct {
 	deaths   uint32    // how often the check had found the endpoint dead when it was chosen
 }
 
-// shared is what all connections to a member have in common, which outlives the roster.
+// shared is what all connections to a member have in common, which outlives the membership.
 // It is not to be changed. Each connection holds a Use for as long as it lasts.
 type shared struct {
 	Endpoint
@@ -48,9 +48,9 @@ const (
 	Reset
 )
 
-// Failed says that the endpoint could not be dialled. What is not the endpoint's
-// doing (Config.OwnFault) counts as Cancelled. A dial that was given less time than an answer takes should be reported
-// as Cancelled too.
+// Failed says that the endpoint could not be dialled. A failure that is not the
+// endpoint's doing (Config.OwnFault) counts as Cancelled. A dial that was given less time than an
+// answer takes should be reported as Cancelled too.
 func (u Use) Failed(err error) {
 	if err == nil || u.pool.registry.ours(err) {
 		u.Cancelled()
@@ -65,7 +65,7 @@ func (u Use) Failed(err error) {
 func (u Use) Cancelled() {
 	u.health.load.Add(-1)
 	if u.probe != nil {
-		u.probe.probe.Store(0) // whoever comes next is the probe
+		u.probe.probe.Store(0) // the next connection is the probe
 	}
 }
 

@@ -39,18 +39,18 @@ func (u *Use) Watch(w Watcher) (stop func()) {
 	}
 }
 
-// news is what a result means for the connections to an endpoint.
-type news int
+// verdictChange is what a result means for the connections to an endpoint.
+type verdictChange int
 
 const (
-	nothing news = iota
+	nothing verdictChange = iota
 	died
 	revived
 )
 
 // count counts the bad results in a row, and says what they mean. It is called with mu held,
 // after the verdict was changed.
-func (c *checker) count(bad, first bool) news {
+func (c *checker) count(bad, first bool) verdictChange {
 	if first {
 		c.bad = 0
 	}
@@ -76,8 +76,8 @@ func (c *checker) count(bad, first bool) news {
 }
 
 // tell passes on what a result means to those that watch.
-func (c *checker) tell(n news, why string) {
-	if n == nothing {
+func (c *checker) tell(change verdictChange, why string) {
+	if change == nothing {
 		return
 	}
 	c.telling.Lock()
@@ -86,16 +86,16 @@ func (c *checker) tell(n news, why string) {
 	var all []Watcher
 	c.mu.Lock()
 	for w, known := range c.watchers {
-		if n == died && known == deaths {
+		if change == died && known == deaths {
 			continue // catchUp has told it
 		}
-		if all = append(all, w); n == died {
+		if all = append(all, w); change == died {
 			c.watchers[w] = deaths
 		}
 	}
 	c.mu.Unlock()
 	for _, w := range all {
-		if n == died {
+		if change == died {
 			w.Unhealthy(why)
 		} else {
 			w.Healthy()

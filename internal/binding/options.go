@@ -148,7 +148,7 @@ func (r *reader) merge(target resolver.Target, own option.Layer) option.Set {
 		if p.Instead != "" {
 			problem.Err = fmt.Errorf("%w; %s", p.Err, p.Instead)
 		}
-		// What is for all ports of the container is wrong at each of them.
+		// An option for all ports of the container is wrong at each of them.
 		r.problems.addOnce(problem)
 	}
 	return set

@@ -66,7 +66,7 @@ type Declarer struct {
 	LeftOut int
 }
 
-// reader reads one container. What it does is linear in the number and length of labels and
+// reader reads one container. Its work is linear in the number and length of labels and
 // variables, and bounded: the container chose them, and others wait.
 type reader struct {
 	parse    func(string) (resolver.Target, error)

@@ -1,5 +1,5 @@
 // Package claim is how a process says that it carries connections which rules in the kernel
-// translate, so that whoever takes rules away leaves these.
+// translate, so that a process that takes rules away leaves these.
 //
 // Sockets and names of processes say it badly: any container can make them, and to look for
 // them costs what a container chose. So it is said in the folder of internal/rundir, which is
@@ -183,8 +183,8 @@ const (
 )
 
 // Find returns the processes that say in dir that they carry connections. One that has the lock
-// of a claim and does not say what it carries needs everything. What is there besides and is
-// no claim is in others. A nil dir has none.
+// of a claim and does not say what it carries needs everything. A file there that is no claim
+// is in others. A nil dir has none.
 func Find(dir *rundir.Dir) (all Carriers, others []error, err error) {
 	if dir == nil {
 		return nil, nil, nil

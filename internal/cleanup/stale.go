@@ -12,8 +12,8 @@ import (
 
 // RemoveStale removes, until ctx ends, what a daemon that is gone has left: in our own namespace, if
 // own, that of modes host and link, and in those of containers, if containers, that of mode
-// redirect. rules is nil where the daemon has opened none. What stays for connections that others
-// carry is noted.
+// redirect. rules is nil where the daemon has opened none. Rules that stay for connections that
+// others carry are noted.
 func (s *Staying) RemoveStale(ctx context.Context, rules filter.Rules, own, containers bool) error {
 	r := removal{report: func(one Removed) {
 		switch {

@@ -32,7 +32,7 @@ const (
 // Sweep removes the rules that were left, unhooked, for the connections of a keeper, when
 // these have ended, since the keeper itself may not change rules. carrier ends with the keeper, whose claim in
 // folder is name. Meanwhile the addresses of mode host that the connections are to are
-// renewed. What is hooked is a daemon's, or was left for the next one, and stays.
+// renewed. A chain that is hooked is a daemon's, or was left for the next one, and stays.
 func Sweep(ctx context.Context, folder, name string, carrier io.Reader, log *slog.Logger) error {
 	dir, err := rundir.Find(folder)
 	if err != nil {

@@ -101,8 +101,8 @@ func dropCapabilities() error {
 	return onAllThreads("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0) //nolint:gosec // likewise
 }
 
-// onAllThreads makes a system call on each thread of the process. What its arguments point
-// to stays where it is meanwhile.
+// onAllThreads makes a system call on each thread of the process. The memory that its
+// arguments point to stays where it is meanwhile.
 //
 //go:uintptrescapes
 func onAllThreads(what string, call, a, b, c uintptr) error {

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/internal/daemontest"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 )
@@ -45,39 +45,21 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// buffer is a log that may be read while it is written.
-type buffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
 // startServer serves one request, "reload", which answers with err.
-func startServer(t *testing.T, answer error) (name string, logged *buffer) {
+func startServer(t *testing.T, answer error) (name string, logged *daemontest.Log) {
 	t.Helper()
 	return startServerShared(t, answer, false)
 }
 
-func startServerShared(t *testing.T, answer error, shared bool) (name string, logged *buffer) {
+func startServerShared(t *testing.T, answer error, shared bool) (name string, logged *daemontest.Log) {
 	t.Helper()
-	dir := openDir(t)
+	dir := daemontest.RunDir(t)
 	listener, err := Listen(dir, dir.Socket(""), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	name = dir.Path(dir.Socket(""))
-	logged = &buffer{}
+	logged = &daemontest.Log{}
 	s := &Server{Shared: shared, Log: slog.New(slog.NewTextHandler(logged, nil)), Handlers: map[string]Handler{
 		Reload: func(_ context.Context, c *Conn, _ Request) { _ = c.Send(AnswerOf(answer)) },
 	}}
@@ -86,21 +68,6 @@ func startServerShared(t *testing.T, answer error, shared bool) (name string, lo
 	go func() { defer close(done); s.Serve(ctx, ctx, listener.UnixListener) }()
 	t.Cleanup(func() { cancel(); <-done; listener.Release() })
 	return name, logged
-}
-
-// openDir makes a folder of sockets, whose path is short enough for one.
-func openDir(t *testing.T) *rundir.Dir {
-	t.Helper()
-	tmp, err := os.MkdirTemp("/tmp", "control-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(tmp) })
-	dir, err := rundir.Open(filepath.Join(tmp, "run"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 func ask(t *testing.T, name, request string) (Answer, error) {
@@ -145,7 +112,7 @@ func TestNobody(t *testing.T) {
 func TestGarbage(t *testing.T) {
 	name, _ := startServer(t, nil)
 	for _, packet := range []string{"", "GET / HTTP/1.1\r\n", "{", `{"version":"one"}`, `{"version":7,"request":"reload"}`, "[1]", strings.Repeat("x", maxPacket+1)} {
-		for range 2 * crowd {
+		for range 2 * mostConversations {
 			conn, err := net.Dial("unixpacket", name)
 			if err != nil {
 				t.Fatal(err)
@@ -321,7 +288,7 @@ func TestEnded(t *testing.T) {
 
 // TestListen replaces what a killed process has left, and nothing else.
 func TestListen(t *testing.T) {
-	dir := openDir(t)
+	dir := daemontest.RunDir(t)
 	name := dir.Socket(":6379")
 	stale, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: dir.Path(name), Net: "unixpacket"})
 	if err != nil {
@@ -367,7 +334,7 @@ func TestListen(t *testing.T) {
 // TestSuccessorTakesThePath: the old daemon's socket is there until the new one's is, and
 // what the old one does after that is of no consequence.
 func TestSuccessorTakesThePath(t *testing.T) {
-	dir := openDir(t)
+	dir := daemontest.RunDir(t)
 	names := []string{dir.Socket(":6379"), dir.Socket(":6380")}
 	listen := func(inherited Inherited) *Listener {
 		t.Helper()

@@ -32,7 +32,7 @@ type Inherited func(lock string) *rundir.Lock
 const fresh = ".new"
 
 // Listen listens at the socket name, a [rundir.Dir.Socket]. It fails when another process
-// does. What a process that was killed has left there is removed.
+// does. A socket that a killed process has left there is removed.
 func Listen(dir *rundir.Dir, name string, inherited Inherited) (*Listener, error) {
 	l := &Listener{dir: dir}
 	if err := l.own(name, inherited, l.bind); err != nil {
@@ -114,7 +114,7 @@ func (l *Listener) Locks() []*rundir.Lock {
 func (l *Listener) Release() {
 	l.Close()
 	for _, own := range l.names {
-		_ = l.dir.Remove(own.name) // one that stays refuses whoever dials it
+		_ = l.dir.Remove(own.name) // one that stays refuses a process that dials it
 		own.lock.Release()
 	}
 }

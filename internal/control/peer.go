@@ -112,8 +112,8 @@ func (p *Peer) SameSystem() error {
 }
 
 // MayServe reports whether the peer could serve this host, whatever it has mounted: it is
-// of our user and user namespace, and has SYS_ADMIN in it. Whoever has that can enter any
-// mount namespace (setns(2)), so to believe it gives it nothing. A container has it only
+// of our user and user namespace, and has SYS_ADMIN in it. A process that has that can enter
+// any mount namespace (setns(2)), so to believe it gives it nothing. A container has it only
 // by --cap-add SYS_ADMIN or --privileged.
 func (p *Peer) MayServe() bool {
 	if p.PID == 0 || p.sameUser() != nil {

@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// crowd bounds how many conversations there are at once.
-	crowd = 16
+	// mostConversations bounds how many conversations there are at once.
+	mostConversations = 16
 	// share bounds how many of them are with one process.
-	share = crowd / 2
+	share = mostConversations / 2
 	// talkPatience bounds a conversation: a handover waits for an engine, and for iptables.
 	talkPatience = 5 * time.Minute
 
@@ -80,7 +80,7 @@ func (f *failures) warn(log *slog.Logger, text string, err error) {
 // conversation has ended, which talking bounds. It closes listener.
 func (s *Server) Serve(talking, listening context.Context, listener *net.UnixListener) {
 	s.once.Do(func() {
-		s.slots = make(chan struct{}, crowd)
+		s.slots = make(chan struct{}, mostConversations)
 		s.failures.limiter = rate.NewLimiter(failuresPerSecond, failuresAtOnce)
 		s.talking = map[int]int{}
 	})

@@ -29,11 +29,11 @@ import (
 
 // Hooks are for the caller of Run; each may be nil.
 type Hooks struct {
-	Ready  func()                        // called once it serves
-	Hurry  <-chan struct{}               // closed when the drain is to end at once
-	Load   func() (config.Config, error) // reads the configuration anew
-	Reload <-chan os.Signal              // asks for that
-	Tuned  func(config.Config)           // told of a configuration that was read anew and holds
+	Ready   func()                        // called once it serves
+	Hurry   <-chan struct{}               // closed when the drain is to end at once
+	Load    func() (config.Config, error) // reads the configuration anew
+	Reload  <-chan os.Signal              // asks for that
+	Applied func(config.Config)           // told of a configuration that was read anew and holds
 }
 
 // daemon is a running daemon.

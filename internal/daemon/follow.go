@@ -12,7 +12,7 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-// follower has everything follow the engine's snapshots and the settings. What it remembers
+// follower has everything follow the engine's snapshots and the settings. Its memory
 // from one to the next is its goroutine's alone.
 type follower struct {
 	*parts

@@ -99,8 +99,8 @@ func (r *reloads) readAgain() error {
 	bounds.Rate = cfg.AcceptRate
 	r.server.Limit.Set(bounds)
 	r.server.ReclaimIdle(cfg.ReclaimIdle)
-	if r.hooks.Tuned != nil {
-		r.hooks.Tuned(cfg)
+	if r.hooks.Applied != nil {
+		r.hooks.Applied(cfg)
 	}
 	r.log.Info("read the configuration again", "listeners", len(cfg.Listeners), "targets", len(cfg.Targets), "clients", len(cfg.Clients), "rules", len(cfg.Policy.Rules))
 	if len(restart) > 0 {

@@ -25,27 +25,7 @@ import (
 // named listens at 127.0.0.1 and answers each line with name.
 func named(t *testing.T, name string) (address string) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	t.Cleanup(func() { listener.Close(); serving.Wait() })
-	serving.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer conn.Close()
-				for lines := bufio.NewScanner(conn); lines.Scan(); {
-					fmt.Fprintln(conn, name)
-				}
-			})
-		}
-	})
-	return listener.Addr().String()
+	return servertest.Named(t, servertest.Listen(t), name).String()
 }
 
 // ask sends a line on conn and returns the answer.
@@ -108,7 +88,7 @@ type reloadable struct {
 	log  *remembered
 	cfg  config.Config
 	err  error
-	told []config.Config // by Hooks.Tuned
+	told []config.Config // by Hooks.Applied
 }
 
 func startReloadable(t *testing.T, listeners ...config.Listener) *reloadable {
@@ -117,8 +97,8 @@ func startReloadable(t *testing.T, listeners ...config.Listener) *reloadable {
 	cfg.Modes, cfg.Listeners, cfg.DockerHost = nil, listeners, "unix:///nonexistent.sock"
 	r := &reloadable{log: new(remembered), cfg: cfg}
 	hooks := Hooks{
-		Load:  func() (config.Config, error) { return r.cfg, r.err },
-		Tuned: func(cfg config.Config) { r.told = append(r.told, cfg) },
+		Load:    func() (config.Config, error) { return r.cfg, r.err },
+		Applied: func(cfg config.Config) { r.told = append(r.told, cfg) },
 	}
 	ready := make(chan struct{})
 	hooks.Ready = func() { close(ready) }
@@ -282,7 +262,7 @@ func TestReloadRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := startReloadable(t, config.Listener{Address: first, Target: a}, config.Listener{Address: second, Target: a})
-			kept, tuned := r.at(first), r.settings.Load()
+			kept, current := r.at(first), r.settings.Load()
 			r.cfg.Listeners = []config.Listener{{Address: first, Target: b}, {Address: third, Target: b}}
 			test.spoil(r)
 			err := r.reloads.reload(t.Context())
@@ -292,7 +272,7 @@ func TestReloadRefuses(t *testing.T) {
 			if text := r.log.said("cannot read the configuration again"); !strings.Contains(text, test.want) {
 				t.Errorf("the log says %q; want %q", text, test.want)
 			}
-			if r.settings.Load() != tuned || len(r.told) > 0 || r.at(third) != "" || r.at(second) == "" {
+			if r.settings.Load() != current || len(r.told) > 0 || r.at(third) != "" || r.at(second) == "" {
 				t.Errorf("something has changed: %+v", r.listeners)
 			}
 			if got := ask(t, dial(t, kept)); got != "a" {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
@@ -180,6 +183,49 @@ func TestSnapshot(t *testing.T) {
 	}
 	if len(s.Limits) < 2 || s.Limits[0].Open != 3 {
 		t.Errorf("limits %+v", s.Limits)
+	}
+}
+
+// TestSnapshotAsJSON: what a daemon knows can be given to another program.
+func TestSnapshotAsJSON(t *testing.T) {
+	d := carrying(t, 3)
+	declaring(t, d, 2)
+	s := snapshot(d)
+	line, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Taken      time.Time
+		Daemon     struct{ Ready bool }
+		Listeners  []struct{ Listens string }
+		Containers []status.Container
+		Targets    []struct{ Meaning string }
+		Pools      []struct {
+			Members []struct{ Health struct{ Open int } }
+		}
+		Connections []struct {
+			Source, Endpoint, Target, Held string
+			Up                             int64 `json:"bytes_up"`
+		}
+		Limits []struct{ Limit string }
+	}
+	if err := json.Unmarshal(line, &got); err != nil {
+		t.Fatalf("%v: %s", err, line)
+	}
+	if !got.Taken.Equal(s.Taken) || !got.Daemon.Ready || len(got.Listeners) != 1 || got.Listeners[0].Listens != s.Listeners[0].Listens.String() ||
+		len(got.Targets) != len(s.Targets) || len(got.Limits) != len(s.Limits) || got.Pools[0].Members[0].Health.Open != 3 {
+		t.Errorf("decoded %+v", got)
+	}
+	if diff := cmp.Diff(s.Containers, got.Containers); diff != "" {
+		t.Errorf("containers (-want +got):\n%s", diff)
+	}
+	for i, c := range got.Connections {
+		of := s.Connections[i]
+		if held, err := time.ParseDuration(c.Held); c.Source != of.Source.String() || c.Endpoint != of.Endpoint.Addr.String() ||
+			c.Target != of.Route.Target || c.Up != 5 || held != of.Held || err != nil {
+			t.Errorf("connection %+v; want %+v", c, of)
+		}
 	}
 }
 

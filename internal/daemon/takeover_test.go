@@ -5,16 +5,14 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/control"
+	"github.com/ambassadord/ambassadord/internal/daemontest"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/internal/settings"
@@ -22,37 +20,9 @@ import (
 
 const listenAnywhere = "127.0.0.1:0"
 
-// takeoverLog is a log that may be waited for.
-type takeoverLog struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *takeoverLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *takeoverLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-// wait returns when the log has want.
-func (l *takeoverLog) wait(t *testing.T, want string) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(l.String(), want); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %q in 20 s; the log is\n%s", want, l)
-		}
-	}
-}
-
 // running is a daemon with one fixed listener, which has its sockets in a folder of the test's.
 type running struct {
-	log   takeoverLog
+	log   daemontest.Log
 	stop  context.CancelFunc
 	ended chan error
 }
@@ -83,21 +53,6 @@ func (r *running) wantNoError(t *testing.T) {
 	}
 }
 
-// shortDir is a folder whose path leaves room for a socket's name.
-func shortDir(t *testing.T) *rundir.Dir {
-	t.Helper()
-	tmp, err := os.MkdirTemp("/tmp", "takeover-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(tmp) })
-	dir, err := rundir.Open(filepath.Join(tmp, "run"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 const (
 	saysItWaits  = "serving in its place as soon as it has ended"
 	saysItServes = "the old daemon has ended; serving in its place"
@@ -106,7 +61,7 @@ const (
 // TestSuccessionIsToldOnce has the old daemon break off each takeover, as one that drains
 // does, and end at last: the new one says once what it waits for, and once that it serves.
 func TestSuccessionIsToldOnce(t *testing.T) {
-	dir := shortDir(t)
+	dir := daemontest.RunDir(t)
 	path := dir.Path(dir.Socket(listenAnywhere))
 	// It has no lock, so there is no wait for its end between one attempt and the next.
 	old, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
@@ -129,7 +84,7 @@ func TestSuccessionIsToldOnce(t *testing.T) {
 		conn.Close()
 	}
 	old.Close()
-	next.log.wait(t, "msg=ready")
+	next.log.Wait(t, "msg=ready")
 	next.stop()
 	next.wantNoError(t)
 	for _, said := range []string{saysItWaits, saysItServes} {
@@ -144,7 +99,7 @@ func TestSuccessionIsToldOnce(t *testing.T) {
 func TestStopAmidTakeover(t *testing.T) {
 	for name, breaksOff := range map[string]bool{"no answer": false, "no end": true} {
 		t.Run(name, func(t *testing.T) {
-			dir := shortDir(t)
+			dir := daemontest.RunDir(t)
 			old, err := control.Listen(dir, dir.Socket(listenAnywhere), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -161,7 +116,7 @@ func TestStopAmidTakeover(t *testing.T) {
 			_, _ = conn.Read(make([]byte, 1000))
 			if breaksOff {
 				conn.Close()
-				next.log.wait(t, saysItWaits)
+				next.log.Wait(t, saysItWaits)
 			}
 			next.stop()
 			next.wantNoError(t)
@@ -176,7 +131,7 @@ func TestStopAmidTakeover(t *testing.T) {
 // long as the test.
 func (r *running) carry(t *testing.T, backend net.Listener) (client net.Conn) {
 	t.Helper()
-	r.log.wait(t, "msg=ready")
+	r.log.Wait(t, "msg=ready")
 	_, rest, _ := strings.Cut(r.log.String(), "msg=listening")
 	_, rest, _ = strings.Cut(rest, "address=")
 	live, err := net.Dial("tcp", strings.Fields(rest)[0])
@@ -218,7 +173,7 @@ func TestStopAfterHandover(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer backend.Close()
-	dir := shortDir(t)
+	dir := daemontest.RunDir(t)
 	old := runIn(t, dir, backend.Addr().String(), func(cfg *config.Config) { cfg.DrainTimeout = 10 * time.Millisecond })
 	defer old.stop()
 	old.carry(t, backend)
@@ -229,7 +184,7 @@ func TestStopAfterHandover(t *testing.T) {
 	if err := session.Finish(); err != nil {
 		t.Fatal(err)
 	}
-	old.log.wait(t, `msg="handed over"`)
+	old.log.Wait(t, `msg="handed over"`)
 	old.stop()
 	old.wantNoError(t)
 	if strings.Contains(old.log.String(), saysItAwaits) {
@@ -274,7 +229,7 @@ func TestTakeoverAndDrainShareATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer backend.Close()
-	dir := shortDir(t)
+	dir := daemontest.RunDir(t)
 	old := runIn(t, dir, backend.Addr().String(), func(cfg *config.Config) { cfg.DrainTimeout = drain })
 	defer old.stop()
 	live := old.carry(t, backend)

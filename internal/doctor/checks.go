@@ -9,6 +9,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/containerproc"
 	"github.com/ambassadord/ambassadord/internal/mode"
 	"github.com/ambassadord/ambassadord/internal/privilege"
+	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 )
 
@@ -36,35 +37,47 @@ type environment struct {
 	modes []config.Mode // without auto
 }
 
+// checks are all of them: what each is called and looks at, how long it may take (0: defaultTimeout),
+// and how it looks.
+var checks = []struct {
+	name, looksAt string
+	timeout       time.Duration
+	run           func(context.Context, *environment) Result
+}{
+	{"privileges", "the capabilities that each mode, and its source guard, needs; each missing one by name", 0, checkPrivileges},
+	{"rules", "how rules get into the kernel, by iptables or by netlink, and why", 0, checkRules},
+	{"iptables", "the programs and their variant", 0, checkIptables},
+	{"iptables-mix", "rules of both variants, nft and legacy, side by side", 0, checkMix},
+	{"redirect-ipv4", "a connection that is really redirected, and its original port", 0, checkRedirect(netrules.IPv4)},
+	{"redirect-ipv6", "the same on `::1`", 0, checkRedirect(netrules.IPv6)},
+	{"bridge-filter", "whether the source guard, which stops forged addresses, can be installed", 0, checkBridgeFilter},
+	{"splice", "whether data can stay in the kernel", 0, checkSplice},
+	// Longer than what each of its two questions may take, which says more.
+	{"engine", "its version and API version, its firewall backend, live-restore", 12 * time.Second, checkEngine},
+	{"raw-packets", "containers that could forge their source address", 0, checkRawPackets},
+	{"joined-networks", "containers left in the network namespace of another that has a new one by now", 0, checkJoinedNetworks},
+	{"namespaces", "whether containers' network namespaces can be entered", 0, checkNamespaces},
+	{"priority", "whether new network namespaces can be prepared at real-time priority", 0, checkPriority},
+	{"runtimes", "containers whose runtime has a network stack of its own, such as gVisor or Kata, and how to serve them", 0, checkRuntimes},
+	{"dns", "whether every server of `/etc/resolv.conf` answers", 0, checkDNS},
+	{"consul", "whether the agent answers and knows a leader; without an agent nothing is wrong", 0, checkConsul},
+	{"etcd", "whether the servers answer and have a leader; without a server nothing is wrong", 0, checkEtcd},
+	{"daemon", "whether another ambassadord runs, whether it could have its folder, which process or container has taken the names of older versions, and whether containers declare ports that no daemon serves", 12 * time.Second, checkDaemon},
+	// It runs two processes for each network namespace.
+	{"stale-rules", "rules of ours that lead nowhere, in any namespace, and those that stay for connections of a daemon that was killed", 15 * time.Second, checkStaleRules},
+	{"descriptors", "how many connections the limit of open files is good for", 0, checkDescriptors},
+}
+
 // Checks lists every check. It looks at nothing yet but this process itself.
 func Checks(ctx context.Context, o Options) []Check {
 	_, inContainer := containerproc.Self(ctx)
 	capabilities, _ := privilege.Effective() // the first check says why not
 	h := &environment{Options: o, modes: concrete(o.Modes, inContainer, capabilities)}
-	return []Check{
-		{Name: "privileges", LooksAt: "the capabilities that each mode, and its source guard, needs; each missing one by name", Run: h.privileges},
-		{Name: "rules", LooksAt: "how rules get into the kernel, by iptables or by netlink, and why", Run: h.rules},
-		{Name: "iptables", LooksAt: "the programs and their variant", Run: h.iptables},
-		{Name: "iptables-mix", LooksAt: "rules of both variants, nft and legacy, side by side", Run: h.mix},
-		{Name: "redirect-ipv4", LooksAt: "a connection that is really redirected, and its original port", Run: h.redirect4},
-		{Name: "redirect-ipv6", LooksAt: "the same on `::1`", Run: h.redirect6},
-		{Name: "bridge-filter", LooksAt: "whether the source guard, which stops forged addresses, can be installed", Run: h.bridgeFilter},
-		{Name: "splice", LooksAt: "whether data can stay in the kernel", Run: h.splice},
-		// Longer than what each of its two questions may take, which says more.
-		{Name: "engine", LooksAt: "its version and API version, its firewall backend, live-restore", Timeout: 12 * time.Second, Run: h.engine},
-		{Name: "raw-packets", LooksAt: "containers that could forge their source address", Run: h.rawPackets},
-		{Name: "joined-networks", LooksAt: "containers left in the network namespace of another that has a new one by now", Run: h.joinedNetworks},
-		{Name: "namespaces", LooksAt: "whether containers' network namespaces can be entered", Run: h.namespaces},
-		{Name: "priority", LooksAt: "whether new network namespaces can be prepared at real-time priority", Run: h.priority},
-		{Name: "runtimes", LooksAt: "containers whose runtime has a network stack of its own, such as gVisor or Kata, and how to serve them", Run: h.runtimes},
-		{Name: "dns", LooksAt: "whether every server of `/etc/resolv.conf` answers", Run: h.dns},
-		{Name: "consul", LooksAt: "whether the agent answers and knows a leader; without an agent nothing is wrong", Run: h.consul},
-		{Name: "etcd", LooksAt: "whether the servers answer and have a leader; without a server nothing is wrong", Run: h.etcd},
-		{Name: "daemon", LooksAt: "whether another ambassadord runs, whether it could have its folder, which process or container has taken the names of older versions, and whether containers declare ports that no daemon serves", Timeout: 12 * time.Second, Run: h.daemon},
-		// It runs two processes for each network namespace.
-		{Name: "stale-rules", LooksAt: "rules of ours that lead nowhere, in any namespace, and those that stay for connections of a daemon that was killed", Timeout: 15 * time.Second, Run: h.staleRules},
-		{Name: "descriptors", LooksAt: "how many connections the limit of open files is good for", Run: h.descriptors},
+	all := make([]Check, len(checks))
+	for i, c := range checks {
+		all[i] = Check{Name: c.name, LooksAt: c.looksAt, Timeout: c.timeout, Run: func(ctx context.Context) Result { return c.run(ctx, h) }}
 	}
+	return all
 }
 
 // concrete replaces auto, which is also what nothing stands for, by what the daemon would choose.

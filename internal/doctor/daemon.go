@@ -22,7 +22,7 @@ type daemonState struct {
 	declaring int      // running containers that declare a port
 }
 
-func (h *environment) daemon(ctx context.Context) Result {
+func checkDaemon(ctx context.Context, h *environment) Result {
 	var s daemonState
 	seen := true
 	dir, err := rundir.Find(h.RunDir)

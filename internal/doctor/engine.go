@@ -15,7 +15,7 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-func (h *environment) engine(ctx context.Context) Result {
+func checkEngine(ctx context.Context, h *environment) Result {
 	watcher, err := dockerd.New(dockerd.Config{Endpoint: h.DockerHost})
 	if err != nil {
 		return broken(err)
@@ -59,7 +59,7 @@ type exposure struct {
 	example   string // the last of these
 }
 
-func (h *environment) rawPackets(ctx context.Context) Result {
+func checkRawPackets(ctx context.Context, h *environment) Result {
 	snapshot, err := h.snapshot(ctx)
 	if err != nil {
 		return undone(err)
@@ -68,7 +68,7 @@ func (h *environment) rawPackets(ctx context.Context) Result {
 }
 
 func expose(containers []*dockerd.Container) exposure {
-	// Who declares matters here, not what: any target will do.
+	// The declaring containers matter here, not their targets: any will do.
 	parse := func(string) (resolver.Target, error) { return resolver.Target{}, nil }
 	var e exposure
 	for _, c := range containers {
@@ -103,8 +103,8 @@ func judgeExposure(e exposure, modes []config.Mode) Result {
 	return ok("%s; %s does not go by source addresses", summary, modeNames(modes))
 }
 
-// joinedNetworks looks for containers that share the network of one that has another by now.
-func (h *environment) joinedNetworks(ctx context.Context) Result {
+// checkJoinedNetworks looks for containers that share the network of one that has another by now.
+func checkJoinedNetworks(ctx context.Context, h *environment) Result {
 	snapshot, err := h.snapshot(ctx)
 	if err != nil {
 		return undone(err)

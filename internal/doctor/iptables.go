@@ -13,8 +13,8 @@ import (
 )
 
 // families are those that rules are made for.
-// rules says how rules get into the kernel, and why so.
-func (h *environment) rules(ctx context.Context) Result {
+// checkRules says how rules get into the kernel, and why so.
+func checkRules(ctx context.Context, h *environment) Result {
 	if !h.needsRules() {
 		return h.unneeded()
 	}
@@ -28,7 +28,7 @@ func (h *environment) rules(ctx context.Context) Result {
 	return ok("by iptables: %s", choice.Why)
 }
 
-func (h *environment) iptables(ctx context.Context) Result {
+func checkIptables(ctx context.Context, h *environment) Result {
 	if !h.needsRules() {
 		return h.unneeded()
 	}
@@ -55,7 +55,7 @@ type natRules struct {
 	rules   int
 }
 
-func (h *environment) mix(ctx context.Context) Result {
+func checkMix(ctx context.Context, h *environment) Result {
 	if !h.needsRules() {
 		return h.unneeded()
 	}

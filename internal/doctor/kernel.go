@@ -22,32 +22,32 @@ import (
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
-func (h *environment) redirect4(ctx context.Context) Result { return h.redirect(ctx, netrules.IPv4) }
-func (h *environment) redirect6(ctx context.Context) Result { return h.redirect(ctx, netrules.IPv6) }
-
-func (h *environment) redirect(ctx context.Context, f netrules.Family) Result {
-	if !h.needsRules() {
-		return h.unneeded()
-	}
-	rules, err := filter.Open(ctx, h.Rules)
-	if err != nil {
-		return undone(err)
-	}
-	ns, err := throwaway()
-	if err != nil {
-		return undone(err)
-	}
-	defer ns.Close()
-	if f == netrules.IPv6 {
-		has, err := ns.HasLoopback6()
-		switch {
-		case err != nil:
-			return undone(err)
-		case !has:
-			return ok("no ::1 in a new network namespace, so nothing to redirect")
+// checkRedirect makes the check for one family.
+func checkRedirect(f netrules.Family) func(context.Context, *environment) Result {
+	return func(ctx context.Context, h *environment) Result {
+		if !h.needsRules() {
+			return h.unneeded()
 		}
+		rules, err := filter.Open(ctx, h.Rules)
+		if err != nil {
+			return undone(err)
+		}
+		ns, err := throwaway()
+		if err != nil {
+			return undone(err)
+		}
+		defer ns.Close()
+		if f == netrules.IPv6 {
+			has, err := ns.HasLoopback6()
+			switch {
+			case err != nil:
+				return undone(err)
+			case !has:
+				return ok("no ::1 in a new network namespace, so nothing to redirect")
+			}
+		}
+		return judgeRedirect(f, redirectOnce(ctx, rules, ns, f))
 	}
-	return judgeRedirect(f, redirectOnce(ctx, rules, ns, f))
 }
 
 func judgeRedirect(f netrules.Family, err error) Result {
@@ -96,7 +96,7 @@ func redirectOnce(ctx context.Context, rules filter.Rules, ns *netns.Namespace, 
 	}
 	defer listener.Close()
 	chain := netrules.Redirect(f, probeListen, []netrules.Port{{Number: probePort, Comment: "a probe"}})
-	// Not a name of ours: whoever looks for leftovers meanwhile must not see it.
+	// Not a name of ours: a process that looks for leftovers meanwhile must not see it.
 	chain.Name = "PROBE"
 	if _, err := rules.Apply(ctx, ns, chain); err != nil {
 		return err
@@ -135,7 +135,7 @@ func deadline(ctx context.Context) time.Time {
 	return time.Now().Add(defaultTimeout)
 }
 
-func (h *environment) bridgeFilter(context.Context) Result {
+func checkBridgeFilter(_ context.Context, h *environment) Result {
 	ns, err := throwaway()
 	if err == nil {
 		err = guardOnce(ns)
@@ -172,7 +172,7 @@ func judgeBridgeFilter(err error, modes []config.Mode) Result {
 	return warn(fix, "forged source addresses on a bridge could not be kept out in modes host and link: %v", err)
 }
 
-func (h *environment) splice(ctx context.Context) Result {
+func checkSplice(ctx context.Context, _ *environment) Result {
 	// On our own loopback: it takes no privilege.
 	listener, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 // fewConnections is when it is worth a warning.
 const fewConnections = 1000
 
-func (h *environment) descriptors(context.Context) Result {
+func checkDescriptors(_ context.Context, _ *environment) Result {
 	limit, err := budget.Limit()
 	if err != nil {
 		return undone(err)

@@ -47,7 +47,7 @@ type sight struct {
 	ptrace    bool  // SYS_PTRACE, for those of other users
 }
 
-func (h *environment) namespaces(ctx context.Context) Result {
+func checkNamespaces(ctx context.Context, h *environment) Result {
 	if !h.entersNamespaces() {
 		return h.unneeded()
 	}

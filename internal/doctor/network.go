@@ -12,7 +12,7 @@ import (
 	"github.com/ambassadord/ambassadord/resolver/etcd"
 )
 
-func (h *environment) dns(ctx context.Context) Result {
+func checkDNS(ctx context.Context, _ *environment) Result {
 	servers, err := dns.New(dns.Config{}).Probe(ctx)
 	if err != nil {
 		return undone(err)
@@ -39,7 +39,7 @@ func judgeDNS(servers []dns.ServerStatus) Result {
 	return ok("%s: an answer within 2 s", strings.Join(answer, ", "))
 }
 
-func (h *environment) consul(ctx context.Context) Result {
+func checkConsul(ctx context.Context, h *environment) Result {
 	client := consul.New(consul.Config{Address: h.ConsulAddr})
 	defer func() { _ = client.Close() }() // it only drops idle connections
 	leader, err := client.Leader(ctx)
@@ -62,7 +62,7 @@ func judgeConsul(configured bool, address, leader string, err error) Result {
 	return ok("the agent at %s answers, its leader is %s", address, leader)
 }
 
-func (h *environment) etcd(ctx context.Context) Result {
+func checkEtcd(ctx context.Context, h *environment) Result {
 	client := etcd.New(etcd.Config{Endpoints: h.EtcdEndpoints})
 	defer func() { _ = client.Close() }() // its failure is the check's business alone
 	return judgeEtcd(len(h.EtcdEndpoints) > 0, client.Address(), client.Health(ctx))

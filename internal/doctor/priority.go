@@ -11,8 +11,8 @@ import (
 	"github.com/ambassadord/ambassadord/internal/sandbox"
 )
 
-// priority tries whether new network namespaces can be prepared at real-time priority.
-func (h *environment) priority(context.Context) Result {
+// checkPriority tries whether new network namespaces can be prepared at real-time priority.
+func checkPriority(_ context.Context, h *environment) Result {
 	if !mode.Any(h.modes, func(m mode.Row) bool { return m.Early }) {
 		return ok("nothing is prepared but in mode redirect")
 	}

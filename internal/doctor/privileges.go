@@ -13,7 +13,7 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/filter"
 )
 
-func (h *environment) privileges(ctx context.Context) Result {
+func checkPrivileges(ctx context.Context, h *environment) Result {
 	have, err := privilege.Effective()
 	if err != nil {
 		return undone(err)

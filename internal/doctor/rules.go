@@ -31,7 +31,7 @@ type seenRules struct {
 	hidden  error    // why some could not be opened
 }
 
-func (h *environment) staleRules(ctx context.Context) Result {
+func checkStaleRules(ctx context.Context, h *environment) Result {
 	rules, err := filter.Open(ctx, h.Rules)
 	if errors.Is(err, exec.ErrNotFound) && !h.needsRules() {
 		return h.unneeded()

@@ -13,7 +13,7 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-func (h *environment) runtimes(ctx context.Context) Result {
+func checkRuntimes(ctx context.Context, h *environment) Result {
 	snapshot, err := h.snapshot(ctx)
 	if err != nil {
 		return undone(err)
@@ -32,7 +32,7 @@ func (h *environment) runtimes(ctx context.Context) Result {
 // judgeRuntimes looks for running containers that declare something, and whose runtime has a
 // network stack of its own.
 func judgeRuntimes(containers []*dockerd.Container, known map[string]ociruntime.Runtime, modes []config.Mode) Result {
-	// Who declares matters here, not what: any target will do.
+	// The declaring containers matter here, not their targets: any will do.
 	parse := func(string) (resolver.Target, error) { return resolver.Target{}, nil }
 	i := slices.IndexFunc(modes, func(m config.Mode) bool { return mode.Of(m).Enters })
 	count, first, kind := 0, (*dockerd.Container)(nil), ""

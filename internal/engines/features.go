@@ -41,7 +41,7 @@ var Features = []Feature{
 	{Mode: host, Name: "the fixed address, IPv4 and IPv6, and nothing left behind", Tests: []string{"e2e.TestHost"}},
 	{Mode: host, Name: "an address that the host has already", Tests: []string{"e2e.TestHostAddressOfAnother"}},
 	{Mode: host, Name: "after `kill -9`", Tests: []string{"e2e.TestHostAfterKill"}},
-	{Mode: host, Name: "who the client is, proven", Tests: []string{"e2e.TestHostVouched", "e2e.TestHostForgery"}},
+	{Mode: host, Name: "who the client is, proven", Tests: []string{"e2e.TestHostProven", "e2e.TestHostForgery"}},
 	{Mode: host, Name: "networks are connected and disconnected", Tests: []string{"e2e.TestHostNetworkConnect"}},
 	{Mode: host, Name: "rules that somebody flushes come back", Tests: []string{"e2e.TestHostRepairedOnEvents"}},
 	{Mode: host, Name: "least privileges", Tests: []string{

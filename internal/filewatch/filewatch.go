@@ -25,9 +25,9 @@ import (
 	"github.com/ambassadord/ambassadord/internal/inotify"
 )
 
-// lookEvery is the time between two looks at the file. What has changed since the
-// last one without an event is read when it has stayed the same for one look more:
-// it may be half written.
+// lookEvery is the time between two looks at the file. A file that has changed
+// since the last one without an event is read when it has stayed the same for one look
+// more: it may be half written.
 const lookEvery = time.Second
 
 // pause is the least time between two looks, however many events there are: the
@@ -69,15 +69,15 @@ type fileFollower struct {
 
 // run returns when ctx has ended or the watch of the folder is to be made anew.
 func (f *fileFollower) run(ctx context.Context, events *events, tick <-chan time.Time) {
-	var news <-chan bool
+	var changes <-chan bool
 	if events != nil {
-		news = events.news
+		changes = events.changes
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case surely, ok := <-news:
+		case surely, ok := <-changes:
 			if !ok {
 				select { // the folder may be gone: no hurry
 				case <-tick:
@@ -182,10 +182,10 @@ func readFile(path string, limit int64) ([]byte, error) {
 
 // events is what inotify tells of a folder.
 type events struct {
-	file *os.File
-	news chan bool // true: the file itself was written or replaced
-	quit chan struct{}
-	done chan struct{}
+	file    *os.File
+	changes chan bool // true: the file itself was written or replaced
+	quit    chan struct{}
+	done    chan struct{}
 }
 
 // openEvents returns nil when the folder cannot be watched.
@@ -201,8 +201,8 @@ func openEvents(folder, name string) *events {
 		return nil
 	}
 	e := &events{
-		file: os.NewFile(uintptr(fd), "inotify"), // non-blocking, so its reads are the runtime poller's
-		news: make(chan bool), quit: make(chan struct{}), done: make(chan struct{}),
+		file:    os.NewFile(uintptr(fd), "inotify"), // non-blocking, so its reads are the runtime poller's
+		changes: make(chan bool), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	go e.readAll(folder, name)
 	return e
@@ -218,10 +218,10 @@ func (e *events) close() {
 }
 
 // readAll passes events on until the folder is gone or the file is closed. Many at
-// once are one piece of news.
+// once are one change.
 func (e *events) readAll(folder, name string) {
 	defer close(e.done)
-	defer close(e.news)
+	defer close(e.changes)
 	buffer := make([]byte, 16<<10)
 	for {
 		n, err := e.file.Read(buffer)
@@ -230,7 +230,7 @@ func (e *events) readAll(folder, name string) {
 		}
 		surely, gone := digest(buffer[:n], folder, name)
 		select {
-		case e.news <- surely:
+		case e.changes <- surely:
 		case <-e.quit:
 			return
 		}

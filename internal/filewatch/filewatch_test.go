@@ -38,10 +38,10 @@ const (
 func start(t *testing.T, path string, every time.Duration) (next func() told) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	news, done := make(chan told, 100), make(chan struct{})
+	changes, done := make(chan told, 100), make(chan struct{})
 	go func() {
 		defer close(done)
-		follow(ctx, path, 1000, every, func(content []byte, err error) { news <- told{string(content), err} })
+		follow(ctx, path, 1000, every, func(content []byte, err error) { changes <- told{string(content), err} })
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -50,7 +50,7 @@ func start(t *testing.T, path string, every time.Duration) (next func() told) {
 	return func() told {
 		t.Helper()
 		select {
-		case n := <-news:
+		case n := <-changes:
 			return n
 		case <-time.After(patience):
 			t.Fatal("nothing was told")

@@ -5,11 +5,12 @@ import (
 	"log/slog"
 	"testing"
 
+	"github.com/ambassadord/ambassadord/internal/daemontest"
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
 
 func TestDraining(t *testing.T) {
-	dir := openDir(t)
+	dir := daemontest.RunDir(t)
 	if OthersDrain(dir) || OthersDrain(nil) {
 		t.Error("somebody drains, although nobody has said so")
 	}
@@ -28,7 +29,7 @@ func TestDraining(t *testing.T) {
 
 // TestHostLock: one has it, and its successor has it from it without a gap.
 func TestHostLock(t *testing.T) {
-	dir, log := openDir(t), slog.New(slog.DiscardHandler)
+	dir, log := daemontest.RunDir(t), slog.New(slog.DiscardHandler)
 	g := startGiver(t)
 	old, err := TakeHostLock(t.Context(), dir, nil, log)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/control"
+	"github.com/ambassadord/ambassadord/internal/daemontest"
 	"github.com/ambassadord/ambassadord/internal/rights"
 )
 
@@ -56,7 +57,7 @@ func FuzzHandover(f *testing.F) {
 				t.Errorf("%d descriptors are open, after %d before", now, descriptors)
 			}
 		}()
-		dir := openDir(t)
+		dir := daemontest.RunDir(t)
 		l, err := control.Listen(dir, dir.Socket(""), nil)
 		if err != nil {
 			t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ambassadord/ambassadord/internal/control"
+	"github.com/ambassadord/ambassadord/internal/daemontest"
 	"github.com/ambassadord/ambassadord/internal/rights"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -37,7 +37,7 @@ type giver struct {
 
 func startGiver(t *testing.T) *giver {
 	t.Helper()
-	dir := openDir(t)
+	dir := daemontest.RunDir(t)
 	stopping, stop := context.WithCancel(t.Context())
 	g := &giver{
 		t: t, name: dir.Path(dir.Socket("")), dir: dir,
@@ -62,21 +62,6 @@ func startGiver(t *testing.T) *giver {
 	go func() { defer close(done); s.Serve(ctx, ctx, listener.UnixListener) }()
 	t.Cleanup(func() { cancel(); <-done; listener.Release() })
 	return g
-}
-
-// openDir makes a folder of sockets, whose path is short enough for one.
-func openDir(t *testing.T) *rundir.Dir {
-	t.Helper()
-	tmp, err := os.MkdirTemp("/tmp", "handover-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(tmp) })
-	dir, err := rundir.Open(filepath.Join(tmp, "run"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 func (g *giver) listen(socket Socket) *net.TCPListener {
@@ -334,7 +319,7 @@ func TestOldDaemonStops(t *testing.T) {
 
 // TestOldDaemonEndsBeforeItIsAsked closes the conversation before the request comes.
 func TestOldDaemonEndsBeforeItIsAsked(t *testing.T) {
-	dir := openDir(t)
+	dir := daemontest.RunDir(t)
 	path := dir.Path(dir.Socket(""))
 	listener, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
 	if err != nil {
@@ -377,7 +362,7 @@ func TestBeginFails(t *testing.T) {
 		"sends garbage": {func(c *control.Conn) { _ = c.Send([]int{1}) }, "cannot unmarshal"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := openDir(t)
+			dir := daemontest.RunDir(t)
 			socket := dir.Path(dir.Socket(""))
 			listener, err := control.Listen(dir, dir.Socket(""), nil)
 			if err != nil {

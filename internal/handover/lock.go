@@ -32,8 +32,8 @@ type HostLock struct {
 //
 // It takes that one's lock as well, so that neither an older daemon that is started later
 // nor one in a container, with a /run of its own, serves beside us: two that did would
-// replace each other's rules for ever. Who squats that name, and could not serve a host
-// himself, is told to log, and is of no consequence.
+// replace each other's rules for ever. A squatter of that name that could not serve a
+// host itself is told to log, and is of no consequence.
 func TakeHostLock(ctx context.Context, dir *rundir.Dir, inherited *Set, log *slog.Logger) (*HostLock, error) {
 	served := hint.Wrap(ErrServed, "stop the other one first, or start with --takeover; one daemon serves the whole host")
 	l := &HostLock{file: inherited.TakeLock(dir, dir.HostLock()), guard: inherited.TakeUnix(abstract.Guard)}
@@ -125,7 +125,7 @@ func (l *HostLock) Claim(log *slog.Logger) {
 	}
 }
 
-// listenAgain makes a socket that another process has listened at ours: whoever dials it
+// listenAgain makes a socket that another process has listened at ours: a client that dials it
 // is told of our process, not of that one, which will end (SO_PEERCRED, unix(7)).
 func listenAgain(listener *net.UnixListener) error {
 	raw, err := listener.SyscallConn()

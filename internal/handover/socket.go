@@ -40,7 +40,7 @@ const (
 	Fixed    Role = "fixed"    // a listener with one target
 	Redirect Role = "redirect" // of mode redirect, inside a container
 	Listen   Role = "listen"   // of mode listen, inside a container
-	Host     Role = "host"     // a door of mode host
+	Host     Role = "host"     // a listener of mode host
 	Link     Role = "link"     // of mode link
 	LockFile Role = "lockfile" // a lock of internal/rundir
 	// Guard is the abstract name that older daemons have as their lock. They send

@@ -14,8 +14,8 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-// Build makes the table of snapshot. What has not changed since previous, which may be nil,
-// it takes from there, by pointer: it reads a container once, until it declares something
+// Build makes the table of snapshot. A client that has not changed since previous, which may be
+// nil, it takes from there, by pointer: it reads a container once, until it declares something
 // else or layers are others. self, if not "", is our own container, which is nobody's
 // client.
 func Build(snapshot *dockerd.Snapshot, previous *Table, self string, layers *binding.Layers, parse func(string) (resolver.Target, error)) *Table {

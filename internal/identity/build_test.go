@@ -29,7 +29,7 @@ func with(id string, addr, ports int, target string) *dockerd.Container {
 	return c
 }
 
-// TestUnchangedIsTheSamePointer: whoever follows the tables sees at once what has changed.
+// TestUnchangedIsTheSamePointer: a follower of the tables sees at once what has changed.
 func TestUnchangedIsTheSamePointer(t *testing.T) {
 	a, b := with("a", 2, 2, "a:1"), with("b", 3, 2, "b:1")
 	first := build(nil, a, b)

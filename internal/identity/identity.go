@@ -5,7 +5,7 @@
 // too, and a port belongs to whichever of them declared it: the namespace's
 // owner first, then those that joined it, in the order of their starts. One that is
 // started again gets another namespace. Those that had joined the old one stay there, and
-// have that to themselves. A Table is an immutable picture of all of them, made from one
+// have that to themselves. A Table is an immutable snapshot of all of them, made from one
 // engine snapshot.
 package identity
 
@@ -39,7 +39,7 @@ type Namespace struct {
 	// in which they were started.
 	Clients []*Client
 	// Coming are those that declare something, do not run, and are in it as soon as they
-	// are started, in order of their IDs. What they declare does not hold before.
+	// are started, in order of their IDs. Their declarations do not hold before.
 	Coming []*Client
 	// Overruled are the declarations in it that do not hold: a port is that of the first of
 	// Clients who declares it.

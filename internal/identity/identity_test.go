@@ -107,7 +107,7 @@ func TestComing(t *testing.T) {
 	}
 }
 
-// Who has joined a namespace stays in it when its owner has ended, or got another.
+// A container that has joined a namespace stays in it when its owner has ended, or got another.
 func TestLeftBehind(t *testing.T) {
 	owner := running("c1", "app", "172.17.0.2", map[string]string{"connect.1": "owner:1"})
 	owner.Netns = 10

@@ -13,9 +13,9 @@ const (
 	Field = 512
 	// Line bounds what is written of one record, in bytes.
 	Line = 8 << 10
-	// Bytes bounds all lines of one second. The first half is for whoever comes; the
-	// second is shared equally by all who want some of it. Who has had less than Least of
-	// that is let past the bound, up to twice as much: a client that says little is heard
+	// Bytes bounds all lines of one second. The first half is for the first comers; the
+	// second is shared equally by all who want some of it. A client that has had less than Least
+	// of that is let past the bound, up to twice as much: a client that says little is heard
 	// however much others say.
 	Bytes = 4 << 20
 	// Least is what each client may write in any second.

@@ -1,13 +1,13 @@
-// Package logbudget keeps the log from whoever would fill it.
+// Package logbudget keeps clients from filling the log.
 //
 // Containers, registries and images choose much of what is logged: names, targets, what
 // is wrong with a declaration, and how often a connection fails. A Handler stands before
 // the one that writes. It shortens every value, so that no call can forget to; it
 // bounds how many lines of one kind a client causes; and when all lines together are
 // too many it shares what there is by client, so that the failures of one are never left
-// out for the noise of another. What is left out is counted and told.
+// out for the noise of another. Lines that are left out are counted and told of.
 //
-// Who caused a line is read from its attributes: id or client, or reporter_id or reported_by,
+// The client that caused a line is read from its attributes: id or client, or reporter_id or reported_by,
 // else source, else target.
 package logbudget
 

@@ -86,8 +86,8 @@ func (m *measure) note(a *slog.Attr) {
 	}
 }
 
-// shortened is r with values that are short enough, in room bytes. What has no room is
-// left out, and how much that is stands at the end.
+// shortened is r with values that are short enough, in room bytes. A value that has no room
+// is left out, and how much that is stands at the end.
 func shortened(r slog.Record, room int) slog.Record {
 	short := slog.NewRecord(r.Time, r.Level, cut(r.Message, Field), r.PC)
 	room -= overhead + len(short.Message)

@@ -1,4 +1,4 @@
-// Package logbuffer keeps whoever logs from waiting for whoever reads the log.
+// Package logbuffer keeps a process that logs from waiting for the reader of its log.
 //
 // A Writer takes lines into memory and writes what has come together at once, soon
 // after the first. When its reader is so slow that there is no room for a line, the line

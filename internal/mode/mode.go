@@ -19,8 +19,8 @@ type Mode interface {
 	// Ready returns when it serves all that the daemon before us served; Update has been called.
 	// An error means that this daemon cannot take over.
 	Ready(ctx context.Context) error
-	// Stop lets nothing more be led to this daemon, and returns when that is so. What is accepted
-	// is served. With handOver it leaves sockets and rules as they are, since another daemon goes
+	// Stop lets nothing more be led to this daemon, and returns when that is so. A connection that
+	// is accepted is served. With handOver it leaves sockets and rules as they are, since another daemon goes
 	// on with them.
 	Stop(handOver bool) Remains
 }

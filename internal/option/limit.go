@@ -16,8 +16,8 @@ import (
 // Owner is who may set an option.
 type Owner bool
 
-// The owners. What is the operator's a container may set only where a Limit allows it: it
-// is about what containers share, or reaches what is not theirs.
+// The owners. An option of the operator's a container may set only where a Limit allows it:
+// it is about what containers share, or reaches what is not theirs.
 const (
 	Anyone   Owner = false
 	Operator Owner = true

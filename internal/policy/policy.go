@@ -1,8 +1,8 @@
 // Package policy says which client may dial which endpoint.
 //
 // The operator of a host writes Rules; who may reach what is decided by the first that
-// matches, and by the default where none does. What containers and the authors of their
-// images declare is limited by the default: it does not reach the loopback, link-local and
+// matches, and by the default where none does. Declarations of containers and of the
+// authors of their images are limited by the default: they do not reach the loopback, link-local and
 // metadata addresses of this host, nor the sockets of the engine and of the daemon. What
 // the operator declares himself, with a listener or in the configuration file, is limited
 // by Rules alone.

@@ -192,7 +192,7 @@ func (s *Scope) Registry(server string, addr netip.AddrPort) Verdict {
 
 // file says whether a file may be named as a target.
 func (s *Scope) file(name string) Verdict {
-	// What has a .. in it goes where links lead, which nobody can tell here: neither the
+	// A path with a .. in it goes where links lead, which nobody can tell here: neither the
 	// rules nor the folders are asked about it.
 	if !s.client.ByOperator && path.Clean(name) != name {
 		return toUnclean

@@ -13,8 +13,8 @@
 //
 // It takes CAP_SYS_NICE. Where the control group has no real-time time the
 // thread is nice -10 instead; where it may be neither, and where there is no such process, the
-// daemon prepares namespaces itself, as quickly as it is given processors. What the thread may use
-// of them at its priority is bounded twice: by itself (see urgency in internal/sandbox), and by
+// daemon prepares namespaces itself, as quickly as it is given processors. The time that the
+// thread may use of them at its priority is bounded twice: by itself (see urgency in internal/sandbox), and by
 // the kernel (RLIMIT_RTTIME).
 //
 // It ends with its daemon, which is told by the end of their socket, and when it is told to, by

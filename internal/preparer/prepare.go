@@ -20,7 +20,7 @@ type Config struct {
 }
 
 // prepare opens sockets in the namespace at path, where lo may be down still, and makes rules
-// that lead ports to them. It is called on the watching thread. What it has made is in fds, in the
+// that lead ports to them. It is called on the watching thread. The descriptors that it has made are in fds, in the
 // order of a report's.
 //
 // It makes both or nothing. Where the rules are there already another daemon's process has made

@@ -2,8 +2,8 @@
 //
 // JSON lets all of them through but those below U+0020. A terminal acts on some: U+009B
 // begins a control sequence as ESC [ does, and U+202E has what follows run from right to
-// left, so that a line says something else than it seems to. What a container declares, or
-// a name server answers, must not do that to whoever looks at the log.
+// left, so that a line says something else than it seems to. A declaration of a container, or
+// an answer of a name server, must not do that to a reader of the log.
 package printable
 
 import (

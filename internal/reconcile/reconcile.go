@@ -28,7 +28,7 @@ type Options struct {
 
 	// Later has the work not be done at once, because the caller has done it.
 	Later bool
-	// Retry has it done again after an error. Without it the next occasion will do.
+	// Retry has it done again after an error. Without it the next change, or the interval, will do.
 	Retry bool
 	// Kicked holds a token when it is to be done at once, and in full.
 	Kicked <-chan struct{}
@@ -44,8 +44,8 @@ type Options struct {
 }
 
 // Loop does the work until ctx ends. full is false where merely a change was told of: what is to
-// be renewed at the interval is not renewed then. What the work itself changes is told as well, so
-// it must come to rest.
+// be renewed at the interval is not renewed then. The changes of the work itself are told as well,
+// so it must come to rest.
 func Loop(ctx context.Context, o Options, do func(full bool) error) {
 	if o.Interval == nil {
 		o.Interval = func() time.Duration { return o.Settings.Load().Config.RepairInterval }

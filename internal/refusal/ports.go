@@ -104,7 +104,7 @@ func (r *keptPorts) run(ctx context.Context, set portSet) {
 			pause.Reset(refusePace)
 			continue
 		}
-		// What is refused now is not known: nothing, until that is made anew.
+		// The ports that are refused now are not known: none, until the table is made anew.
 		if set != nil {
 			_ = set.Close()
 			set = nil

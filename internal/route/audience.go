@@ -173,7 +173,7 @@ func (a *Audience) MayAsk(server string, addr netip.AddrPort) error {
 }
 
 // forAny is nil if ask allows it to one of those who declare something; to any container
-// where nobody does any more. What the policy says of each is remembered once all were asked.
+// where nobody does any more. The verdict on each is remembered once all were asked.
 func (a *Audience) forAny(all *declarations, at string, ask func(*policy.Scope) policy.Verdict) error {
 	var refusal error
 	refuses := func(scope *policy.Scope) bool {

@@ -111,7 +111,7 @@ func (r *removals) watch(servers *serverSet) {
 		if r.ctx.Err() != nil || !r.look(servers, resolution, err) {
 			return
 		}
-		// What has been without connections for a while is let go of.
+		// A target that has been without connections for a while is let go of.
 		ctx, cancel := context.WithTimeout(r.ctx, unchangedFor(servers, resolution))
 		resolution.Changed(ctx)
 		cancel()

@@ -89,7 +89,7 @@ type Router struct {
 	audits   audits
 }
 
-// New makes a Router. What follows targets for open connections ends with ctx, and Wait waits
+// New makes a Router. The goroutines that follow targets for open connections end with ctx, and Wait waits
 // for that.
 func New(ctx context.Context, c Config) *Router {
 	return &Router{
@@ -128,7 +128,7 @@ func (r *Router) ShareAmong(table *identity.Table) {
 }
 
 // clientsIn is how many clients may come: those of table that declare something, or all of
-// them where a listener waits for whoever dials it, and addresses.
+// them where a listener waits for a client to dial it, and addresses.
 func (r *Router) clientsIn(table *identity.Table) int {
 	clients := addressesOf(r.settings.Load().Config.Listeners)
 	if table == nil {

@@ -75,8 +75,8 @@ type serverSets struct {
 	all      sync.Map // setKey → *serverSet
 	resolved sync.Map // meaning → *atomic.Pointer[answer]
 
-	// forgotten counts how often something was. Who keeps an serverSet or a Limit asks for
-	// it anew when that has changed, or it might not be the one that others share.
+	// forgotten counts how often something was. Code that keeps a serverSet or a Limit asks
+	// for it anew when that has changed, or it might not be the one that others share.
 	forgotten atomic.Uint64
 
 	mu      sync.Mutex
@@ -329,7 +329,7 @@ func distanceOf(e *resolver.Endpoint) balance.Distance {
 	case resolver.SameHost:
 		return balance.SameHost
 	case resolver.SameDatacenter:
-		return balance.SameDatacentre
+		return balance.SameDatacenter
 	case resolver.OtherDatacenter:
 		return balance.Elsewhere
 	}

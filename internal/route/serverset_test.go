@@ -53,27 +53,12 @@ func (a *router) tableOf(layers *binding.Layers, containers ...*dockerd.Containe
 // withTold runs test in a bubble, with a router, and a binding to a target of source's.
 func withTold(t *testing.T, options func(*option.Set), test func(t *testing.T, a *router, source *routetest.Told, b binding.Binding)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		source := &routetest.Told{}
-		source.Say(routetest.At("10.0.0.1:80", "10.0.0.2:80"))
-		r := resolver.New(map[string]resolver.Source{"told": source}, resolver.Options{})
-		ctx, cancel := context.WithCancel(t.Context())
-		a := newRouter(ctx, r)
-		var running sync.WaitGroup
-		running.Go(func() { _ = r.Run(ctx) })
-		running.Go(func() { _ = a.balancer.Run(ctx) })
-		b := binding.Binding{Port: 80, Text: "told://a", Options: option.Default()}
-		if options != nil {
-			options(&b.Options)
-		}
-		var err error
-		if b.Target, err = r.Parse(b.Text); err != nil {
-			t.Fatal(err)
-		}
-		test(t, a, source, b)
-		cancel()
+	routetest.InBubble(t, func(t *testing.T, told *routetest.Bubble) {
+		a := newRouter(told.Context, told.Resolver)
+		told.Run(a.balancer.Run)
+		test(t, a, told.Source, told.Binding(t, options))
+		told.End()
 		a.Wait()
-		running.Wait()
 	})
 }
 

@@ -66,8 +66,8 @@ func (u *serverSets) share(limit *proxy.Limit, who, name string) *proxy.Share {
 }
 
 // sweepShares forgets the shares that nobody uses of clients that are not alive, or of
-// limits that are gone. Who keeps one asks anew after that (serverSets.forgotten). It is
-// called with mu held.
+// limits that are gone. Code that keeps one asks anew after that (serverSets.forgotten). It
+// is called with mu held.
 func (u *serverSets) sweepShares(alive map[string]bool, gone map[*proxy.Limit]bool) {
 	had := len(u.shares)
 	for key, s := range u.shares {

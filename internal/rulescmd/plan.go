@@ -108,7 +108,7 @@ func (w wantedIn) plan(ctx context.Context, rules filter.Rules, report func(Plan
 func (w wantedIn) apply(ctx context.Context, rules filter.Rules, report func(Planned)) {
 	w.plan(ctx, rules, func(p Planned) {
 		if p.Err == nil {
-			// What others changed since we looked is counted, though not in that diff.
+			// A change of others since we looked is counted, though not in that diff.
 			var applied filter.Applied
 			applied, p.Err = rules.Apply(ctx, w.ns, p.Chain)
 			p.Changes = len(applied.Changes)

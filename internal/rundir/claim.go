@@ -84,7 +84,7 @@ type Claimed struct {
 }
 
 // Claims reads the claims that living processes have, whichever network namespace they were
-// made in. Files that dead ones have left are removed. What is there under such a name and is
+// made in. Files that dead ones have left are removed. A file there under such a name that is
 // no claim of ours is in others, each with what is wrong and what to do, and changes nothing.
 func (d *Dir) Claims() (all []Claimed, others []error, err error) {
 	names, cut, err := d.claimNames()

@@ -3,7 +3,7 @@
 //
 // Names of abstract sockets (unix(7)) can be taken, and dialled, by anybody in the network
 // namespace: any local user, any container on the host's network. A folder that only one
-// user can enter has no such doors. So it is made 0700, and checked each time before it is
+// user can enter has no such way in. So it is made 0700, and checked each time before it is
 // used: every folder on the way to it belongs to root or to us and can be changed by
 // nobody else, none is a link, and it is ours alone.
 //

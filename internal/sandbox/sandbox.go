@@ -4,8 +4,8 @@
 // The engine announces a container's start when it runs already. But first of all
 // it mounts the new namespace in a folder of its own, which inotify(7) sees, and
 // then takes the time to set up interfaces and addresses in there: 140 to 280 ms
-// with engine 20.10 and no other load. What is to be ready for the container's
-// first connection has that time.
+// with engine 20.10 and no other load. Rules that are to be ready for the container's
+// first connection have that time.
 package sandbox
 
 import (

@@ -28,8 +28,8 @@ type thread struct {
 	buffer [16 << 10]byte
 }
 
-// occasion is why wait has returned.
-type occasion struct {
+// wakeup is why wait has returned.
+type wakeup struct {
 	events bool // there are events at the descriptor
 	mounts bool // something was mounted, or unmounted
 }
@@ -81,9 +81,9 @@ func (t *thread) close() {
 
 // wait returns when there is something to read at events, when something is mounted and mounts is
 // true, or at next unless that is zero; and when the thread is to end.
-func (t *thread) wait(events int, mounts bool, next time.Time) (occasion, error) {
+func (t *thread) wait(events int, mounts bool, next time.Time) (wakeup, error) {
 	if err := t.stray(); err != nil {
-		return occasion{}, err
+		return wakeup{}, err
 	}
 	if t.watching != nil {
 		t.watching()
@@ -102,7 +102,7 @@ func (t *thread) wait(events int, mounts bool, next time.Time) (occasion, error)
 	}
 	for {
 		if err := t.urgent.pace(); err != nil {
-			return occasion{}, err
+			return wakeup{}, err
 		}
 		until, raise := next, t.urgent.raiseAt()
 		if !raise.IsZero() && (until.IsZero() || raise.Before(until)) {
@@ -115,16 +115,16 @@ func (t *thread) wait(events int, mounts bool, next time.Time) (occasion, error)
 		}
 		n, err := unix.Ppoll(t.polled, timeout, nil)
 		if err != nil && !errors.Is(err, unix.EINTR) {
-			return occasion{}, os.NewSyscallError("ppoll", err)
+			return wakeup{}, os.NewSyscallError("ppoll", err)
 		}
 		if n != 0 || err != nil || until.Equal(next) {
 			break
 		}
 	}
 	if t.polled[2].Revents != 0 && !t.told() { // first of all: it may be about what has appeared
-		return occasion{}, errDone
+		return wakeup{}, errDone
 	}
-	return occasion{events: t.polled[0].Revents != 0, mounts: t.polled[1].Revents != 0}, nil
+	return wakeup{events: t.polled[0].Revents != 0, mounts: t.polled[1].Revents != 0}, nil
 }
 
 // stray is errElsewhere if the thread is not where it was.

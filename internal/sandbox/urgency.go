@@ -122,7 +122,7 @@ func threadTime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// setPriority gives this thread p. What it starts is an ordinary one.
+// setPriority gives this thread p. A thread that it starts is an ordinary one.
 func setPriority(p Priority) error {
 	attr := unix.SchedAttr{Policy: unix.SCHED_RR, Priority: rtPriority, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
 	if p == Nice {

@@ -29,13 +29,13 @@ const (
 // mountWatch is on one folder for as long as that exists.
 type mountWatch struct {
 	folder  string
-	events  int               // of inotify(7)
-	waiting map[string]*vigil // files that may become namespaces, by name
-	listed  map[string]bool   // what was there, or may have been, when the folder was listed
+	events  int                      // of inotify(7)
+	waiting map[string]*pendingMount // files that may become namespaces, by name
+	listed  map[string]bool          // what was there, or may have been, when the folder was listed
 }
 
-// vigil is when to look at a file again.
-type vigil struct {
+// pendingMount is a file at which a namespace may be mounted soon: when to look at it again.
+type pendingMount struct {
 	next, end time.Time
 	pauses    backoff.Backoff
 	fresh     bool // it was not there when the folder was listed
@@ -50,7 +50,7 @@ func open(folder string) (*mountWatch, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	return &mountWatch{folder: folder, events: fd, waiting: map[string]*vigil{}, listed: map[string]bool{}}, nil
+	return &mountWatch{folder: folder, events: fd, waiting: map[string]*pendingMount{}, listed: map[string]bool{}}, nil
 }
 
 func (w *mountWatch) close() { _ = unix.Close(w.events) }
@@ -109,7 +109,7 @@ func (w *mountWatch) await(name string) {
 		return
 	}
 	now := time.Now()
-	w.waiting[name] = &vigil{next: now, end: now.Add(patience), pauses: backoff.Backoff{Base: firstLook, Max: lastLook}, fresh: !w.listed[name]}
+	w.waiting[name] = &pendingMount{next: now, end: now.Add(patience), pauses: backoff.Backoff{Base: firstLook, Max: lastLook}, fresh: !w.listed[name]}
 }
 
 // hurry has every file looked at now: something has been mounted somewhere.

@@ -33,7 +33,7 @@ func TestPolicyKnowsOurSockets(t *testing.T) {
 }
 
 // TestKeepStartedKnowsTheConfig: every setting of the daemon is either told to need a
-// restart or is read where it is used, from tuned.
+// restart or is read where it is used, from the current settings.
 func TestKeepStartedKnowsTheConfig(t *testing.T) {
 	started := config.Default()
 	cfg := config.Config{

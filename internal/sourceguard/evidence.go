@@ -54,7 +54,7 @@ func evidenceOf(owners map[string][]guard.Binding, before map[netip.Addr]evidenc
 // proves reports whether a connection that was accepted at that time from source can
 // only be n's: to nobody else could the guard have let it through, and all bridge ports
 // that it came by, one of which it was, are there still, as they would not be if n's owner
-// had ended or left a network. What it does not know the engine does. A nil Guard knows
+// had ended or left a network. The engine knows the others. A nil Guard knows
 // nothing.
 func (s *Guard) proves(n *identity.Namespace, source netip.Addr, accepted time.Time) bool {
 	if s == nil {

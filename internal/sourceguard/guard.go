@@ -167,7 +167,7 @@ func (s *Guard) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Leave removes the guard, for another daemon has one. What was bound counts for the
+// Leave removes the guard, for another daemon has one. The bindings count for the
 // connections that are being routed.
 func (s *Guard) Leave() {
 	if s == nil {

@@ -1,6 +1,6 @@
 // Package status is what the daemon knows at one moment, as one value that nobody changes any more.
 // Every part copies into it what it knows (Reporter): none waits for anything outside the process,
-// and none holds what connections need.
+// and none holds what connections need. As JSON it has a form of its own: json.go.
 package status
 
 import (
@@ -48,28 +48,33 @@ type Listener struct {
 
 // Container is a client, or may become one.
 type Container struct {
-	Name, ID         string // ID is the short one
-	Project, Service string
+	Name    string `json:"client"`
+	ID      string `json:"id"` // the short one
+	Project string `json:"project,omitempty"`
+	Service string `json:"service,omitempty"`
 	// Namespace is the short ID of the container whose network namespace it is in.
-	Namespace string
-	Bindings  []Binding
-	Problems  []Problem // declarations that are none
-	Mistakes  int       // how many there are, which may be more than Problems
+	Namespace string    `json:"namespace,omitempty"`
+	Bindings  []Binding `json:"bindings"`
+	Problems  []Problem `json:"problems,omitempty"` // declarations that are none
+	Mistakes  int       `json:"mistakes"`           // how many there are, which may be more than Problems
 }
 
 // Binding is what a container gets at a port.
 type Binding struct {
-	Port    uint16
-	Target  string // as it was declared
-	Meaning string // of Targets
-	Origin  string // where it was declared
-	Problem string // why the port is quarantined; "" when it is not
+	Port    uint16 `json:"port"`
+	Target  string `json:"target"`            // as it was declared
+	Meaning string `json:"meaning"`           // of Targets
+	Origin  string `json:"declaration"`       // where it was declared
+	Problem string `json:"problem,omitempty"` // why the port is quarantined; "" when it is not
 	// Overruled says that another container in the namespace has the port.
-	Overruled string
+	Overruled string `json:"overruled,omitempty"`
 }
 
 // Problem is a declaration that is none.
-type Problem struct{ Origin, Error string }
+type Problem struct {
+	Origin string `json:"declaration"`
+	Error  string `json:"error"`
+}
 
 // Target is what is known of one, whichever clients declare it.
 type Target struct {

@@ -55,7 +55,7 @@ var floors = [][]string{
 	{"internal/mode/"},
 	{"internal/sourceguard", "internal/listenset", "internal/reconcile", "internal/cleanup", "internal/refusal", "internal/ruleslots"},
 	{"internal/route", "internal/hold", "internal/settings", "internal/mode"},
-	{"internal/sources", "internal/identity", "internal/config", "internal/handover", "internal/accesslog", "internal/keeper", "internal/inquiry", "internal/status"},
+	{"internal/sources", "internal/identity", "internal/config", "internal/handover", "internal/accesslog", "internal/keeper", "internal/inquiry", "internal/status", "internal/logging"},
 	{"internal/binding", "internal/dockerd", "internal/policy", "internal/claim", "internal/control"},
 }
 

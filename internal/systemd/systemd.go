@@ -2,8 +2,8 @@
 // the sockets that come with the process, puts ours into the unit's descriptor store, and
 // says when we are ready (sd_listen_fds(3), sd_notify(3), systemd.service(5)).
 //
-// What is in the store outlives our process. So the next one of the unit goes on with it,
-// and who dials meanwhile waits in the socket's queue instead of being refused.
+// A descriptor in the store outlives our process. So the next one of the unit goes on with it,
+// and a client that dials meanwhile waits in the socket's queue instead of being refused.
 //
 // go-systemd reads what comes with the process. It cannot send descriptors with a
 // notification, so those are sent from here.

@@ -1,5 +1,5 @@
-// Package trim gives memory back to the kernel after a crowd of connections has come: what the
-// crowd took besides what its connections hold is garbage, which the runtime would keep for as
+// Package trim gives memory back to the kernel after a burst of connections has come: what the
+// burst took besides what its connections hold is garbage, which the runtime would keep for as
 // much again (runtime/debug, SetGCPercent).
 package trim
 

@@ -4,7 +4,7 @@
 //
 // Its rules say the same as netrules.Redirect's. They are in an nftables table that
 // no iptables command sees and that is gone when iptables has caught up, or when our
-// process ends before. What they have translated goes on as long as any other
+// process ends before. Connections that they have translated go on as long as any other
 // rule of the namespace needs connection tracking, as iptables' REDIRECT does.
 package advance
 
@@ -86,7 +86,7 @@ func (r *Rules) Update(ports []netrules.Port) error {
 	return nil
 }
 
-// Socket is the descriptor that the rules go with: whoever has a duplicate of it can Adopt them.
+// Socket is the descriptor that the rules go with: a process that has a duplicate of it can Adopt them.
 func (r *Rules) Socket() int { return int(r.socket) }
 
 // Adopt takes over rules for ports that another process has made, by their socket.

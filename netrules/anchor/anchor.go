@@ -39,7 +39,7 @@ var ErrForeign = hint.Wrap(errors.New("the table is another process's"),
 	"nothing of ours is in it; see whose it is with nft list table inet "+Table+" in that network namespace, and have it named otherwise")
 
 // Set puts the anchor into ns, unless it is there, and reports whether it had to. It may be
-// called again and again: whoever flushes a namespace's whole ruleset takes the anchor along.
+// called again and again: a flush of a namespace's whole ruleset takes the anchor along.
 func Set(ns *netns.Namespace) (changed bool, err error) {
 	err = ns.Do(func() error {
 		there, err := stands()

@@ -13,8 +13,8 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/nfnetlink"
 )
 
-// fewRules is how many rules of our chain are read. Whoever has NET_ADMIN in there may
-// put any number into it; one who has put so many is left what that makes of it.
+// fewRules is how many rules of our chain are read. A process with NET_ADMIN in there
+// may put any number into it; one that has put so many is left what that makes of it.
 const fewRules = 16
 
 // stands reports whether the anchor is in the calling thread's namespace.

@@ -213,7 +213,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// Who has NET_ADMIN takes the victim's addresses for its own; ARP, neighbour
+// A container with NET_ADMIN takes the victim's addresses for its own; ARP, neighbour
 // discovery and TCP are then the kernel's.
 func TestTakenAddress(t *testing.T) {
 	b := newBridged(t)
@@ -267,7 +267,7 @@ func TestTakenAddress(t *testing.T) {
 	}
 }
 
-// Who has NET_RAW makes every frame itself.
+// A container with NET_RAW makes every frame itself.
 func TestRawPackets(t *testing.T) {
 	forge := filepath.Join(t.TempDir(), "forge")
 	if out, err := exec.Command("go", "build", "-o", forge, "../../e2e/internal/forge").CombinedOutput(); err != nil {

@@ -44,7 +44,7 @@ const (
 	ndFirst, ndAdvertisement, ndLast = 133, 136, 137
 )
 
-// rules returns the rules of the one chain. What a rule matches is dropped.
+// rules returns the rules of the one chain. A packet that a rule matches is dropped.
 func rules(v4, v6 sets) []*nftables.Rule {
 	ip4 := func(more ...[]expr.Any) [][]expr.Any { return append([][]expr.Any{protocol(unix.ETH_P_IP)}, more...) }
 	ip6 := func(more ...[]expr.Any) [][]expr.Any { return append([][]expr.Any{protocol(unix.ETH_P_IPV6)}, more...) }

@@ -278,7 +278,7 @@ func TestDropTableLeavesWhatIsNotEmpty(t *testing.T) {
 		lab := netlab.New(t)
 		lab.Run(t, "", "iptables-nft", "-t", "nat", "-A", "OUTPUT", "-j", "ACCEPT")
 		want := netlab.SaveWith(t, lab.NS(), "iptables-nft-save")
-		err := lab.NS().Do(func() error { return r.v4.deleteEmpty([]string{"OUTPUT"}) })
+		err := lab.NS().Do(func() error { return r.v4.byNetlink().deleteEmpty([]string{"OUTPUT"}) })
 		if !errors.Is(err, unix.EBUSY) {
 			t.Errorf("deleting a chain in use: %v", err)
 		}

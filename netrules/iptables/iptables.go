@@ -181,6 +181,9 @@ func variantOf(ctx context.Context, path string) (Variant, error) {
 // Variant returns which packet filter the programs drive.
 func (r *Rules) Variant() Variant { return r.v4.variant }
 
+// Choice returns which packet filter the programs drive and why.
+func (r *Rules) Choice() Choice { return r.choice }
+
 // Told reports whether the kernel tells of every change of the rules of all families that
 // this machine has (netns.Namespace.Changes): of the legacy variant's it does not.
 func (r *Rules) Told() bool {
@@ -247,8 +250,8 @@ func (r *Rules) Plan(ctx context.Context, ns *netns.Namespace, c netrules.Chain)
 
 // Apply makes a namespace hold the chain and its jump, and returns what it
 // changed: nothing, if they were there already. All changes are made at once or,
-// on an error, none. What an earlier daemon left of ours in the variant that is
-// not used is removed before.
+// on an error, none. Rules that an earlier daemon left in the variant that is
+// not used are removed before.
 func (r *Rules) Apply(ctx context.Context, ns *netns.Namespace, c netrules.Chain) ([]netrules.Change, error) {
 	applied, err := r.Ensure(ctx, ns, c)
 	return applied.Changes, err
@@ -293,7 +296,7 @@ func (r *Rules) Ensure(ctx context.Context, ns *netns.Namespace, c netrules.Chai
 func (t *tool) restoreAll(ctx context.Context, changes []netrules.Change) error {
 	byNumber, others := numbered(changes)
 	if len(byNumber) > 0 {
-		if err := t.deleteNumbered(ctx, byNumber); err != nil {
+		if err := t.byNetlink().deleteNumbered(ctx, byNumber); err != nil {
 			return err
 		}
 	}
@@ -303,12 +306,16 @@ func (t *tool) restoreAll(ctx context.Context, changes []netrules.Change) error 
 	if err := t.step(t.restore); err != nil {
 		return err
 	}
-	made, err := t.makeMissing(others)
-	if err != nil {
-		return err
+	made := false
+	if t.variant == NFT {
+		var err error
+		if made, err = t.byNetlink().makeMissing(others); err != nil {
+			return err
+		}
 	}
-	if _, err = run(ctx, netrules.RestoreScript(natTable, others), t.restore, "--noflush", "-w", t.wait); err != nil && made {
-		err = errors.Join(err, t.undoMade())
+	_, err := run(ctx, netrules.RestoreScript(natTable, others), t.restore, "--noflush", "-w", t.wait)
+	if err != nil && made {
+		err = errors.Join(err, t.byNetlink().undoMade())
 	}
 	return err
 }
@@ -319,6 +326,11 @@ func (t *tool) step(program string) error {
 		return nil
 	}
 	return t.before(program)
+}
+
+// byNetlink is the table of t, if t is of the variant nft.
+func (t *tool) byNetlink() netlinkNAT {
+	return netlinkNAT{family: t.family, around: t.around, before: t.before}
 }
 
 // read runs in the namespace.

@@ -16,7 +16,7 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/nfnetlink"
 )
 
-// What follows is for whoever has another way to set rules (netrules/nft), and so needs no
+// What follows is for netrules/nft, which has another way to set rules, and so needs no
 // iptables program: rules of ours in iptables' tables are an older daemon's. Those in nf_tables
 // are found and removed by netlink, those in the legacy filter found by getsockopt; to remove
 // them takes its programs.
@@ -34,7 +34,7 @@ func Left(ns *netns.Namespace, f netrules.Family) ([]string, error) {
 func UnhookLeft(ctx context.Context, ns *netns.Namespace, f netrules.Family) error {
 	_, err := within(ns, func() (_ struct{}, err error) {
 		if len(oursIn(NFT, f)) > 0 {
-			_, err = (&tool{family: f, variant: NFT}).unhookBare(ctx)
+			_, err = netlinkNAT{family: f}.unhook(ctx)
 		}
 		if err == nil && len(oursIn(Legacy, f)) > 0 {
 			var t *tool
@@ -54,8 +54,7 @@ func UnhookLeft(ctx context.Context, ns *netns.Namespace, f netrules.Family) err
 // those that were made by us, as Remove does, and returns which chains there were.
 func RemoveLeft(ctx context.Context, ns *netns.Namespace, f netrules.Family) ([]string, error) {
 	chains, err := within(ns, func() ([]string, error) {
-		t := &tool{family: f, variant: NFT}
-		chains, err := t.removeBare(ctx)
+		chains, err := netlinkNAT{family: f}.remove(ctx)
 		if err != nil {
 			return chains, err
 		}
@@ -86,18 +85,9 @@ func legacyTool(ctx context.Context, f netrules.Family) (*tool, error) {
 	return t, nil
 }
 
-// unhookAll unhooks by the programs of t.
-func (t *tool) unhookAll(ctx context.Context) error {
-	state, err := t.read(ctx)
-	if err != nil {
-		return err
-	}
-	return t.unhook(ctx, netrules.PlanUnhook(state))
-}
-
-// unhookBare unhooks by netlink, in the calling thread's namespace.
-func (t *tool) unhookBare(ctx context.Context) ([]netrules.Change, error) {
-	found, err := findLeads(t.family)
+// unhook unhooks by netlink, in the calling thread's namespace.
+func (n netlinkNAT) unhook(ctx context.Context) ([]netrules.Change, error) {
+	found, err := findLeads(n.family)
 	if err != nil {
 		return nil, err
 	}
@@ -107,24 +97,24 @@ func (t *tool) unhookBare(ctx context.Context) ([]netrules.Change, error) {
 			continue // they go with their chain
 		}
 		for _, l := range leads {
-			changes = append(changes, netrules.Change{Family: t.family, Table: natTable, Op: netrules.Delete, Chain: chain,
+			changes = append(changes, netrules.Change{Family: n.family, Table: natTable, Op: netrules.Delete, Chain: chain,
 				Handle: l.handle, Args: []string{"-j", l.to}})
 		}
 	}
-	return changes, t.deleteNumbered(ctx, changes)
+	return changes, n.deleteNumbered(ctx, changes)
 }
 
-// removeBare removes by netlink, in the calling thread's namespace.
-func (t *tool) removeBare(ctx context.Context) ([]string, error) {
-	chains := oursIn(NFT, t.family)
+// remove removes by netlink, in the calling thread's namespace.
+func (n netlinkNAT) remove(ctx context.Context) ([]string, error) {
+	chains := oursIn(NFT, n.family)
 	var removed Removed
 	if len(chains) > 0 {
-		found, err := findLeads(t.family)
+		found, err := findLeads(n.family)
 		if err != nil {
 			return nil, err
 		}
 		removed.MadeTable = len(found.marked) > 0
-		if _, err := t.unhookBare(ctx); err != nil {
+		if _, err := n.unhook(ctx); err != nil {
 			return nil, err
 		}
 		// Emptied first, all of them: one may lead to another.
@@ -135,7 +125,7 @@ func (t *tool) removeBare(ctx context.Context) ([]string, error) {
 				table, chain = unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME
 			}
 			for _, name := range chains {
-				m, err := t.message(kind, 0, nfnetlink.Name(table, natTable), nfnetlink.Name(chain, name))
+				m, err := n.message(kind, 0, nfnetlink.Name(table, natTable), nfnetlink.Name(chain, name))
 				if err != nil {
 					return nil, err
 				}
@@ -146,11 +136,11 @@ func (t *tool) removeBare(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 	}
-	if err := t.whatWeMade(&removed); err != nil {
+	if err := n.whatWeMade(&removed); err != nil {
 		return chains, err
 	}
 	if removed.MadeTable {
-		return chains, t.dropTable()
+		return chains, n.dropTable()
 	}
 	return chains, nil
 }

@@ -30,10 +30,7 @@ var hooks = map[string]uint32{"PREROUTING": unix.NF_INET_PRE_ROUTING, "OUTPUT": 
 
 // makeMissing makes what changes will need of the table and of its built-in chains, if that
 // is not there yet, and reports whether it had to.
-func (t *tool) makeMissing(changes []netrules.Change) (made bool, err error) {
-	if t.variant == Legacy {
-		return false, nil
-	}
+func (n netlinkNAT) makeMissing(changes []netrules.Change) (made bool, err error) {
 	var missing []string
 	for _, c := range changes {
 		if _, builtin := hooks[c.Chain]; builtin && c.Op == netrules.Insert {
@@ -43,7 +40,7 @@ func (t *tool) makeMissing(changes []netrules.Change) (made bool, err error) {
 	if len(missing) == 0 {
 		return false, nil
 	}
-	chains, err := chainsIn(t.variant, t.family)
+	chains, err := chainsIn(NFT, n.family)
 	if err != nil {
 		return false, err
 	}
@@ -51,7 +48,7 @@ func (t *tool) makeMissing(changes []netrules.Change) (made bool, err error) {
 	for _, name := range chains {
 		there[name] = true
 	}
-	table, err := nftTable(t.family)
+	table, err := nftTable(n.family)
 	if err != nil {
 		return false, err
 	}
@@ -59,7 +56,7 @@ func (t *tool) makeMissing(changes []netrules.Change) (made bool, err error) {
 		if there[name] {
 			continue
 		}
-		err := t.makeMarked(name, !table)
+		err := n.makeMarked(name, !table)
 		switch {
 		case errors.Is(err, unix.EEXIST): // somebody else was first
 		case err != nil:
@@ -81,10 +78,10 @@ func comment(text string) []byte { return userdata.AppendString(nil, userdata.Ty
 func marked(data []byte) bool { return bytes.Contains(data, []byte(netrules.TableMarker)) }
 
 // makeMarked makes a built-in chain, and its table if that is missing, in one transaction.
-func (t *tool) makeMarked(chain string, table bool) error {
+func (n netlinkNAT) makeMarked(chain string, table bool) error {
 	var batch []netlink.Message
 	if table {
-		m, err := t.message(unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Excl,
+		m, err := n.message(unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Excl,
 			netlink.Attribute{Type: unix.NFTA_TABLE_NAME, Data: []byte(natTable + "\x00")},
 			netlink.Attribute{Type: nfnetlink.TableUserdata, Data: comment(netrules.TableMarker)})
 		if err != nil {
@@ -100,7 +97,7 @@ func (t *tool) makeMarked(chain string, table bool) error {
 	if err != nil {
 		return err
 	}
-	m, err := t.message(unix.NFT_MSG_NEWCHAIN, netlink.Create|netlink.Excl,
+	m, err := n.message(unix.NFT_MSG_NEWCHAIN, netlink.Create|netlink.Excl,
 		netlink.Attribute{Type: unix.NFTA_CHAIN_TABLE, Data: []byte(natTable + "\x00")},
 		netlink.Attribute{Type: unix.NFTA_CHAIN_NAME, Data: []byte(chain + "\x00")},
 		netlink.Attribute{Type: unix.NLA_F_NESTED | unix.NFTA_CHAIN_HOOK, Data: hook},
@@ -111,6 +108,19 @@ func (t *tool) makeMarked(chain string, table bool) error {
 		return err
 	}
 	return nfnetlink.Transact(append(batch, m))
+}
+
+// whatWeMade says of a table of the nft variant that we have made it, also where no rule of
+// ours is left to tell; of somebody else's it drops the chains that we have made.
+func (n netlinkNAT) whatWeMade(removed *Removed) error {
+	made, err := madeTable(n.family)
+	if err != nil {
+		return err
+	}
+	if removed.MadeTable = removed.MadeTable || made; removed.MadeTable {
+		return nil
+	}
+	return n.dropMadeChains()
 }
 
 // acceptPolicy is the policy of a built-in chain of the nat table, as netlink has it.
@@ -132,9 +142,9 @@ func madeTable(f netrules.Family) (bool, error) {
 // dropMadeChains deletes the built-in chains that say that we have made them, in a table that
 // is somebody else's. Those that hold a rule by now the kernel keeps, and we one that has
 // another policy by now.
-func (t *tool) dropMadeChains() error {
+func (n netlinkNAT) dropMadeChains() error {
 	var chains []string
-	err := ask(t.family, unix.NFT_MSG_GETCHAIN, func(attrs []netlink.Attribute) {
+	err := ask(n.family, unix.NFT_MSG_GETCHAIN, func(attrs []netlink.Attribute) {
 		name := nfnetlink.Text(nfnetlink.Data(attrs, unix.NFTA_CHAIN_NAME))
 		_, builtin := hooks[name]
 		policy := nfnetlink.Data(attrs, unix.NFTA_CHAIN_POLICY)
@@ -144,7 +154,7 @@ func (t *tool) dropMadeChains() error {
 		}
 	})
 	for _, name := range chains {
-		m, msgErr := t.message(unix.NFT_MSG_DELCHAIN, nfnetlink.Nonrec,
+		m, msgErr := n.message(unix.NFT_MSG_DELCHAIN, nfnetlink.Nonrec,
 			netlink.Attribute{Type: unix.NFTA_CHAIN_TABLE, Data: []byte(natTable + "\x00")},
 			netlink.Attribute{Type: unix.NFTA_CHAIN_NAME, Data: []byte(name + "\x00")})
 		if msgErr == nil {
@@ -158,20 +168,20 @@ func (t *tool) dropMadeChains() error {
 }
 
 // undoMade takes away what makeMissing has made, as far as nothing is in there.
-func (t *tool) undoMade() error {
-	made, err := madeTable(t.family)
+func (n netlinkNAT) undoMade() error {
+	made, err := madeTable(n.family)
 	switch {
 	case err != nil:
 		return err
 	case made:
-		return t.dropTable()
+		return n.dropTable()
 	}
-	return t.dropMadeChains()
+	return n.dropMadeChains()
 }
 
-// message is one of nftables for the family of t.
-func (t *tool) message(kind int, flags netlink.HeaderFlags, attrs ...netlink.Attribute) (netlink.Message, error) {
-	return nfnetlink.Message(kind, nfFamily(t.family), flags, attrs...)
+// message is one of nftables for the family of n.
+func (n netlinkNAT) message(kind int, flags netlink.HeaderFlags, attrs ...netlink.Attribute) (netlink.Message, error) {
+	return nfnetlink.Message(kind, nfFamily(n.family), flags, attrs...)
 }
 
 // ask has nftables list all of a kind in the calling thread's namespace.

@@ -8,6 +8,7 @@ import (
 
 	coreos "github.com/coreos/go-iptables/iptables"
 
+	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 )
@@ -38,7 +39,7 @@ func (r *Rules) Unhook(ctx context.Context, ns *netns.Namespace, f netrules.Fami
 		}
 		state, err := t.read(ctx)
 		if t.tooLong(ctx, err) {
-			return t.unhookBare(ctx)
+			return t.byNetlink().unhook(ctx)
 		}
 		if err != nil {
 			return nil, err
@@ -70,7 +71,7 @@ func (r *Rules) Remove(ctx context.Context, ns *netns.Namespace, f netrules.Fami
 	removed, err := within(ns, func() (Removed, error) {
 		removed, err := t.remove(ctx)
 		if err == nil && t.variant == NFT {
-			err = t.whatWeMade(&removed)
+			err = t.byNetlink().whatWeMade(&removed)
 		}
 		if err != nil {
 			return Removed{}, err
@@ -85,17 +86,27 @@ func (r *Rules) Remove(ctx context.Context, ns *netns.Namespace, f netrules.Fami
 	return removed, nil
 }
 
-// whatWeMade says of a table of the nft variant that we have made it, also where no rule of
-// ours is left to tell; of somebody else's it drops the chains that we have made.
-func (t *tool) whatWeMade(removed *Removed) error {
-	made, err := madeTable(t.family)
+// DropTable deletes the nat table of a family if it holds nothing but built-in
+// chains that are empty and accept; anything else is left as it is. Call it only
+// where Remove reported MadeTable, and only when no connection is left that went
+// through our rules: with the built-in chains the kernel's last hook for
+// translation goes.
+//
+// The kernel keeps a legacy table as long as the namespace, so there DropTable
+// does nothing.
+func (r *Rules) DropTable(_ context.Context, ns *netns.Namespace, f netrules.Family) error {
+	t, err := r.tool(f)
 	if err != nil {
 		return err
 	}
-	if removed.MadeTable = removed.MadeTable || made; removed.MadeTable {
+	if t.variant == Legacy {
 		return nil
 	}
-	return t.dropMadeChains()
+	_, err = within(ns, func() (struct{}, error) { return struct{}{}, t.byNetlink().dropTable() })
+	if err != nil {
+		return fmt.Errorf("drop %s table %s in %s: %w", f, natTable, ns.Name(), err)
+	}
+	return nil
 }
 
 // remove runs in the namespace.
@@ -108,7 +119,7 @@ func (t *tool) remove(ctx context.Context) (Removed, error) {
 	for range tries {
 		state, err := t.read(ctx)
 		if t.tooLong(ctx, err) {
-			chains, err := t.removeBare(ctx)
+			chains, err := t.byNetlink().remove(ctx)
 			return Removed{Chains: chains}, err
 		}
 		if err != nil {
@@ -147,13 +158,41 @@ func (t *tool) hasNone() bool {
 	return len(ours(chains)) == 0
 }
 
+// clearOther removes what is ours from the packet filter that t does not drive, in
+// the calling thread's namespace, and returns the chains that were there: our
+// rules are never in both.
+func (r *Rules) clearOther(ctx context.Context, t *tool) ([]string, error) {
+	variant := other(t.variant)
+	chains := oursIn(variant, t.family)
+	if len(chains) == 0 {
+		if made, err := madeTable(t.family); variant == NFT && err == nil && made {
+			return nil, netlinkNAT{family: t.family}.dropTable()
+		}
+		return nil, nil
+	}
+	beside, err := newTool(ctx, t.family, variant, r.settings)
+	if err != nil {
+		name := t.family.Command() + suffix(variant)
+		return nil, hint.Wrap(fmt.Errorf("rules of ours are in the packet filter %s too: %w", variant, err),
+			"install "+name+", or restart the container whose rules they are")
+	}
+	beside.before = t.before
+	removed, err := beside.remove(ctx)
+	if err == nil && variant == NFT {
+		if err = beside.byNetlink().whatWeMade(&removed); err == nil && removed.MadeTable {
+			err = beside.byNetlink().dropTable()
+		}
+	}
+	return removed.Chains, err
+}
+
 func equalChange(a, b netrules.Change) bool { return a.String() == b.String() && a.Handle == b.Handle }
 
 // unhook deletes jumps, one after the other.
 func (t *tool) unhook(ctx context.Context, changes []netrules.Change) error {
 	byNumber, others := numbered(changes)
 	if len(byNumber) > 0 {
-		if err := t.deleteNumbered(ctx, byNumber); err != nil {
+		if err := t.byNetlink().deleteNumbered(ctx, byNumber); err != nil {
 			return err
 		}
 	}
@@ -175,4 +214,13 @@ func (t *tool) unhook(ctx context.Context, changes []netrules.Change) error {
 		}
 	}
 	return nil
+}
+
+// unhookAll unhooks by the programs of t.
+func (t *tool) unhookAll(ctx context.Context) error {
+	state, err := t.read(ctx)
+	if err != nil {
+		return err
+	}
+	return t.unhook(ctx, netrules.PlanUnhook(state))
 }

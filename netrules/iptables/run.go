@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// maxOutput is how many bytes of rules are read: of 300,000 and more. Who has NET_ADMIN
-	// in a namespace may put any number there.
+	// maxOutput is how many bytes of rules are read: of 300,000 and more. A process with
+	// NET_ADMIN in a namespace may put any number there.
 	maxOutput = 64 << 20
 	// maxMessages is how much of what a program complains of is read.
 	maxMessages = 4 << 10

@@ -2,46 +2,30 @@ package iptables
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/netrules"
-	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/netrules/nfnetlink"
 )
 
 // natTable is the one table we have chains in.
 const natTable = "nat"
 
-// DropTable deletes the nat table of a family if it holds nothing but built-in
-// chains that are empty and accept; anything else is left as it is. Call it only
-// where Remove reported MadeTable, and only when no connection is left that went
-// through our rules: with the built-in chains the kernel's last hook for
-// translation goes.
-//
-// The kernel keeps a legacy table as long as the namespace, so there DropTable
-// does nothing.
-func (r *Rules) DropTable(_ context.Context, ns *netns.Namespace, f netrules.Family) error {
-	t, err := r.tool(f)
-	if err != nil {
-		return err
-	}
-	if t.variant == Legacy {
-		return nil
-	}
-	_, err = within(ns, func() (struct{}, error) { return struct{}{}, t.dropTable() })
-	if err != nil {
-		return fmt.Errorf("drop %s table %s in %s: %w", f, natTable, ns.Name(), err)
-	}
-	return nil
+// netlinkNAT is the nat table of a family in the packet filter nft, as netlink lists and changes it:
+// that takes no program. Its methods run in the calling thread's namespace.
+type netlinkNAT struct {
+	family netrules.Family
+	around time.Duration              // tool.around; 0 is aroundTimeout
+	before func(program string) error // tool.before
 }
 
 // legacyTable reports whether the legacy nat table of a family exists in the
@@ -109,8 +93,8 @@ func nftChains(f netrules.Family) ([]nftChain, error) {
 }
 
 // dropTable runs in the namespace. Whether the chains hold anything the kernel says.
-func (t *tool) dropTable() error {
-	all, err := nftChains(t.family)
+func (n netlinkNAT) dropTable() error {
+	all, err := nftChains(n.family)
 	if err != nil {
 		return err
 	}
@@ -120,14 +104,14 @@ func (t *tool) dropTable() error {
 			continue
 		}
 		if !c.hooked || !c.accepts {
-			return t.dropMadeChains() // somebody uses it by now
+			return n.dropMadeChains() // somebody uses it by now
 		}
 		chains = append(chains, c.name)
 	}
-	err = t.deleteEmpty(chains)
+	err = n.deleteEmpty(chains)
 	switch {
 	case errors.Is(err, unix.EBUSY): // in use by somebody
-		return t.dropMadeChains()
+		return n.dropMadeChains()
 	case errors.Is(err, unix.ENOENT): // gone since we looked
 		return nil
 	}
@@ -140,10 +124,10 @@ func (t *tool) dropTable() error {
 // google/nftables deletes a table with all it holds by then, so a rule that
 // somebody, such as Docker, adds after we looked would be lost. It cannot be told
 // otherwise, hence these messages of our own.
-func (t *tool) deleteEmpty(chains []string) error {
+func (n netlinkNAT) deleteEmpty(chains []string) error {
 	var batch []netlink.Message
 	for _, chain := range chains {
-		m, err := t.message(unix.NFT_MSG_DELCHAIN, nfnetlink.Nonrec,
+		m, err := n.message(unix.NFT_MSG_DELCHAIN, nfnetlink.Nonrec,
 			netlink.Attribute{Type: unix.NFTA_CHAIN_TABLE, Data: []byte(natTable + "\x00")},
 			netlink.Attribute{Type: unix.NFTA_CHAIN_NAME, Data: []byte(chain + "\x00")})
 		if err != nil {
@@ -151,7 +135,7 @@ func (t *tool) deleteEmpty(chains []string) error {
 		}
 		batch = append(batch, m)
 	}
-	m, err := t.message(unix.NFT_MSG_DELTABLE, nfnetlink.Nonrec,
+	m, err := n.message(unix.NFT_MSG_DELTABLE, nfnetlink.Nonrec,
 		netlink.Attribute{Type: unix.NFTA_TABLE_NAME, Data: []byte(natTable + "\x00")})
 	if err != nil {
 		return err

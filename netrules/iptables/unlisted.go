@@ -126,7 +126,7 @@ func (t *tool) readAround(ctx context.Context, cause error) (netrules.State, err
 	return s, nil
 }
 
-// readChain reads one chain of ours. What cannot be listed of one differs from whatever is
+// readChain reads one chain of ours. A rule that cannot be listed differs from whatever is
 // wanted; only the mark is kept, which says whose the table is.
 func (t *tool) readChain(ctx context.Context, name string, marked bool) (netrules.ChainState, error) {
 	out, err := run(ctx, "", t.path, "-t", natTable, "-S", name, "-w", t.wait)
@@ -248,8 +248,8 @@ func target(expressions []byte) string {
 // deleteNumbered deletes the rules that changes name by their number. A number says which rule
 // it is until its table is made anew, and then it may be somebody else's. So each is looked
 // for once more, and what leads to ours still is deleted if nothing has changed since that look.
-func (t *tool) deleteNumbered(ctx context.Context, changes []netrules.Change) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(t.around, aroundTimeout), errors.New("others changed rules all that time"))
+func (n netlinkNAT) deleteNumbered(ctx context.Context, changes []netrules.Change) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(n.around, aroundTimeout), errors.New("others changed rules all that time"))
 	defer cancel()
 	const (
 		some  = 50 // the kernel answers each, and twice, before we read
@@ -263,14 +263,16 @@ func (t *tool) deleteNumbered(ctx context.Context, changes []netrules.Change) er
 		if err != nil {
 			return err
 		}
-		there, err := findLeads(t.family)
+		there, err := findLeads(n.family)
 		if err != nil {
 			return err
 		}
-		found := t.still(changes, there)
+		found := n.still(changes, there)
 		for chunk := range slices.Chunk(found, some) {
-			if err := t.step("nftables"); err != nil {
-				return err
+			if n.before != nil {
+				if err := n.before("nftables"); err != nil {
+					return err
+				}
 			}
 			if err = nfnetlink.TransactAt(uint32(generation), chunk); err != nil {
 				break
@@ -291,7 +293,7 @@ func (t *tool) deleteNumbered(ctx context.Context, changes []netrules.Change) er
 }
 
 // still are the messages that delete those of changes that are there and lead to ours.
-func (t *tool) still(changes []netrules.Change, there *found) []netlink.Message {
+func (n netlinkNAT) still(changes []netrules.Change, there *found) []netlink.Message {
 	leads := map[lead]string{} // the chain in which it is
 	for chain, all := range there.leads {
 		for _, l := range all {
@@ -303,7 +305,7 @@ func (t *tool) still(changes []netrules.Change, there *found) []netlink.Message 
 		if chain, ok := leads[lead{c.Handle, netrules.Target(c.Args)}]; !ok || chain != c.Chain {
 			continue
 		}
-		m, err := t.message(unix.NFT_MSG_DELRULE, 0,
+		m, err := n.message(unix.NFT_MSG_DELRULE, 0,
 			netlink.Attribute{Type: unix.NFTA_RULE_TABLE, Data: []byte(natTable + "\x00")},
 			netlink.Attribute{Type: unix.NFTA_RULE_CHAIN, Data: []byte(c.Chain + "\x00")},
 			netlink.Attribute{Type: unix.NFTA_RULE_HANDLE, Data: binary.BigEndian.AppendUint64(nil, c.Handle)})

@@ -248,7 +248,7 @@ add rule ip nat OUTPUT ` + rule + "\n"
 			remake()
 		}
 		change := netrules.Change{Family: tool.family, Table: natTable, Op: netrules.Delete, Chain: "OUTPUT", Args: []string{"-j", "AMBASSADORD"}, Handle: handle}
-		err = lab.NS().Do(func() error { return tool.deleteNumbered(t.Context(), []netrules.Change{change}) })
+		err = lab.NS().Do(func() error { return tool.byNetlink().deleteNumbered(t.Context(), []netrules.Change{change}) })
 		tool.before = nil
 		if err != nil || !remade {
 			t.Errorf("amid it: %t: %v, made anew: %t", amid, err, remade)

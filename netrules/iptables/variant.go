@@ -3,10 +3,8 @@ package iptables
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os/exec"
 	"slices"
-	"strings"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/netrules"
@@ -40,33 +38,6 @@ func (c Choice) Mixed() error {
 	return nil
 }
 
-// Choice returns which packet filter the programs drive and why.
-func (r *Rules) Choice() Choice { return r.choice }
-
-// Chains returns the names of our chains in a namespace. It costs a few system
-// calls and no process, so it can be asked of all namespaces of a host.
-func (r *Rules) Chains(ns *netns.Namespace, f netrules.Family) ([]string, error) {
-	t, err := r.tool(f)
-	if err != nil {
-		return nil, err
-	}
-	chains, err := within(ns, func() ([]string, error) { return chainsIn(t.variant, f) })
-	if err != nil {
-		return nil, fmt.Errorf("list %s chains in %s: %w", f, ns.Name(), err)
-	}
-	return ours(chains), nil
-}
-
-// Elsewhere is Chains of the packet filter that is not used: an earlier daemon left
-// them when the host used that one. Apply and Remove take them away.
-func (r *Rules) Elsewhere(ns *netns.Namespace, f netrules.Family) ([]string, error) {
-	t, err := r.tool(f)
-	if err != nil {
-		return nil, err
-	}
-	return within(ns, func() ([]string, error) { return oursIn(other(t.variant), f), nil })
-}
-
 // other is the packet filter that is not v.
 func other(v Variant) Variant {
 	if v == Legacy {
@@ -87,75 +58,6 @@ func newToolLike(ctx context.Context, f netrules.Family, variant Variant, s sett
 		return named, err
 	}
 	return plain, err
-}
-
-// clearOther removes what is ours from the packet filter that t does not drive, in
-// the calling thread's namespace, and returns the chains that were there: our
-// rules are never in both.
-func (r *Rules) clearOther(ctx context.Context, t *tool) ([]string, error) {
-	variant := other(t.variant)
-	chains := oursIn(variant, t.family)
-	if len(chains) == 0 {
-		if made, err := madeTable(t.family); variant == NFT && err == nil && made {
-			return nil, (&tool{family: t.family, variant: NFT}).dropTable()
-		}
-		return nil, nil
-	}
-	beside, err := newTool(ctx, t.family, variant, r.settings)
-	if err != nil {
-		name := t.family.Command() + suffix(variant)
-		return nil, hint.Wrap(fmt.Errorf("rules of ours are in the packet filter %s too: %w", variant, err),
-			"install "+name+", or restart the container whose rules they are")
-	}
-	beside.before = t.before
-	removed, err := beside.remove(ctx)
-	if err == nil && variant == NFT {
-		if err = beside.whatWeMade(&removed); err == nil && removed.MadeTable {
-			err = beside.dropTable()
-		}
-	}
-	return removed.Chains, err
-}
-
-// oursIn returns our chains in a packet filter of the calling thread's namespace.
-// One that cannot be asked, because the kernel lacks it, has none.
-func oursIn(v Variant, f netrules.Family) []string {
-	chains, err := chainsIn(v, f)
-	if err != nil {
-		return nil
-	}
-	return ours(chains)
-}
-
-func ours(chains []string) []string {
-	return slices.DeleteFunc(chains, func(name string) bool { return !strings.HasPrefix(name, netrules.ChainPrefix) })
-}
-
-// chainsIn lists the chains of the nat table in a packet filter of the calling
-// thread's namespace. It makes nothing that was not there.
-func chainsIn(v Variant, f netrules.Family) ([]string, error) {
-	if v == Legacy {
-		exists, err := legacyTable(f)
-		if err != nil || !exists {
-			return nil, err
-		}
-		entries, err := legacyEntries(f)
-		if err != nil {
-			return nil, err
-		}
-		return chainNames(entries, layoutOf(f))
-	}
-	all, err := nftChains(f)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, c := range all {
-		if c.table == natTable {
-			names = append(names, c.name)
-		}
-	}
-	return names, nil
 }
 
 // dockerVariants returns where Docker's chains are.

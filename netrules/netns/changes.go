@@ -22,8 +22,8 @@ func groups() map[int][]int {
 
 // Changes returns a channel that holds a token after the rules, links or addresses
 // of the namespace have changed, and a function that ends it and waits until it has
-// ended; until then it keeps the namespace alive. What the legacy iptables changes is
-// not told by any kernel. A nil namespace is the process's own.
+// ended; until then it keeps the namespace alive. No kernel tells of changes by the
+// legacy iptables. A nil namespace is the process's own.
 func (n *Namespace) Changes(ctx context.Context) (changed <-chan struct{}, end func(), err error) {
 	var sockets []*os.File
 	err = n.Do(func() (err error) {
@@ -73,7 +73,7 @@ func listenTo(protocol int, groups []int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What is not read in time is lost, which says as much as what it would have said; so
+	// A message that is not read in time is lost, which says as much as what it would have said; so
 	// a namespace that changes all the time holds as little of the kernel's memory as can be.
 	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1) // the kernel makes it its least
 	if err == nil {

@@ -5,7 +5,7 @@
 // an OS thread of its own that goes back to where it came from, or dies. Keep
 // such code to the socket call or the exec that needs it: a goroutine started
 // there runs elsewhere. A socket belongs to the namespace it was made in for
-// good, whoever uses it later.
+// good, whatever uses it later.
 //
 // A namespace lives as long as somebody holds it: a process, a mount, a socket,
 // or a Namespace of this package that is not closed. See network_namespaces(7).
@@ -114,8 +114,30 @@ func IDOrOwn(ns *Namespace) (ID, error) {
 // Path returns the path the namespace was opened by. It may be gone by now.
 func (n *Namespace) Path() string { return n.path }
 
+// Name names a namespace, which may be nil, in an error or a line.
+func (n *Namespace) Name() string {
+	if n == nil {
+		return "our own network namespace"
+	}
+	return "network namespace " + n.path
+}
+
 // Close lets go of the namespace.
 func (n *Namespace) Close() error { return n.file.Close() }
+
+// Again opens the namespace a second time, for somebody else to close.
+func (n *Namespace) Again() (*Namespace, error) {
+	var again *Namespace
+	err := n.WithFD(func(fd int) (err error) {
+		again, err = Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	again.path = n.path // which says more
+	return again, nil
+}
 
 // WithFD calls fn with the namespace's descriptor, which stays open until fn
 // returns even if the namespace is closed meanwhile.
@@ -243,6 +265,30 @@ func (n *Namespace) inside(fn func() error, done chan<- visitOutcome) {
 	}()
 	out.err = fn()
 	out.goexit = false
+}
+
+// Visit is Do for several steps: fn gets the namespace as it is inside, and each Do of that is a
+// call and no more, since the thread is there already. To enter costs two changes of threads, a
+// look at /proc and two system calls, and to attach a container takes a dozen steps. The terms of
+// fn of Do hold for all of fn here. In other goroutines, and when Visit has returned, inside is
+// the namespace as any other.
+func (n *Namespace) Visit(fn func(inside *Namespace) error) error {
+	if n == nil || n.entered() {
+		return fn(n)
+	}
+	return n.Do(func() error {
+		inside := &Namespace{file: n.file, path: n.path, id: n.id, visitor: new(atomic.Int64)}
+		inside.visitor.Store(int64(unix.Gettid()))
+		// Another goroutine may have the thread after this one.
+		defer inside.visitor.Store(0)
+		return fn(inside)
+	})
+}
+
+// entered reports whether the calling thread is in the namespace, by a Visit that goes on. That
+// thread runs nothing else, so its number is as good as the goroutine's.
+func (n *Namespace) entered() bool {
+	return n.visitor != nil && n.visitor.Load() == int64(unix.Gettid())
 }
 
 // ListenTCP listens on addr inside the namespace. The socket is plain TCP: MPTCP,

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,25 +29,4 @@ func New() (*Namespace, error) {
 		return nil, fmt.Errorf("make network namespace: %w", err)
 	}
 	return made, nil
-}
-
-// LoopbackUp brings lo up, with ::1 where that can be had: new namespaces may be
-// born with IPv6 turned off, and a read-only /proc/sys keeps it so. HasLoopback6
-// tells.
-func (n *Namespace) LoopbackUp() error {
-	_ = n.Do(func() error {
-		// Resolved by the thread that opens it, as all of /proc/sys/net is.
-		return os.WriteFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6", []byte("0"), 0)
-	})
-	err := n.netlink(func(h *netlink.Handle) error {
-		lo, err := h.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return h.LinkSetUp(lo)
-	})
-	if err != nil {
-		return fmt.Errorf("bring lo up in network namespace %s: %w", n.path, err)
-	}
-	return nil
 }

@@ -29,20 +29,6 @@ func Of(socket syscall.Conn) (*Namespace, error) {
 	return Open(fmt.Sprintf("/proc/self/fd/%d", ns))
 }
 
-// Again opens the namespace a second time, for somebody else to close.
-func (n *Namespace) Again() (*Namespace, error) {
-	var again *Namespace
-	err := n.WithFD(func(fd int) (err error) {
-		again, err = Open(fmt.Sprintf("/proc/self/fd/%d", fd))
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	again.path = n.path // which says more
-	return again, nil
-}
-
 // IDOf is the ID of the namespace that a socket, by its descriptor, was made in. It takes
 // CAP_NET_ADMIN there, and opens nothing for longer than it takes.
 func IDOf(socket int) (ID, error) {

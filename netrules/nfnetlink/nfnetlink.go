@@ -1,6 +1,6 @@
 // Package nfnetlink speaks to nftables as netlink(7) and linux/netfilter/nf_tables.h have it,
 // where google/nftables has no words for what is asked: to list no further than a budget
-// allows, because whoever has NET_ADMIN in a namespace may have made any number of rules; to
+// allows, because a process with NET_ADMIN in a namespace may have made any number of rules; to
 // fail rather than delete what is not empty; to ask for the generation of the rule set.
 //
 // Everything here is about the network namespace of the calling thread.

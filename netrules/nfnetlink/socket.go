@@ -17,7 +17,7 @@ import (
 // runtime's poller and seeds a random generator for it, which costs more than the kernel's answer.
 type socket int
 
-// open makes a socket in the calling thread's namespace. Whoever asks has to close it.
+// open makes a socket in the calling thread's namespace. The caller has to close it.
 func open() (socket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -48,8 +48,8 @@ func (s socket) send(b []byte) error {
 	return os.NewSyscallError("sendto", unix.Sendto(int(s), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
 }
 
-// receive reads one datagram of the kernel's. Whoever has CAP_NET_ADMIN in the namespace may send
-// to our socket, too: what is not from the kernel is dropped.
+// receive reads one datagram of the kernel's. A process with CAP_NET_ADMIN in the namespace
+// may send to our socket, too: a datagram that is not from the kernel is dropped.
 func (s socket) receive(buffer []byte) (int, error) {
 	deadline := time.Now().Add(answerTimeout)
 	for {

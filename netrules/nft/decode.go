@@ -24,8 +24,8 @@ type rule struct {
 	counters netrules.Counters
 }
 
-// decode reads a rule as the kernel describes it (nf_tables_fill_rule_info). What none of our
-// rules has becomes an argument that none has.
+// decode reads a rule as the kernel describes it (nf_tables_fill_rule_info). An expression that
+// none of our rules has becomes an argument that none has.
 func decode(f netrules.Family, attrs []netlink.Attribute) rule {
 	r := rule{
 		chain:  nfnetlink.Text(nfnetlink.Data(attrs, unix.NFTA_RULE_CHAIN)),

@@ -155,7 +155,7 @@ func verdict(f netrules.Family, target []string) ([]expr.Any, error) {
 	return nil, fmt.Errorf("no target of ours: %q", target)
 }
 
-// toPrefix matches a destination. What is compared is whole bytes.
+// toPrefix matches a destination. Whole bytes are compared.
 func toPrefix(f netrules.Family, text string, not bool) ([]expr.Any, error) {
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil || prefix.Bits()%8 != 0 || prefix.Bits() == 0 || prefix.Addr().Is6() != (f == netrules.IPv6) {

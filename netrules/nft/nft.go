@@ -3,7 +3,7 @@
 //
 // The rules are in tables of our own, `ip ambassadord` and `ip6 ambassadord`, in which the
 // chains have the names that they have with iptables: those of ours, and OUTPUT or PREROUTING
-// for the hook, so that one plan serves both. What is in there reads back as the arguments of
+// for the hook, so that one plan serves both. Its rules read back as the arguments of
 // iptables (read.go, decode.go), and a plan's changes become messages (write.go, encode.go).
 //
 // All changes of an Apply, for both families, are one transaction: nobody sees half of them,
@@ -62,7 +62,7 @@ func (r *Rules) Read(_ context.Context, ns *netns.Namespace, f netrules.Family) 
 
 // Apply makes a namespace hold the chains, at most one of each family, with their jumps, and
 // returns what it changed: nothing, if they were there already. All changes are made at once
-// or, on an error, none. What the kernel has no support for is netrules.ErrUnsupported. mark is
+// or, on an error, none. A chain that the kernel has no support for is netrules.ErrUnsupported. mark is
 // what Mark returns as long as nobody has changed anything since; 0 if that is not known.
 func (r *Rules) Apply(ctx context.Context, ns *netns.Namespace, chains ...netrules.Chain) (changes []netrules.Change, mark uint64, err error) {
 	err = ns.Do(func() (err error) {

@@ -226,8 +226,8 @@ func TestDormantTable(t *testing.T) {
 	}
 }
 
-// Who has put any number of rules into our table keeps himself waiting, and not long; what is
-// too much is not read, and removed all the same.
+// A process that has put any number of rules into our table keeps itself waiting, and not long; rules
+// that are too many are not read, and removed all the same.
 func TestManyRules(t *testing.T) {
 	lab := netlab.New(t)
 	chain := netrules.Redirect(netrules.IPv4, 15001, []netrules.Port{{Number: 6379}})

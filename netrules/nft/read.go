@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// maxRules and maxBytes bound what is read of a table. Who has NET_ADMIN in a namespace
-	// may put any number of rules there.
+	// maxRules and maxBytes bound what is read of a table. A process with NET_ADMIN in a
+	// namespace may put any number of rules there.
 	maxRules = 100_000
 	maxBytes = 64 << 20
 	// manyRules and manyBytes are from how many rules on a namespace is heavy: those of a

@@ -17,7 +17,7 @@ import (
 // answerTimeout bounds every exchange with the kernel, which answers at once.
 const answerTimeout = 10 * time.Second
 
-// Table is such a table. What is asked of Conn becomes true with Flush. It is for
+// Table is such a table. Changes that are asked of Conn are made by Flush. It is for
 // one goroutine at a time.
 type Table struct {
 	*nftables.Table

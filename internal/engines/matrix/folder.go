@@ -12,7 +12,7 @@ const prefix = "ambassadord-matrix-"
 
 // folder makes a folder of this run's in the folder temp, and removes what runs that were
 // killed have left there. As long as a run lives it has the lock of its folder; release removes
-// that. What it returns is a folder in there, of which the tests take the lock when they build
+// that. The path is that of a folder in there, of which the tests take the lock when they build
 // a program into it.
 func folder(temp string) (path string, release func(), err error) {
 	left, err := filepath.Glob(filepath.Join(temp, prefix+"*"))

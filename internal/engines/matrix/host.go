@@ -54,7 +54,7 @@ type host struct {
 	idle    chan struct{} // has an element when it waits for a job
 	current atomic.Pointer[job]
 
-	// What reads its output has these alone.
+	// The reader of its output has these alone.
 	fails  int                         // how many failures the current job has told of
 	output map[string]*strings.Builder // by package and test function, while it runs
 }

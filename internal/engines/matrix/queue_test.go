@@ -99,7 +99,7 @@ func TestQueueOfALostHost(t *testing.T) {
 	})
 }
 
-// Who waits is sent away when the run is ended.
+// A host that waits is sent away when the run is ended.
 func TestQueueThatIsEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(1)

@@ -72,7 +72,7 @@ type Mode struct {
 	swept    map[string]time.Time // by the owner's container ID: see sweep
 }
 
-// Start serves no namespace yet; Update says which to serve. What it starts ends with ctx.
+// Start serves no namespace yet; Update says which to serve. Its goroutines end with ctx.
 func Start(ctx context.Context, c Config) *Mode {
 	m := newMode(&c)
 	if mode.Of(c.Name).Early {

@@ -88,7 +88,7 @@ func (at *attachment) same(n *identity.Namespace) bool {
 	return old.SandboxKey == n.Owner.SandboxKey && old.PID == n.Owner.PID
 }
 
-// follow replaces what is declared. What has not changed costs nothing: every
+// follow replaces what is declared. A namespace that has not changed costs nothing: every
 // event of any container comes by here. It reports whether a container
 // may be coming that dials before run gets to it.
 func (at *attachment) follow(n *identity.Namespace) (hurry bool) {

@@ -164,7 +164,7 @@ func TestRedirectedConnectionsAreRoutedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRouting(t.Context(), map[string]resolver.Source{resolver.SchemeStatic: static.Source{}}, balance.New(balance.Config{}))
+	r := newRouting(t.Context(), resolver.New(map[string]resolver.Source{resolver.SchemeStatic: static.Source{}}, resolver.Options{}), balance.New(balance.Config{}))
 	r.Turn.Borrowed()
 	port := netip.MustParseAddrPort(listener.Addr().String()).Port()
 	web := routetest.Labelled("web", map[string]string{fmt.Sprintf("connect.%d", port): "10.0.0.1:80"})

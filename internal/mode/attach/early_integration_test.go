@@ -3,7 +3,6 @@
 package attach
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +29,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/netlab"
 	"github.com/ambassadord/ambassadord/internal/ociruntime"
 	"github.com/ambassadord/ambassadord/internal/route"
+	"github.com/ambassadord/ambassadord/internal/servertest"
 	"github.com/ambassadord/ambassadord/internal/settings"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
@@ -169,23 +169,7 @@ func (h *earlyLab) serve(lab *netlab.Lab, addr, name string) string {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer conn.Close()
-				for lines := bufio.NewScanner(conn); lines.Scan(); {
-					fmt.Fprintln(conn, name)
-				}
-			})
-		}
-	})
-	h.t.Cleanup(func() { listener.Close(); serving.Wait() })
-	return listener.Addr().String()
+	return servertest.Named(h.t, listener, name).String()
 }
 
 // follow makes the containers those that the engine has.

@@ -24,8 +24,8 @@ type earlyWork interface {
 	clear()                            // removes the rest, and lets go of the namespace
 }
 
-// runEarly works on an early namespace until its life is over. One goroutine runs it. What it leaves
-// in the namespace belongs to the attachment if the life ends as handedOver or surrendered, and to
+// runEarly works on an early namespace until its life is over. One goroutine runs it. The sockets and
+// rules that it leaves in the namespace belong to the attachment if the life ends as handedOver or surrendered, and to
 // another daemon if it ends as leftBehind.
 func runEarly(ctx context.Context, life *earlyLife, work earlyWork) {
 	defer life.on(ends)

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 
 	"github.com/ambassadord/ambassadord/netrules"
+	"github.com/ambassadord/ambassadord/resolver"
 )
 
 // worked is an early namespace of which only the order of its work is real: it notes what is done,
@@ -163,8 +164,8 @@ func (w *worked) play(e earlyEvent) {
 	synctest.Wait()
 }
 
-// picture is all that an event may change.
-func (w *worked) picture() string {
+// snapshot is all that an event may change.
+func (w *worked) snapshot() string {
 	state, _ := w.life.now()
 	return fmt.Sprint(state, w.steps, w.held, w.accepting, w.hooked, w.chain, w.connected, w.decidedByTest, w.shutDown, w.wanted, w.taken)
 }
@@ -177,7 +178,7 @@ func TestEveryOrderOfEventsInAnEarlyNamespace(t *testing.T) {
 	reached, orders := map[earlyState]int{}, 0
 	var explore func(events []earlyEvent, before string)
 	explore = func(events []earlyEvent, before string) {
-		var picture string
+		var snapshot string
 		synctest.Test(t, func(t *testing.T) {
 			orders++
 			ctx, stop := context.WithCancel(t.Context())
@@ -190,7 +191,7 @@ func TestEveryOrderOfEventsInAnEarlyNamespace(t *testing.T) {
 			for _, e := range events {
 				w.play(e)
 			}
-			picture = w.picture()
+			snapshot = w.snapshot()
 			w.playOut()
 			for _, wrong := range w.violations() {
 				t.Errorf("after the events %d: %s", events, wrong)
@@ -201,11 +202,11 @@ func TestEveryOrderOfEventsInAnEarlyNamespace(t *testing.T) {
 			<-w.over
 		})
 		// What has changed nothing is as if it had not come: the orders after it are played without it.
-		if picture == before || len(events) == most || t.Failed() {
+		if snapshot == before || len(events) == most || t.Failed() {
 			return
 		}
 		for _, e := range played {
-			explore(append(slices.Clone(events), e), picture)
+			explore(append(slices.Clone(events), e), snapshot)
 		}
 	}
 	explore(nil, "")
@@ -333,7 +334,7 @@ func TestTransitionsOfAnEarlyNamespace(t *testing.T) {
 // gone by then.
 func TestLeftBehindBeforeItWasOpened(t *testing.T) {
 	t.Parallel()
-	set := newEarlySet(&newRouting(t.Context(), nil, nil).Config)
+	set := newEarlySet(&newRouting(t.Context(), resolver.New(nil, resolver.Options{}), nil).Config)
 	e := newEarlyNamespace(set, t.TempDir()+"/gone", []netrules.Port{{Number: 80}}, nil)
 	e.life.on(takenOver)
 	runEarly(t.Context(), e.life, e)

@@ -289,7 +289,8 @@ func (s *earlySet) serve(ctx context.Context, where string, ports []netrules.Por
 }
 
 // claim says that n, which at will serve, declares something. It returns what was
-// prepared in n, for at to take over; nil if nothing was. What is prepared later at is offered.
+// prepared in n, for at to take over; nil if nothing was. A preparation that ends later is
+// offered to at.
 func (s *earlySet) claim(at *attachment, n *identity.Namespace) *earlyNamespace {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -351,8 +352,8 @@ func (s *earlySet) unhook() {
 // release waits until every such namespace is as it was and let go of.
 func (s *earlySet) release() { s.running.Wait() }
 
-// leave ends the watch and the work on namespaces whose owner is not known yet. What was let
-// go of before is seen to its end. The new daemon watches by now; what our process has
+// leave ends the watch and the work on namespaces whose owner is not known yet. A namespace
+// that was let go of before is seen to its end. The new daemon watches by now; what our process has
 // prepared until its end is told of before the watch ends, and left like the rest.
 func (s *earlySet) leave() {
 	if s.stop != nil {

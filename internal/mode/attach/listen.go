@@ -180,8 +180,8 @@ func (at *attachment) borrowOtherMode(ctx context.Context, n *identity.Namespace
 }
 
 // giveBack ends what leads to us beside our own sockets and rules: in mode listen the rules
-// that led there are unhooked, in mode redirect ours are there. What is on its way is still
-// accepted.
+// that led there are unhooked, in mode redirect ours are there. A connection on its way is
+// still accepted.
 func (at *attachment) giveBack() {
 	if at.Name == config.Listen && len(at.surplus.sockets) > 0 {
 		if ns, err := at.ns.Again(); err != nil {

@@ -3,9 +3,7 @@ package attach
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"testing"
-	"testing/synctest"
 
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/binding"
@@ -26,8 +24,7 @@ type routing struct {
 	targets *resolver.Resolver
 }
 
-func newRouting(ctx context.Context, sources map[string]resolver.Source, pools route.Pools) *routing {
-	targets := resolver.New(sources, resolver.Options{})
+func newRouting(ctx context.Context, targets *resolver.Resolver, pools route.Pools) *routing {
 	current := settings.NewCurrent(settings.New(config.Default(), nil, nil))
 	clients, log := new(identity.Latest), slog.New(slog.DiscardHandler)
 	hold := &hold.Hold{Clients: clients, Settings: current}
@@ -47,18 +44,12 @@ func (r *routing) tableOf(layers *binding.Layers, containers ...*dockerd.Contain
 // withTold runs test in a bubble, with what routes to targets of which a test tells.
 func withTold(t *testing.T, test func(t *testing.T, r *routing)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		source := &routetest.Told{}
-		source.Say(routetest.At("10.0.0.1:80", "10.0.0.2:80"))
-		ctx, cancel := context.WithCancel(t.Context())
+	routetest.InBubble(t, func(t *testing.T, told *routetest.Bubble) {
 		pools := balance.New(balance.Config{})
-		r := newRouting(ctx, map[string]resolver.Source{"told": source}, pools)
-		var running sync.WaitGroup
-		running.Go(func() { _ = r.targets.Run(ctx) })
-		running.Go(func() { _ = pools.Run(ctx) })
+		told.Run(pools.Run)
+		r := newRouting(told.Context, told.Resolver, pools)
 		test(t, r)
-		cancel()
+		told.End()
 		r.Routes.Wait()
-		running.Wait()
 	})
 }

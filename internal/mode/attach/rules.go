@@ -159,7 +159,7 @@ func (at *attachment) applyRules(ctx context.Context, served []netrules.Family, 
 }
 
 // tellUnpinned says once that connections of a container may break: it keeps us from what
-// would hold them. What it declares is served all the same.
+// would hold them. Its ports are served all the same.
 func (at *attachment) tellUnpinned(err error) {
 	if err == nil || at.unpinned {
 		return

@@ -7,9 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"strings"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/balance"
@@ -56,26 +54,11 @@ func (w *ways) fixed(l *listener) *router { return &router{Config: w.Config, lis
 // withTold runs test in a bubble, with a binding to a target of a source's.
 func withTold(t *testing.T, options func(*option.Set), test func(t *testing.T, w *ways, b binding.Binding)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		source := &routetest.Told{}
-		source.Say(routetest.At("10.0.0.1:80", "10.0.0.2:80"))
-		r := resolver.New(map[string]resolver.Source{"told": source}, resolver.Options{})
-		ctx, cancel := context.WithCancel(t.Context())
-		w := newWays(ctx, r)
-		var running sync.WaitGroup
-		running.Go(func() { _ = r.Run(ctx) })
-		b := binding.Binding{Port: 80, Text: "told://a", Options: option.Default()}
-		if options != nil {
-			options(&b.Options)
-		}
-		var err error
-		if b.Target, err = r.Parse(b.Text); err != nil {
-			t.Fatal(err)
-		}
-		test(t, w, b)
-		cancel()
+	routetest.InBubble(t, func(t *testing.T, told *routetest.Bubble) {
+		w := newWays(told.Context, told.Resolver)
+		test(t, w, told.Binding(t, options))
+		told.End()
 		w.Routes.Wait()
-		running.Wait()
 	})
 }
 

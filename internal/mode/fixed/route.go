@@ -53,7 +53,7 @@ func (f *router) route(does *forwarding, table *identity.Table, flow route.Flow)
 	to := proxy.Route{Client: proxy.Client{Name: flow.From.Addr().String()}, Port: b.Port, Target: b.Text}
 	var container *dockerd.Container
 	who := proxy.ClientAddr(flow.From.Addr()).String()
-	// Who it is matters to the log and the endpoint's header alone here, so an answer that no
+	// The client matters to the log and the endpoint's header alone here, so an answer that no
 	// guard proves will do. While the engine is away an address may be another's.
 	if table != nil {
 		if n := table.At(flow.From.Addr()); n != nil && f.Hold.Current(n.Owner) {

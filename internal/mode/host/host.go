@@ -16,7 +16,6 @@ import (
 	"github.com/ambassadord/ambassadord/internal/firewalld"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
-	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/listenset"
 	"github.com/ambassadord/ambassadord/internal/mode"
 	"github.com/ambassadord/ambassadord/internal/reconcile"
@@ -39,9 +38,8 @@ type Config struct {
 // Mode is mode host, running.
 type Mode struct {
 	Config
+	sourceguard.Entry
 	addresses []*hostAddress
-	guard     *sourceguard.Guard // nil where source addresses cannot be guarded
-	accept    func()             // begins to
 	stop      context.CancelFunc
 	done      chan struct{} // closed when keep has returned
 	end       context.CancelFunc
@@ -81,7 +79,7 @@ func Start(ctx context.Context, c Config) (*Mode, error) {
 		ours = append(ours, l.addr)
 	}
 	// Until the last connection is drained, whatever becomes of ctx.
-	h.guard = sourceguard.Start(context.WithoutCancel(ctx), c.Guard, nil, guard.TableName, ours)
+	h.SourceGuard = sourceguard.Start(context.WithoutCancel(ctx), c.Guard, nil, guard.TableName, ours)
 	if h.Own.Turn.Ours() { // else they are in order, or keep mends them
 		var chains []netrules.Chain
 		for _, l := range h.addresses {
@@ -93,14 +91,14 @@ func Start(ctx context.Context, c Config) (*Mode, error) {
 			return nil, fmt.Errorf("set the rules of mode host: %w", err)
 		}
 	}
-	h.accept = func() {
+	h.Accept = func() {
 		for _, l := range h.addresses {
-			h.Sockets.Accept(ctx, socket, l.socket, &sourceguard.Router{Routing: h.Routing, Guard: h.guard, Listen: l.at()})
-			h.Own.Log.Info("listening for containers", "address", l.addr.String(), "listen", l.socket.Addr().String(), "guarded", h.guard != nil)
+			h.Sockets.Accept(ctx, socket, l.socket, &sourceguard.Router{Routing: h.Routing, Guard: h.SourceGuard, Listen: l.at()})
+			h.Own.Log.Info("listening for containers", "address", l.addr.String(), "listen", l.socket.Addr().String(), "guarded", h.SourceGuard != nil)
 		}
 	}
 	if h.Own.Turn.Ours() {
-		h.accept()
+		h.Accept()
 	}
 	ctx, h.stop = context.WithCancel(ctx)
 	go h.keep(ctx)
@@ -206,20 +204,6 @@ func (h *Mode) repair(ctx context.Context, l *hostAddress, due bool) error {
 	return nil
 }
 
-// Update is part of mode.Mode: it concerns the guard alone, since who dials shows when they
-// connect.
-func (h *Mode) Update(_ context.Context, table *identity.Table) { h.guard.Follow(table) }
-
-// Ready is part of mode.Mode. The mode accepts as soon as the guard knows the containers that are
-// there: no source address is believed before.
-func (h *Mode) Ready(ctx context.Context) error {
-	if err := h.guard.Ready(ctx); err != nil {
-		return err
-	}
-	h.accept()
-	return nil
-}
-
 // Stop is part of mode.Mode. The addresses stay, for the connections that are carried on. After a
 // handover they are renewed for these: the other daemon may have no use for them.
 func (h *Mode) Stop(handOver bool) mode.Remains {
@@ -227,10 +211,10 @@ func (h *Mode) Stop(handOver bool) mode.Remains {
 	<-h.done // or it might hook the chains again
 	if !handOver {
 		h.Own.Unhook(h.families())
-		h.guard.End()
+		h.SourceGuard.End()
 		return h
 	}
-	h.guard.Leave()
+	h.SourceGuard.Leave()
 	var ctx context.Context
 	ctx, h.end = context.WithCancel(context.Background())
 	h.ended = make(chan struct{})
@@ -254,7 +238,7 @@ func (h *Mode) Drained() {
 
 // takeDown undoes what a start has begun.
 func (h *Mode) takeDown() {
-	h.guard.End()
+	h.SourceGuard.End()
 	h.Own.Remove(h.families())
 }
 

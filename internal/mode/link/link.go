@@ -16,7 +16,6 @@ import (
 	"github.com/ambassadord/ambassadord/internal/cleanup"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
-	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/listenset"
 	"github.com/ambassadord/ambassadord/internal/mode"
 	"github.com/ambassadord/ambassadord/internal/reconcile"
@@ -39,12 +38,11 @@ type Config struct {
 // Mode is mode link, running.
 type Mode struct {
 	Config
+	sourceguard.Entry
 	applied  []netrules.Family
 	rules    *filter.Maintainer
-	host     *netns.Namespace   // the host's, where our bridge is; nil if it is out of reach
-	guard    *sourceguard.Guard // nil where source addresses cannot be guarded
+	host     *netns.Namespace // the host's, where our bridge is; nil if it is out of reach
 	listener *net.TCPListener
-	accept   func() // begins to
 	stop     context.CancelFunc
 	done     chan struct{} // closed when keep has returned
 	handed   bool          // another daemon goes on
@@ -64,11 +62,11 @@ func Start(ctx context.Context, c Config) (*Mode, error) {
 	}
 	l := &Mode{Config: c, rules: filter.NewMaintainer(c.Own.Rules), listener: listener, done: make(chan struct{})}
 	l.startGuard(ctx)
-	l.accept = func() {
-		l.Sockets.Accept(ctx, handover.Socket{Role: handover.Link}, listener, &sourceguard.Router{Routing: l.Routing, Guard: l.guard})
+	l.Accept = func() {
+		l.Sockets.Accept(ctx, handover.Socket{Role: handover.Link}, listener, &sourceguard.Router{Routing: l.Routing, Guard: l.SourceGuard})
 	}
 	if l.Own.Turn.Ours() {
-		l.accept()
+		l.Accept()
 		l.apply(ctx)
 	}
 	ctx, l.stop = context.WithCancel(ctx)
@@ -115,7 +113,7 @@ func (l *Mode) startGuard(ctx context.Context) {
 	ours = slices.DeleteFunc(ours, func(a netip.Addr) bool { return a.IsLoopback() || a.IsLinkLocalUnicast() })
 	// Until the last connection is drained, whatever becomes of ctx. Several
 	// daemons may be linked to on one host, so each has a table of its own.
-	l.guard = sourceguard.Start(context.WithoutCancel(ctx), l.Guard, l.host, guard.TableName+"_"+hostname(), ours)
+	l.SourceGuard = sourceguard.Start(context.WithoutCancel(ctx), l.Guard, l.host, guard.TableName+"_"+hostname(), ours)
 }
 
 // hostNamespace finds the network namespace in which our own cables end at a
@@ -241,29 +239,15 @@ func Setup(ctx context.Context, port uint16, log *slog.Logger) error {
 	return nil
 }
 
-// Update is part of mode.Mode. It concerns the guard alone: which containers are linked shows when
-// they connect.
-func (l *Mode) Update(_ context.Context, table *identity.Table) { l.guard.Follow(table) }
-
-// Ready is part of mode.Mode. The mode accepts as soon as the guard knows the containers that are
-// there: no source address is believed before.
-func (l *Mode) Ready(ctx context.Context) error {
-	if err := l.guard.Ready(ctx); err != nil {
-		return err
-	}
-	l.accept()
-	return nil
-}
-
 // Stop is part of mode.Mode.
 func (l *Mode) Stop(handOver bool) mode.Remains {
 	l.stop()
 	<-l.done // or it might hook the chain again
 	if l.handed = handOver; handOver {
-		l.guard.Leave()
+		l.SourceGuard.Leave()
 	} else {
 		l.Own.Unhook(l.applied)
-		l.guard.End()
+		l.SourceGuard.End()
 		l.listener.Close() // if it was never served
 	}
 	if l.host != nil {

@@ -1,5 +1,6 @@
 // Package routetest has what tests of routes and of the ways in share: a source that says what a
-// test tells it, containers with labels, and a comparison of routes.
+// test tells it, a resolver of its targets that runs in a bubble, containers with labels, and a
+// comparison of routes.
 package routetest
 
 import (

@@ -145,7 +145,7 @@ func TestTargetsPageNamesEveryField(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, printed := range []any{resolvedJSON{}, endpointJSON{}, leftOutJSON{}, sourceJSON{}} {
+	for _, printed := range []any{resolvedJSON{}, resolvedEndpoint{}, resolvedLeftOut{}, resolvedSource{}} {
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(printed)) {
 			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); !strings.Contains(string(text), "`"+name+"`") {
 				t.Errorf("docs/targets.md lacks %s of %T", name, printed)

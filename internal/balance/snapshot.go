@@ -14,24 +14,24 @@ const (
 	slowSteps = 100
 )
 
-// picture is how a pool looks at one moment: who is well, and what weighs how much.
+// snapshot is how a pool looks at one moment: which members are well, and what weighs how much.
 // It does not change.
-type picture struct {
-	roster  *roster
-	choice  int      // the Choice that is used
-	members []member // of the roster: those of that choice
-	groups  []group  // in the order in which to try them
-	until   int64    // when it is to be made anew; 0 when no time makes it wrong
-	out     int      // members that are out
-	panic   bool     // so many are out that nobody counts as out
-	drawn   int64    // when it was made
+type snapshot struct {
+	membership *membership
+	choice     int      // the Choice that is used
+	members    []member // of the membership: those of that choice
+	groups     []group  // in the order in which to try them
+	until      int64    // when it is to be made anew; 0 when no time makes it wrong
+	out        int      // members that are out
+	panic      bool     // so many are out that nobody counts as out
+	taken      int64    // when it was made
 }
 
-// drawPause is the least time between two pictures of a pool with so many members. A
-// picture of thousands takes a tenth of a millisecond, and whoever has thousands that fail
-// one after the other would have it made for each of them, in all pools that have these
-// addresses. A pool of the usual size is always as it is.
-func drawPause(members int) time.Duration {
+// snapshotPause is the least time between two snapshots of a pool with so many members. A
+// snapshot of thousands takes a tenth of a millisecond, and where thousands fail one after
+// the other it would be made for each of them, in all pools that have these addresses. A pool of
+// the usual size has none.
+func snapshotPause(members int) time.Duration {
 	const usual, each = 256, 2 * time.Microsecond
 	if members <= usual {
 		return 0
@@ -39,9 +39,9 @@ func drawPause(members int) time.Duration {
 	return time.Duration(members) * each
 }
 
-// restsFor is how long pic is to be kept from now on, whatever changes.
-func (pic *picture) restsFor(now int64) time.Duration {
-	return drawPause(len(pic.roster.members)) - time.Duration(now-pic.drawn)
+// restsFor is how long snap is to be kept from now on, whatever changes.
+func (snap *snapshot) restsFor(now int64) time.Duration {
+	return snapshotPause(len(snap.membership.members)) - time.Duration(now-snap.taken)
 }
 
 // group is the members that are equally good by priority and distance.
@@ -56,34 +56,34 @@ type group struct {
 	out []*member
 }
 
-// draw makes a picture. It is called with p.mu held.
-func (p *Pool) draw(r *roster, now int64) *picture {
-	pic := &picture{roster: r, drawn: now, members: choose(r.members)}
-	if len(pic.members) > 0 {
-		pic.choice = pic.members[0].Choice
+// takeSnapshot makes a snapshot. It is called with p.mu held.
+func (p *Pool) takeSnapshot(of *membership, now int64) *snapshot {
+	snap := &snapshot{membership: of, taken: now, members: choose(of.members)}
+	if len(snap.members) > 0 {
+		snap.choice = snap.members[0].Choice
 	}
-	outs := make([]bool, len(pic.members))
-	for i := range pic.members {
-		if out, until := p.isOut(&pic.members[i], now); out {
+	outs := make([]bool, len(snap.members))
+	for i := range snap.members {
+		if out, until := p.isOut(&snap.members[i], now); out {
 			outs[i] = true
-			pic.out++
-			pic.wrongAt(until)
+			snap.out++
+			snap.wrongAt(until)
 		}
 	}
 	most := p.options.EjectMost
-	pic.panic = most > 0 && pic.out*100 > most*len(pic.members)
+	snap.panic = most > 0 && snap.out*100 > most*len(snap.members)
 
-	for from := 0; from < len(pic.members); {
-		first := &pic.members[from]
+	for from := 0; from < len(snap.members); {
+		first := &snap.members[from]
 		to := from + 1
-		for to < len(pic.members) && pic.members[to].Priority == first.Priority &&
-			p.distance(pic.members[to].Endpoint) == p.distance(first.Endpoint) {
+		for to < len(snap.members) && snap.members[to].Priority == first.Priority &&
+			p.distance(snap.members[to].Endpoint) == p.distance(first.Endpoint) {
 			to++
 		}
-		pic.groups = append(pic.groups, p.drawGroup(pic, pic.members[from:to], outs[from:to], now))
+		snap.groups = append(snap.groups, p.groupOf(snap, snap.members[from:to], outs[from:to], now))
 		from = to
 	}
-	return pic
+	return snap
 }
 
 // choose returns the members of the first choice that has one which its check has not found down;
@@ -108,11 +108,11 @@ func choose(members []member) []member {
 	return first
 }
 
-func (p *Pool) drawGroup(pic *picture, members []member, outs []bool, now int64) group {
+func (p *Pool) groupOf(snap *snapshot, members []member, outs []bool, now int64) group {
 	var g group
 	for i := range members {
 		m := &members[i]
-		if outs[i] && !pic.panic {
+		if outs[i] && !snap.panic {
 			g.out = append(g.out, m)
 			if p.due(m, now) {
 				g.halfOpen = append(g.halfOpen, m)
@@ -120,7 +120,7 @@ func (p *Pool) drawGroup(pic *picture, members []member, outs []bool, now int64)
 			continue
 		}
 		weight, until := p.weight(m, now)
-		pic.wrongAt(until)
+		snap.wrongAt(until)
 		g.well = append(g.well, m)
 		g.weights = append(g.weights, weight)
 	}
@@ -138,10 +138,10 @@ func (p *Pool) drawGroup(pic *picture, members []member, outs []bool, now int64)
 	return g
 }
 
-// wrongAt says that from t on the picture is another; 0 is never.
-func (pic *picture) wrongAt(t int64) {
-	if t != 0 && (pic.until == 0 || t < pic.until) {
-		pic.until = t
+// wrongAt says that from t on the snapshot is another; 0 is never.
+func (snap *snapshot) wrongAt(t int64) {
+	if t != 0 && (snap.until == 0 || t < snap.until) {
+		snap.until = t
 	}
 }
 
@@ -163,8 +163,8 @@ func (p *Pool) isOut(m *member, now int64) (out bool, until int64) {
 	return out, until
 }
 
-// due says whether m, which is out, may be probed. Whom its check finds down, the
-// check will find well again.
+// due says whether m, which is out, may be probed. A member that its check finds
+// down will be found well again by the check.
 func (p *Pool) due(m *member, now int64) bool {
 	if p.options.EjectAfter <= 0 || m.check != nil && m.check.down() {
 		return false

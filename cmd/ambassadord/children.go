@@ -11,13 +11,15 @@ import (
 	"github.com/ambassadord/ambassadord/internal/cleanup"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/logging"
 	"github.com/ambassadord/ambassadord/internal/oneshot"
 )
 
-const keeperName, sweeperName = "keeper", "sweeper"
+// The commands that a process of ours starts, by its own program: hidden, for they are not for people.
+const keeperName, sweeperName, preparerName = "keeper", "sweeper", "preparer"
 
-// parentFile is the first descriptor at which who has started such a process leaves it
-// something: the daemon its socket, and then the claim; the keeper its pipe.
+// parentFile is the first descriptor at which such a process is left something by its parent:
+// by the daemon its socket, and then the claim; by the keeper its pipe.
 const parentFile = 3
 
 // keeperCommand is the process that the daemon starts to keep its connections.
@@ -37,7 +39,7 @@ func keeperCommand() *cobra.Command {
 			syscall.CloseOnExec(parentFile + 1)
 			files.Claim = os.NewFile(parentFile+1, claimName)
 		}
-		log, _, flush := newDaemonLogger(cfg, cmd.ErrOrStderr())
+		log, _, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr())
 		defer flush()
 		return oneshot.Keep(ctx, cfg, files, log)
 	})
@@ -54,9 +56,9 @@ func sweeperCommand() *cobra.Command {
 		if err := flags.logging(&cfg); err != nil {
 			return err
 		}
-		log, _, flush := newDaemonLogger(cfg, cmd.ErrOrStderr())
+		log, _, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr())
 		defer flush()
-		// Who stops a service ends all of its processes: ours ends after the keeper's, which drains.
+		// A service manager that stops a service ends all of its processes: ours ends after the keeper's, which drains.
 		return cleanup.Sweep(context.WithoutCancel(ctx), flags.runDir, claimName, os.NewFile(parentFile, "the keeper's pipe"), log)
 	})
 }
@@ -93,6 +95,25 @@ func (f *runFlags) childArgs(name string, c config.Config) []string {
 	}
 }
 
-// nameProcess names our process as our program, for ps(1) and for whoever asks who carries a
-// connection: it was started by /proc/self/exe, and would be called "exe".
+// nameProcess names our process as our program, for ps(1) and for other tools that show which
+// process has a connection: it was started by /proc/self/exe, and would be called "exe".
 func nameProcess() { _ = os.WriteFile("/proc/self/comm", []byte("ambassadord"), 0) }
+
+// preparerCommand is the process that the daemon starts to prepare new network namespaces.
+func preparerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    preparerName + " FOLDER...",
+		Short:  "Prepare new network namespaces; the daemon starts it",
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, folders []string) error {
+			socket := os.NewFile(parentFile, "the daemon's socket")
+			if _, err := socket.Stat(); err != nil {
+				return usage(hint.Errorf("it is not for people to start", "%s has no daemon: descriptor %d is closed", preparerName, parentFile))
+			}
+			return oneshot.GoAhead(cmd.Context(), socket, folders)
+		},
+	}
+}
+
+// preparerArgs is how to start it: this very program, also when its file has been replaced.
+func preparerArgs() []string { return []string{"/proc/self/exe", preparerName} }

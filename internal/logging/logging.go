@@ -1,10 +1,15 @@
-package main
+// Package logging makes the log of our processes: of a level and format, without what would fill it,
+// and, for a process that runs for long, by a buffer that nothing waits for.
+package logging
 
 import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/logbudget"
@@ -12,8 +17,8 @@ import (
 	"github.com/ambassadord/ambassadord/internal/printable"
 )
 
-// newLogger makes a logger of the level and format that cfg says.
-func newLogger(cfg config.Config, w io.Writer) *slog.Logger {
+// New makes a logger of the level and format that cfg says, which writes to w at once.
+func New(cfg config.Config, w io.Writer) *slog.Logger {
 	return slog.New(logbudget.Shorten(newHandler(cfg, w)))
 }
 
@@ -25,23 +30,23 @@ func newHandler(cfg config.Config, w io.Writer) slog.Handler {
 	return slog.NewTextHandler(w, options)
 }
 
-// logRoom is how much of the log may wait for whoever reads it: thousands of lines.
-const logRoom = 1 << 20
+// mostBuffered is how much of the log may wait for its reader: thousands of lines.
+const mostBuffered = 1 << 20
 
-// newDaemonLogger is newLogger for a process that runs for long: it must not wait for
-// whoever reads its log, nor end with that reader, nor let anybody fill it. retune changes
-// its level and format; flush is to be called at its end.
-func newDaemonLogger(cfg config.Config, w io.Writer) (log *slog.Logger, retune func(config.Config), flush func()) {
+// NewBuffered is New for a process that runs for long: it must not wait for the reader of its
+// log, nor end with that reader, nor let a client fill the log. change gives it the level and
+// format of another Config; flush is to be called at its end.
+func NewBuffered(cfg config.Config, w io.Writer) (log *slog.Logger, change func(config.Config), flush func()) {
 	outliveReader()
-	buffer := logbuffer.New(w, logRoom, func(lines int) {
+	buffer := logbuffer.New(w, mostBuffered, func(lines int) {
 		log.Warn("log lines were dropped: whoever reads the log is too slow", "lines", lines,
 			"hint", "set --log-level warn, or have the log read faster, and without a break")
 	})
-	live, retune := newLiveHandler(cfg, buffer)
+	live, change := newLiveHandler(cfg, buffer)
 	budget := logbudget.New(live)
 	log = slog.New(budget)
 	go buffer.Run()
-	return log, retune, func() {
+	return log, change, func() {
 		budget.Flush()
 		buffer.Close()
 	}
@@ -72,18 +77,22 @@ func (h liveHandler) handler() slog.Handler {
 	return h.derive(*h.current.Load())
 }
 
+// Enabled is part of slog.Handler, as are the following.
 func (h liveHandler) Enabled(ctx context.Context, level slog.Level) bool {
 	return (*h.current.Load()).Enabled(ctx, level)
 }
 
+// Handle hands r to the handler that is current now.
 func (h liveHandler) Handle(ctx context.Context, r slog.Record) error {
 	return h.handler().Handle(ctx, r)
 }
 
+// WithAttrs is of the handler that is current at each record, too.
 func (h liveHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return h.with(func(to slog.Handler) slog.Handler { return to.WithAttrs(attrs) })
 }
 
+// WithGroup is likewise.
 func (h liveHandler) WithGroup(name string) slog.Handler {
 	return h.with(func(to slog.Handler) slog.Handler { return to.WithGroup(name) })
 }
@@ -95,3 +104,9 @@ func (h liveHandler) with(add func(slog.Handler) slog.Handler) slog.Handler {
 	}
 	return liveHandler{current: h.current, derive: func(to slog.Handler) slog.Handler { return add(before(to)) }}
 }
+
+// outliveReader keeps the process alive, for the rest of its life, when the reader of its
+// standard error has ended: a write then fails, and the line is lost. Without this Go ends
+// a process with SIGPIPE, and a daemon would leave its rules behind. The signal is not
+// ignored, for that children would inherit.
+func outliveReader() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }

@@ -1,9 +1,10 @@
-package main
+package logging
 
 import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"regexp"
 	"strconv"
 	"strings"
@@ -18,13 +19,13 @@ import (
 func TestTheDaemonsLogLosesNothingAtItsEnd(t *testing.T) {
 	var out bytes.Buffer
 	cfg := config.Default()
-	log, retune, flush := newDaemonLogger(cfg, &out)
+	log, change, flush := NewBuffered(cfg, &out)
 	for i := range 100 {
 		log.Info("line", "n", i)
 	}
 	cfg.LogFormat = "json"
-	retune(cfg)
-	log.Info("retuned")
+	change(cfg)
+	log.Info("changed")
 	flush()
 	log.Info("later")
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -36,7 +37,7 @@ func TestTheDaemonsLogLosesNothingAtItsEnd(t *testing.T) {
 			t.Errorf("line %d: %s", i, line)
 		}
 	}
-	if !strings.Contains(lines[100], `"msg":"retuned"`) || !strings.Contains(lines[101], `"msg":"later"`) {
+	if !strings.Contains(lines[100], `"msg":"changed"`) || !strings.Contains(lines[101], `"msg":"later"`) {
 		t.Errorf("at the end: %q", lines[100:])
 	}
 }
@@ -55,11 +56,11 @@ func (s *slow) Write(p []byte) (int, error) {
 
 func TestASlowReaderOfTheLogIsToldWhatItMissed(t *testing.T) {
 	out := &slow{begun: make(chan struct{}), goOn: make(chan struct{})}
-	log, _, flush := newDaemonLogger(config.Default(), out)
+	log, _, flush := NewBuffered(config.Default(), out)
 	log.Info("first")
 	<-out.begun
 	text := strings.Repeat("x", 400) // and a line more than that
-	const lines = 2 * logRoom / 400
+	const lines = 2 * mostBuffered / 400
 	for i := range lines {
 		log.Info("connection", "client", fmt.Sprint("c", i), "pad", text) // nothing waits for the reader
 	}
@@ -80,7 +81,7 @@ func TestASlowReaderOfTheLogIsToldWhatItMissed(t *testing.T) {
 // makes no sense, and somebody else's one is told of.
 func TestNobodyFillsTheDaemonsLog(t *testing.T) {
 	var out bytes.Buffer
-	log, _, flush := newDaemonLogger(config.Default(), &out)
+	log, _, flush := NewBuffered(config.Default(), &out)
 	text := strings.Repeat("x", 65000)
 	for range 5000 {
 		log.Warn("connection", "client", "hostile", "id", "0", "port", 6379, "target", text, "reason", "no_binding",
@@ -96,5 +97,21 @@ func TestNobodyFillsTheDaemonsLog(t *testing.T) {
 	if out.Len() > 1<<20 || !strings.Contains(out.String(), "client=honest") || written+left != 5000 {
 		t.Errorf("%d bytes; %d lines, and %d are said to have been left out; the log ends with\n%s",
 			out.Len(), written, left, out.String()[max(0, out.Len()-500):])
+	}
+}
+
+// TestLiveLogger: a change holds for loggers that were made before it.
+func TestLiveLogger(t *testing.T) {
+	var out strings.Builder
+	cfg := config.Default()
+	live, set := newLiveHandler(cfg, &out)
+	derived := slog.New(live).With("a", 1).WithGroup("g").With("b", 2)
+	derived.Debug("one")
+	cfg.LogLevel, cfg.LogFormat = slog.LevelDebug, "json"
+	set(cfg)
+	derived.Debug("two", "c", 3)
+	text := out.String()
+	if strings.Contains(text, "one") || !strings.Contains(text, `"level":"DEBUG","msg":"two","a":1,"g":{"b":2,"c":3}}`) {
+		t.Errorf("logged %q; want the second line alone, as JSON, with all attributes", text)
 	}
 }
