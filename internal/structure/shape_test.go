@@ -127,7 +127,6 @@ const typeNameReason = "one word names one thing, in the whole tree: who has rea
 
 // namesOfTwo are unexported type names that stand for different things in different packages.
 var namesOfTwo = []string{
-	"child",
 	"member",
 	"place",
 	"question",
