@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/backoff"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // acceptor is a listening socket as one loop sees it.
@@ -35,7 +36,7 @@ func (l *loop) open(d *acceptor) error {
 func (l *loop) awaitAcceptor(d *acceptor) error {
 	// A connection wakes one of the loops that wait (epoll_ctl(2), EPOLLEXCLUSIVE).
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE, Fd: -int32(d.fd)}
-	if err := controlRaw(l.epoll, unix.EPOLL_CTL_ADD, d.fd, &event); err != nil {
+	if err := socket.EpollControl(l.epoll, unix.EPOLL_CTL_ADD, d.fd, &event); err != nil {
 		return fmt.Errorf("wait for connections: %w", err)
 	}
 	return nil
@@ -44,21 +45,21 @@ func (l *loop) awaitAcceptor(d *acceptor) error {
 // shut stops accepting at fd.
 func (l *loop) shut(fd int) {
 	delete(l.acceptors, fd)
-	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, fd, nil) // not there during a pause
+	_ = socket.EpollControl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil) // not there during a pause
 }
 
 // accept accepts what waits at d.
 func (d *acceptor) accept(l *loop) {
 	s := l.server
 	for range atOnce {
-		fd, source, err := acceptRaw(d.fd)
+		fd, source, err := socket.Accept(d.fd)
 		switch err {
 		case nil:
 			d.pauses.Reset()
 			l.now = l.clock()
 			if !d.drained {
-				setRaw(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-				inLine(fd)
+				socket.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+				socket.KeepUrgentInLine(fd)
 			}
 			if s.enter() {
 				l.admit(fd, source, d)
@@ -88,7 +89,7 @@ func (d *acceptor) rest(l *loop, err error) {
 	if log := l.server.Log; log != nil {
 		log.Warn("cannot accept", "listener", d.listener.Addr().String(), "error", err, "retry_in", pause.String())
 	}
-	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, d.fd, nil)
+	_ = socket.EpollControl(l.epoll, unix.EPOLL_CTL_DEL, d.fd, nil)
 	time.AfterFunc(pause, func() {
 		l.post(func() {
 			if l.acceptors[d.fd] != d {
@@ -104,13 +105,13 @@ func (d *acceptor) rest(l *loop, err error) {
 // turnAway gives up the spare descriptor to accept the connections that wait, and
 // resets them: their clients learn at once what they would wait for in vain.
 func (l *loop) turnAway(d *acceptor) {
-	if !l.spare.release() {
-		l.spare.take()
+	if !l.spare.Release() {
+		l.spare.Take()
 		return
 	}
-	defer l.spare.take()
+	defer l.spare.Take()
 	for range atOnce {
-		fd, source, err := acceptRaw(d.fd)
+		fd, source, err := socket.Accept(d.fd)
 		if err != nil {
 			return
 		}
@@ -120,12 +121,12 @@ func (l *loop) turnAway(d *acceptor) {
 
 // refuseOf resets a connection that was counted, of whose route something is known.
 func (l *loop) refuseOf(fd int, source netip.AddrPort, route *Route, err error) {
-	resetFD(fd)
+	socket.ResetFD(fd)
 	l.server.gone(&Record{Route: *route, Source: source, Err: err}, l.at(l.now))
 }
 
 // refuse resets a connection that nobody will look at.
 func (l *loop) refuse(fd int, source netip.AddrPort, err error) {
-	resetFD(fd)
+	socket.ResetFD(fd)
 	l.server.finish(&Record{Source: source, Err: err}, l.at(l.now))
 }

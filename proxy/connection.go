@@ -9,13 +9,15 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
+	"github.com/ambassadord/ambassadord/proxy/origdst"
 )
 
 // carry is the whole way of one connection, which is counted. It has a place as a stranger
 // (Server.strangers) until its client is known.
 func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.Time, listener *Listener, leaveStranger func(), router Router) {
 	source := addrOf(client.RemoteAddr())
-	h := s.arrived(listener, source, func() (netip.AddrPort, error) { return OriginalDst(client) })
+	h := s.arrived(listener, source, func() (netip.AddrPort, error) { return origdst.Of(client) })
 	h.awaitParent(ctx, s)
 	if err := h.cameBack(s); err != nil {
 		leaveStranger()
@@ -50,7 +52,7 @@ func (s *Server) serve(search *search) {
 func (s *Server) unserved(search *search, record Record, err error, leave func()) {
 	record.Err = s.whyUnserved(s.ctx, search.client, err)
 	search.hop.unserved(s, record.Err)
-	reset(search.client)
+	socket.Reset(search.client)
 	leave()
 	s.gone(&record, search.accepted)
 }
@@ -65,7 +67,7 @@ func (s *Server) goOn(search *search, leave func()) {
 	search.route.Options.apply(search.client)
 	if err := search.sendEarly(s.ctx); err != nil {
 		search.hop.left()
-		reset(search.conn)
+		socket.Reset(search.conn)
 		err = search.reason(err)
 		search.found.closed(false, true)
 		s.unserved(search, record, err, leave)
@@ -87,7 +89,7 @@ func (s *Server) handOver(search *search, record *Record, leave func()) {
 	}
 	search.hop.left()
 	search.found.closed(false, false)
-	reset(search.conn)
+	socket.Reset(search.conn)
 	s.unserved(search, *record, errNoDescriptors, leave)
 }
 
@@ -139,7 +141,7 @@ func (s *Server) whyUnserved(ctx context.Context, client *net.TCPConn, err error
 	switch {
 	case errors.Is(context.Cause(ctx), errDrained):
 		return errDrained
-	case errors.Is(err, errClientLeft), gone(client):
+	case errors.Is(err, errClientLeft), socket.Gone(client):
 		return Fail(ClientGone, fmt.Errorf("the client left before it was served (%w)", err))
 	}
 	return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/netlab"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // TestWhyNobodyCouldBeDialled: what this host does to a dial is told from what the endpoint
@@ -57,12 +58,12 @@ func TestWhyNobodyCouldBeDialled(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer reset(one.(*net.TCPConn))
+				defer socket.Reset(one.(*net.TCPConn))
 			}
 			from := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 30000}
 			client, err := net.DialTCP("tcp", from, net.TCPAddrFromAddrPort(l.addr))
 			if err == nil {
-				defer reset(client)
+				defer socket.Reset(client)
 			} else if !errors.Is(err, unix.ECONNRESET) { // it may be refused as soon as that
 				t.Fatal(err)
 			}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // mostReplayed is how much a client may have sent if it is to be sent again. Its bytes
@@ -139,9 +141,9 @@ func (o *opening) look(fd uintptr, b []byte) (n int, end bool) {
 	}
 	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	switch {
-	case err != nil, info.State == tcpClose:
+	case err != nil, info.State == socket.StateClose:
 		o.left = true
-	case info.State == tcpCloseWait:
+	case info.State == socket.StateCloseWait:
 		end = !o.finished
 	}
 	return n, end
@@ -149,11 +151,11 @@ func (o *opening) look(fd uintptr, b []byte) (n int, end bool) {
 
 // endSending ends send, and endAwaiting awaitFirstByte.
 func (o *opening) endSending() {
-	_ = o.client.SetReadDeadline(longAgo) // fails only on what has been closed, as all of these
-	_ = o.upstream.SetWriteDeadline(longAgo)
+	_ = o.client.SetReadDeadline(socket.LongAgo) // fails only on what has been closed, as all of these
+	_ = o.upstream.SetWriteDeadline(socket.LongAgo)
 }
 
-func (o *opening) endAwaiting() { _ = o.upstream.SetReadDeadline(longAgo) }
+func (o *opening) endAwaiting() { _ = o.upstream.SetReadDeadline(socket.LongAgo) }
 
 // settle leaves both ends as they were.
 func (o *opening) settle() {

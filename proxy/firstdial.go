@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/selfconnect"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
+	"github.com/ambassadord/ambassadord/proxy/origdst"
 )
 
 // firstDial is the search of a relay for its endpoint: the first attempt, in the loop, where
@@ -41,7 +43,7 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *acceptor) {
 		l.hand(fd, source, d)
 		return
 	}
-	h := s.arrived(d.listener, source, func() (netip.AddrPort, error) { return originalDstAt(fd, source.Addr(), d.listener.local) })
+	h := s.arrived(d.listener, source, func() (netip.AddrPort, error) { return origdst.OfSocketAt(fd, source.Addr(), d.listener.local) })
 	if h != nil {
 		h.route = route
 		if err := h.cameBack(s); err != nil {
@@ -79,11 +81,11 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *acceptor) {
 // takeEarly takes what the client has sent by now, in the loop's buffer. What cannot be
 // taken like that an event will tell of.
 func (r *relay) takeEarly() []byte {
-	if atMark(int(r.client.fd)) {
+	if socket.AtMark(int(r.client.fd)) {
 		return nil
 	}
 	b := r.loop.buffer[:]
-	n, _ := receiveRaw(int(r.client.fd), b)
+	n, _ := socket.Receive(int(r.client.fd), b)
 	r.up.bulky = n == len(b)
 	return b[:n]
 }
@@ -135,11 +137,11 @@ func connOf(fd int) (*net.TCPConn, error) {
 	defer file.Close()
 	conn, err := net.FileConn(file)
 	if err != nil {
-		setLinger(fd)
+		socket.SetLinger(fd)
 		return nil, errNoDescriptors
 	}
 	if conn.RemoteAddr() == nil { // getpeername(2) fails once it is reset
-		reset(conn.(*net.TCPConn))
+		socket.Reset(conn.(*net.TCPConn))
 		return nil, Fail(ClientGone, errors.New("the client left before it was served"))
 	}
 	return conn.(*net.TCPConn), nil
@@ -221,33 +223,33 @@ func (r *relay) connect(addr netip.AddrPort, early []byte) (isUp bool, err error
 	if !addr.Addr().Unmap().Is4() {
 		family = unix.AF_INET6
 	}
-	fd, err := socketRaw(family)
+	fd, err := socket.New(family)
 	if err != nil {
 		return false, dialError(addr, "socket", err)
 	}
 	r.upstream.fd = int32(fd)
 	r.upstream.flags |= delaying
-	inLine(fd)
+	socket.KeepUrgentInLine(fd)
 	if len(early) > 0 {
 		// What acknowledges the endpoint's SYN goes with the client's bytes, as soon as it
 		// has come (tcp(7), TCP_QUICKACK; tcp_rcv_synsent_state_process): one segment less,
 		// and the endpoint is woken once. One that speaks first must not wait for that.
-		setRaw(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
+		socket.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
 	}
 	if t := r.route.Options.UserTimeout; t > 0 {
-		setRaw(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(milliseconds(t)))
+		socket.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(socket.Milliseconds(t)))
 	}
 	s := r.loop.server
 	departure := s.departs(r.first.by, r.hop(), r.route, addr)
-	if err := connectRaw(fd, addr); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // an errno
+	if err := socket.Connect(fd, addr); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // an errno
 		return false, dialError(addr, "connect", err)
 	}
 	if may := r.loop.ports.mayBe(addr.Port(), r.loop.now); may || departure.note || departure.learn {
-		local, err := localAddr(fd)
+		local, err := socket.LocalAddr(fd)
 		switch {
 		case err != nil:
 		case may && selfconnect.Is(local, addr):
-			setLinger(fd) // or its port would stay taken
+			socket.SetLinger(fd) // or its port would stay taken
 			return false, dialError(addr, "connect", unix.ECONNREFUSED)
 		case departure.note || departure.learn:
 			if h := s.departed(&departure, r.first.by, r.hop(), r.route, local); h != nil {
@@ -256,7 +258,7 @@ func (r *relay) connect(addr netip.AddrPort, early []byte) (isUp bool, err error
 		}
 	}
 	if len(early) > 0 {
-		n, err := sendRaw(fd, early, 0)
+		n, err := socket.Send(fd, early, 0)
 		switch err {
 		case nil:
 			isUp = true
@@ -315,7 +317,7 @@ func (r *relay) established() {
 	r.decided()
 	o := &r.route.Options
 	if o.UserTimeout > 0 {
-		setRaw(int(r.client.fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(milliseconds(o.UserTimeout)))
+		socket.SetInt(int(r.client.fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(socket.Milliseconds(o.UserTimeout)))
 	}
 	r.begin()
 }
@@ -352,7 +354,7 @@ func (r *relay) lookConnecting() {
 		return
 	}
 	// As with search, a client is not asked before most endpoints have answered.
-	if r.client.flags&(ending|hung) != 0 && l.now-p.began >= int64(noticeAfter) && hasGivenUp(int(r.client.fd)) {
+	if r.client.flags&(ending|hung) != 0 && l.now-p.began >= int64(noticeAfter) && socket.HasGivenUp(int(r.client.fd)) {
 		r.abandoned()
 		return
 	}
@@ -386,10 +388,10 @@ func (r *relay) handBack(failure error) {
 	l, s := r.loop, r.loop.server
 	if r.upstream.fd >= 0 {
 		r.hop().left()
-		closeRaw(int(r.upstream.fd))
+		socket.Close(int(r.upstream.fd))
 		r.upstream.fd = -1
 	}
-	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
+	_ = socket.EpollControl(l.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
 	search := &search{
 		server: s, route: r.route.with(r.first.chooser), accepted: l.at(r.accepted), since: l.at(r.first.began),
 		attempts: int(r.attempts), entered: s.limits(r.route), early: r.first.early,

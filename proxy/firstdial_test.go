@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // TestFirstBytesCompleteTheHandshake: where the client has spoken before its connection
@@ -135,14 +137,14 @@ func TestUrgentFirst(t *testing.T) {
 		wait(t, "all is there", func() bool {
 			there := 0
 			onSocket(t, c, func(fd int) {
-				inLine(fd)
+				socket.KeepUrgentInLine(fd)
 				there, _ = unix.IoctlGetInt(fd, unix.SIOCINQ)
 			})
 			return there == 3
 		})
 		var marks []bool
 		for range 3 {
-			onSocket(t, c, func(fd int) { marks = append(marks, atMark(fd)) })
+			onSocket(t, c, func(fd int) { marks = append(marks, socket.AtMark(fd)) })
 			_, _ = io.ReadFull(c, make([]byte, 1))
 		}
 		marked <- marks

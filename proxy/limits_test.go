@@ -6,6 +6,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // relayedConn is a connection that is relayed, seen from its two far ends.
@@ -34,8 +36,8 @@ func relayWith(t *testing.T, ctx context.Context, bounds limits) *relayedConn { 
 		s.result <- r
 	}()
 	t.Cleanup(func() {
-		reset(client)
-		reset(endpoint)
+		socket.Reset(client)
+		socket.Reset(endpoint)
 		<-done
 	})
 	return s
@@ -132,7 +134,7 @@ func TestHalfClosedTimeout(t *testing.T) {
 			if waited := time.Since(began); waited < limit {
 				t.Errorf("cut %s after the first end, before %s", waited, limit)
 			}
-			if !gone(second) {
+			if !socket.Gone(second) {
 				t.Error("the second side has not been reset")
 			}
 		})

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // Listener is a listening socket that a Server accepts on, in whichever way: while the
@@ -120,7 +122,7 @@ func (l *Listener) close() {
 		return
 	}
 	if l.fd >= 0 {
-		closeRaw(l.fd)
+		socket.Close(l.fd)
 		l.fd = -1
 	}
 }

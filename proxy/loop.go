@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // loop carries connections in one goroutine: it waits in epoll_wait(2) for whatever
@@ -41,7 +43,7 @@ type loop struct {
 	acceptors   map[int]*acceptor // by the descriptor that is listened on
 	firstDials  []*firstDial      // unused
 	reclaimAt   int               // of relays, the last that was looked at for its idleness
-	spare       spareDescriptor
+	spare       socket.Spare
 	ports       localPorts
 	buffer      [loopBuffer]byte
 	broke       error // of the last write that failed
@@ -90,12 +92,12 @@ func newLoop(s *Server) (*loop, error) {
 		return nil, fmt.Errorf("make an epoll set: %w", err)
 	}
 	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		closeRaw(l.epoll)
+		socket.Close(l.epoll)
 		return nil, fmt.Errorf("make an eventfd: %w", err)
 	}
-	if err := controlRaw(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeSlot}); err != nil {
-		closeRaw(l.wake)
-		closeRaw(l.epoll)
+	if err := socket.EpollControl(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeSlot}); err != nil {
+		socket.Close(l.wake)
+		socket.Close(l.epoll)
 		return nil, fmt.Errorf("wait for an eventfd: %w", err)
 	}
 	return l, nil
@@ -131,7 +133,7 @@ func (l *loop) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var events [128]unix.EpollEvent
-	l.spare.take()
+	l.spare.Take()
 	for !l.stopped {
 		n := l.poll(events[:])
 		l.now = l.clock()
@@ -143,7 +145,7 @@ func (l *loop) run() {
 		l.resume()
 		l.lookAround()
 	}
-	l.spare.release()
+	l.spare.Release()
 	for !l.end() { // what was posted meanwhile somebody may wait for
 		l.takePosted()
 	}
@@ -157,8 +159,8 @@ func (l *loop) end() bool {
 		return false
 	}
 	l.ended = true
-	closeRaw(l.wake)
-	closeRaw(l.epoll)
+	socket.Close(l.wake)
+	socket.Close(l.epoll)
 	return true
 }
 
@@ -261,8 +263,8 @@ func (l *loop) add(r *relay) {
 
 // takeIn goes on with a connection whose ends are both up.
 func (l *loop) takeIn(r *relay) {
-	inLine(int(r.client.fd))
-	inLine(int(r.upstream.fd))
+	socket.KeepUrgentInLine(int(r.client.fd))
+	socket.KeepUrgentInLine(int(r.upstream.fd))
 	l.add(r)
 	err := l.await(r, &r.client)
 	if err == nil {
@@ -301,7 +303,7 @@ func (l *loop) control(operation int, r *relay, s *side) error {
 	if s.flags&watched != 0 {
 		events |= unix.EPOLLOUT
 	}
-	return controlRaw(l.epoll, operation, int(s.fd), &unix.EpollEvent{Events: events, Fd: fd, Pad: r.generation})
+	return socket.EpollControl(l.epoll, operation, int(s.fd), &unix.EpollEvent{Events: events, Fd: fd, Pad: r.generation})
 }
 
 // wait has r looked at each tick until it is woken.

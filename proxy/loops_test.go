@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // ways is how the connections of a test are carried.
@@ -148,21 +149,21 @@ func TestNoDescriptorToHandOverWith(t *testing.T) {
 			if err != nil {
 				break
 			}
-			defer closeRaw(fd)
+			defer socket.Close(fd)
 		}
 		c, u, ok := server.takeBoth(accepted, dialled)
 		if !ok {
 			t.Fatal("the connection cannot be handed over")
 		}
-		closeRaw(c)
-		closeRaw(u)
+		socket.Close(c)
+		socket.Close(u)
 	})
 	for _, conn := range []*net.TCPConn{client, endpoint} { // what was handed over are these sockets, and nobody else has them
 		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("its other end reads %v; want the end", err)
 		}
 	}
-	if server.spare.file == nil {
+	if !server.spare.Held() {
 		t.Error("the spare descriptor is not taken again")
 	}
 }
@@ -218,7 +219,7 @@ func withDescriptors(t *testing.T, left int, f func()) {
 		probes = append(probes, fd)
 	}
 	for _, fd := range probes {
-		closeRaw(fd)
+		socket.Close(fd)
 	}
 	var usual unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 const (
@@ -39,7 +41,7 @@ func (l *loop) poll(events []unix.EpollEvent) int {
 				return n
 			}
 		}
-		n, err := waitRaw(l.epoll, events, briefly)
+		n, err := socket.EpollWait(l.epoll, events, briefly)
 		if n > 0 || err == unix.EINTR { //nolint:errorlint // an errno; the runtime wants something of this thread
 			return n
 		}
@@ -55,7 +57,7 @@ func (l *loop) poll(events []unix.EpollEvent) int {
 // glanceAt looks for events for a glance.
 func (l *loop) glanceAt(events []unix.EpollEvent) int {
 	for until := l.clock() + int64(glance); ; {
-		n, _ := waitRaw(l.epoll, events, 0)
+		n, _ := socket.EpollWait(l.epoll, events, 0)
 		if n > 0 || l.clock() >= until {
 			return n
 		}

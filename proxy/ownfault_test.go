@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 func TestOwnFault(t *testing.T) {
@@ -70,12 +71,12 @@ func TestDialsThatFailByTheirOwnWay(t *testing.T) {
 // TestAnEndpointThatRefusesThePreface is no failure of the dial: others may come without.
 func TestAnEndpointThatRefusesThePreface(t *testing.T) {
 	dialled := make(chan struct{})
-	refusing := serving(t, func(c *net.TCPConn) { <-dialled; reset(c) })
+	refusing := serving(t, func(c *net.TCPConn) { <-dialled; socket.Reset(c) })
 	s := &Server{Dial: func(context.Context, netip.AddrPort) (*net.TCPConn, error) {
 		conn, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(refusing.Addr))
 		if err == nil {
 			close(dialled)
-			wait(t, "it was reset", func() bool { return gone(conn) })
+			wait(t, "it was reset", func() bool { return socket.Gone(conn) })
 		}
 		return conn, err
 	}}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 const (
@@ -23,7 +24,7 @@ const (
 // has no place of this one's Limit, and is not concerned.
 type reclaimer struct {
 	after atomic.Int64                                      // nanoseconds; 0 is never
-	idle  func(client, upstream int) (time.Duration, error) // nil is idleForFD
+	idle  func(client, upstream int) (time.Duration, error) // nil is socket.IdleForFD
 }
 
 // idler is a connection on which nothing has moved for long.
@@ -98,5 +99,5 @@ func (r *reclaimer) idleFor(client, upstream int) (time.Duration, error) {
 	if r.idle != nil {
 		return r.idle(client, upstream)
 	}
-	return idleForFD(client, upstream)
+	return socket.IdleForFD(client, upstream)
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // relay carries the bytes of a connection both ways until both streams have ended, and closes
@@ -165,7 +167,7 @@ func (r *relay) event(upstream bool, events uint32) {
 func (r *relay) happened(s *side) {
 	to := r.toward(s)
 	from := r.opposite(to)
-	if s.flags&hung != 0 && from.finished && !to.finished && goneFD(int(s.fd)) {
+	if s.flags&hung != 0 && from.finished && !to.finished && socket.GoneFD(int(s.fd)) {
 		// Nobody reads s any more, so nobody else would see it.
 		r.srcBroke(s, unix.ECONNRESET)
 		return
@@ -252,10 +254,10 @@ func (r *relay) finish(d *stream, src, dst *side) bool {
 	// A reset looks like an end when a failed write of the other stream has used up its
 	// error, or when an end came before it. It is none if we had ended our stream: nothing
 	// was written since. One that comes from now on makes an event.
-	if !opposite.finished && (src.flags&broken != 0 || src.flags&hung != 0 && goneFD(int(src.fd))) {
-		if endedFirst(int(src.fd)) {
+	if !opposite.finished && (src.flags&broken != 0 || src.flags&hung != 0 && socket.GoneFD(int(src.fd))) {
+		if socket.EndedFirst(int(src.fd)) {
 			d.finished = true
-			_ = shutdownRaw(int(dst.fd)) // it may be gone, too
+			_ = socket.Shutdown(int(dst.fd)) // it may be gone, too
 		}
 		return r.srcBroke(src, unix.ECONNRESET)
 	}
@@ -264,7 +266,7 @@ func (r *relay) finish(d *stream, src, dst *side) bool {
 		r.end()
 		return false
 	}
-	if err := shutdownRaw(int(dst.fd)); err != nil {
+	if err := socket.Shutdown(int(dst.fd)); err != nil {
 		return r.dstBroke(d, dst, err)
 	}
 	r.halfClosed()
@@ -290,7 +292,7 @@ func (r *relay) srcBroke(src *side, err error) bool {
 // dstBroke follows a failure to write to dst. It reports whether the relay goes on.
 func (r *relay) dstBroke(d *stream, dst *side, err error) bool {
 	r.empty(d)
-	if !goneFD(int(dst.fd)) {
+	if !socket.GoneFD(int(dst.fd)) {
 		r.left(dst, err)
 		r.cut(err)
 		return false
@@ -348,9 +350,9 @@ func (r *relay) part(dst *side) {
 // ignore stops events. A connection that was shown to a Keeper has other descriptors, too,
 // which would go on to cause them.
 func (r *relay) ignore() {
-	_ = controlRaw(r.loop.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
+	_ = socket.EpollControl(r.loop.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
 	if r.upstream.fd >= 0 {
-		_ = controlRaw(r.loop.epoll, unix.EPOLL_CTL_DEL, int(r.upstream.fd), nil)
+		_ = socket.EpollControl(r.loop.epoll, unix.EPOLL_CTL_DEL, int(r.upstream.fd), nil)
 	}
 }
 
@@ -389,7 +391,7 @@ func (r *relay) reason() error {
 		return r.cause
 	}
 	return r.loop.server.reason(r.hop(), r.cause, func() (local, remote netip.AddrPort) {
-		local, _ = localAddr(int(r.upstream.fd)) // it is open
+		local, _ = socket.LocalAddr(int(r.upstream.fd)) // it is open
 		return local, r.verdict.Endpoint().Addr
 	})
 }
@@ -406,12 +408,12 @@ func (r *relay) closeBoth() {
 		switch {
 		case s.fd < 0:
 		case r.cause != nil:
-			resetFD(int(s.fd))
+			socket.ResetFD(int(s.fd))
 		case r.kept != 0: // the end of the stream must not wait for somebody else's descriptor
-			_ = shutdownRaw(int(s.fd))
-			closeRaw(int(s.fd))
+			_ = socket.Shutdown(int(s.fd))
+			socket.Close(int(s.fd))
 		default:
-			closeRaw(int(s.fd))
+			socket.Close(int(s.fd))
 		}
 		s.fd = -1
 	}

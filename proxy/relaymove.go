@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 var errDst = errors.New("the other side broke")
@@ -11,7 +13,7 @@ var errDst = errors.New("the other side broke")
 // take takes what src has and gives dst what it takes of it; the rest is stored. ended
 // says that the stream has.
 func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
-	if src.flags&pressing != 0 && atMark(int(src.fd)) {
+	if src.flags&pressing != 0 && socket.AtMark(int(src.fd)) {
 		return r.takeUrgent(d, src)
 	}
 	if d.bulky {
@@ -20,7 +22,7 @@ func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
 		}
 	}
 	b := r.loop.buffer[:]
-	n, err = receiveRaw(int(src.fd), b)
+	n, err = socket.Receive(int(src.fd), b)
 	if n == 0 {
 		return nothing(src, err)
 	}
@@ -33,7 +35,7 @@ func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
 	if last && src.flags&broken == 0 {
 		more = unix.MSG_MORE // the end goes with it, in one segment (tcp_send_fin)
 	}
-	written, err := sendRaw(int(dst.fd), b[:n], more)
+	written, err := socket.Send(int(dst.fd), b[:n], more)
 	if err != nil && err != unix.EAGAIN { //nolint:errorlint // an errno
 		r.loop.broke = err
 		return 0, false, errDst
@@ -62,7 +64,7 @@ func storeOf(b []byte) *store {
 func (d *stream) hurry(dst *side) {
 	if dst.flags&delaying != 0 && d.bytes > 0 {
 		dst.flags &^= delaying
-		setRaw(int(dst.fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		socket.SetInt(int(dst.fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
 }
 
@@ -77,12 +79,12 @@ func nothing(src *side, err error) (n int, ended bool, _ error) {
 
 // takeBulk is take by splice(2), through an empty pipe.
 func (r *relay) takeBulk(d *stream, src, dst *side, p pipe) (n int, ended bool, err error) {
-	n, err = spliceRaw(int(src.fd), p.w, pipeSize)
+	n, err = socket.Splice(int(src.fd), p.w, pipeSize)
 	if n == 0 {
 		pipes.put(p)
 		// splice(2) does not pass an urgent byte: it says that there is nothing, or that
 		// the stream has ended although bytes follow.
-		if atMark(int(src.fd)) {
+		if socket.AtMark(int(src.fd)) {
 			return r.takeUrgent(d, src)
 		}
 		return nothing(src, err)
@@ -95,7 +97,7 @@ func (r *relay) takeBulk(d *stream, src, dst *side, p pipe) (n int, ended bool, 
 	d.hurry(dst)
 	left := n
 	for left > 0 {
-		given, err := spliceRaw(p.r, int(dst.fd), left)
+		given, err := socket.Splice(p.r, int(dst.fd), left)
 		if err == unix.EAGAIN { //nolint:errorlint // an errno
 			d.store = &store{in: inPipe, pipe: p, held: left}
 			return n, false, nil
@@ -112,13 +114,10 @@ func (r *relay) takeBulk(d *stream, src, dst *side, p pipe) (n int, ended bool, 
 	return n, false, nil
 }
 
-// inLine has an urgent byte stay at its place in the stream; see direction.init.
-func inLine(fd int) { setRaw(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
-
 // takeUrgent is take of one byte that the sender marked (RFC 9293 §3.8.5).
 func (r *relay) takeUrgent(d *stream, src *side) (n int, ended bool, err error) {
 	var b [1]byte
-	n, err = receiveRaw(int(src.fd), b[:])
+	n, err = socket.Receive(int(src.fd), b[:])
 	if n == 0 {
 		return nothing(src, err)
 	}
@@ -136,12 +135,12 @@ func (r *relay) giveStored(d *stream, dst *side) error {
 		var err error
 		switch s.in {
 		case inPipe:
-			n, err = spliceRaw(s.pipe.r, int(dst.fd), s.held)
+			n, err = socket.Splice(s.pipe.r, int(dst.fd), s.held)
 		case inMemory:
-			n, err = sendRaw(int(dst.fd), s.buffer[s.given:s.given+s.held], 0)
+			n, err = socket.Send(int(dst.fd), s.buffer[s.given:s.given+s.held], 0)
 			s.given += n
 		case urgent:
-			n, err = sendRaw(int(dst.fd), []byte{s.urgent}, unix.MSG_OOB)
+			n, err = socket.Send(int(dst.fd), []byte{s.urgent}, unix.MSG_OOB)
 		}
 		if err == unix.EAGAIN { //nolint:errorlint // an errno
 			return nil

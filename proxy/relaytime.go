@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // extra is what only some connections have.
@@ -18,7 +20,7 @@ func (r *relay) extra() *more {
 // watchStall looks from now on whether the side that src sends to takes anything, once
 // src is reset: nobody reads src meanwhile.
 func (r *relay) watchStall(src *side) {
-	if src.flags&hung == 0 || r.waitingAt >= 0 || !goneFD(int(src.fd)) {
+	if src.flags&hung == 0 || r.waitingAt >= 0 || !socket.GoneFD(int(src.fd)) {
 		return
 	}
 	r.expect(r.other(src))
@@ -86,7 +88,7 @@ func (r *relay) lookStalled() {
 // nothing, as flush does.
 func (r *relay) lookParting() {
 	fd := int(r.more.slow.fd)
-	if waiting, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err != nil || waiting == 0 || goneFD(fd) || !r.takes() {
+	if waiting, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err != nil || waiting == 0 || socket.GoneFD(fd) || !r.takes() {
 		r.end()
 	}
 }
@@ -95,7 +97,7 @@ func (r *relay) lookParting() {
 func (r *relay) settleIn() {
 	o := &r.route.Options
 	for _, s := range [...]*side{&r.client, &r.upstream} {
-		keepAliveFD(int(s.fd), o.KeepAlive)
+		socket.KeepAliveFD(int(s.fd), o.KeepAlive)
 	}
 	if keeper := r.loop.server.Keeper; keeper != nil {
 		r.kept = keeper.Keep(r)
@@ -118,20 +120,7 @@ func (r *relay) Duplicate() (client, upstream int, ok bool) {
 	if r.client.fd < 0 {
 		return -1, -1, false
 	}
-	return duplicatePair(int(r.client.fd), int(r.upstream.fd))
-}
-
-func duplicatePair(one, other int) (a, b int, ok bool) {
-	a, err := unix.FcntlInt(uintptr(one), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return -1, -1, false
-	}
-	b, err = unix.FcntlInt(uintptr(other), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		closeRaw(a)
-		return -1, -1, false
-	}
-	return a, b, true
+	return socket.DuplicatePair(int(r.client.fd), int(r.upstream.fd))
 }
 
 // startTimers sets the limits of the connection's life. Nothing is told

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // inherited is a connection as its carrier left it: the test is the client, the
@@ -303,7 +305,7 @@ func TestResumeWithBytesLost(t *testing.T) {
 				t.Errorf("record: %v, want the reason %s", record.Err, DaemonGone)
 			}
 			for _, far := range []*net.TCPConn{i.client, i.endpoint} {
-				if !gone(far) {
+				if !socket.Gone(far) {
 					t.Error("an end was not reset")
 				}
 			}
@@ -314,13 +316,13 @@ func TestResumeWithBytesLost(t *testing.T) {
 // An end that broke meanwhile breaks the other.
 func TestResumeAfterReset(t *testing.T) {
 	i := inherit(t)
-	reset(i.client)
+	socket.Reset(i.client)
 	if _, err := i.live.Client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Fatalf("read %v, want the reset", err)
 	}
 	record, _, _ := i.resume()
-	if ReasonOf(record.Err) != DaemonGone || !gone(i.endpoint) {
-		t.Errorf("record: %v, endpoint reset: %t", record.Err, gone(i.endpoint))
+	if ReasonOf(record.Err) != DaemonGone || !socket.Gone(i.endpoint) {
+		t.Errorf("record: %v, endpoint reset: %t", record.Err, socket.Gone(i.endpoint))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/backoff"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 const (
@@ -110,7 +111,7 @@ func (s *search) watchClient(ctx context.Context) (watched context.Context, stop
 	done := make(chan struct{})
 	timer := time.AfterFunc(noticeAfter, func() {
 		defer close(done)
-		if waitGone(watched, s.client) {
+		if socket.WaitGone(watched, s.client) {
 			cancel(errClientLeft)
 		}
 	})
@@ -138,7 +139,7 @@ func (s *search) establish(ctx context.Context) error {
 			return nil
 		}
 		s.hop.left()
-		reset(s.conn)
+		socket.Reset(s.conn)
 		left := errors.Is(err, errClientLeft)
 		s.found.closed(false, !left)
 		if left {
@@ -154,7 +155,7 @@ func (s *search) sendEarly(ctx context.Context) error {
 	if len(s.early) == 0 {
 		return nil
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetWriteDeadline(longAgo) }) // nearly always there is room
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetWriteDeadline(socket.LongAgo) }) // nearly always there is room
 	defer stop()
 	n, err := s.conn.Write(s.early)
 	s.sent += n
@@ -339,7 +340,7 @@ func (s *search) race(ctx context.Context, first Attempt) bool {
 // discard gives up an attempt that lost.
 func discard(o attemptOutcome) {
 	if o.conn != nil {
-		reset(o.conn)
+		socket.Reset(o.conn)
 	}
 	o.departure.over()
 	o.attempt.cancelled()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // Server carries connections for any number of listeners. Set its fields before
@@ -48,7 +49,7 @@ type Server struct {
 	loops       []*loop
 	failed      error // why there are not as many as were wanted
 	lending     sync.Mutex
-	spare       spareDescriptor // under lending
+	spare       socket.Spare // under lending
 	nextLoop    atomic.Uint32
 	strangers   strangers
 	reclaimer   reclaimer
@@ -97,8 +98,8 @@ func (s *Server) Accept(listener *Listener, router Router) (stop func(), err err
 		leave()
 	}
 	// What is accepted has it from here.
-	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	inLine(fd)
+	socket.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	socket.KeepUrgentInLine(fd)
 	for _, l := range s.loops {
 		err = errors.Join(err, l.open(&acceptor{fd: fd, listener: listener, router: router, pauses: acceptPauses()}))
 	}
@@ -141,7 +142,7 @@ func (s *Server) Drain(ctx context.Context) {
 	defer stop()
 	s.connections.Wait()
 	s.lending.Lock()
-	s.spare.release()
+	s.spare.Release()
 	s.lending.Unlock()
 	for _, l := range s.loops {
 		l.post(func() { l.stopped = true })
@@ -172,7 +173,7 @@ func (s *Server) startLoops() {
 		}
 		s.loops = append(s.loops, l)
 	}
-	s.spare.take()
+	s.spare.Take()
 	for _, l := range s.loops {
 		go l.run()
 	}
@@ -190,7 +191,7 @@ func (s *Server) takeBoth(client, upstream *net.TCPConn) (c, u int, ok bool) {
 		return -1, -1, false
 	}
 	if c, ok = s.detach(client); !ok {
-		resetFD(u)
+		socket.ResetFD(u)
 		return -1, -1, false
 	}
 	return c, u, true
@@ -198,14 +199,14 @@ func (s *Server) takeBoth(client, upstream *net.TCPConn) (c, u int, ok bool) {
 
 // detach is detach with the spare descriptor where no other is left.
 func (s *Server) detach(conn *net.TCPConn) (fd int, ok bool) {
-	if fd, ok = detach(conn); ok {
+	if fd, ok = socket.Detach(conn); ok {
 		return fd, true
 	}
 	s.lending.Lock()
 	defer s.lending.Unlock()
-	s.spare.release()
-	defer s.spare.take() // in the place of what conn had
-	return detach(conn)
+	s.spare.Release()
+	defer s.spare.Take() // in the place of what conn had
+	return socket.Detach(conn)
 }
 
 func addrOf(a net.Addr) netip.AddrPort {

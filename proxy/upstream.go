@@ -15,11 +15,8 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/selfconnect"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
-
-// DefaultKeepAlive is how long package net leaves a connection silent before it is
-// probed, and between probes. Connections with just that are left as they are.
-const DefaultKeepAlive = 15 * time.Second
 
 // dial opens a connection to addr and sends it the route's preface.
 func (s *Server) dial(ctx context.Context, route *Route, addr netip.AddrPort) (*net.TCPConn, error) {
@@ -33,7 +30,7 @@ func (s *Server) dial(ctx context.Context, route *Route, addr netip.AddrPort) (*
 	}
 	// What a new connection takes without waiting holds it many times over.
 	if err := writeAll(ctx, conn, route.Preface); err != nil {
-		reset(conn)
+		socket.Reset(conn)
 		return nil, fmt.Errorf("dial %s: send the PROXY header: %w (%w)", addr, err, ErrOwnWay)
 	}
 	return conn, nil
@@ -126,11 +123,11 @@ func (o *Options) explain(err error) error {
 // apply sets what differs from the default of every connection. A socket that is gone
 // by now shows that soon enough.
 func (o *Options) apply(conn *net.TCPConn) {
-	if o.KeepAlive != 0 && o.KeepAlive != DefaultKeepAlive {
-		_ = setKeepAlive(conn, max(o.KeepAlive, 0), max(o.KeepAlive, 0))
+	if o.KeepAlive != 0 && o.KeepAlive != socket.DefaultKeepAlive {
+		_ = socket.SetKeepAlive(conn, max(o.KeepAlive, 0), max(o.KeepAlive, 0))
 	}
 	if o.UserTimeout > 0 {
-		_ = setUserTimeout(conn, o.UserTimeout)
+		_ = socket.SetUserTimeout(conn, o.UserTimeout)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/netlab"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // TestDialsAsItsClient: an endpoint sees an address that is not this host's, and the
@@ -42,8 +43,8 @@ func TestDialsAsItsClient(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			closeRaw(client)
-			closeRaw(upstream)
+			socket.Close(client)
+			socket.Close(upstream)
 			mark <- m
 		}),
 	}

@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"context"
@@ -6,7 +6,11 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+const patience = 10 * time.Second // for what happens at once when it works
 
 // couple is both ends of a connection.
 func couple(t testing.TB) (dialled, accepted *net.TCPConn) {
@@ -50,6 +54,31 @@ func acked(t testing.TB, conn *net.TCPConn) {
 	}
 }
 
+// unacknowledged is how many bytes written to conn its peer's kernel does not have
+// yet (tcp(7), SIOCOUTQ).
+func unacknowledged(conn *net.TCPConn) (n int, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var fail error
+	err = raw.Control(func(fd uintptr) { n, fail = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	if err != nil {
+		return 0, err
+	}
+	return n, fail
+}
+
+// cpuTime is what this process has used.
+func cpuTime(t *testing.T) time.Duration {
+	t.Helper()
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
 // A client that waits for an answer is held; one that has given up is not.
 func TestWaitGone(t *testing.T) {
 	for _, test := range []struct {
@@ -58,7 +87,7 @@ func TestWaitGone(t *testing.T) {
 		gone bool
 	}{
 		{"nothing", func(*testing.T, *net.TCPConn) {}, false},
-		{"a reset", func(_ *testing.T, client *net.TCPConn) { reset(client) }, true},
+		{"a reset", func(_ *testing.T, client *net.TCPConn) { Reset(client) }, true},
 		{"the end without data", func(_ *testing.T, client *net.TCPConn) { client.CloseWrite() }, true},
 		{"data", func(t *testing.T, client *net.TCPConn) {
 			mustWrite(t, client, "question")
@@ -72,7 +101,7 @@ func TestWaitGone(t *testing.T) {
 		{"data and a reset", func(t *testing.T, client *net.TCPConn) {
 			mustWrite(t, client, "question")
 			acked(t, client)
-			reset(client)
+			Reset(client)
 		}, true},
 	} {
 		for order, first := range map[string]bool{"before": true, "meanwhile": false} {
@@ -84,7 +113,7 @@ func TestWaitGone(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				result := make(chan bool, 1)
-				go func() { result <- waitGone(ctx, held) }()
+				go func() { result <- WaitGone(ctx, held) }()
 				if !first {
 					test.do(t, client)
 				}
@@ -116,7 +145,7 @@ func TestWaitGoneLeavesTheConnectionAsItWas(t *testing.T) {
 	for range 3 {
 		ctx, cancel := context.WithCancel(t.Context())
 		waiting := make(chan bool, 1)
-		go func() { waiting <- waitGone(ctx, held) }()
+		go func() { waiting <- WaitGone(ctx, held) }()
 		mustWrite(t, client, "x")
 		cancel()
 		if <-waiting {
@@ -146,7 +175,7 @@ func TestWaitGoneSleeps(t *testing.T) {
 	acked(t, client)
 	ctx, cancel := context.WithCancel(t.Context())
 	looks := make(chan struct{})
-	go func() { defer close(looks); waitGone(ctx, held) }()
+	go func() { defer close(looks); WaitGone(ctx, held) }()
 	before := cpuTime(t)
 	time.Sleep(200 * time.Millisecond)
 	if used := cpuTime(t) - before; used > 100*time.Millisecond {

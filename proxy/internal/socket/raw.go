@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"net/netip"
@@ -11,9 +11,9 @@ import (
 // the scheduler need not hear of calls that return at once, and without the allocations
 // that addresses cost elsewhere. Each is made again when a signal came in between.
 
-// acceptRaw accepts a connection and says from where it comes; IPv4 addresses are never
+// Accept accepts a connection and says from where it comes; IPv4 addresses are never
 // mapped to IPv6.
-func acceptRaw(listener int) (fd int, from netip.AddrPort, err error) {
+func Accept(listener int) (fd int, from netip.AddrPort, err error) {
 	var addr unix.RawSockaddrInet6 // has room for a RawSockaddrInet4
 	for {
 		size := uint32(unsafe.Sizeof(addr))
@@ -44,8 +44,8 @@ func networkOrder(port uint16) uint16 {
 	return uint16(b[0])<<8 | uint16(b[1])
 }
 
-// connectRaw begins to connect a socket; EINPROGRESS is how that usually ends.
-func connectRaw(fd int, to netip.AddrPort) error {
+// Connect begins to connect a socket; EINPROGRESS is how that usually ends.
+func Connect(fd int, to netip.AddrPort) error {
 	var errno unix.Errno
 	if ip := to.Addr().Unmap(); ip.Is4() {
 		addr := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: networkOrder(to.Port()), Addr: ip.As4()}
@@ -60,7 +60,8 @@ func connectRaw(fd int, to netip.AddrPort) error {
 	return nil
 }
 
-func socketRaw(family int) (int, error) {
+// New makes a TCP socket that does not block.
+func New(family int) (int, error) {
 	fd, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if errno != 0 {
 		return -1, errno
@@ -68,22 +69,22 @@ func socketRaw(family int) (int, error) {
 	return int(fd), nil
 }
 
-// setRaw sets an option whose value is an int. It fails only where the kernel does not
+// SetInt sets an option whose value is an int. It fails only where the kernel does not
 // know the option.
-func setRaw(fd, level, option int, value int32) {
+func SetInt(fd, level, option int, value int32) {
 	_, _, _ = unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),
 		uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0)
 }
 
-// atMark says whether the next byte is the urgent one (sockatmark(3)).
-func atMark(fd int) bool {
+// AtMark says whether the next byte is the urgent one (sockatmark(3)).
+func AtMark(fd int) bool {
 	var mark int32
 	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCATMARK, uintptr(unsafe.Pointer(&mark)))
 	return errno == 0 && mark != 0
 }
 
-// receiveRaw reads what is there; b is not empty.
-func receiveRaw(fd int, b []byte) (int, error) {
+// Receive reads what is there; b is not empty.
+func Receive(fd int, b []byte) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
 		if errno == 0 {
@@ -95,8 +96,8 @@ func receiveRaw(fd int, b []byte) (int, error) {
 	}
 }
 
-// sendRaw writes what there is room for; b is not empty.
-func sendRaw(fd int, b []byte, flags int) (int, error) {
+// Send writes what there is room for; b is not empty.
+func Send(fd int, b []byte, flags int) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
 			uintptr(unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL|flags), 0, 0)
@@ -109,8 +110,8 @@ func sendRaw(fd int, b []byte, flags int) (int, error) {
 	}
 }
 
-// spliceRaw moves at most that many bytes between a socket and a pipe (splice(2)).
-func spliceRaw(from, to, most int) (int, error) {
+// Splice moves at most that many bytes between a socket and a pipe (splice(2)).
+func Splice(from, to, most int) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(most), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 		if errno == 0 {
@@ -122,8 +123,8 @@ func spliceRaw(from, to, most int) (int, error) {
 	}
 }
 
-// waitRaw is epoll_wait(2).
-func waitRaw(epoll int, events []unix.EpollEvent, milliseconds int) (int, error) {
+// EpollWait is epoll_wait(2).
+func EpollWait(epoll int, events []unix.EpollEvent, milliseconds int) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(milliseconds), 0, 0)
 	if errno != 0 {
 		return 0, errno
@@ -131,19 +132,32 @@ func waitRaw(epoll int, events []unix.EpollEvent, milliseconds int) (int, error)
 	return int(n), nil
 }
 
-func shutdownRaw(fd int) error {
+// Shutdown ends the stream that we send.
+func Shutdown(fd int) error {
 	if _, _, errno := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0); errno != 0 {
 		return errno
 	}
 	return nil
 }
 
-func closeRaw(fd int) { _, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+// Close closes a descriptor.
+func Close(fd int) { _, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
-// controlRaw adds, changes or removes fd in an epoll set.
-func controlRaw(epoll, operation, fd int, event *unix.EpollEvent) error {
+// EpollControl adds, changes or removes fd in an epoll set.
+func EpollControl(epoll, operation, fd int, event *unix.EpollEvent) error {
 	if _, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), uintptr(operation), uintptr(fd), uintptr(unsafe.Pointer(event)), 0, 0); errno != 0 {
 		return errno
 	}
 	return nil
+}
+
+// LocalAddr is the address of the socket fd, an IPv4 one as such; it allocates nothing.
+func LocalAddr(fd int) (netip.AddrPort, error) {
+	var addr unix.RawSockaddrInet6 // has room for a RawSockaddrInet4
+	size := uint32(unsafe.Sizeof(addr))
+	_, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&addr)), uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return netip.AddrPort{}, errno
+	}
+	return addrPort(&addr), nil
 }

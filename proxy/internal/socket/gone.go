@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waitGone waits until the client of a held connection has given up, and reports
+// WaitGone waits until the client of a held connection has given up, and reports
 // whether it has; false means that ctx ended first. A client has given up when it
 // has reset the connection, or has ended its stream without having sent anything:
 // while nobody answers there is nothing it could be waiting for. One that has sent
@@ -18,7 +18,7 @@ import (
 // may read it or set its read deadline meanwhile. Afterwards conn is as it was. The
 // caller's goroutine waits in the network poller: a held connection costs nothing until
 // something comes.
-func waitGone(ctx context.Context, conn *net.TCPConn) bool {
+func WaitGone(ctx context.Context, conn *net.TCPConn) bool {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return true
@@ -26,11 +26,11 @@ func waitGone(ctx context.Context, conn *net.TCPConn) bool {
 	woken := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(woken)
-		_ = conn.SetReadDeadline(longAgo) // fails only if conn is closed already, and then nobody waits
+		_ = conn.SetReadDeadline(LongAgo) // fails only if conn is closed already, and then nobody waits
 	})
 	left := false
 	err = raw.Read(func(fd uintptr) bool {
-		left = hasGivenUp(int(fd))
+		left = HasGivenUp(int(fd))
 		return left
 	})
 	if !stop() {
@@ -40,18 +40,19 @@ func waitGone(ctx context.Context, conn *net.TCPConn) bool {
 	return left || err != nil && ctx.Err() == nil // closed by us, which nobody should have done
 }
 
-// longAgo as a deadline wakes whoever waits.
-var longAgo = time.Unix(1, 0)
+// LongAgo as a deadline wakes the goroutine that waits.
+var LongAgo = time.Unix(1, 0)
 
-func hasGivenUp(fd int) bool {
+// HasGivenUp reports whether the client at fd has given up, as WaitGone says.
+func HasGivenUp(fd int) bool {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
 		return true
 	}
 	switch info.State {
-	case tcpClose:
+	case StateClose:
 		return true
-	case tcpCloseWait:
+	case StateCloseWait:
 		return info.Bytes_received <= 1 // the end of a stream counts as a byte
 	}
 	return false

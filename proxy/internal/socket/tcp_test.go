@@ -1,7 +1,6 @@
-package proxy
+package socket
 
 import (
-	"io"
 	"net"
 	"syscall"
 	"testing"
@@ -33,43 +32,6 @@ func option(t *testing.T, conn *net.TCPConn, level, name int) (value int) {
 	return value
 }
 
-// cpuTime is what this process has used.
-func cpuTime(t *testing.T) time.Duration {
-	t.Helper()
-	var usage unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-}
-
-// A small message must not wait until the one before it is acknowledged (RFC 896), which
-// takes up to 40 ms.
-func TestMessagesDoNotWait(t *testing.T) {
-	kept := make(chan Connection, 1)
-	server := &Server{Keeper: keeperFunc(func(c Connection) { kept <- c })}
-	l := newLab(t, server, to(echoer(t, 1)))
-	conn := l.dial()
-	for range 2 {
-		if _, err := conn.Write([]byte("?")); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	client, upstream, ok := (<-kept).Duplicate()
-	if !ok {
-		t.Fatal("no descriptors of a connection that lives")
-	}
-	for name, fd := range map[string]int{"client": client, "endpoint": upstream} {
-		defer unix.Close(fd)
-		if on, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY); on == 0 || err != nil {
-			t.Errorf("towards the %s TCP_NODELAY is %d, %v; want it on", name, on, err)
-		}
-	}
-}
-
 func TestSetKeepAlive(t *testing.T) {
 	conn, _ := couple(t)
 	for _, test := range []struct {
@@ -81,7 +43,7 @@ func TestSetKeepAlive(t *testing.T) {
 		{idle: 1500 * time.Millisecond, on: 1, wantIdle: 2, wantIntvl: 2, cnt: keepAliveProbes},
 		{idle: 0, interval: time.Second, on: 0},
 	} {
-		if err := setKeepAlive(conn, test.idle, test.interval); err != nil {
+		if err := SetKeepAlive(conn, test.idle, test.interval); err != nil {
 			t.Fatal(err)
 		}
 		if on := option(t, conn, unix.SOL_SOCKET, unix.SO_KEEPALIVE); on != test.on {
@@ -105,7 +67,7 @@ func TestSetUserTimeout(t *testing.T) {
 	for d, want := range map[time.Duration]int{
 		30 * time.Second: 30000, time.Microsecond: 1, 0: 0, -time.Second: 0, 1 << 62: 1<<31 - 1,
 	} {
-		if err := setUserTimeout(conn, d); err != nil {
+		if err := SetUserTimeout(conn, d); err != nil {
 			t.Fatal(err)
 		}
 		if got := option(t, conn, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); got != want {
@@ -113,7 +75,7 @@ func TestSetUserTimeout(t *testing.T) {
 		}
 	}
 	conn.Close()
-	if err := setUserTimeout(conn, time.Second); err == nil {
+	if err := SetUserTimeout(conn, time.Second); err == nil {
 		t.Error("no error of a closed connection")
 	}
 }
@@ -132,7 +94,7 @@ func TestIdleFor(t *testing.T) {
 	const pause = 120 * time.Millisecond
 	idle := func() time.Duration {
 		t.Helper()
-		d, err := idleForFD(descriptorOf(t, ours), descriptorOf(t, upstream))
+		d, err := IdleForFD(descriptorOf(t, ours), descriptorOf(t, upstream))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +117,7 @@ func TestIdleFor(t *testing.T) {
 		}
 	}
 	fd := descriptorOf(t, upstream)
-	if _, err := idleForFD(-1, fd); err == nil {
+	if _, err := IdleForFD(-1, fd); err == nil {
 		t.Error("no error of a closed connection")
 	}
 }

@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"fmt"
@@ -8,12 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setKeepAlive has the kernel ask a silent peer every interval whether it is still
+// DefaultKeepAlive is how long package net leaves a connection silent before it is
+// probed, and between probes. Connections with just that are left as they are.
+const DefaultKeepAlive = 15 * time.Second
+
+// SetKeepAlive has the kernel ask a silent peer every interval whether it is still
 // there, first after idle, and break the connection when it has not answered
 // keepAliveProbes times (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT). Both
 // are rounded up to seconds. idle 0 turns it off; interval 0 means idle, or
 // maxKeepAliveInterval if that is less.
-func setKeepAlive(conn *net.TCPConn, idle, interval time.Duration) error {
+func SetKeepAlive(conn *net.TCPConn, idle, interval time.Duration) error {
 	if idle <= 0 {
 		return conn.SetKeepAlive(false)
 	}
@@ -28,19 +32,19 @@ const (
 	maxKeepAliveInterval = 15 * time.Second
 )
 
-// setUserTimeout has the kernel break the connection when what was sent has not
+// SetUserTimeout has the kernel break the connection when what was sent has not
 // been acknowledged, or could not be sent, for d (tcp(7): TCP_USER_TIMEOUT). It is
 // rounded up to milliseconds; 0 leaves it to the kernel, which gives up after some
 // 15 minutes. Where it is set it also decides, instead of the number of probes,
 // when keep-alive gives up.
-func setUserTimeout(conn *net.TCPConn, d time.Duration) error {
+func SetUserTimeout(conn *net.TCPConn, d time.Duration) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var fail error
 	err = raw.Control(func(fd uintptr) {
-		fail = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, milliseconds(d))
+		fail = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, Milliseconds(d))
 	})
 	if err != nil {
 		return err
@@ -51,15 +55,16 @@ func setUserTimeout(conn *net.TCPConn, d time.Duration) error {
 	return nil
 }
 
-func milliseconds(d time.Duration) int {
+// Milliseconds is d as the kernel takes it, rounded up.
+func Milliseconds(d time.Duration) int {
 	const most = 1<<31 - 1
 	return int(min((max(d, 0)+time.Millisecond-1)/time.Millisecond, most))
 }
 
-// idleForFD is how long no byte has come or gone on either of two connections, as the kernel
+// IdleForFD is how long no byte has come or gone on either of two connections, as the kernel
 // has it (tcp(7), TCP_INFO). Data that is sent again counts, keep-alive probes do
 // not. So an idle timeout costs the data path nothing.
-func idleForFD(client, upstream int) (time.Duration, error) {
+func IdleForFD(client, upstream int) (time.Duration, error) {
 	c, clientErr := unix.GetsockoptTCPInfo(client, unix.IPPROTO_TCP, unix.TCP_INFO)
 	u, upstreamErr := unix.GetsockoptTCPInfo(upstream, unix.IPPROTO_TCP, unix.TCP_INFO)
 	return idleBy(c, clientErr, u, upstreamErr)
@@ -93,46 +98,47 @@ func infoOf(conn *net.TCPConn) (info *unix.TCPInfo, err error) {
 	return info, fail
 }
 
-// gone reports whether the peer has reset conn: the kernel has then put the
+// Gone reports whether the peer has reset conn: the kernel has then put the
 // socket into the state CLOSE (tcp(7), TCP_INFO). It is true, too, of a connection
 // that both have ended, and of one that has been closed by us.
-func gone(conn *net.TCPConn) bool {
+func Gone(conn *net.TCPConn) bool {
 	info, err := infoOf(conn)
-	return err != nil || info.State == tcpClose
+	return err != nil || info.State == StateClose
 }
 
-// endedFirst reports whether the peer of a socket that is gone had ended its stream before
+// EndedFirst reports whether the peer of a socket that is gone had ended its stream before
 // it reset the connection. The kernel has another error for that, EPIPE, which is taken.
-func endedFirst(fd int) bool {
+func EndedFirst(fd int) bool {
 	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	return err == nil && unix.Errno(errno) == unix.EPIPE
 }
 
-// reset closes conn with a RST instead of a FIN: what was refused or cut short
+// Reset closes conn with a RST instead of a FIN: what was refused or cut short
 // must not look like a clean end of stream.
-func reset(conn *net.TCPConn) {
+func Reset(conn *net.TCPConn) {
 	_ = conn.SetLinger(0) // fails only if conn is closed already
 	_ = conn.Close()
 }
 
-// What follows is the same for descriptors that package net does not have.
-
-func goneFD(fd int) bool {
+// GoneFD is Gone of a descriptor that package net does not have, as all that follow.
+func GoneFD(fd int) bool {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	return err != nil || info.State == tcpClose
+	return err != nil || info.State == StateClose
 }
 
-func setLinger(fd int) {
+// SetLinger has the close of fd reset the connection.
+func SetLinger(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
-func resetFD(fd int) {
-	setLinger(fd)
-	closeRaw(fd)
+// ResetFD is Reset of a descriptor.
+func ResetFD(fd int) {
+	SetLinger(fd)
+	Close(fd)
 }
 
-// keepAliveFD does what package net does for its connections, and Options.apply after it.
-func keepAliveFD(fd int, every time.Duration) {
+// KeepAliveFD does what package net does for its connections, and then proxy.Options do.
+func KeepAliveFD(fd int, every time.Duration) {
 	if every < 0 {
 		return
 	}
@@ -141,18 +147,18 @@ func keepAliveFD(fd int, every time.Duration) {
 		every, probes = DefaultKeepAlive, defaultKeepAliveProbes
 	}
 	seconds := int32((every + time.Second - 1) / time.Second)
-	setRaw(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds)
-	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds)
-	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, int32(probes))
+	SetInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds)
+	SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds)
+	SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, int32(probes))
 }
 
 // defaultKeepAliveProbes is package net's.
 const defaultKeepAliveProbes = 9
 
-// detach takes the socket of a connection from package net. It reports false when no
+// Detach takes the socket of a connection from package net. It reports false when no
 // descriptor is left, or it has been closed.
-func detach(conn *net.TCPConn) (fd int, ok bool) {
+func Detach(conn *net.TCPConn) (fd int, ok bool) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return -1, false
@@ -165,3 +171,20 @@ func detach(conn *net.TCPConn) (fd int, ok bool) {
 	conn.Close()
 	return fd, true
 }
+
+// DuplicatePair makes a descriptor of each of two sockets; ok is false when none is left for one.
+func DuplicatePair(one, other int) (a, b int, ok bool) {
+	a, err := unix.FcntlInt(uintptr(one), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, -1, false
+	}
+	b, err = unix.FcntlInt(uintptr(other), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		Close(a)
+		return -1, -1, false
+	}
+	return a, b, true
+}
+
+// KeepUrgentInLine has an urgent byte stay at its place in the stream, where the relay finds it.
+func KeepUrgentInLine(fd int) { SetInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }

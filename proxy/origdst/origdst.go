@@ -1,4 +1,5 @@
-package proxy
+// Package origdst tells where a connection was dialled before a redirect rule sent it to us.
+package origdst
 
 import (
 	"encoding/binary"
@@ -9,14 +10,16 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
-// OriginalDst returns where the peer of conn dialled before a redirect rule sent
+// Of returns where the peer of conn dialled before a redirect rule sent
 // it to us: SO_ORIGINAL_DST, and IP6T_SO_ORIGINAL_DST for IPv6 (ip(7),
 // linux/netfilter_ipv4.h, linux/netfilter_ipv6/ip6_tables.h). A connection that
 // no rule touched was dialled at its local address. It neither duplicates the
 // descriptor nor makes it blocking, as File would.
-func OriginalDst(conn *net.TCPConn) (netip.AddrPort, error) {
+func Of(conn *net.TCPConn) (netip.AddrPort, error) {
 	local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
 	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
 	raw, err := conn.SyscallConn()
@@ -43,15 +46,15 @@ func OriginalDst(conn *net.TCPConn) (netip.AddrPort, error) {
 	return dst, nil
 }
 
-// OriginalDstOf is OriginalDst of the socket fd, whose peer is source. It allocates
+// OfSocket is Of of the socket fd, whose peer is source. It allocates
 // nothing, for a loop that asks it of every connection.
-func OriginalDstOf(fd int, source netip.Addr) (netip.AddrPort, error) {
-	return originalDstAt(fd, source, netip.AddrPort{})
+func OfSocket(fd int, source netip.Addr) (netip.AddrPort, error) {
+	return OfSocketAt(fd, source, netip.AddrPort{})
 }
 
-// originalDstAt is OriginalDstOf of a socket that was accepted at local, which need not be
+// OfSocketAt is OfSocket of a socket that was accepted at local, which need not be
 // asked for; the zero value of local if that is not known.
-func originalDstAt(fd int, source netip.Addr, local netip.AddrPort) (netip.AddrPort, error) {
+func OfSocketAt(fd int, source netip.Addr, local netip.AddrPort) (netip.AddrPort, error) {
 	var dst netip.AddrPort
 	var err error
 	if source.Unmap().Is4() {
@@ -62,7 +65,7 @@ func originalDstAt(fd int, source netip.Addr, local netip.AddrPort) (netip.AddrP
 	if err == unix.ENOENT || err == unix.ENOPROTOOPT { //nolint:errorlint // they come bare
 		dst, err = local, nil // no NAT here has seen the connection
 		if !local.IsValid() {
-			dst, err = localAddr(fd)
+			dst, err = socket.LocalAddr(fd)
 		}
 	}
 	if err != nil {
@@ -100,22 +103,6 @@ func getsockopt(fd, level, option int, value unsafe.Pointer, size uintptr) error
 		return errno
 	}
 	return nil
-}
-
-// localAddr is the address of the socket fd, an IPv4 one as such; it allocates nothing.
-func localAddr(fd int) (netip.AddrPort, error) {
-	var value unix.RawSockaddrInet6 // that of IPv4 is shorter, and begins alike
-	length := uint32(unsafe.Sizeof(value))
-	_, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd),
-		uintptr(unsafe.Pointer(&value)), uintptr(unsafe.Pointer(&length))) //nolint:gosec // the kernel fills both
-	switch {
-	case errno != 0:
-		return netip.AddrPort{}, errno
-	case value.Family == unix.AF_INET:
-		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(&value)) //nolint:gosec // see above
-		return netip.AddrPortFrom(netip.AddrFrom4(four.Addr), hostOrder(four.Port)), nil
-	}
-	return netip.AddrPortFrom(netip.AddrFrom16(value.Addr).Unmap(), hostOrder(value.Port)), nil
 }
 
 // hostOrder is a port as package net has it.
