@@ -244,7 +244,7 @@ func (r *relay) connect(addr netip.AddrPort, early []byte) (isUp bool, err error
 	if err := socket.Connect(fd, addr); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // an errno
 		return false, dialError(addr, "connect", err)
 	}
-	if may := r.loop.ports.mayBe(addr.Port(), r.loop.now); may || departure.note || departure.learn {
+	if may := r.loop.ports.MayBe(addr.Port(), r.loop.now); may || departure.note || departure.learn {
 		local, err := socket.LocalAddr(fd)
 		switch {
 		case err != nil:

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/proxy/internal/dialfault"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
@@ -44,7 +45,7 @@ type loop struct {
 	firstDials  []*firstDial      // unused
 	reclaimAt   int               // of relays, the last that was looked at for its idleness
 	spare       socket.Spare
-	ports       localPorts
+	ports       dialfault.LocalPorts
 	buffer      [loopBuffer]byte
 	broke       error // of the last write that failed
 

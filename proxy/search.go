@@ -424,12 +424,3 @@ func firstPositive(durations ...time.Duration) time.Duration {
 	}
 	return 0
 }
-
-// firstFew keeps an error text readable when there were hundreds of endpoints.
-func firstFew(errs []error) []error {
-	const few = 5
-	if len(errs) <= few {
-		return errs
-	}
-	return append(errs[:few:few], fmt.Errorf("and %d more", len(errs)-few))
-}

@@ -1,8 +1,18 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/proxy/internal/dialfault"
 )
 
 // Reason is why a connection failed: the same word in the log, in metrics and
@@ -127,4 +137,109 @@ func ReasonOf(err error) Reason {
 		return f.Reason
 	}
 	return ""
+}
+
+// ErrOwnWay is in the chain of an error of a dial that failed by the way it took, which is
+// the client's own, such as a source address of another family.
+var ErrOwnWay = errors.New("the way there is the client's own")
+
+// OwnFault reports whether err, of a dial, is this host's doing or the client's rather
+// than the endpoint's, so that it says nothing of the endpoint.
+func OwnFault(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, ErrOwnWay) {
+		return true
+	}
+	if reason := ReasonOf(err); reason == Denied || reason == OverLimit || reason == ClientGone {
+		return true
+	}
+	f := dialfault.Of(err)
+	return f != nil && f.Own
+}
+
+// nobodyAnswered is the error of a round in which no endpoint could be used: what became of
+// each, and what to do about that.
+func nobodyAnswered(route *Route, failures []error) error {
+	const fewHints = 3
+	own, asked := 0, 0
+	var hints []string
+	for _, err := range failures {
+		if OwnFault(err) {
+			own++
+		}
+		if len(hints) == fewHints {
+			continue
+		}
+		if f := dialfault.Of(err); f != nil && f.Fix == dialfault.FixPorts { // which the kernel is asked about
+			if asked++; asked > fewHints {
+				continue
+			}
+		}
+		if h := dialHint(route, err); h != "" && !slices.Contains(hints, h) {
+			hints = append(hints, h)
+		}
+	}
+	what := "%d endpoints dialled, none answered: %w"
+	if own == len(failures) {
+		what = "%d endpoints, of which this host could dial none: %w"
+	}
+	err := fmt.Errorf(what, len(failures), errors.Join(firstFew(failures)...))
+	return Fail(DialFailed, hint.Wrap(err, strings.Join(hints, "; ")))
+}
+
+// safePreface is how long a PROXY header may be for every receiver that is known to take it.
+const safePreface = 107
+
+// prefaceHint is the error of a connection, with what to do if the endpoint has reset it after
+// a PROXY header and nothing else: one that expects none, or a shorter one, does that.
+func prefaceHint(r *Record) error {
+	var f *Failure
+	if len(r.Route.Preface) == 0 || r.Down > 0 || !errors.As(r.Err, &f) || f.Reason != EndpointGone || hint.Of(r.Err) != "" {
+		return r.Err
+	}
+	return Fail(f.Reason, hint.Wrap(f.Err, fixPreface(len(r.Route.Preface))))
+}
+
+func fixPreface(long int) string {
+	if long > safePreface {
+		return fmt.Sprintf("the endpoint may not take a PROXY header as long as ours, of %d bytes: lower proxy-protocol-max (%d suits all that we know), or say less with proxy-protocol-tlvs; or it expects none", long, safePreface)
+	}
+	return "does the endpoint expect a PROXY header, of this version, and from this host? If not, set proxy-protocol=off"
+}
+
+// DialCheck dials an endpoint to see whether it is well; the error has a hint, as that of a
+// connection.
+func DialCheck(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	conn, err := dialTCP(ctx, addr, &Options{})
+	if err != nil { // and no conn, of which a nil one would be an interface that is not nil
+		return nil, hint.Wrap(err, dialHint(&Route{}, err))
+	}
+	return conn, nil
+}
+
+// dialHint is what to do about a dial that failed with err.
+func dialHint(route *Route, err error) string {
+	if h := hint.Of(err); h != "" {
+		return h
+	}
+	var timeout net.Error
+	switch f := dialfault.Of(err); {
+	case len(route.Preface) > 0 && (errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)):
+		return fixPreface(len(route.Preface))
+	case f != nil && f.Fix == dialfault.FixPorts && route.Dial == nil:
+		return dialfault.NoPort(err, route.Options.Source.IsValid())
+	case f != nil:
+		return f.Fix
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return dialfault.FixSilence
+	}
+	return "is the backend up, and reachable from this host?"
+}
+
+// firstFew keeps an error text readable when there were hundreds of endpoints.
+func firstFew(errs []error) []error {
+	const few = 5
+	if len(errs) <= few {
+		return errs
+	}
+	return append(errs[:few:few], fmt.Errorf("and %d more", len(errs)-few))
 }

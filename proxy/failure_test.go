@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/proxy/internal/dialfault"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
@@ -86,28 +92,6 @@ func TestAnEndpointThatRefusesThePreface(t *testing.T) {
 	}
 }
 
-// TestFaultsAreDocumented: docs/balancing.md lists every errno that a dial may fail with, and
-// whose fault it is.
-func TestFaultsAreDocumented(t *testing.T) {
-	text, err := os.ReadFile("../docs/balancing.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range faults {
-		whose := "the endpoint's"
-		if f.own {
-			whose = "this host's"
-		}
-		var names []string
-		for _, errno := range f.errnos {
-			names = append(names, unix.ErrnoName(errno))
-		}
-		if row := fmt.Sprintf("| `%s` | %s |", strings.Join(names, "`, `"), whose); !strings.Contains(string(text), row) {
-			t.Errorf("docs/balancing.md has no row %s", row)
-		}
-	}
-}
-
 // TestHintsOfSeveralFailures: each kind of failure of a round has its hint, once.
 func TestHintsOfSeveralFailures(t *testing.T) {
 	addr := netip.MustParseAddrPort("10.0.0.1:80")
@@ -116,7 +100,7 @@ func TestHintsOfSeveralFailures(t *testing.T) {
 		dialError(addr, "connect", unix.EMFILE), fmt.Errorf("dial: %w", context.DeadlineExceeded),
 	})
 	got := hint.Of(err)
-	for _, want := range []string{"nobody listens there", "no descriptor left", fixSilence} {
+	for _, want := range []string{"nobody listens there", "no descriptor left", dialfault.FixSilence} {
 		if strings.Count(got, want) != 1 {
 			t.Errorf("hint %q; want %q in it once", got, want)
 		}
@@ -136,7 +120,50 @@ func TestWorkOfHintsIsBounded(t *testing.T) {
 	if n := testing.AllocsPerRun(3, func() { _ = nobodyAnswered(&Route{}, failures) }); n > 10_000 {
 		t.Errorf("the error of a round takes %.0f allocations", n)
 	}
-	if got := hint.Of(nobodyAnswered(&Route{}, failures)); !strings.Contains(got, fixPorts) {
-		t.Errorf("hint %q; want one with %q", got, fixPorts)
+	if got := hint.Of(nobodyAnswered(&Route{}, failures)); !strings.Contains(got, dialfault.FixPorts) {
+		t.Errorf("hint %q; want one with %q", got, dialfault.FixPorts)
+	}
+}
+
+// TestEveryReasonHasItsMeaning: the constants of the file and the table say the same set.
+func TestEveryReasonHasItsMeaning(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "failure.go", nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var declared []Reason
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || len(spec.Values) != 1 {
+			return true
+		}
+		if of, ok := spec.Type.(*ast.Ident); !ok || of.Name != "Reason" {
+			return true
+		}
+		if literal, ok := spec.Values[0].(*ast.BasicLit); ok {
+			word, err := strconv.Unquote(literal.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			declared = append(declared, Reason(word))
+		}
+		return true
+	})
+	if len(declared) == 0 {
+		t.Fatal("reason.go declares no Reason")
+	}
+	listed := Reasons()
+	for _, r := range declared {
+		if !slices.Contains(listed, r) || r.Meaning() == "" {
+			t.Errorf("%s has no meaning in the table", r)
+		}
+	}
+	for i, r := range listed {
+		if !slices.Contains(declared, r) || slices.Contains(listed[:i], r) {
+			t.Errorf("the table has %s, which is no constant, or has it twice", r)
+		}
+	}
+	if m := Reason("nothing").Meaning(); m != "" {
+		t.Errorf("a word that is no Reason means %q", m)
 	}
 }

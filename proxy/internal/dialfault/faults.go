@@ -1,37 +1,35 @@
-package proxy
+package dialfault
 
 import (
-	"context"
 	"errors"
 	"slices"
 
 	"golang.org/x/sys/unix"
 )
 
-// ErrOwnWay is in the chain of an error of a dial that failed by the way it took, which is
-// the client's own, such as a source address of another family.
-var ErrOwnWay = errors.New("the way there is the client's own")
+// FixPorts is what to do when the kernel finds no local port.
+const FixPorts = "widen net.ipv4.ip_local_port_range, give the target more endpoints or dial it from another source-address, and let clients keep their connections; does one of them leak connections?"
 
-// fault is an errno with which a dial fails: whose fault it is and what to do about it.
-type fault struct {
+// Fault is an errno with which a dial fails: whose fault it is and what to do about it.
+type Fault struct {
 	errnos []unix.Errno
-	// own says that the dial fails before anything has reached the endpoint: this host lacks
+	// Own says that the dial fails before anything has reached the endpoint: this host lacks
 	// something, or does not let it be done.
-	own bool
-	fix string
+	Own bool
+	Fix string
 }
 
 // faults are what connect(2), socket(2) and bind(2) may say, in the order of docs/balancing.md.
 // ENETUNREACH and EHOSTUNREACH come from this host's routes as well as from a router on the
 // way, and connect(2) does not tell which. They count, so that another endpoint, to which
 // there is a way, goes before.
-var faults = []fault{
+var faults = []Fault{
 	{[]unix.Errno{unix.ECONNREFUSED}, false, "nobody listens there: is the backend up, and at this address and port? Or a firewall rejects it"},
-	{[]unix.Errno{unix.ETIMEDOUT}, false, fixSilence},
+	{[]unix.Errno{unix.ETIMEDOUT}, false, FixSilence},
 	{[]unix.Errno{unix.ECONNRESET, unix.EPIPE}, false, "the backend, or something before it, reset the connection at once: look at its log"},
 	{[]unix.Errno{unix.EHOSTUNREACH}, false, "is its machine up, and in this network? Nobody answers for the address there, a firewall rejects it, or a route of this host is `unreachable` (`ip route get ADDRESS`)"},
 	{[]unix.Errno{unix.ENETUNREACH}, false, "this host has no route there, or a router on the way has none (`ip route get ADDRESS`)"},
-	{[]unix.Errno{unix.EADDRNOTAVAIL, unix.EADDRINUSE, unix.EAGAIN}, true, fixPorts},
+	{[]unix.Errno{unix.EADDRNOTAVAIL, unix.EADDRINUSE, unix.EAGAIN}, true, FixPorts},
 	{[]unix.Errno{unix.EMFILE}, true, "the daemon has no descriptor left: raise its limit of open files (ulimit -n, LimitNOFILE=), or lower --max-connections"},
 	{[]unix.Errno{unix.ENFILE}, true, "this host has no descriptor left for any process: raise fs.file-max, or look who holds so many (/proc/sys/fs/file-nr)"},
 	{[]unix.Errno{unix.ENOMEM, unix.ENOBUFS}, true, "the kernel has no memory left for sockets: look at the memory limit of the daemon's control group, net.ipv4.tcp_mem and net.ipv4.tcp_max_orphans"},
@@ -41,10 +39,11 @@ var faults = []fault{
 	{[]unix.Errno{unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT}, true, "this host has no such protocol: IPv6 may be off (ipv6.disable=1)"},
 }
 
-const fixSilence = "nothing comes back: is the backend's machine up, is the backend busy, or does a firewall drop it?"
+// FixSilence is what to look at when nothing answers.
+const FixSilence = "nothing comes back: is the backend's machine up, is the backend busy, or does a firewall drop it?"
 
-// faultOf is the fault of err; nil if the kernel has not said one that is known.
-func faultOf(err error) *fault {
+// Of is the fault of err; nil if the kernel has not said one that is known.
+func Of(err error) *Fault {
 	var errno unix.Errno
 	if !errors.As(err, &errno) {
 		return nil
@@ -55,17 +54,4 @@ func faultOf(err error) *fault {
 		}
 	}
 	return nil
-}
-
-// OwnFault reports whether err, of a dial, is this host's doing or the client's rather
-// than the endpoint's, so that it says nothing of the endpoint.
-func OwnFault(err error) bool {
-	if errors.Is(err, context.Canceled) || errors.Is(err, ErrOwnWay) {
-		return true
-	}
-	if reason := ReasonOf(err); reason == Denied || reason == OverLimit || reason == ClientGone {
-		return true
-	}
-	f := faultOf(err)
-	return f != nil && f.own
 }

@@ -1,28 +1,36 @@
-package proxy
+package dialfault
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"math"
+	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/selfconnect"
 )
 
-// localPorts are those from which the kernel chooses one for a connection, as they were at a
+// LocalPorts are those from which the kernel chooses one for a connection, as they were at a
 // time (ip(7), ip_local_port_range). The zero value has yet to ask.
-type localPorts struct {
+type LocalPorts struct {
 	first, last uint16
-	until       int64 // as loop.now
+	until       int64 // as MayBe is told the time
 }
 
 // portsFor is how long it is believed which ports these are.
 const portsFor = time.Second
 
-// mayBe reports whether the kernel may choose port; to ask which one it has chosen takes a
+// MayBe reports whether the kernel may choose port; to ask which one it has chosen takes a
 // call for each connection, and most endpoints have another one.
-func (p *localPorts) mayBe(port uint16, now int64) bool {
+func (p *LocalPorts) MayBe(port uint16, now int64) bool {
 	if now >= p.until {
 		p.until = now + int64(portsFor)
 		var ok bool
@@ -80,4 +88,35 @@ func lookAtPorts() string {
 		}
 	}
 	return " (" + said + ")"
+}
+
+// NoPort says why connect(2) found no local address and port for a dial that failed with err,
+// fromSource if its source address was chosen: this host has no
+// address from which it could go there, or so many connections go there that no port is left.
+func NoPort(err error, fromSource bool) string {
+	addr, known := dialled(err)
+	if known && !fromSource {
+		// The same question without TCP, which sends nothing.
+		probe, err := selfconnect.DialContext(context.Background(), &net.Dialer{}, "udp", addr.String())
+		if err != nil && !errors.Is(err, unix.EAGAIN) {
+			return "this host has no address from which it could go there: for IPv6, look whether it has one (`ip -6 addr`), or leave that endpoint out"
+		}
+		if err == nil {
+			probe.Close()
+		}
+	}
+	return "all local ports for connections there are taken" + portsInUse() + ": " + FixPorts
+}
+
+// dialled is the address that package net, or an error worded like one of its, says was dialled.
+func dialled(err error) (netip.AddrPort, bool) {
+	var op *net.OpError
+	if !errors.As(err, &op) {
+		return netip.AddrPort{}, false
+	}
+	addr, ok := op.Addr.(*net.TCPAddr)
+	if !ok || addr == nil {
+		return netip.AddrPort{}, false
+	}
+	return addr.AddrPort(), true
 }
