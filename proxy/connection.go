@@ -10,23 +10,24 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 	"github.com/ambassadord/ambassadord/proxy/origdst"
 )
 
-// carry is the whole way of one connection, which is counted. It has a place as a stranger
-// (Server.strangers) until its client is known.
-func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.Time, listener *Listener, leaveStranger func(), router Router) {
+// carry is the whole way of one connection, which is counted. It has a place among the unidentified
+// (Server.unidentified) until its client is known.
+func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.Time, listener *Listener, leaveUnidentified func(), router Router) {
 	source := addrOf(client.RemoteAddr())
 	h := s.arrived(listener, source, func() (netip.AddrPort, error) { return origdst.Of(client) })
 	h.awaitParent(ctx, s)
 	if err := h.cameBack(s); err != nil {
-		leaveStranger()
+		leaveUnidentified()
 		route := Route{Client: Client{Name: source.Addr().String()}, Port: uint16(listener.addr.Port)}
 		s.unserved(&search{server: s, route: &route, client: client, accepted: accepted, by: listener, hop: h}, Record{Route: route, Source: source}, err, func() {})
 		return
 	}
 	route, err := router.Route(ctx, client)
-	leaveStranger()
+	leaveUnidentified()
 	if h != nil {
 		h.route = &route
 	}
@@ -145,4 +146,87 @@ func (s *Server) whyUnserved(ctx context.Context, client *net.TCPConn, err error
 		return Fail(ClientGone, fmt.Errorf("the client left before it was served (%w)", err))
 	}
 	return err
+}
+
+// tryEnter passes the server's limit, and then those of a route, as far as it can at once,
+// and says how many that are.
+func (s *Server) tryEnter(route *Route) (entered int, all bool) {
+	if share := s.shareOf(route); share != nil {
+		if !share.TryEnter() {
+			return 0, false
+		}
+		entered = 1
+	}
+	for _, share := range route.Limits {
+		if !share.TryEnter() {
+			return entered, false
+		}
+		entered++
+	}
+	return entered, true
+}
+
+// hopeless is why a connection by route that the server's limit has no place for would not
+// get one; nil if it may wait.
+func (s *Server) hopeless(route *Route) error {
+	if share := s.shareOf(route); share != nil {
+		return Fail(OverLimit, share.Hopeless())
+	}
+	return nil
+}
+
+// overLimit is err as a *Failure if it says that a limit has no place.
+func overLimit(err error) error {
+	var over *limit.Over
+	if errors.As(err, &over) {
+		return Fail(OverLimit, over.Err)
+	}
+	return err
+}
+
+// leave gives all of them back.
+func (s *Server) leave(route *Route) {
+	for _, share := range route.Limits {
+		share.Leave()
+	}
+	if share := s.shareOf(route); share != nil {
+		share.Leave()
+	}
+}
+
+// limits is how many that are.
+func (s *Server) limits(route *Route) int {
+	if s.Limit == nil {
+		return len(route.Limits)
+	}
+	return len(route.Limits) + 1
+}
+
+// shareOf is the share of the server's Limit that a connection takes its place of; nil if
+// there is no Limit.
+func (s *Server) shareOf(route *Route) *limit.Share {
+	switch {
+	case s.Limit == nil:
+		return nil
+	case route.Share != nil && route.Share.Limit() == s.Limit:
+		return route.Share
+	}
+	return s.Limit.Alone()
+}
+
+// enterUnidentified takes a place for a connection whose client is not known yet, which leave gives
+// back.
+func (s *Server) enterUnidentified(listener *Listener, source netip.AddrPort) (leave func(), err error) {
+	if s.Limit == nil || s.Unknown == nil {
+		return func() {}, nil
+	}
+	from := limit.Origin{Source: ClientAddr(source.Addr())}
+	if listener.addr.IP.IsLoopback() || from.Source.IsLoopback() {
+		from = limit.Origin{Listener: listener}
+	}
+	leave, ok := s.unidentified.Enter(s.Limit, s.Unknown, from)
+	if !ok {
+		return nil, errManyUnknown
+	}
+	return leave, nil
 }

@@ -106,12 +106,12 @@ func (r *Route) with(chooser Chooser) *Route {
 // hand gives a connection to carry.
 func (l *loop) hand(fd int, source netip.AddrPort, d *acceptor) {
 	s, accepted := l.server, l.at(l.now)
-	leave, err := s.strangers.enter(s, d.listener, source)
+	leave, err := s.enterUnidentified(d.listener, source)
 	if err != nil {
 		l.refuseOf(fd, source, &Route{}, err)
 		return
 	}
-	none := &search{server: s, route: &Route{}, accepted: accepted, leaveStranger: leave}
+	none := &search{server: s, route: &Route{}, accepted: accepted, leaveUnidentified: leave}
 	s.goOnBy(fd, none, source, func(found *search) { s.carry(s.ctx, found.client, accepted, d.listener, leave, d.router) })
 }
 
@@ -119,8 +119,8 @@ func (l *loop) hand(fd int, source netip.AddrPort, d *acceptor) {
 func (s *Server) goOnBy(fd int, search *search, source netip.AddrPort, next func(*search)) {
 	conn, err := connOf(fd)
 	if err != nil {
-		if search.leaveStranger != nil {
-			search.leaveStranger()
+		if search.leaveUnidentified != nil {
+			search.leaveUnidentified()
 		}
 		search.leaveEntered()
 		s.gone(&Record{Route: *search.route, Source: source, Attempts: search.attempts, Err: err}, search.accepted)

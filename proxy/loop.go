@@ -11,6 +11,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/proxy/internal/dialfault"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
 // loop carries connections in one goroutine: it waits in epoll_wait(2) for whatever
@@ -338,7 +339,7 @@ func (l *loop) cutAll(cause error) {
 }
 
 // idlers adds those of share that a loop carries, of the next ones that it comes to.
-func (l *loop) idlers(to []idler, share *Share, after time.Duration, looks int) []idler {
+func (l *loop) idlers(to []idler, share *limit.Share, after time.Duration, looks int) []idler {
 	for range min(len(l.relays), reclaimScan) {
 		if l.reclaimAt++; l.reclaimAt >= len(l.relays) {
 			l.reclaimAt = 0

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
 // Client is who opened a connection, as the log names it.
@@ -15,6 +17,25 @@ type Client struct {
 	ID string
 	// Service is the Compose or Swarm service, "" if none.
 	Service string
+}
+
+// ClientAddr is the address by which clients that are no containers are told apart: of
+// IPv6 a network of 64 bits, since each host may have as many addresses as that has, and
+// of the loopback networks one address.
+func ClientAddr(addr netip.Addr) netip.Addr {
+	addr = addr.Unmap().WithZone("")
+	switch {
+	case addr.IsLoopback():
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case addr.Is6():
+		const network = 64
+		prefix, err := addr.Prefix(network)
+		if err != nil {
+			return addr // which 64 bits of an IPv6 address cannot do
+		}
+		return prefix.Addr()
+	}
+	return addr
 }
 
 // Endpoint is a place to dial.
@@ -166,13 +187,13 @@ type Route struct {
 	Options Options
 	// Share is the client's of the server's Limit, which is passed first; nil is the share
 	// of all who have none.
-	Share *Share
+	Share *limit.Share
 	// Known is when it became known whose the connection is, where that took so long that it
 	// is to be held from then on; zero means since it was accepted.
 	Known time.Time
 	// Limits are passed after it in this order, before an endpoint is chosen. Who waits
 	// for one of them has its place of the server's all the while.
-	Limits []*Share
+	Limits []*limit.Share
 	// Preface is sent to the endpoint ahead of what the client sends.
 	Preface []byte
 	// Read is how many bytes of the client's stream the Router has taken.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
 const (
@@ -34,7 +35,7 @@ type search struct {
 	hop      *hop      // nil unless it may be part of a loop
 	since    time.Time // when the search began; zero means now
 
-	leaveStranger func() // gives up the place of one whose client is not known; nil if it has none
+	leaveUnidentified func() // gives up the place of one whose client is not known; nil if it has none
 
 	entered  int // limits that have been passed
 	attempts int
@@ -69,7 +70,7 @@ func (s *search) held() time.Time {
 func (s *search) admit(ctx context.Context) (leave func(), err error) {
 	limits := s.limits()
 	leave = s.leaveEntered
-	for s.entered < len(limits) && limits[s.entered].tryEnter() {
+	for s.entered < len(limits) && limits[s.entered].TryEnter() {
 		s.entered++
 	}
 	if s.entered == len(limits) { // nearly always
@@ -80,26 +81,26 @@ func (s *search) admit(ctx context.Context) (leave func(), err error) {
 	ctx, stop := s.watchClient(ctx)
 	defer stop()
 	for ; s.entered < len(limits); s.entered++ {
-		if err := limits[s.entered].enter(ctx); err != nil {
-			return leave, err
+		if err := limits[s.entered].Enter(ctx); err != nil {
+			return leave, overLimit(err)
 		}
 	}
 	return leave, nil
 }
 
 // limits are those to pass, in their order.
-func (s *search) limits() []*Share {
+func (s *search) limits() []*limit.Share {
 	share := s.server.shareOf(s.route)
 	if share == nil {
 		return s.route.Limits
 	}
-	return append([]*Share{share}, s.route.Limits...)
+	return append([]*limit.Share{share}, s.route.Limits...)
 }
 
 // leaveEntered gives back what has been passed.
 func (s *search) leaveEntered() {
 	for _, l := range s.limits()[:s.entered] {
-		l.leave()
+		l.Leave()
 	}
 }
 
@@ -304,7 +305,7 @@ func (s *search) race(ctx context.Context, first Attempt) bool {
 	}
 	leave := func() {
 		if extra && share != nil {
-			share.leave()
+			share.Leave()
 		}
 	}
 	start(first)
@@ -313,7 +314,7 @@ func (s *search) race(ctx context.Context, first Attempt) bool {
 	for running > 0 {
 		select {
 		case <-hedge.C:
-			if share != nil && !share.tryMore() {
+			if share != nil && !share.TryMore() {
 				continue
 			}
 			extra = true

@@ -15,6 +15,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
 // Server carries connections for any number of listeners. Set its fields before
@@ -25,10 +26,10 @@ type Server struct {
 	// Limit is passed by every connection, before its Route's own; nil means none. As long
 	// as it is not known whose a connection is, it has a place there as one of those that
 	// come to its listener, from its address.
-	Limit *Limit
+	Limit *limit.Limit
 	// Unknown is for connections of which that is not known yet where Limit has no place
 	// for them at once; nil means that they are not bounded.
-	Unknown *Limit
+	Unknown *limit.Limit
 	// Loops is how many loops carry the connections; 0 means one.
 	Loops int
 	// Accepted bounds the connections that are accepted and have not ended,
@@ -41,21 +42,21 @@ type Server struct {
 	// Log is told when accepting fails; nil means nobody is.
 	Log *slog.Logger
 
-	connections sync.WaitGroup
-	accepted    atomic.Int64 // that have not ended
-	flows       flows        // of our own network namespace
-	here        atomic.Int32 // listeners there that are served
-	locals      atomic.Pointer[locals]
-	loops       []*loop
-	failed      error // why there are not as many as were wanted
-	lending     sync.Mutex
-	spare       socket.Spare // under lending
-	nextLoop    atomic.Uint32
-	strangers   strangers
-	reclaimer   reclaimer
-	once        sync.Once
-	ctx         context.Context // of every connection; ends when draining has lasted long enough
-	expire      context.CancelCauseFunc
+	connections  sync.WaitGroup
+	accepted     atomic.Int64 // that have not ended
+	flows        flows        // of our own network namespace
+	here         atomic.Int32 // listeners there that are served
+	locals       atomic.Pointer[locals]
+	loops        []*loop
+	failed       error // why there are not as many as were wanted
+	lending      sync.Mutex
+	spare        socket.Spare // under lending
+	nextLoop     atomic.Uint32
+	unidentified limit.Unidentified
+	reclaimer    reclaimer
+	once         sync.Once
+	ctx          context.Context // of every connection; ends when draining has lasted long enough
+	expire       context.CancelCauseFunc
 }
 
 const (

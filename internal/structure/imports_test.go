@@ -17,6 +17,7 @@ var (
 		module + "/internal/selfconnect", // a dial, with nothing around it
 		module + "/internal/shorten",
 		module + "/internal/suggest",
+		module + "/proxy/limit",   // what proxy bounds its connections by, and others name
 		module + "/proxy/origdst", // a question to the kernel, asked by others, too
 		"golang.org/x/sys/unix",   // the kernel's interface, as syscall was
 		"golang.org/x/time/rate",  // a token bucket, which speaks to nobody

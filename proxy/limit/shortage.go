@@ -1,4 +1,4 @@
-package proxy
+package limit
 
 // shortage is what a Limit notes of those who have no place while somebody asks for that:
 // see Limit.watch.
@@ -10,19 +10,19 @@ type shortage struct {
 	away    map[*Share]int // connections turned away since the last
 }
 
-// excess is what the client with the most connections has more than its share, of which
+// Excess is what the client with the most connections has more than its share, of which
 // others are in need.
-type excess struct {
-	share *Share
-	has   int // its connections
-	fair  int // how many it would have if all that want some had the same
-	of    int // how many there may be in all
-	want  int // how many it is to give
+type Excess struct {
+	Share *Share
+	Has   int // its connections
+	Fair  int // how many it would have if all that want some had the same
+	Of    int // how many there may be in all
+	Want  int // how many it is to give
 }
 
-// watch has begin called, in a goroutine of its own, when somebody has no place, and not
+// Watch has begin called, in a goroutine of its own, when somebody has no place, and not
 // again until excess has said that it was the last look; nil calls nobody.
-func (l *Limit) watch(begin func()) {
+func (l *Limit) Watch(begin func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.short.begin = begin
@@ -31,10 +31,17 @@ func (l *Limit) watch(begin func()) {
 	}
 }
 
+// Watched reports whether somebody lacks a place and begin, which watch was given, looks at that.
+func (l *Limit) Watched() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.short.running
+}
+
 // lack notes that a connection of s has no place: it waits, or is turned away. It is
 // called with mu held.
 func (l *Limit) lack(s *Share, away bool) {
-	if l.short.begin == nil || s.stranger {
+	if l.short.begin == nil || s.anonymous {
 		return
 	}
 	l.short.news = true
@@ -47,15 +54,15 @@ func (l *Limit) lack(s *Share, away bool) {
 	}
 }
 
-// excess looks at the shortage. last says that there is none, nor was since the look
+// Excess looks at the shortage. last says that there is none, nor was since the look
 // before. It takes one walk over the clients that have a place or lack one.
-func (l *Limit) excess() (e excess, last bool) {
+func (l *Limit) Excess() (e Excess, last bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.short.begin != nil {
 		e = l.greediest()
 	}
-	last = l.short.begin == nil || !l.short.news && e.want == 0
+	last = l.short.begin == nil || !l.short.news && e.Want == 0
 	l.short.running, l.short.news = !last, false
 	l.short.looks++
 	clear(l.short.away)
@@ -84,18 +91,18 @@ func (l *Limit) needs() []need {
 
 // greediest is who has the most, and what it is to give. Nobody is given more than a fair
 // share by that, and nobody is left with less.
-func (l *Limit) greediest() (e excess) {
+func (l *Limit) greediest() (e Excess) {
 	if l.bounds.Open <= 0 {
 		return e
 	}
 	clients, needs := 0, l.needs()
 	for s := l.have; s != nil; s = s.next {
-		if s.stranger {
+		if s.anonymous {
 			continue
 		}
 		clients++
-		if s != l.alone && s.open > e.has { // that one is nobody's in particular
-			e.share, e.has = s, s.open
+		if s != l.alone && s.open > e.Has { // that one is nobody's in particular
+			e.Share, e.Has = s, s.open
 		}
 	}
 	for _, n := range needs {
@@ -103,8 +110,8 @@ func (l *Limit) greediest() (e excess) {
 			clients++
 		}
 	}
-	e.of, e.fair = l.bounds.Open, max(l.sure, l.bounds.Open/max(1, clients))
-	e.want = max(0, min(l.missing(needs, e.fair), e.has-e.fair))
+	e.Of, e.Fair = l.bounds.Open, max(l.sure, l.bounds.Open/max(1, clients))
+	e.Want = max(0, min(l.missing(needs, e.Fair), e.Has-e.Fair))
 	return e
 }
 

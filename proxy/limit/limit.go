@@ -1,4 +1,4 @@
-package proxy
+package limit
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 // Limit bounds how many connections are open at once and how many begin in a second.
 // Clients take their places by a Share each, and those that wait for one are served in
 // the order that fairness.go says. The zero value of each bound is no bound. Make one with
-// NewLimit.
+// New.
 type Limit struct {
 	what, fix string
 
@@ -48,9 +48,9 @@ type Bounds struct {
 	Reserve int
 }
 
-// NewLimit makes a Limit. what names what is limited, for an error ("container web by
+// New makes a Limit. what names what is limited, for an error ("container web by
 // port 6379"), and fix says how to raise it.
-func NewLimit(what, fix string, b Bounds) *Limit {
+func New(what, fix string, b Bounds) *Limit {
 	l := &Limit{what: what, fix: fix}
 	l.alone = l.Share("")
 	l.Set(b)
@@ -58,7 +58,7 @@ func NewLimit(what, fix string, b Bounds) *Limit {
 }
 
 // Share makes the share of one client, whom name names for an error.
-func (l *Limit) Share(name string) *Share { return &Share{limit: l, name: name} }
+func (l *Limit) Share(name string) *Share { return &Share{limit: l, Name: name} }
 
 // Alone is the share of whoever has no other: of a Limit for one client, all of it.
 func (l *Limit) Alone() *Share { return l.alone }
@@ -120,17 +120,17 @@ type waiter struct {
 	look uint // at the shortage, the last one before it waited
 }
 
-// tryEnter takes a place if that takes no wait.
-func (s *Share) tryEnter() bool {
+// TryEnter takes a place if that takes no wait.
+func (s *Share) TryEnter() bool {
 	l := s.limit
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.take(s)
 }
 
-// enter takes a place, which leave gives back, waiting for it until the deadline of
-// ctx. The error is a *Failure, or ctx's cause when somebody else ended it.
-func (s *Share) enter(ctx context.Context) error {
+// Enter takes a place, which leave gives back, waiting for it until the deadline of
+// ctx. The error is an *Over, or ctx's cause when somebody else ended it.
+func (s *Share) Enter(ctx context.Context) error {
 	l := s.limit
 	l.mu.Lock()
 	if l.take(s) {
@@ -140,7 +140,7 @@ func (s *Share) enter(ctx context.Context) error {
 	if err := l.mayWait(ctx, s); err != nil {
 		l.lack(s, true)
 		l.mu.Unlock()
-		return err
+		return &Over{err}
 	}
 	w := &waiter{done: make(chan struct{}), look: l.short.looks}
 	l.join(s, w)
@@ -159,7 +159,7 @@ func (s *Share) enter(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if w.away {
-		return l.over(s, "others need its place in the queue, who have fewer there")
+		return &Over{l.over(s, "others need its place in the queue, who have fewer there")}
 	}
 	select {
 	case <-w.done: // just now
@@ -171,13 +171,13 @@ func (s *Share) enter(ctx context.Context) error {
 		if w.look == l.short.looks { // else it was seen there
 			l.lack(s, true)
 		}
-		return l.over(s, "no place became free in time")
+		return &Over{l.over(s, "no place became free in time")}
 	}
 	return context.Cause(ctx)
 }
 
-// leave gives a place back.
-func (s *Share) leave() {
+// Leave gives a place back.
+func (s *Share) Leave() {
 	s.limit.mu.Lock()
 	defer s.limit.mu.Unlock()
 	s.limit.release(s)
@@ -201,6 +201,14 @@ func (l *Limit) mayWait(ctx context.Context, s *Share) error {
 	return nil
 }
 
+// Over is why a connection is turned away: there is no place for it.
+type Over struct{ Err error }
+
+func (o *Over) Error() string { return o.Err.Error() }
+
+// Unwrap gives the reason, with what to do about it.
+func (o *Over) Unwrap() error { return o.Err }
+
 // over is why a connection of s is turned away. It is called with mu held.
 func (l *Limit) over(s *Share, format string, args ...any) error {
 	bounds := fmt.Sprintf("%d connections at once", l.bounds.Open)
@@ -211,71 +219,14 @@ func (l *Limit) over(s *Share, format string, args ...any) error {
 		bounds += fmt.Sprintf(" and %d new ones a second", l.bounds.Rate)
 	}
 	has := ""
-	if s.name != "" {
-		has = fmt.Sprintf(", of which %s has %d", s.name, s.open)
+	if s.Name != "" {
+		has = fmt.Sprintf(", of which %s has %d", s.Name, s.open)
 	}
-	return Fail(OverLimit, hint.Errorf(l.fix, "%s is limited to %s%s, and %s", l.what, bounds, has, fmt.Sprintf(format, args...)))
+	return hint.Errorf(l.fix, "%s is limited to %s%s, and %s", l.what, bounds, has, fmt.Sprintf(format, args...))
 }
 
-// tryEnter passes the server's limit, and then those of a route, as far as it can at once,
-// and says how many that are.
-func (s *Server) tryEnter(route *Route) (entered int, all bool) {
-	if share := s.shareOf(route); share != nil {
-		if !share.tryEnter() {
-			return 0, false
-		}
-		entered = 1
-	}
-	for _, share := range route.Limits {
-		if !share.tryEnter() {
-			return entered, false
-		}
-		entered++
-	}
-	return entered, true
-}
-
-// hopeless is why a connection by route that the server's limit has no place for would not
-// get one; nil if it may wait.
-func (s *Server) hopeless(route *Route) error {
-	if share := s.shareOf(route); share != nil {
-		return share.hopeless()
-	}
-	return nil
-}
-
-// leave gives all of them back.
-func (s *Server) leave(route *Route) {
-	for _, share := range route.Limits {
-		share.leave()
-	}
-	if share := s.shareOf(route); share != nil {
-		share.leave()
-	}
-}
-
-// limits is how many that are.
-func (s *Server) limits(route *Route) int {
-	if s.Limit == nil {
-		return len(route.Limits)
-	}
-	return len(route.Limits) + 1
-}
-
-// shareOf is the share of the server's Limit that a connection takes its place of; nil if
-// there is no Limit.
-func (s *Server) shareOf(route *Route) *Share {
-	switch {
-	case s.Limit == nil:
-		return nil
-	case route.Share != nil && route.Share.limit == s.Limit:
-		return route.Share
-	}
-	return s.Limit.alone
-}
-
-// LimitStatus is how a Limit stands.
-type LimitStatus struct {
+// Status is how a Limit stands.
+type Status struct {
 	What    string // what is limited
 	Bounds  Bounds
 	Open    int // connections that have a place
@@ -283,8 +234,8 @@ type LimitStatus struct {
 }
 
 // Status is how l stands now.
-func (l *Limit) Status() LimitStatus {
+func (l *Limit) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return LimitStatus{What: l.what, Bounds: l.bounds, Open: l.open, Waiting: l.waiting}
+	return Status{What: l.what, Bounds: l.bounds, Open: l.open, Waiting: l.waiting}
 }

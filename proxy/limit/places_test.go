@@ -1,4 +1,4 @@
-package proxy
+package limit
 
 import (
 	"context"
@@ -15,12 +15,12 @@ import (
 func TestEveryPlaceComesBack(t *testing.T) {
 	for _, rated := range []int{0, 500} {
 		synctest.Test(t, func(t *testing.T) {
-			l := NewLimit("the daemon", "", Bounds{Open: 80, Reserve: 10, Queue: 20, Rate: rated})
+			l := New("the daemon", "", Bounds{Open: 80, Reserve: 10, Queue: 20, Rate: rated})
 			l.SetClients(5)
 			shares := make([]*Share, 8)
 			for i := range shares {
 				shares[i] = l.Share(fmt.Sprint(i))
-				shares[i].stranger = i == 7
+				shares[i].anonymous = i == 7
 			}
 			var all sync.WaitGroup
 			for i := range 400 {
@@ -29,22 +29,22 @@ func TestEveryPlaceComesBack(t *testing.T) {
 					time.Sleep(rand.N(time.Second))
 					switch i % 4 {
 					case 0:
-						if !s.tryEnter() {
+						if !s.TryEnter() {
 							return
 						}
 					case 1:
-						if !s.tryMore() {
+						if !s.TryMore() {
 							return
 						}
 					default:
 						ctx, cancel := context.WithTimeout(t.Context(), rand.N(300*time.Millisecond))
 						defer cancel()
-						if s.enter(ctx) != nil {
+						if s.Enter(ctx) != nil {
 							return
 						}
 					}
 					time.Sleep(rand.N(500 * time.Millisecond))
-					s.leave()
+					s.Leave()
 				})
 			}
 			for i := range 50 {
@@ -64,7 +64,7 @@ func TestEveryPlaceComesBack(t *testing.T) {
 			}
 			for _, s := range shares {
 				if s.open != 0 || s.busy() || s.next != nil || s.before != nil {
-					t.Errorf("share %s has %d, waits with %d", s.name, s.open, len(s.waiting))
+					t.Errorf("share %s has %d, waits with %d", s.Name, s.open, len(s.waiting))
 				}
 			}
 		})

@@ -1,4 +1,4 @@
-package proxy
+package limit
 
 import (
 	"slices"
@@ -18,9 +18,9 @@ import (
 // The queue is shared likewise: when it is full, the client that has the most in it makes
 // room for one that has fewer. Make one with Limit.Share.
 type Share struct {
-	limit    *Limit
-	name     string
-	stranger bool // nobody's: nothing is owed to it
+	limit     *Limit
+	Name      string
+	anonymous bool // nobody's: nothing is owed to it
 
 	// What follows is guarded by limit.mu.
 	before, next *Share // of those that have a place
@@ -48,7 +48,7 @@ func (l *Limit) may(s *Share) bool {
 	case l.open >= b.Open:
 		return false
 	}
-	if s.open < l.sure && !s.stranger {
+	if s.open < l.sure && !s.anonymous {
 		return true
 	}
 	return s.open < b.Open-l.open-l.owed()
@@ -73,7 +73,7 @@ func (l *Limit) setSure() {
 	}
 	l.paid = 0
 	for s := l.have; s != nil; s = s.next {
-		if !s.stranger {
+		if !s.anonymous {
 			l.paid += min(s.open, l.sure)
 		}
 	}
@@ -90,9 +90,9 @@ func (l *Limit) take(s *Share) bool {
 	return true
 }
 
-// tryMore takes another place for a connection of s that has one already, for a while: no
+// TryMore takes another place for a connection of s that has one already, for a while: no
 // rate counts that.
-func (s *Share) tryMore() bool {
+func (s *Share) TryMore() bool {
 	l := s.limit
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -107,7 +107,7 @@ func (l *Limit) grant(s *Share) {
 	if s.open == 0 {
 		l.link(s)
 	}
-	if s.open < l.sure && !s.stranger {
+	if s.open < l.sure && !s.anonymous {
 		l.paid++
 	}
 	l.grants++
@@ -119,7 +119,7 @@ func (l *Limit) grant(s *Share) {
 func (l *Limit) release(s *Share) {
 	l.open--
 	s.open--
-	if s.open < l.sure && !s.stranger {
+	if s.open < l.sure && !s.anonymous {
 		l.paid--
 	}
 	if s.open == 0 {
@@ -205,9 +205,9 @@ func (l *Limit) makeRoom(s *Share) bool {
 	return true
 }
 
-// hopeless is why a connection of s would be turned away that cannot have a place at once;
+// Hopeless is why a connection of s would be turned away that cannot have a place at once;
 // nil if it may wait.
-func (s *Share) hopeless() error {
+func (s *Share) Hopeless() error {
 	l := s.limit
 	l.mu.Lock()
 	defer l.mu.Unlock()
