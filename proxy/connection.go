@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/proxy/internal/selfdial"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 	"github.com/ambassadord/ambassadord/proxy/limit"
 	"github.com/ambassadord/ambassadord/proxy/origdst"
@@ -18,20 +19,20 @@ import (
 // (Server.unidentified) until its client is known.
 func (s *Server) carry(ctx context.Context, client *net.TCPConn, accepted time.Time, listener *Listener, leaveUnidentified func(), router Router) {
 	source := addrOf(client.RemoteAddr())
-	h := s.arrived(listener, source, func() (netip.AddrPort, error) { return origdst.Of(client) })
-	h.awaitParent(ctx, s)
-	if err := h.cameBack(s); err != nil {
+	h := s.own.Arrived(&listener.own, source, func() (netip.AddrPort, error) { return origdst.Of(client) })
+	h.AwaitParent(ctx, &s.own)
+	if err := Fail(Loop, h.CameBack(&s.own)); err != nil {
 		leaveUnidentified()
-		route := Route{Client: Client{Name: source.Addr().String()}, Port: uint16(listener.addr.Port)}
-		s.unserved(&search{server: s, route: &route, client: client, accepted: accepted, by: listener, hop: h}, Record{Route: route, Source: source}, err, func() {})
+		route := Route{Client: Client{Name: source.Addr().String()}, Port: uint16(listener.own.Addr.Port)}
+		s.unserved(&search{server: s, route: &route, client: client, accepted: accepted, by: &listener.own, hop: h}, Record{Route: route, Source: source}, err, func() {})
 		return
 	}
 	route, err := router.Route(ctx, client)
 	leaveUnidentified()
 	if h != nil {
-		h.route = &route
+		h.Way = (*way)(&route)
 	}
-	search := &search{server: s, route: &route, client: client, accepted: accepted, by: listener, hop: h}
+	search := &search{server: s, route: &route, client: client, accepted: accepted, by: &listener.own, hop: h}
 	if err != nil {
 		s.unserved(search, Record{Route: route, Source: source}, err, func() {})
 		return
@@ -52,10 +53,30 @@ func (s *Server) serve(search *search) {
 // unserved resets a connection that gets no endpoint.
 func (s *Server) unserved(search *search, record Record, err error, leave func()) {
 	record.Err = s.whyUnserved(s.ctx, search.client, err)
-	search.hop.unserved(s, record.Err)
+	s.tellLoop(search.hop, record.Err)
 	socket.Reset(search.client)
 	leave()
 	s.gone(&record, search.accepted)
+}
+
+// tellLoop tells those of which a connection is a part why it gets no endpoint, if that is a loop.
+func (s *Server) tellLoop(h *selfdial.Hop, err error) {
+	if h != nil && isLoop(err) {
+		h.Tell(&s.own, err)
+	}
+}
+
+// reason is why a connection to an endpoint has ended by err: that it came back, if that is
+// why its endpoint has reset it. addrs are its two addresses, which are asked for only if a
+// connection was reset that is not noted.
+func (s *Server) reason(h *selfdial.Hop, err error, addrs func() (local, remote netip.AddrPort)) error {
+	if ReasonOf(err) != EndpointGone {
+		return err
+	}
+	if looped := s.own.WhyLooped(h, addrs); looped != nil {
+		return looped
+	}
+	return err
 }
 
 // goOn serves a connection that was admitted; leave gives its places back.
@@ -67,7 +88,7 @@ func (s *Server) goOn(search *search, leave func()) {
 	record := search.record()
 	search.route.Options.apply(search.client)
 	if err := search.sendEarly(s.ctx); err != nil {
-		search.hop.left()
+		search.hop.Left()
 		socket.Reset(search.conn)
 		err = search.reason(err)
 		search.found.closed(false, true)
@@ -88,7 +109,7 @@ func (s *Server) handOver(search *search, record *Record, leave func()) {
 	if s.relay(r, search.client, search.conn, search.accepted) {
 		return
 	}
-	search.hop.left()
+	search.hop.Left()
 	search.found.closed(false, false)
 	socket.Reset(search.conn)
 	s.unserved(search, *record, errNoDescriptors, leave)
@@ -221,7 +242,7 @@ func (s *Server) enterUnidentified(listener *Listener, source netip.AddrPort) (l
 		return func() {}, nil
 	}
 	from := limit.Origin{Source: ClientAddr(source.Addr())}
-	if listener.addr.IP.IsLoopback() || from.Source.IsLoopback() {
+	if listener.own.Addr.IP.IsLoopback() || from.Source.IsLoopback() {
 		from = limit.Origin{Listener: listener}
 	}
 	leave, ok := s.unidentified.Enter(s.Limit, s.Unknown, from)

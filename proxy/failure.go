@@ -243,3 +243,6 @@ func firstFew(errs []error) []error {
 	}
 	return append(errs[:few:few], fmt.Errorf("and %d more", len(errs)-few))
 }
+
+// isLoop reports whether err says that an endpoint leads back to us.
+func isLoop(err error) bool { return ReasonOf(err) == Loop }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/selfconnect"
+	"github.com/ambassadord/ambassadord/proxy/internal/selfdial"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 	"github.com/ambassadord/ambassadord/proxy/origdst"
 )
@@ -21,7 +22,7 @@ import (
 // all is known that is needed for it. Whatever does not go that smoothly is carry's and
 // search's, in a goroutine of its own.
 type firstDial struct {
-	by       *Listener // that accepted the connection
+	by       *selfdial.Listener // that accepted the connection
 	chooser  Chooser
 	attempt  Attempt
 	early    []byte             // the client's, taken from its socket and not sent yet
@@ -43,11 +44,11 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *acceptor) {
 		l.hand(fd, source, d)
 		return
 	}
-	h := s.arrived(d.listener, source, func() (netip.AddrPort, error) { return origdst.OfSocketAt(fd, source.Addr(), d.listener.local) })
+	h := s.own.Arrived(&d.listener.own, source, func() (netip.AddrPort, error) { return origdst.OfSocketAt(fd, source.Addr(), d.listener.own.Local) })
 	if h != nil {
-		h.route = route
-		if err := h.cameBack(s); err != nil {
-			h.unserved(s, err)
+		h.Way = (*way)(route)
+		if err := Fail(Loop, h.CameBack(&s.own)); err != nil {
+			s.tellLoop(h, err)
 			l.refuseOf(fd, source, route, err)
 			return
 		}
@@ -60,7 +61,7 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *acceptor) {
 		}
 	}
 	if !all {
-		s.goOnBy(fd, &search{server: s, route: route.with(chooser), accepted: l.at(l.now), entered: entered, by: d.listener, hop: h}, source, s.serve)
+		s.goOnBy(fd, &search{server: s, route: route.with(chooser), accepted: l.at(l.now), entered: entered, by: &d.listener.own, hop: h}, source, s.serve)
 		return
 	}
 	r := &relay{loop: l, waitingAt: -1, route: route, source: source, accepted: l.now}
@@ -68,7 +69,7 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *acceptor) {
 		r.extra().hop = h
 	}
 	r.client, r.upstream, r.first = side{fd: int32(fd)}, side{fd: -1}, l.newFirstDial()
-	r.first.by, r.first.chooser = d.listener, chooser
+	r.first.by, r.first.chooser = &d.listener.own, chooser
 	l.add(r)
 	early := r.takeEarly()
 	if err := l.await(r, &r.client); err != nil { // out of memory or watches (epoll_ctl(2))
@@ -185,7 +186,7 @@ func (r *relay) dial(early []byte) {
 		r.handBack(nil)
 		return
 	}
-	if err := r.loop.server.leadsBack(p.by, r.hop(), r.route, attempt.Addr); err != nil {
+	if err := Fail(Loop, r.loop.server.own.LeadsBack(p.by, r.hop(), (*way)(r.route), attempt.Addr)); err != nil {
 		attempt.cancelled()
 		p.early = bytes.Clone(early)
 		r.handBack(err)
@@ -240,19 +241,19 @@ func (r *relay) connect(addr netip.AddrPort, early []byte) (isUp bool, err error
 		socket.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(socket.Milliseconds(t)))
 	}
 	s := r.loop.server
-	departure := s.departs(r.first.by, r.hop(), r.route, addr)
+	outgoing := s.own.Departs(r.first.by, r.hop(), addr, false, r.route.Options.Transparent)
 	if err := socket.Connect(fd, addr); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // an errno
 		return false, dialError(addr, "connect", err)
 	}
-	if may := r.loop.ports.MayBe(addr.Port(), r.loop.now); may || departure.note || departure.learn {
+	if may := r.loop.ports.MayBe(addr.Port(), r.loop.now); may || outgoing.NeedsSource() {
 		local, err := socket.LocalAddr(fd)
 		switch {
 		case err != nil:
 		case may && selfconnect.Is(local, addr):
 			socket.SetLinger(fd) // or its port would stay taken
 			return false, dialError(addr, "connect", unix.ECONNREFUSED)
-		case departure.note || departure.learn:
-			if h := s.departed(&departure, r.first.by, r.hop(), r.route, local); h != nil {
+		case outgoing.NeedsSource():
+			if h := s.own.Departed(&outgoing, r.first.by, r.hop(), (*way)(r.route), local); h != nil {
 				r.extra().hop = h
 			}
 		}
@@ -387,7 +388,7 @@ func (r *relay) attemptFailed(err error) {
 func (r *relay) handBack(failure error) {
 	l, s := r.loop, r.loop.server
 	if r.upstream.fd >= 0 {
-		r.hop().left()
+		r.hop().Left()
 		socket.Close(int(r.upstream.fd))
 		r.upstream.fd = -1
 	}

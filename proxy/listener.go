@@ -4,25 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/proxy/internal/selfdial"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // Listener is a listening socket that a Server accepts on, in whichever way: while the
 // network poller of package net has a socket, each connection would wake it, too.
 type Listener struct {
-	addr  *net.TCPAddr
-	local netip.AddrPort // of each connection that it accepts; the zero value if it listens on all addresses
-
-	elsewhere bool                  // it is in another network namespace than ours
-	flows     atomic.Pointer[flows] // of that namespace; nil until something was dialled there
-	itself    atomic.Int32          // connections in a row that were dialled at local, at most surelyItself
+	own selfdial.Listener
 
 	mu  sync.Mutex
 	tcp *net.TCPListener // nil once detached or closed
@@ -31,29 +25,20 @@ type Listener struct {
 
 // NewListener takes tcp over.
 func NewListener(tcp *net.TCPListener) *Listener {
-	l := listenerAt(tcp.Addr().(*net.TCPAddr))
-	l.tcp, l.fd = tcp, -1
-	return l
-}
-
-// listenerAt returns a Listener without a socket.
-func listenerAt(addr *net.TCPAddr) *Listener {
-	l := &Listener{addr: addr}
-	if at := addr.AddrPort(); at.Addr().IsValid() && !at.Addr().IsUnspecified() {
-		l.local = netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port())
-	}
+	l := &Listener{tcp: tcp, fd: -1}
+	l.own.ListensAt(tcp.Addr().(*net.TCPAddr))
 	return l
 }
 
 // Elsewhere says that it listens in another network namespace than the process's own. It
 // is called before Accept, and returns l.
 func (l *Listener) Elsewhere() *Listener {
-	l.elsewhere = true
+	l.own.Elsewhere = true
 	return l
 }
 
 // Addr is where it listens, a *net.TCPAddr.
-func (l *Listener) Addr() net.Addr { return l.addr }
+func (l *Listener) Addr() net.Addr { return l.own.Addr }
 
 // SyscallConn is for what can be done to the descriptor as it is, with Control: whoever
 // has the socket, that works until it is closed. Nobody can wait by it.

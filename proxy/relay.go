@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/proxy/internal/selfdial"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
@@ -97,12 +98,12 @@ type store struct {
 
 // more is what a connection has that few have.
 type more struct {
-	hop                        *hop        // nil unless it may be part of a loop
-	bounds                     limits      // of its life
-	idle, halfClose, wholeLife *time.Timer // nil until they run
-	closed                     func()      // what Route.Opened has returned
-	leave                      func()      // gives back what was passed to get here, if that was not admitNow
-	passed                     passed      // before this relay
+	hop                        *selfdial.Hop // nil unless it may be part of a loop
+	bounds                     limits        // of its life
+	idle, halfClose, wholeLife *time.Timer   // nil until they run
+	closed                     func()        // what Route.Opened has returned
+	leave                      func()        // gives back what was passed to get here, if that was not admitNow
+	passed                     passed        // before this relay
 
 	slow    *side // the one that is waited for although the other is reset
 	stallBy int64 // until when it may take nothing, as loop.now
@@ -124,7 +125,7 @@ func (r *relay) passed() passed {
 }
 
 // hop is nil unless the connection may be part of a loop.
-func (r *relay) hop() *hop {
+func (r *relay) hop() *selfdial.Hop {
 	if r.more == nil {
 		return nil
 	}
@@ -398,7 +399,7 @@ func (r *relay) reason() error {
 
 // closeBoth closes both sockets, with a reset unless the end is a clean one.
 func (r *relay) closeBoth() {
-	r.hop().left()
+	r.hop().Left()
 	if r.kept != 0 {
 		r.ignore()
 		r.loop.closing.Lock()

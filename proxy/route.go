@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
@@ -208,6 +210,20 @@ type Route struct {
 	// means nobody waits for that.
 	Ended func()
 }
+
+// way is a Route in the words of an error about a loop that it is a part of.
+type way Route
+
+// String says whose connection it is, and where it goes.
+func (w *way) String() string {
+	if w.Target == "" { // nobody declares the port: it was dialled where it was meant for
+		return fmt.Sprintf("%s, port %d, which is not declared", shortened(w.Client.Name), w.Port)
+	}
+	return fmt.Sprintf("%s, port %d → target %s", shortened(w.Client.Name), w.Port, shortened(w.Target))
+}
+
+// shortened keeps what a container may choose from filling the log.
+func shortened(text string) string { return shorten.Text(text, 128) }
 
 // Router finds the route of a connection. On failure it returns as much of the
 // route as it knows, for the log, and a *Failure. It must not write to the

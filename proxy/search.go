@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/backoff"
+	"github.com/ambassadord/ambassadord/proxy/internal/selfdial"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 	"github.com/ambassadord/ambassadord/proxy/limit"
 )
@@ -31,9 +32,9 @@ type search struct {
 	route    *Route
 	client   *net.TCPConn
 	accepted time.Time
-	by       *Listener // that accepted it
-	hop      *hop      // nil unless it may be part of a loop
-	since    time.Time // when the search began; zero means now
+	by       *selfdial.Listener // that accepted it
+	hop      *selfdial.Hop      // nil unless it may be part of a loop
+	since    time.Time          // when the search began; zero means now
 
 	leaveUnidentified func() // gives up the place of one whose client is not known; nil if it has none
 
@@ -139,7 +140,7 @@ func (s *search) establish(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		s.hop.left()
+		s.hop.Left()
 		socket.Reset(s.conn)
 		left := errors.Is(err, errClientLeft)
 		s.found.closed(false, !left)
@@ -259,12 +260,12 @@ func (s *search) passedOver() error {
 
 // settle takes the outcome of an attempt, and reports whether it is the one.
 func (s *search) settle(ctx context.Context, o attemptOutcome) bool {
-	defer o.departure.over()
+	defer o.outgoing.Over()
 	a, err := o.attempt, o.err
 	switch {
 	case err == nil:
 		a.opened()
-		s.hop = s.server.departed(&o.departure, s.by, s.hop, s.route, addrOf(o.conn.LocalAddr()))
+		s.hop = s.server.own.Departed(&o.outgoing, s.by, s.hop, (*way)(s.route), addrOf(o.conn.LocalAddr()))
 		s.found, s.conn = a, o.conn
 		return true
 	case errors.Is(context.Cause(ctx), errClientLeft), errors.Is(context.Cause(ctx), errDrained), errors.Is(err, errOvertaken), isLoop(err):
@@ -278,10 +279,10 @@ func (s *search) settle(ctx context.Context, o attemptOutcome) bool {
 
 // attemptOutcome is what became of an attempt.
 type attemptOutcome struct {
-	attempt   Attempt
-	departure outgoingDial
-	conn      *net.TCPConn
-	err       error
+	attempt  Attempt
+	outgoing selfdial.Outgoing
+	conn     *net.TCPConn
+	err      error
 }
 
 // reason is Server.reason of the connection.
@@ -343,7 +344,7 @@ func discard(o attemptOutcome) {
 	if o.conn != nil {
 		socket.Reset(o.conn)
 	}
-	o.departure.over()
+	o.outgoing.Over()
 	o.attempt.cancelled()
 }
 
@@ -353,14 +354,12 @@ var errOvertaken = errors.New("another endpoint answered first")
 func (s *search) dial(ctx context.Context, a Attempt) attemptOutcome {
 	o := attemptOutcome{attempt: a}
 	if s.route.Dial == nil {
-		if o.err = s.server.leadsBack(s.by, s.hop, s.route, a.Addr); o.err != nil {
+		if o.err = Fail(Loop, s.server.own.LeadsBack(s.by, s.hop, (*way)(s.route), a.Addr)); o.err != nil {
 			return o
 		}
 	}
-	o.departure = s.server.departs(s.by, s.hop, s.route, a.Addr)
-	if d := &o.departure; d.note {
-		d.done = d.flows.begin(d.remote)
-	}
+	o.outgoing = s.server.own.Departs(s.by, s.hop, a.Addr, s.route.Dial != nil, s.route.Options.Transparent)
+	o.outgoing.Begin()
 	o.conn, o.err = s.dialWithin(ctx, a)
 	return o
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/proxy/internal/selfdial"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 	"github.com/ambassadord/ambassadord/proxy/limit"
 )
@@ -43,10 +44,8 @@ type Server struct {
 	Log *slog.Logger
 
 	connections  sync.WaitGroup
-	accepted     atomic.Int64 // that have not ended
-	flows        flows        // of our own network namespace
-	here         atomic.Int32 // listeners there that are served
-	locals       atomic.Pointer[locals]
+	accepted     atomic.Int64     // that have not ended
+	own          selfdial.Tracker // of what is dialled
 	loops        []*loop
 	failed       error // why there are not as many as were wanted
 	lending      sync.Mutex
@@ -90,7 +89,7 @@ func (s *Server) Accept(listener *Listener, router Router) (stop func(), err err
 		listener.close()
 		return nil, err
 	}
-	leave := s.enteredHere(listener)
+	leave := s.own.EnteredHere(&listener.own)
 	stop = func() {
 		for _, l := range s.loops {
 			l.call(func() { l.shut(fd) })

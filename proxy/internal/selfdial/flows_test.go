@@ -1,4 +1,4 @@
-package proxy
+package selfdial
 
 import (
 	"errors"
@@ -93,7 +93,7 @@ func TestKeysOfFlows(t *testing.T) {
 
 func BenchmarkFlows(b *testing.B) {
 	var f flows
-	h := hop{local: keyOf(netip.MustParseAddrPort("127.0.0.1:40000"))}
+	h := Hop{local: keyOf(netip.MustParseAddrPort("127.0.0.1:40000"))}
 	b.ReportAllocs()
 	for b.Loop() {
 		f.put(&h)

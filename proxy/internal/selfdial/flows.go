@@ -1,4 +1,4 @@
-package proxy
+package selfdial
 
 import (
 	"context"
@@ -24,7 +24,7 @@ type flows struct {
 	shards [16]struct {
 		sync.Mutex
 
-		hops map[uint64]*hop // connections that are open, by their local addresses
+		hops map[uint64]*Hop // connections that are open, by their local addresses
 		_    [48]byte        // shards do not share a cache line
 	}
 
@@ -219,18 +219,18 @@ func keyOf(a netip.AddrPort) uint64 {
 	return 1<<63 | maphash.Bytes(keySeed, b[:])
 }
 
-func (f *flows) put(h *hop) {
+func (f *flows) put(h *Hop) {
 	shard := &f.shards[h.local%uint64(len(f.shards))]
 	shard.Lock()
 	defer shard.Unlock()
 	if shard.hops == nil {
-		shard.hops = map[uint64]*hop{}
+		shard.hops = map[uint64]*Hop{}
 	}
 	h.next = shard.hops[h.local]
 	shard.hops[h.local] = h
 }
 
-func (f *flows) remove(h *hop) {
+func (f *flows) remove(h *Hop) {
 	shard := &f.shards[h.local%uint64(len(f.shards))]
 	shard.Lock()
 	defer shard.Unlock()
@@ -248,7 +248,7 @@ func (f *flows) remove(h *hop) {
 	h.next = nil
 }
 
-func (f *flows) find(local, remote uint64) *hop {
+func (f *flows) find(local, remote uint64) *Hop {
 	shard := &f.shards[local%uint64(len(f.shards))]
 	shard.Lock()
 	defer shard.Unlock()

@@ -1,4 +1,4 @@
-package proxy
+package selfdial
 
 import (
 	"net/netip"
