@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -131,6 +132,38 @@ func (s *Server) relay(r *relay, client, upstream *net.TCPConn, accepted time.Ti
 	r.accepted = int64(accepted.Sub(l.began))
 	l.post(func() { l.takeIn(r) }) // it runs for as long as there are connections
 	return true
+}
+
+// goOnBy goes on with a connection of a loop by way of package net, in a goroutine.
+func (s *Server) goOnBy(fd int, search *search, source netip.AddrPort, next func(*search)) {
+	conn, err := connOf(fd)
+	if err != nil {
+		if search.leaveUnidentified != nil {
+			search.leaveUnidentified()
+		}
+		search.leaveEntered()
+		s.gone(&Record{Route: *search.route, Source: source, Attempts: search.attempts, Err: err}, search.accepted)
+		return
+	}
+	search.client = conn
+	go next(search)
+}
+
+// connOf makes a connection of package net of a descriptor, which is closed. On failure
+// the connection is reset: no descriptor is left, or the client has left.
+func connOf(fd int) (*net.TCPConn, error) {
+	file := os.NewFile(uintptr(fd), "connection")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		socket.SetLinger(fd)
+		return nil, errNoDescriptors
+	}
+	if conn.RemoteAddr() == nil { // getpeername(2) fails once it is reset
+		socket.Reset(conn.(*net.TCPConn))
+		return nil, Fail(ClientGone, errors.New("the client left before it was served"))
+	}
+	return conn.(*net.TCPConn), nil
 }
 
 // finish tells of the end of a connection.

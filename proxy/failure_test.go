@@ -86,7 +86,7 @@ func TestAnEndpointThatRefusesThePreface(t *testing.T) {
 		}
 		return conn, err
 	}}
-	_, err := s.dial(t.Context(), &Route{Preface: []byte("PROXY UNKNOWN\r\n")}, refusing.Addr)
+	_, err := dialRoute(t.Context(), &Route{Preface: []byte("PROXY UNKNOWN\r\n")}, s.Dial, refusing.Addr)
 	if !OwnFault(err) {
 		t.Errorf("%v counts against the endpoint", err)
 	}

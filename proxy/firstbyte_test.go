@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/replay"
 )
 
 // quitter reads n bytes and then leaves without an answer.
@@ -93,7 +95,7 @@ func TestNotReplayedUnlessAsked(t *testing.T) {
 }
 
 func TestTooMuchIsNotReplayed(t *testing.T) {
-	request := random(mostReplayed + 1)
+	request := random(replay.Most + 1)
 	l := newLab(t, &Server{}, replaying(newCrowd(quitter(t, len(request), byReset), echoer(t, 1))))
 	conn := l.dial()
 	if _, err := conn.Write(request); err != nil {
@@ -129,7 +131,7 @@ func TestReplayDelaysNothing(t *testing.T) {
 	t.Run("an endpoint that reads nothing before it answers", func(t *testing.T) {
 		l := newLab(t, &Server{}, replaying(newCrowd(greeter(t))))
 		conn := l.dial()
-		if _, err := conn.Write(random(mostReplayed - 1)); err != nil {
+		if _, err := conn.Write(random(replay.Most - 1)); err != nil {
 			t.Fatal(err)
 		}
 		b := make([]byte, 5)

@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -114,38 +113,6 @@ func (l *loop) hand(fd int, source netip.AddrPort, d *acceptor) {
 	}
 	none := &search{server: s, route: &Route{}, accepted: accepted, leaveUnidentified: leave}
 	s.goOnBy(fd, none, source, func(found *search) { s.carry(s.ctx, found.client, accepted, d.listener, leave, d.router) })
-}
-
-// goOnBy goes on with a connection of a loop by way of package net, in a goroutine.
-func (s *Server) goOnBy(fd int, search *search, source netip.AddrPort, next func(*search)) {
-	conn, err := connOf(fd)
-	if err != nil {
-		if search.leaveUnidentified != nil {
-			search.leaveUnidentified()
-		}
-		search.leaveEntered()
-		s.gone(&Record{Route: *search.route, Source: source, Attempts: search.attempts, Err: err}, search.accepted)
-		return
-	}
-	search.client = conn
-	go next(search)
-}
-
-// connOf makes a connection of package net of a descriptor, which is closed. On failure
-// the connection is reset: no descriptor is left, or the client has left.
-func connOf(fd int) (*net.TCPConn, error) {
-	file := os.NewFile(uintptr(fd), "connection")
-	defer file.Close()
-	conn, err := net.FileConn(file)
-	if err != nil {
-		socket.SetLinger(fd)
-		return nil, errNoDescriptors
-	}
-	if conn.RemoteAddr() == nil { // getpeername(2) fails once it is reset
-		socket.Reset(conn.(*net.TCPConn))
-		return nil, Fail(ClientGone, errors.New("the client left before it was served"))
-	}
-	return conn.(*net.TCPConn), nil
 }
 
 func (l *loop) newFirstDial() *firstDial {

@@ -357,3 +357,22 @@ func (l *loop) idlers(to []idler, share *limit.Share, after time.Duration, looks
 	}
 	return to
 }
+
+// carried adds those in the slots from at on, and reports whether there are more slots.
+func (l *loop) carried(to []Carried, at int) (all []Carried, more bool) {
+	if at == 0 && to == nil {
+		to = make([]Carried, 0, len(l.relays))
+	}
+	end := min(at+carriedAtOnce, len(l.relays))
+	for _, r := range l.relays[min(at, end):end] {
+		if r == nil || r.state != relaying || r.route == nil {
+			continue
+		}
+		so := r.passed()
+		to = append(to, Carried{
+			Route: r.route, Source: r.source, Endpoint: r.verdict.Endpoint(), Attempts: int(r.attempts),
+			Accepted: l.began.Add(time.Duration(r.accepted)), Held: time.Duration(r.held), Up: so.up, Down: so.down,
+		})
+	}
+	return to, end < len(l.relays)
+}

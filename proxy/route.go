@@ -81,6 +81,15 @@ func (*unjudged) Opened() {}
 // Closed tells nobody.
 func (*unjudged) Closed(_, _ bool) {}
 
+// Attempt is an endpoint to be dialled now.
+type Attempt struct {
+	Endpoint
+	// Left is how many endpoints are left to try in this round, with this one.
+	Left int
+	// Verdict is told what became of it; nil means nobody is.
+	Verdict Verdict
+}
+
 // verdict is the Verdict, whether somebody wants to know of it or not.
 func (a *Attempt) verdict() Verdict {
 	if a.Verdict != nil {
@@ -89,13 +98,28 @@ func (a *Attempt) verdict() Verdict {
 	return &unjudged{a.Endpoint}
 }
 
-// Attempt is an endpoint to be dialled now.
-type Attempt struct {
-	Endpoint
-	// Left is how many endpoints are left to try in this round, with this one.
-	Left int
-	// Verdict is told what became of it; nil means nobody is.
-	Verdict Verdict
+func (a *Attempt) failed(err error) {
+	if a.Verdict != nil {
+		a.Verdict.Failed(err)
+	}
+}
+
+func (a *Attempt) cancelled() {
+	if a.Verdict != nil {
+		a.Verdict.Cancelled()
+	}
+}
+
+func (a *Attempt) opened() {
+	if a.Verdict != nil {
+		a.Verdict.Opened()
+	}
+}
+
+func (a *Attempt) closed(answered, reset bool) {
+	if a.Verdict != nil {
+		a.Verdict.Closed(answered, reset)
+	}
 }
 
 // Chooser chooses the endpoints of one connection, in rounds in which each is tried
@@ -265,35 +289,6 @@ type Record struct {
 	Down     int64          // bytes from endpoint to client
 	Duration time.Duration  // from accept to the end
 	Err      error          // nil, or a *Failure
-}
-
-// Live is a connection whose both ends are up.
-type Live struct {
-	Route    Route
-	Source   netip.AddrPort // the client's address
-	Endpoint Endpoint
-	Attempts int // endpoints dialled
-	Accepted time.Time
-	Client   *net.TCPConn
-	Upstream *net.TCPConn
-}
-
-// Keeper is shown connections whose both ends are up. It must not read from or write to
-// them, nor wait.
-type Keeper interface {
-	// Keep shows a connection, and gives it a number, which is not 0.
-	Keep(conn Connection) (number uint64)
-	// Release says that the connection of that number ends.
-	Release(number uint64)
-}
-
-// Connection is a connection whose both ends are up.
-type Connection interface {
-	// Live is what there is to say of it. Its ends may be nil.
-	Live() Live
-	// Duplicate makes a descriptor of either end; ok is false when they have been
-	// closed, or no descriptor is left.
-	Duplicate() (client, upstream int, ok bool)
 }
 
 // InOrder chooses endpoints in the order in which they are given, and nobody else.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/backoff"
+	"github.com/ambassadord/ambassadord/proxy/internal/replay"
 	"github.com/ambassadord/ambassadord/proxy/internal/selfdial"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 	"github.com/ambassadord/ambassadord/proxy/limit"
@@ -151,6 +153,46 @@ func (s *search) establish(ctx context.Context) error {
 	}
 }
 
+// firstByte sends the endpoint that was found what the client sends, without taking it
+// from the client's socket, until the endpoint has sent its first byte; then a relay
+// goes on from here. An error says that the connection broke or ended before that, so
+// that all of it may be tried again elsewhere, or that the client has left.
+func (s *search) firstByte(ctx context.Context) error {
+	o := &replay.Opening{Client: s.client, Upstream: s.conn}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(interrupted)
+		o.EndSending()
+		o.EndAwaiting()
+	})
+	answered := make(chan error, 1)
+	s.server.connections.Go(func() { answered <- o.AwaitFirstByte() })
+	buffer := buffers.Get().(*[bufferSize]byte)
+	o.Send(buffer[:])
+	buffers.Put(buffer)
+	err := <-answered
+	if !stop() {
+		<-interrupted
+	}
+	o.Settle()
+	switch {
+	case ctx.Err() != nil, err == nil, o.TooMuch:
+		return s.takeSent(o)
+	case o.Left:
+		return fmt.Errorf("%w before the endpoint's first byte", errClientLeft)
+	}
+	return err
+}
+
+// takeSent takes from the client what the endpoint has been sent.
+func (s *search) takeSent(o *replay.Opening) error {
+	s.over.up, s.sent = o.Finished, o.Sent
+	if _, err := io.CopyN(io.Discard, s.client, int64(o.Sent)); err != nil { // it has been seen there
+		return fmt.Errorf("%w: %w", errClientLeft, err)
+	}
+	return nil
+}
+
 // sendEarly sends the endpoint what was taken from the client before. An error says that
 // it has broken the connection, or that ctx has ended.
 func (s *search) sendEarly(ctx context.Context) error {
@@ -247,6 +289,14 @@ func (s *search) round(ctx context.Context) error {
 		return s.failures[0]
 	}
 	return nobodyAnswered(s.route, s.failures)
+}
+
+// doubt has the Chooser ask for the target's endpoints anew, once all have failed with err, and
+// reports whether there are others by now. These are dialled at once, also where a connection is
+// not held.
+func (s *search) doubt(ctx context.Context, err error) bool {
+	d, ok := s.route.Endpoints.(Doubter)
+	return ok && ctx.Err() == nil && ReasonOf(err) == DialFailed && !slices.ContainsFunc(s.failures, OwnFault) && d.Doubt(ctx)
 }
 
 // passedOver is why there was nobody to dial in a round: the Chooser has endpoints, and
@@ -349,72 +399,6 @@ func discard(o attemptOutcome) {
 }
 
 var errOvertaken = errors.New("another endpoint answered first")
-
-// dial dials an endpoint, unless that leads back to us.
-func (s *search) dial(ctx context.Context, a Attempt) attemptOutcome {
-	o := attemptOutcome{attempt: a}
-	if s.route.Dial == nil {
-		if o.err = Fail(Loop, s.server.own.LeadsBack(s.by, s.hop, (*way)(s.route), a.Addr)); o.err != nil {
-			return o
-		}
-	}
-	o.outgoing = s.server.own.Departs(s.by, s.hop, a.Addr, s.route.Dial != nil, s.route.Options.Transparent)
-	o.outgoing.Begin()
-	o.conn, o.err = s.dialWithin(ctx, a)
-	return o
-}
-
-// dialWithin gives an endpoint its fair share of the time that is left, and no more than
-// AttemptTimeout, so that one that swallows packets leaves enough for those behind it.
-// The last one gets all that is left, unless somebody else appears.
-func (s *search) dialWithin(ctx context.Context, a Attempt) (*net.TCPConn, error) {
-	patience := firstPositive(s.route.Options.AttemptTimeout, defaultAttemptTimeout)
-	attempt, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	if deadline, ok := ctx.Deadline(); ok && a.Left > 1 {
-		share := time.Until(deadline) / time.Duration(a.Left)
-		bounded, cancel := context.WithTimeout(attempt, min(share, patience))
-		defer cancel()
-		attempt = bounded
-	} else {
-		held := time.Until(s.held()) > patience
-		others := time.AfterFunc(patience, func() {
-			if othersAppear(attempt, s.route.Endpoints, held, patience) {
-				cancel(errSilent)
-			}
-		})
-		defer others.Stop()
-	}
-	conn, err := s.server.dial(attempt, s.route, a.Addr)
-	if err != nil && ctx.Err() == nil && context.Cause(attempt) != nil && !errors.Is(context.Cause(attempt), context.DeadlineExceeded) {
-		err = fmt.Errorf("dial %s: %w", a.Addr, context.Cause(attempt))
-	}
-	return conn, err
-}
-
-func (a *Attempt) failed(err error) {
-	if a.Verdict != nil {
-		a.Verdict.Failed(err)
-	}
-}
-
-func (a *Attempt) cancelled() {
-	if a.Verdict != nil {
-		a.Verdict.Cancelled()
-	}
-}
-
-func (a *Attempt) opened() {
-	if a.Verdict != nil {
-		a.Verdict.Opened()
-	}
-}
-
-func (a *Attempt) closed(answered, reset bool) {
-	if a.Verdict != nil {
-		a.Verdict.Closed(answered, reset)
-	}
-}
 
 func firstPositive(durations ...time.Duration) time.Duration {
 	for _, d := range durations {

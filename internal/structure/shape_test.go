@@ -45,8 +45,6 @@ var methodsSpread = []string{
 	"netrules/iptables.Rules",
 	"netrules/iptables.tool",
 	"netrules/netns.Namespace",
-	"proxy.Server",
-	"proxy.loop",
 	"resolver.Resolver",
 	"resolver/dns.Client",
 }
@@ -104,7 +102,6 @@ const (
 var crowded = []string{
 	"cmd/ambassadord",
 	"internal/dockerd",
-	"proxy",
 	"resolver",
 	"resolver/consul",
 }

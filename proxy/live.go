@@ -2,10 +2,72 @@ package proxy
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
+
+// Live is a connection whose both ends are up.
+type Live struct {
+	Route    Route
+	Source   netip.AddrPort // the client's address
+	Endpoint Endpoint
+	Attempts int // endpoints dialled
+	Accepted time.Time
+	Client   *net.TCPConn
+	Upstream *net.TCPConn
+}
+
+// Keeper is shown connections whose both ends are up. It must not read from or write to
+// them, nor wait.
+type Keeper interface {
+	// Keep shows a connection, and gives it a number, which is not 0.
+	Keep(conn Connection) (number uint64)
+	// Release says that the connection of that number ends.
+	Release(number uint64)
+}
+
+// Connection is a connection whose both ends are up.
+type Connection interface {
+	// Live is what there is to say of it. Its ends may be nil.
+	Live() Live
+	// Duplicate makes a descriptor of either end; ok is false when they have been
+	// closed, or no descriptor is left.
+	Duplicate() (client, upstream int, ok bool)
+}
+
+// Carried is a connection as it is now.
+type Carried struct {
+	Route    *Route         // which is not to be changed
+	Source   netip.AddrPort // the client's address
+	Endpoint Endpoint
+	Attempts int // endpoints dialled
+	Accepted time.Time
+	Held     time.Duration // from accept until the endpoint had answered
+	Up, Down int64         // bytes so far, from client to endpoint and back
+}
+
+// carriedAtOnce is how many connections a loop looks at in one go: it carries the others
+// meanwhile, and that takes microseconds.
+const carriedAtOnce = 256
+
+// Carried returns the connections in loops whose both ends are up, in no order. One that comes or goes
+// meanwhile may be among them or not. It holds nothing that the connections need: each loop looks
+// at its own, a few at a time, between the events that it serves.
+func (s *Server) Carried() []Carried {
+	s.init()
+	var all []Carried
+	for _, l := range s.loops {
+		for at, more := 0, true; more; at += carriedAtOnce {
+			more = false
+			l.call(func() { all, more = l.carried(all, at) })
+		}
+	}
+	return all
+}
 
 // Resume carries on a connection that another process carried until it died, and Drain
 // waits for it. Nobody else may use its two ends any more. What that process had read and

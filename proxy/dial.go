@@ -18,9 +18,13 @@ import (
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
-// dial opens a connection to addr and sends it the route's preface.
-func (s *Server) dial(ctx context.Context, route *Route, addr netip.AddrPort) (*net.TCPConn, error) {
-	conn, err := s.open(ctx, route, addr)
+// dialFunc is a way to open a connection to an endpoint.
+type dialFunc func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error)
+
+// dialRoute opens a connection to addr and sends it the route's preface. It goes the way of the
+// route, or that of the server, server, or plain TCP.
+func dialRoute(ctx context.Context, route *Route, server dialFunc, addr netip.AddrPort) (*net.TCPConn, error) {
+	conn, err := openRoute(ctx, route, server, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -36,12 +40,12 @@ func (s *Server) dial(ctx context.Context, route *Route, addr netip.AddrPort) (*
 	return conn, nil
 }
 
-func (s *Server) open(ctx context.Context, route *Route, addr netip.AddrPort) (*net.TCPConn, error) {
+func openRoute(ctx context.Context, route *Route, server dialFunc, addr netip.AddrPort) (*net.TCPConn, error) {
 	switch {
 	case route.Dial != nil:
 		return route.Dial(ctx, addr)
-	case s.Dial != nil:
-		return s.Dial(ctx, addr)
+	case server != nil:
+		return server(ctx, addr)
 	}
 	return dialTCP(ctx, addr, &route.Options)
 }
@@ -157,4 +161,74 @@ func writeAll(ctx context.Context, conn *net.TCPConn, b []byte) error {
 		return err
 	}
 	return conn.SetWriteDeadline(time.Time{})
+}
+
+// dial dials an endpoint, unless that leads back to us.
+func (s *search) dial(ctx context.Context, a Attempt) attemptOutcome {
+	o := attemptOutcome{attempt: a}
+	if s.route.Dial == nil {
+		if o.err = Fail(Loop, s.server.own.LeadsBack(s.by, s.hop, (*way)(s.route), a.Addr)); o.err != nil {
+			return o
+		}
+	}
+	o.outgoing = s.server.own.Departs(s.by, s.hop, a.Addr, s.route.Dial != nil, s.route.Options.Transparent)
+	o.outgoing.Begin()
+	o.conn, o.err = s.dialWithin(ctx, a)
+	return o
+}
+
+// dialWithin gives an endpoint its fair share of the time that is left, and no more than
+// AttemptTimeout, so that one that swallows packets leaves enough for those behind it.
+// The last one gets all that is left, unless somebody else appears.
+func (s *search) dialWithin(ctx context.Context, a Attempt) (*net.TCPConn, error) {
+	patience := firstPositive(s.route.Options.AttemptTimeout, defaultAttemptTimeout)
+	attempt, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if deadline, ok := ctx.Deadline(); ok && a.Left > 1 {
+		share := time.Until(deadline) / time.Duration(a.Left)
+		bounded, cancel := context.WithTimeout(attempt, min(share, patience))
+		defer cancel()
+		attempt = bounded
+	} else {
+		held := time.Until(s.held()) > patience
+		others := time.AfterFunc(patience, func() {
+			if othersAppear(attempt, s.route.Endpoints, held, patience) {
+				cancel(errSilent)
+			}
+		})
+		defer others.Stop()
+	}
+	conn, err := dialRoute(attempt, s.route, s.server.Dial, a.Addr)
+	if err != nil && ctx.Err() == nil && context.Cause(attempt) != nil && !errors.Is(context.Cause(attempt), context.DeadlineExceeded) {
+		err = fmt.Errorf("dial %s: %w", a.Addr, context.Cause(attempt))
+	}
+	return conn, err
+}
+
+var errSilent = errors.New("it did not answer, and by now there may be another endpoint")
+
+// othersAppear waits while the last endpoint of a round is silent, and reports whether another
+// round may find somebody else; if not, ctx has ended. Silence is as much news as a refusal, since
+// nobody answers for the address of a container that was removed. So the source is asked again,
+// each time that another attempt would be over. A connection that is held hears of every change.
+func othersAppear(ctx context.Context, c Chooser, held bool, every time.Duration) bool {
+	doubter, _ := c.(Doubter)
+	for ctx.Err() == nil {
+		if doubter != nil && doubter.Doubt(ctx) {
+			break
+		}
+		next, cancel := context.WithTimeout(ctx, every)
+		if held {
+			c.Changed(next)
+		}
+		changed := next.Err() == nil && held
+		if changed && (doubter == nil || doubter.Doubt(ctx)) {
+			cancel()
+			break
+		}
+		held = held && !changed // the same endpoints: the source has failed, or is well again
+		<-next.Done()
+		cancel()
+	}
+	return ctx.Err() == nil
 }
