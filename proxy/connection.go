@@ -48,7 +48,7 @@ func (s *Server) serve(search *search) {
 		s.unserved(search, search.record(), err, leave)
 		return
 	}
-	s.goOn(search, leave)
+	s.serveAdmitted(search, leave)
 }
 
 // unserved resets a connection that gets no endpoint.
@@ -80,8 +80,8 @@ func (s *Server) reason(h *selfdial.Hop, err error, addrs func() (local, remote 
 	return err
 }
 
-// goOn serves a connection that was admitted; leave gives its places back.
-func (s *Server) goOn(search *search, leave func()) {
+// serveAdmitted serves a connection that was admitted; leave gives its places back.
+func (s *Server) serveAdmitted(search *search, leave func()) {
 	if err := search.establish(s.ctx); err != nil {
 		s.unserved(search, search.record(), err, leave)
 		return
@@ -96,11 +96,11 @@ func (s *Server) goOn(search *search, leave func()) {
 		s.unserved(search, record, err, leave)
 		return
 	}
-	s.handOver(search, &record, leave)
+	s.toLoop(search, &record, leave)
 }
 
-// handOver has a loop carry a connection to its end.
-func (s *Server) handOver(search *search, record *Record, leave func()) {
+// toLoop has a loop carry a connection to its end.
+func (s *Server) toLoop(search *search, record *Record, leave func()) {
 	r := &relay{
 		route: search.route, verdict: search.found.verdict(), source: record.Source,
 		held: int64(record.Held), attempts: int32(record.Attempts),
@@ -130,12 +130,12 @@ func (s *Server) relay(r *relay, client, upstream *net.TCPConn, accepted time.Ti
 	r.loop, r.waitingAt = l, -1
 	r.client, r.upstream = side{fd: int32(c)}, side{fd: int32(u)}
 	r.accepted = int64(accepted.Sub(l.began))
-	l.post(func() { l.takeIn(r) }) // it runs for as long as there are connections
+	l.post(func() { l.adopt(r) }) // it runs for as long as there are connections
 	return true
 }
 
-// goOnBy goes on with a connection of a loop by way of package net, in a goroutine.
-func (s *Server) goOnBy(fd int, search *search, source netip.AddrPort, next func(*search)) {
+// fallBack goes on with a connection of a loop by way of package net, in a goroutine.
+func (s *Server) fallBack(fd int, search *search, source netip.AddrPort, next func(*search)) {
 	conn, err := connOf(fd)
 	if err != nil {
 		if search.leaveUnidentified != nil {

@@ -32,7 +32,7 @@ func dialRoute(ctx context.Context, route *Route, server dialFunc, addr netip.Ad
 	if len(route.Preface) == 0 {
 		return conn, nil
 	}
-	// What a new connection takes without waiting holds it many times over.
+	// A new connection takes many times as much without waiting.
 	if err := writeAll(ctx, conn, route.Preface); err != nil {
 		socket.Reset(conn)
 		return nil, fmt.Errorf("dial %s: send the PROXY header: %w (%w)", addr, err, ErrOwnWay)
@@ -82,7 +82,7 @@ func dialTCP(ctx context.Context, addr netip.AddrPort, o *Options) (*net.TCPConn
 // by way of package net, never by a loop.
 func (o *Options) prepares() bool { return o.Source.IsValid() || o.Mark != 0 }
 
-// prepare sets what has to be set before a socket is bound. What is new here is asked for in
+// prepare sets what has to be set before a socket is bound. An option that is added here is asked for in
 // prepares, too.
 func (o *Options) prepare(fd int) error {
 	if o.Mark != 0 {
@@ -190,7 +190,7 @@ func (s *search) dialWithin(ctx context.Context, a Attempt) (*net.TCPConn, error
 		defer cancel()
 		attempt = bounded
 	} else {
-		held := time.Until(s.held()) > patience
+		held := time.Until(s.holdUntil()) > patience
 		others := time.AfterFunc(patience, func() {
 			if othersAppear(attempt, s.route.Endpoints, held, patience) {
 				cancel(errSilent)
@@ -212,9 +212,9 @@ var errSilent = errors.New("it did not answer, and by now there may be another e
 // nobody answers for the address of a container that was removed. So the source is asked again,
 // each time that another attempt would be over. A connection that is held hears of every change.
 func othersAppear(ctx context.Context, c Chooser, held bool, every time.Duration) bool {
-	doubter, _ := c.(Doubter)
+	reresolver, _ := c.(Reresolver)
 	for ctx.Err() == nil {
-		if doubter != nil && doubter.Doubt(ctx) {
+		if reresolver != nil && reresolver.Reresolve(ctx) {
 			break
 		}
 		next, cancel := context.WithTimeout(ctx, every)
@@ -222,7 +222,7 @@ func othersAppear(ctx context.Context, c Chooser, held bool, every time.Duration
 			c.Changed(next)
 		}
 		changed := next.Err() == nil && held
-		if changed && (doubter == nil || doubter.Doubt(ctx)) {
+		if changed && (reresolver == nil || reresolver.Reresolve(ctx)) {
 			cancel()
 			break
 		}

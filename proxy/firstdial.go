@@ -18,8 +18,8 @@ import (
 )
 
 // firstDial is the search of a relay for its endpoint: the first attempt, in the loop, where
-// all is known that is needed for it. Whatever does not go that smoothly is carry's and
-// search's, in a goroutine of its own.
+// all is known that is needed for it. A connection that needs more than that goes to carry
+// or to a search, in a goroutine of its own.
 type firstDial struct {
 	by       *selfdial.Listener // that accepted the connection
 	chooser  Chooser
@@ -33,14 +33,14 @@ type firstDial struct {
 // admit begins with a connection that was accepted and is counted.
 func (l *loop) admit(fd int, source netip.AddrPort, d *acceptor) {
 	s := l.server
-	prompter, ok := d.router.(PromptRouter)
+	router, ok := d.router.(NonBlockingRouter)
 	if !ok || s.Dial != nil {
-		l.hand(fd, source, d)
+		l.toGoroutine(fd, source, d)
 		return
 	}
-	route, chooser := prompter.RouteNow(Accepted{FD: fd, Source: source})
+	route, chooser := router.RouteNow(Accepted{FD: fd, Source: source})
 	if route == nil || !route.plain() || !chooser.TryRefresh() {
-		l.hand(fd, source, d)
+		l.toGoroutine(fd, source, d)
 		return
 	}
 	h := s.own.Arrived(&d.listener.own, source, func() (netip.AddrPort, error) { return origdst.OfSocketAt(fd, source.Addr(), d.listener.own.Local) })
@@ -60,7 +60,7 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *acceptor) {
 		}
 	}
 	if !all {
-		s.goOnBy(fd, &search{server: s, route: route.with(chooser), accepted: l.at(l.now), entered: entered, by: &d.listener.own, hop: h}, source, s.serve)
+		s.fallBack(fd, &search{server: s, route: route.with(chooser), accepted: l.at(l.now), entered: entered, by: &d.listener.own, hop: h}, source, s.serve)
 		return
 	}
 	r := &relay{loop: l, waitingAt: -1, route: route, source: source, accepted: l.now}
@@ -78,8 +78,8 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *acceptor) {
 	r.dial(early)
 }
 
-// takeEarly takes what the client has sent by now, in the loop's buffer. What cannot be
-// taken like that an event will tell of.
+// takeEarly takes what the client has sent by now, in the loop's buffer. An event tells of bytes
+// that cannot be taken like that.
 func (r *relay) takeEarly() []byte {
 	if socket.AtMark(int(r.client.fd)) {
 		return nil
@@ -103,8 +103,8 @@ func (r *Route) with(chooser Chooser) *Route {
 	return &own
 }
 
-// hand gives a connection to carry.
-func (l *loop) hand(fd int, source netip.AddrPort, d *acceptor) {
+// toGoroutine gives a connection to carry, in a goroutine of its own.
+func (l *loop) toGoroutine(fd int, source netip.AddrPort, d *acceptor) {
 	s, accepted := l.server, l.at(l.now)
 	leave, err := s.enterUnidentified(d.listener, source)
 	if err != nil {
@@ -112,7 +112,7 @@ func (l *loop) hand(fd int, source netip.AddrPort, d *acceptor) {
 		return
 	}
 	none := &search{server: s, route: &Route{}, accepted: accepted, leaveUnidentified: leave}
-	s.goOnBy(fd, none, source, func(found *search) { s.carry(s.ctx, found.client, accepted, d.listener, leave, d.router) })
+	s.fallBack(fd, none, source, func(found *search) { s.carry(s.ctx, found.client, accepted, d.listener, leave, d.router) })
 }
 
 func (l *loop) newFirstDial() *firstDial {
@@ -143,20 +143,20 @@ func (r *relay) dial(early []byte) {
 	attempt, ok := p.chooser.Next()
 	if !ok {
 		p.early = bytes.Clone(early)
-		r.handBack(nil)
+		r.toGoroutine(nil)
 		return
 	}
 	p.attempt = attempt
 	if attempt.Addr.Addr().Zone() != "" { // package net knows how zones are numbered
 		attempt.cancelled()
 		p.early = bytes.Clone(early)
-		r.handBack(nil)
+		r.toGoroutine(nil)
 		return
 	}
 	if err := Fail(Loop, r.loop.server.own.LeadsBack(p.by, r.hop(), (*way)(r.route), attempt.Addr)); err != nil {
 		attempt.cancelled()
 		p.early = bytes.Clone(early)
-		r.handBack(err)
+		r.toGoroutine(err)
 		return
 	}
 	r.attempts++
@@ -199,7 +199,7 @@ func (r *relay) connect(addr netip.AddrPort, early []byte) (isUp bool, err error
 	r.upstream.flags |= delaying
 	socket.KeepUrgentInLine(fd)
 	if len(early) > 0 {
-		// What acknowledges the endpoint's SYN goes with the client's bytes, as soon as it
+		// The acknowledgement of the endpoint's SYN goes with the client's bytes, as soon as it
 		// has come (tcp(7), TCP_QUICKACK; tcp_rcv_synsent_state_process): one segment less,
 		// and the endpoint is woken once. One that speaks first must not wait for that.
 		socket.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
@@ -349,10 +349,11 @@ func (r *relay) lookConnecting() {
 // attemptFailed gives the connection to a search that goes on from here.
 func (r *relay) attemptFailed(err error) {
 	r.first.attempt.failed(err)
-	r.handBack(err)
+	r.toGoroutine(err)
 }
 
-func (r *relay) handBack(failure error) {
+// toGoroutine has a search go on in a goroutine of its own, after failure if that is not nil.
+func (r *relay) toGoroutine(failure error) {
 	l, s := r.loop, r.loop.server
 	if r.upstream.fd >= 0 {
 		r.hop().Left()
@@ -371,7 +372,7 @@ func (r *relay) handBack(failure error) {
 	r.decided()
 	r.state = over
 	l.remove(r)
-	s.goOnBy(int(r.client.fd), search, r.source, s.serve)
+	s.fallBack(int(r.client.fd), search, r.source, s.serve)
 }
 
 // abandoned ends the search because the client has left.

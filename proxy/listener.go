@@ -43,8 +43,8 @@ func (l *Listener) Elsewhere() *Listener {
 // Addr is where it listens, a *net.TCPAddr.
 func (l *Listener) Addr() net.Addr { return l.own.Addr }
 
-// SyscallConn is for what can be done to the descriptor as it is, with Control: whoever
-// has the socket, that works until it is closed. Nobody can wait by it.
+// SyscallConn is for what can be done to the descriptor as it is, with Control: that works
+// until it is closed, by package net or in a loop. It does not wait.
 func (l *Listener) SyscallConn() (syscall.RawConn, error) { return rawListener{l}, nil }
 
 type rawListener struct{ listener *Listener }
@@ -100,7 +100,7 @@ func (l *Listener) detach() (fd int, err error) {
 	return fd, nil
 }
 
-// close closes the socket, whoever has it.
+// close closes the socket, be it of package net or of loops.
 func (l *Listener) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

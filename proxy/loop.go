@@ -14,8 +14,8 @@ import (
 	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
-// loop carries connections in one goroutine: it waits in epoll_wait(2) for whatever
-// happens to any of them. A goroutine for each stream would cost a stack for
+// loop carries connections in one goroutine: it waits in epoll_wait(2) for events
+// of any of them. A goroutine for each stream would cost a stack for
 // each, and a wake-up by way of the scheduler for each message; here many messages come
 // with one call. Nothing that a loop calls may wait.
 type loop struct {
@@ -31,7 +31,7 @@ type loop struct {
 	// What follows belongs to the loop's goroutine.
 	stopped     bool
 	busy        bool // the last wait ended with events, and may be short
-	pace        eventRate
+	rate        eventRate
 	now         int64 // nanoseconds since began, when this batch of events came
 	until       int64 // when bulk has had its turn
 	relays      []*relay
@@ -68,7 +68,7 @@ const (
 	// youngAsARule is for how many a loop has the room at hand.
 	youngAsARule = 1 << 10
 	// bulkTurn is for how long bulk is moved, all of it together, before the loop looks for
-	// events: whoever dials or sends a message waits for no more than two such turns, however
+	// events: a client that dials or sends a message waits for no more than two such turns, however
 	// many others send as much as they can.
 	bulkTurn = time.Millisecond
 	// tick is how often connections are looked at that wait for something of which no
@@ -80,7 +80,7 @@ const (
 	settleTogether = 200 * time.Millisecond
 	// wholeEvents are what a loop waits for of a connection, told of once each
 	// (epoll(7), EPOLLET), besides EPOLLOUT. That one every shutdown(2) tells of, too, so
-	// who has nothing to write does not wait for it.
+	// a relay that has nothing to write does not wait for it.
 	wholeEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET&0xffffffff
 
 	wakeSlot = -1
@@ -140,7 +140,7 @@ func (l *loop) run() {
 		n := l.poll(events[:])
 		l.now = l.clock()
 		l.until = l.now + int64(bulkTurn)
-		l.pace.note(n, l.now)
+		l.rate.note(n, l.now)
 		for i := range n {
 			l.event(&events[i])
 		}
@@ -263,8 +263,8 @@ func (l *loop) add(r *relay) {
 	r.generation = l.generations
 }
 
-// takeIn goes on with a connection whose ends are both up.
-func (l *loop) takeIn(r *relay) {
+// adopt goes on with a connection whose ends are both up.
+func (l *loop) adopt(r *relay) {
 	socket.KeepUrgentInLine(int(r.client.fd))
 	socket.KeepUrgentInLine(int(r.upstream.fd))
 	l.add(r)
@@ -284,7 +284,7 @@ func (l *loop) takeIn(r *relay) {
 	}
 }
 
-// remove forgets a connection. What its descriptors still tell is not listened to.
+// remove forgets a connection. Events of its descriptors that are still to come are passed over.
 func (l *loop) remove(r *relay) {
 	if l.relays[r.slot] == r {
 		l.relays[r.slot] = nil

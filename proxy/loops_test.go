@@ -22,9 +22,9 @@ import (
 
 // ways is how the connections of a test are carried.
 var ways struct {
-	loops  int
-	again  bool // all has been tried in another way
-	prompt bool // routers say at once what they say
+	loops       int
+	again       bool // all has been tried in another way
+	nonBlocking bool // routers say at once what they say
 }
 
 // everyWay runs all tests once for each way, so that none can do what another cannot.
@@ -37,16 +37,16 @@ func (e everyWay) Run() int {
 		return code // benchmarks choose for themselves
 	}
 	// A single loop leaves processors to others, and keeps its own during short waits.
-	ways.loops, ways.prompt, ways.again = 1, true, true
+	ways.loops, ways.nonBlocking, ways.again = 1, true, true
 	return max(code, e.m.Run())
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(everyWay{m}) }
 
-// promptly is a Router that also says at once what it says.
-type promptly struct{ RouterFunc }
+// nonBlocking is a Router that also says at once what it says.
+type nonBlocking struct{ RouterFunc }
 
-func (p promptly) RouteNow(Accepted) (*Route, Chooser) {
+func (p nonBlocking) RouteNow(Accepted) (*Route, Chooser) {
 	route, err := p.RouterFunc(context.Background(), (*net.TCPConn)(nil))
 	if err != nil {
 		return nil, nil

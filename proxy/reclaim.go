@@ -21,7 +21,7 @@ const (
 
 // reclaimer resets idle connections of the client that has the most, in rounds, while
 // others have no place. As long as nobody lacks one it does nothing. A connection that
-// another process carries, a daemon that drains or what keeps connections of a dead one,
+// another process carries, a daemon that drains or the keeper of a dead one,
 // has no place of this one's Limit, and is not concerned.
 type reclaimer struct {
 	after atomic.Int64                                      // nanoseconds; 0 is never

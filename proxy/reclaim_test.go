@@ -79,7 +79,7 @@ func newFullHouse(t *testing.T, wait time.Duration) *fullHouse {
 		return c.idle[uint16(peer.(*unix.SockaddrInet4).Port)], nil
 	}
 	var router Router = by
-	if ways.prompt {
+	if ways.nonBlocking {
 		router = alsoNow{by}
 	}
 	c.lab = newLab(t, server, router)

@@ -89,7 +89,7 @@ const (
 // store is where bytes are that were taken and that the other side does not take yet.
 type store struct {
 	in     bufferKind
-	held   int
+	unsent int
 	pipe   pipe
 	buffer *[bufferSize]byte
 	given  int // of the buffer
@@ -298,7 +298,7 @@ func (r *relay) dstBroke(d *stream, dst *side, err error) bool {
 		r.cut(err)
 		return false
 	}
-	// Nobody reads what src sends. What dst sent before has reached us before its reset
+	// Nobody reads what src sends. The bytes that dst sent before have reached us before its reset
 	// did; the other stream takes that along, and then finds the reset.
 	r.left(dst, err)
 	d.dead = true

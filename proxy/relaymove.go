@@ -29,7 +29,7 @@ func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
 	}
 	d.bulky = n == len(b)
 	d.hurry(dst)
-	// What is short was all there was: more would be another event. An urgent byte that
+	// A short read was all there was: more would be another event. An urgent byte that
 	// was there would have made it short, too.
 	all := !d.bulky && src.flags&(hung|pressing) == 0
 	last, more := all && src.flags&ending != 0, 0
@@ -57,7 +57,7 @@ func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
 // storeOf stores bytes, of which there are no more than loopBuffer.
 func storeOf(b []byte) *store {
 	kept := buffers.Get().(*[bufferSize]byte)
-	return &store{in: inMemory, buffer: kept, held: copy(kept[:], b)}
+	return &store{in: inMemory, buffer: kept, unsent: copy(kept[:], b)}
 }
 
 // hurry has dst send small segments at once from its second message on. The first goes at
@@ -100,7 +100,7 @@ func (r *relay) takeBulk(d *stream, src, dst *side, p pipe) (n int, ended bool, 
 	for left > 0 {
 		given, err := socket.Splice(p.r, int(dst.fd), left)
 		if err == unix.EAGAIN { //nolint:errorlint // an errno
-			d.store = &store{in: inPipe, pipe: p, held: left}
+			d.store = &store{in: inPipe, pipe: p, unsent: left}
 			return n, false, nil
 		}
 		if err != nil {
@@ -123,7 +123,7 @@ func (r *relay) takeUrgent(d *stream, src *side) (n int, ended bool, err error) 
 		return nothing(src, err)
 	}
 	src.flags &^= pressing // the next one makes another event
-	d.store = &store{in: urgent, urgent: b[0], held: 1}
+	d.store = &store{in: urgent, urgent: b[0], unsent: 1}
 	return n, false, nil
 }
 
@@ -131,14 +131,14 @@ func (r *relay) takeUrgent(d *stream, src *side) (n int, ended bool, err error) 
 func (r *relay) giveStored(d *stream, dst *side) error {
 	s := d.store
 	d.hurry(dst)
-	for s.held > 0 {
+	for s.unsent > 0 {
 		var n int
 		var err error
 		switch s.in {
 		case inPipe:
-			n, err = socket.Splice(s.pipe.r, int(dst.fd), s.held)
+			n, err = socket.Splice(s.pipe.r, int(dst.fd), s.unsent)
 		case inMemory:
-			n, err = socket.Send(int(dst.fd), s.buffer[s.given:s.given+s.held], 0)
+			n, err = socket.Send(int(dst.fd), s.buffer[s.given:s.given+s.unsent], 0)
 			s.given += n
 		case urgent:
 			n, err = socket.Send(int(dst.fd), []byte{s.urgent}, unix.MSG_OOB)
@@ -149,7 +149,7 @@ func (r *relay) giveStored(d *stream, dst *side) error {
 		if err != nil {
 			return err
 		}
-		s.held -= n
+		s.unsent -= n
 		d.bytes += int64(n)
 	}
 	r.empty(d)
@@ -164,7 +164,7 @@ func (r *relay) empty(d *stream) {
 	}
 	d.store = nil
 	switch {
-	case s.in == inPipe && s.held > 0:
+	case s.in == inPipe && s.unsent > 0:
 		pipes.drop(s.pipe)
 	case s.in == inPipe:
 		pipes.put(s.pipe)

@@ -11,7 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
-// Client is who opened a connection, as the log names it.
+// Client is the opener of a connection, as the log names it.
 type Client struct {
 	// Name is a container's name, or an address when it is no container.
 	Name string
@@ -129,7 +129,7 @@ type Chooser interface {
 	// TryRefresh is Refresh where that need not wait and finds somebody; false means
 	// that Refresh is to be called.
 	TryRefresh() bool
-	// Refresh begins a round with whoever serves the target now; it may wait for
+	// Refresh begins a round with the endpoints that serve the target now; it may wait for
 	// that to be known. The error is a *Failure that says why there is nobody.
 	Refresh(ctx context.Context) error
 	// Next names the endpoint to dial next; false when the round is over.
@@ -147,13 +147,13 @@ type Passer interface {
 	PassedOver() error
 }
 
-// Doubter is a Chooser that can have the target's endpoints asked for anew.
-type Doubter interface {
+// Reresolver is a Chooser that can have the target's endpoints asked for anew.
+type Reresolver interface {
 	Chooser
-	// Doubt is called when all endpoints of a round have failed to answer, and again and again
+	// Reresolve is called when all endpoints of a round have failed to answer, and again and again
 	// while the last of them is silent. It may wait for the answer, and reports whether another
 	// round finds others.
-	Doubt(ctx context.Context) bool
+	Reresolve(ctx context.Context) bool
 }
 
 // Options is how a connection is to be carried. Durations are off at 0 unless said
@@ -217,8 +217,8 @@ type Route struct {
 	// Known is when it became known whose the connection is, where that took so long that it
 	// is to be held from then on; zero means since it was accepted.
 	Known time.Time
-	// Limits are passed after it in this order, before an endpoint is chosen. Who waits
-	// for one of them has its place of the server's all the while.
+	// Limits are passed after it in this order, before an endpoint is chosen. A connection
+	// that waits for one of them has its place of the server's all the while.
 	Limits []*limit.Share
 	// Preface is sent to the endpoint ahead of what the client sends.
 	Preface []byte
@@ -230,7 +230,7 @@ type Route struct {
 	// the connection off for a reason of the Router's; closed is called at its end. nil means that
 	// nobody wants to.
 	Opened func(v Verdict, cut func(error)) (closed func())
-	// Ended is called when the connection has ended, whatever became of it; nil
+	// Ended is called when the connection has ended, served or not; nil
 	// means nobody waits for that.
 	Ended func()
 }
@@ -262,12 +262,12 @@ type Accepted struct {
 	Source netip.AddrPort // the client's address
 }
 
-// PromptRouter is a Router that can say most routes at once. RouteNow must not wait, nor
+// NonBlockingRouter is a Router that can say most routes without waiting. RouteNow must not wait, nor
 // read or write: it is called by a loop that carries other connections, too. It returns a
 // Route that many connections may share, so that nobody changes it, without Endpoints,
 // and the Chooser of this one. nil means that Route is to be called, which also says why
 // there is none.
-type PromptRouter interface {
+type NonBlockingRouter interface {
 	Router
 	RouteNow(conn Accepted) (*Route, Chooser)
 }

@@ -60,8 +60,8 @@ func (s *search) record() Record {
 	}
 }
 
-// held is the time until which the connection is held although nobody answers.
-func (s *search) held() time.Time {
+// holdUntil is the time until which the connection is held although nobody answers.
+func (s *search) holdUntil() time.Time {
 	from := s.accepted
 	if s.route.Known.After(from) {
 		from = s.route.Known
@@ -79,7 +79,7 @@ func (s *search) admit(ctx context.Context) (leave func(), err error) {
 	if s.entered == len(limits) { // nearly always
 		return leave, nil
 	}
-	ctx, cancel := context.WithDeadline(ctx, s.held())
+	ctx, cancel := context.WithDeadline(ctx, s.holdUntil())
 	defer cancel()
 	ctx, stop := s.watchClient(ctx)
 	defer stop()
@@ -239,11 +239,11 @@ func (s *search) find(ctx context.Context, deadline time.Time) error {
 				return nil
 			}
 			s.inRound = false
-			if s.doubt(ctx, err) {
+			if s.reresolve(ctx, err) {
 				continue
 			}
 		}
-		left := time.Until(s.held())
+		left := time.Until(s.holdUntil())
 		if left <= 0 || ctx.Err() != nil || ReasonOf(err) == Denied || isLoop(err) { // which waiting does not change
 			return s.failure(ctx, err)
 		}
@@ -291,12 +291,12 @@ func (s *search) round(ctx context.Context) error {
 	return nobodyAnswered(s.route, s.failures)
 }
 
-// doubt has the Chooser ask for the target's endpoints anew, once all have failed with err, and
+// reresolve has the Chooser ask for the target's endpoints anew, once all have failed with err, and
 // reports whether there are others by now. These are dialled at once, also where a connection is
 // not held.
-func (s *search) doubt(ctx context.Context, err error) bool {
-	d, ok := s.route.Endpoints.(Doubter)
-	return ok && ctx.Err() == nil && ReasonOf(err) == DialFailed && !slices.ContainsFunc(s.failures, OwnFault) && d.Doubt(ctx)
+func (s *search) reresolve(ctx context.Context, err error) bool {
+	d, ok := s.route.Endpoints.(Reresolver)
+	return ok && ctx.Err() == nil && ReasonOf(err) == DialFailed && !slices.ContainsFunc(s.failures, OwnFault) && d.Reresolve(ctx)
 }
 
 // passedOver is why there was nobody to dial in a round: the Chooser has endpoints, and

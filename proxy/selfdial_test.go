@@ -52,7 +52,7 @@ func newCircleBy(t *testing.T, options Options, n int, change func(*Listener), l
 		router := RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
 			return Route{Client: Client{Name: "app"}, Port: c.at[i].Port(), Target: "target", Endpoints: InOrder(endpoints...), Options: options}, nil
 		})
-		stop, err := server.Accept(listeners[i], promptly{router})
+		stop, err := server.Accept(listeners[i], nonBlocking{router})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,9 +8,9 @@
 // what it must know of a connection it asks the Router that came with the
 // listener.
 //
-// A few loops around epoll_wait(2) do what need not wait: listener.go accepts, firstdial.go
+// A few loops around epoll_wait(2) do the work that need not wait: listener.go accepts, firstdial.go
 // dials the first endpoint where all is known at once, and relay.go carries the bytes and
-// the ends of both streams. Whatever takes more than that is done in a goroutine, on
+// the ends of both streams. Work that takes more than that is done in a goroutine, on
 // sockets of package net, by connection.go and search.go, which give the connection to a
 // loop when its endpoint has answered.
 package proxy
@@ -112,7 +112,7 @@ func (s *Server) Accept(listener *Listener, router Router) (stop func(), err err
 		listener.close()
 		leave()
 	}
-	// What is accepted has it from here.
+	// An accepted connection has it from here.
 	socket.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	socket.KeepUrgentInLine(fd)
 	for _, l := range s.loops {
@@ -164,7 +164,7 @@ func (s *Server) Drain(ctx context.Context) {
 	}
 }
 
-// init makes the context of connections. What has been accepted is carried to
+// init makes the context of connections. A connection that was accepted is carried to
 // its end although accepting stops.
 func (s *Server) init() {
 	s.once.Do(func() {

@@ -145,8 +145,8 @@ func toWith(o Options, endpoints ...Endpoint) Router {
 	router := RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
 		return Route{Client: Client{Name: "client"}, Port: 6379, Target: "target", Endpoints: InOrder(endpoints...), Options: o}, nil
 	})
-	if ways.prompt {
-		return promptly{router}
+	if ways.nonBlocking {
+		return nonBlocking{router}
 	}
 	return router
 }

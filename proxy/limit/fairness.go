@@ -12,7 +12,7 @@ import (
 // owed: each of those clients is sure of its part of that half, whatever others have and in
 // whichever order they come. Of what is free and not owed to others a client takes a place
 // as long as it has fewer than that is, so one that takes what it can get leaves the reserve
-// to others. What is given back goes to the one of those who wait that has the fewest
+// to others. A place that is given back goes to the client that has the fewest of those that wait
 // (max-min fairness): the greediest waits. A rate is given in turns.
 //
 // The queue is shared likewise: when it is full, the client that has the most in it makes
@@ -79,9 +79,9 @@ func (l *Limit) setSure() {
 	}
 }
 
-// take takes a place for s at once, unless somebody waits who comes first.
+// take takes a place for s at once, unless another one waits that comes first.
 func (l *Limit) take(s *Share) bool {
-	// Who waits for a place beyond the reserve does not stand in the way to the reserve.
+	// A connection that waits for a place beyond the reserve does not stand in the way to the reserve.
 	inWay := l.waiting > 0 && (l.rate != nil || len(s.waiting) > 0 || l.open < l.bounds.Open-l.reserve)
 	if inWay || !l.may(s) || l.rate != nil && !l.rate.Allow() {
 		return false
@@ -174,7 +174,7 @@ func (l *Limit) part(s *Share, w *waiter) {
 	}
 }
 
-// full reports whether there is no room in the queue for s, and who would have to make some:
+// full reports whether there is no room in the queue for s, and which client would have to make some:
 // the client that has the most in it, if s has fewer there than that would have then.
 func (l *Limit) full(s *Share) (full bool, most *Share) {
 	if l.waiting < l.bounds.Queue {
@@ -191,7 +191,7 @@ func (l *Limit) full(s *Share) (full bool, most *Share) {
 	return true, most
 }
 
-// makeRoom turns away the last one of whoever has to make room for s in the queue, and
+// makeRoom turns away the last one of the client that has to make room for s in the queue, and
 // reports whether there is some.
 func (l *Limit) makeRoom(s *Share) bool {
 	full, most := l.full(s)
@@ -222,7 +222,7 @@ func (l *Limit) noRoom(s *Share) error {
 	return l.over(s, "no place is left in its queue of %d", l.bounds.Queue)
 }
 
-// admit gives places to those who wait.
+// admit gives places to those that wait.
 func (l *Limit) admit() {
 	for l.waiting > 0 && !l.due {
 		s := l.next()
@@ -251,7 +251,7 @@ func (l *Limit) inTime() {
 	l.admit()
 }
 
-// call gives a place to the first of s who waits.
+// call gives a place to the first of s that waits.
 func (l *Limit) call(s *Share) {
 	w := s.waiting[0]
 	l.grant(s)
@@ -259,7 +259,7 @@ func (l *Limit) call(s *Share) {
 	close(w.done)
 }
 
-// next is who is to get the next place; nil when there is none for anybody who waits.
+// next is the share that is to get the next place; nil when there is none for any that waits.
 func (l *Limit) next() *Share {
 	var best *Share
 	for _, s := range l.queue {
@@ -270,7 +270,7 @@ func (l *Limit) next() *Share {
 	return best
 }
 
-// precedes reports whether a comes before b. Where places are short, that is who has fewer;
+// precedes reports whether a comes before b. Where places are short, that is the one that has fewer;
 // where the rate is, they take turns, or one that holds many for long would get no more
 // beside one whose connections are short.
 func (l *Limit) precedes(a, b *Share) bool {

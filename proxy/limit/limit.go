@@ -30,8 +30,8 @@ type Limit struct {
 	rate    *rate.Limiter // nil without a rate
 	due     bool          // a timer runs until the rate allows the next one
 	grants  uint64        // places given so far
-	waiting int           // those who wait for a place or for the rate
-	queue   []*Share      // whose they are
+	waiting int           // connections that wait for a place or for the rate
+	queue   []*Share      // that they are of
 	alone   *Share
 	short   shortage
 }
@@ -60,13 +60,13 @@ func New(what, fix string, b Bounds) *Limit {
 // Share makes the share of one client, whom name names for an error.
 func (l *Limit) Share(name string) *Share { return &Share{limit: l, Name: name} }
 
-// Alone is the share of whoever has no other: of a Limit for one client, all of it.
+// Alone is the share of connections that have no other: of a Limit for one client, all of it.
 func (l *Limit) Alone() *Share { return l.alone }
 
 // Limit is whose share it is.
 func (s *Share) Limit() *Limit { return s.limit }
 
-// Set changes the bounds. Who has a place keeps it; who waits may get one.
+// Set changes the bounds. A connection that has a place keeps it; one that waits may get it.
 func (l *Limit) Set(b Bounds) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

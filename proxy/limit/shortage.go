@@ -89,7 +89,7 @@ func (l *Limit) needs() []need {
 	return all
 }
 
-// greediest is who has the most, and what it is to give. Nobody is given more than a fair
+// greediest is the client that has the most, and what it is to give. Nobody is given more than a fair
 // share by that, and nobody is left with less.
 func (l *Limit) greediest() (e Excess) {
 	if l.bounds.Open <= 0 {

@@ -42,7 +42,7 @@ type notes struct {
 }
 
 // addressSet is a set of addresses, by their keys, that may have more than were added:
-// then a connection is noted in vain. Its size does not depend on who adds what: nothing
+// then a connection is noted in vain. Its size does not depend on what is added: nothing
 // while it is empty, and then 8 KiB.
 type addressSet struct {
 	words atomic.Pointer[[1 << 10]atomic.Uint64]
@@ -109,9 +109,9 @@ type earlyReset struct {
 }
 
 const (
-	// mostEarly bounds early: most were dialled by somebody else, who asks nobody.
+	// mostEarly bounds early: most were dialled by another process, which does not ask.
 	mostEarly = 64
-	// earlyFor is how long one is kept: who has dialled it learns of the reset in no time.
+	// earlyFor is how long one is kept: a goroutine that has dialled it learns of the reset in no time.
 	earlyFor = 10 * time.Second
 )
 
@@ -181,7 +181,7 @@ func (f *flows) begin(remote uint64) (done func()) {
 }
 
 // patienceForNotes is how long somebody waits at most for others to note what they have
-// dialled: what has been accepted they have connected, and the rest is a goroutine's turn.
+// dialled: they have connected it once it is accepted, and the rest is a goroutine's turn.
 const patienceForNotes = 100 * time.Millisecond
 
 // await waits until nobody is about to note that they have dialled remote.

@@ -128,14 +128,14 @@ func (t *Tracker) LeadsBack(by *Listener, h *Hop, w fmt.Stringer, addr netip.Add
 			return errLeadsBack(addr, b.by, b.Way)
 		}
 	}
-	return h.CameBack(t) // whoever dialled it may have noted that by now
+	return h.CameBack(t) // the goroutine that dialled it may have noted that by now
 }
 
 func errLeadsBack(addr netip.AddrPort, by *Listener, w fmt.Stringer) error {
 	return hint.Errorf(loopFix, "%s is our own socket at %s, by which the connection came (%s)", addr, by.Addr, step(by, w))
 }
 
-// accepts reports whether whoever dials addr from our own network namespace reaches l;
+// accepts reports whether a dial of addr from our own network namespace reaches l;
 // isLocal says whether an address is one of that.
 func (l *Listener) accepts(addr netip.AddrPort, isLocal func(netip.Addr) bool) bool {
 	if l.Elsewhere || l.Addr.Port != int(addr.Port()) {
@@ -197,7 +197,7 @@ const lookAgain = 64
 func (t *Tracker) Departs(by *Listener, h *Hop, addr netip.AddrPort, inside, hidden bool) Outgoing {
 	d := Outgoing{remote: keyOf(addr), hidden: hidden}
 	switch {
-	case inside: // where it was accepted, and whoever is in there may lead it anywhere
+	case inside: // where it was accepted, and processes in there may lead it anywhere
 		d.flows, d.note = by.dialsInside(), true
 		d.flows.dialled.add(d.remote)
 	case t.here.Load() > 0:
