@@ -444,6 +444,6 @@ func TestOriginalDstWithoutRules(t *testing.T) {
 	}))
 	l.dialRefused()
 	if dst := <-got; dst != l.addr {
-		t.Errorf("OriginalDst = %s; want the local address %s", dst, l.addr)
+		t.Errorf("origdst.Of = %s; want the local address %s", dst, l.addr)
 	}
 }

@@ -13,7 +13,8 @@ import (
 // Hop is a connection that we carry and that may be part of a loop: what we dial for it has
 // come back to a listener of ours, or it is itself a connection that we have dialled. Such a
 // one has both addresses of what was dialled, and there is but one such connection in a
-// network namespace. A connection that comes by one listener for the second time would go on for ever.
+// network namespace. A connection that comes by one listener for the second time would go on
+// for ever.
 // Most connections have no hop.
 type Hop struct {
 	by        *Listener             // that accepted it
@@ -36,8 +37,8 @@ func (h *Hop) AwaitParent(ctx context.Context, t *Tracker) {
 	}
 }
 
-// parent is the connection of ours that h is; nil if it is another process's. The goroutine that has
-// dialled it may not have noted that yet when it is accepted, so it is asked again.
+// parent is the connection of ours that h is; nil if it is another process's. The goroutine that
+// has dialled it may not have noted that yet when it is accepted, so it is asked again.
 func (h *Hop) parent(t *Tracker) *Hop {
 	if b := h.before.Load(); b != nil || h.source == 0 {
 		return b

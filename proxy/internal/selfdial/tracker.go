@@ -233,10 +233,10 @@ func (t *Tracker) Departed(d *Outgoing, by *Listener, h *Hop, w fmt.Stringer, lo
 	return h
 }
 
-// matters reports whether departed wants to know from where it was dialled.
+// NeedsSource reports whether Departed wants to know from where it was dialled.
 func (d *Outgoing) NeedsSource() bool { return d.note || d.learn }
 
-// Begin says that what is dialled is about to be noted, which over ends.
+// Begin says that what is dialled is about to be noted, which Over ends.
 func (d *Outgoing) Begin() {
 	if d.note {
 		d.done = d.flows.begin(d.remote)
