@@ -333,21 +333,6 @@ func (r *relay) settle(cause error) {
 	}
 }
 
-// part resets both sides once dst's peer has all that was sent to it, or takes nothing
-// for too long: closing with a reset throws away what waits to be sent.
-func (r *relay) part(dst *side) {
-	waiting, err := unix.IoctlGetInt(int(dst.fd), unix.SIOCOUTQ)
-	if err != nil || waiting == 0 || r.more != nil && r.more.stalled {
-		r.end()
-		return
-	}
-	r.state = parting
-	r.ignore()
-	r.expect(dst)
-	r.loop.waitNoMore(r)
-	r.loop.wait(r)
-}
-
 // ignore stops events. A connection that was shown to a Keeper has other descriptors, too,
 // which would go on to cause them.
 func (r *relay) ignore() {

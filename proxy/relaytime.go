@@ -101,6 +101,21 @@ func (r *relay) lookStalled() {
 	}
 }
 
+// part resets both sides once dst's peer has all that was sent to it, or takes nothing
+// for too long: closing with a reset throws away what waits to be sent.
+func (r *relay) part(dst *side) {
+	waiting, err := unix.IoctlGetInt(int(dst.fd), unix.SIOCOUTQ)
+	if err != nil || waiting == 0 || r.more != nil && r.more.stalled {
+		r.end()
+		return
+	}
+	r.state = parting
+	r.ignore()
+	r.expect(dst)
+	r.loop.waitNoMore(r)
+	r.loop.wait(r)
+}
+
 // lookParting ends the relay when the slow side has all that was sent to it, or takes
 // nothing, as flush does.
 func (r *relay) lookParting() {
