@@ -328,7 +328,7 @@ func wantNoGoroutines(t *testing.T, d *daemon) {
 	if !strings.Contains(dump, "internal/daemon.(*follower).run") {
 		t.Fatal("SIGQUIT printed no goroutine of the daemon")
 	}
-	for _, work := range []string{"attach.(*attachment).run", "attach.runEarly", "proxy.(*Server).Serve", "proxy.(*Server).carry"} {
+	for _, work := range []string{"attach.(*attachment).run", "attach.runEarly", "proxy.(*Server).carry", "proxy.(*Server).serve"} {
 		if n := strings.Count(dump, work+"("); n > 0 {
 			t.Errorf("%d goroutines are still in %s, want none: no container is left", n, work)
 		}

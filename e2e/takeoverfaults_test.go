@@ -385,7 +385,7 @@ func TestOldDaemonLetsGo(t *testing.T) {
 	old.mu.Lock()
 	dump := old.raw.String()
 	old.mu.Unlock()
-	for _, work := range []string{"attach.(*attachment).run", "proxy.(*Server).Serve", "daemon.(*follower).run", "control.(*Server).Serve", "attach.runEarly"} {
+	for _, work := range []string{"attach.(*attachment).run", "daemon.(*follower).run", "control.(*Server).Serve", "attach.runEarly"} {
 		if n := strings.Count(dump, work+"("); n > 0 {
 			t.Errorf("%d goroutines of the old daemon are still in %s", n, work)
 		}

@@ -32,7 +32,7 @@ func BenchmarkConnect(b *testing.B) {
 	server := &Server{Loops: 1}
 	target := Endpoint{Addr: backend.Addr().(*net.TCPAddr).AddrPort()}
 	addr := listener.Addr().(*net.TCPAddr)
-	stop, err := server.Accept(NewListener(listener), promptly{func(context.Context, *net.TCPConn) (Route, error) {
+	stop, err := server.Accept(NewListener(listener), nonBlocking{func(context.Context, *net.TCPConn) (Route, error) {
 		return Route{Client: Client{Name: "app"}, Endpoints: InOrder(target)}, nil
 	}})
 	if err != nil {

@@ -26,7 +26,7 @@ func TestDeniedByADaemonThatHasRunForLong(t *testing.T) {
 		return Route{Client: Client{Name: "client"}, Port: 6379, Target: "target", Endpoints: forbidden{}, Options: options}, nil
 	})
 	began := time.Now()
-	lab := newLab(t, &Server{}, promptly{router})
+	lab := newLab(t, &Server{}, nonBlocking{router})
 	<-time.After(time.Until(began.Add(2 * timeout))) // what the daemon has run
 	lab.dialRefused()
 	lab.wantReason(lab.record(), Denied)

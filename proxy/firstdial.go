@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,13 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/selfconnect"
+	"github.com/ambassadord/ambassadord/proxy/internal/selfdial"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
+	"github.com/ambassadord/ambassadord/proxy/origdst"
 )
 
 // firstDial is the search of a relay for its endpoint: the first attempt, in the loop, where
-// all is known that is needed for it. Whatever does not go that smoothly is carry's and
-// search's, in a goroutine of its own.
+// all is known that is needed for it. A connection that needs more than that goes to carry
+// or to a search, in a goroutine of its own.
 type firstDial struct {
-	by       *Listener // that accepted the connection
+	by       *selfdial.Listener // that accepted the connection
 	chooser  Chooser
 	attempt  Attempt
 	early    []byte             // the client's, taken from its socket and not sent yet
@@ -31,21 +33,21 @@ type firstDial struct {
 // admit begins with a connection that was accepted and is counted.
 func (l *loop) admit(fd int, source netip.AddrPort, d *acceptor) {
 	s := l.server
-	prompter, ok := d.router.(PromptRouter)
+	router, ok := d.router.(NonBlockingRouter)
 	if !ok || s.Dial != nil {
-		l.hand(fd, source, d)
+		l.toGoroutine(fd, source, d)
 		return
 	}
-	route, chooser := prompter.RouteNow(Accepted{FD: fd, Source: source})
+	route, chooser := router.RouteNow(Accepted{FD: fd, Source: source})
 	if route == nil || !route.plain() || !chooser.TryRefresh() {
-		l.hand(fd, source, d)
+		l.toGoroutine(fd, source, d)
 		return
 	}
-	h := s.arrived(d.listener, source, func() (netip.AddrPort, error) { return originalDstAt(fd, source.Addr(), d.listener.local) })
+	h := s.own.Arrived(&d.listener.own, source, func() (netip.AddrPort, error) { return origdst.OfSocketAt(fd, source.Addr(), d.listener.own.Local) })
 	if h != nil {
-		h.route = route
-		if err := h.cameBack(s); err != nil {
-			h.unserved(s, err)
+		h.Way = (*way)(route)
+		if err := Fail(Loop, h.CameBack(&s.own)); err != nil {
+			s.tellLoop(h, err)
 			l.refuseOf(fd, source, route, err)
 			return
 		}
@@ -58,7 +60,7 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *acceptor) {
 		}
 	}
 	if !all {
-		s.goOnBy(fd, &search{server: s, route: route.with(chooser), accepted: l.at(l.now), entered: entered, by: d.listener, hop: h}, source, s.serve)
+		s.fallBack(fd, &search{server: s, route: route.with(chooser), accepted: l.at(l.now), entered: entered, by: &d.listener.own, hop: h}, source, s.serve)
 		return
 	}
 	r := &relay{loop: l, waitingAt: -1, route: route, source: source, accepted: l.now}
@@ -66,7 +68,7 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *acceptor) {
 		r.extra().hop = h
 	}
 	r.client, r.upstream, r.first = side{fd: int32(fd)}, side{fd: -1}, l.newFirstDial()
-	r.first.by, r.first.chooser = d.listener, chooser
+	r.first.by, r.first.chooser = &d.listener.own, chooser
 	l.add(r)
 	early := r.takeEarly()
 	if err := l.await(r, &r.client); err != nil { // out of memory or watches (epoll_ctl(2))
@@ -76,14 +78,14 @@ func (l *loop) admit(fd int, source netip.AddrPort, d *acceptor) {
 	r.dial(early)
 }
 
-// takeEarly takes what the client has sent by now, in the loop's buffer. What cannot be
-// taken like that an event will tell of.
+// takeEarly takes what the client has sent by now, in the loop's buffer. An event tells of bytes
+// that cannot be taken like that.
 func (r *relay) takeEarly() []byte {
-	if atMark(int(r.client.fd)) {
+	if socket.AtMark(int(r.client.fd)) {
 		return nil
 	}
 	b := r.loop.buffer[:]
-	n, _ := receiveRaw(int(r.client.fd), b)
+	n, _ := socket.Receive(int(r.client.fd), b)
 	r.up.bulky = n == len(b)
 	return b[:n]
 }
@@ -101,48 +103,16 @@ func (r *Route) with(chooser Chooser) *Route {
 	return &own
 }
 
-// hand gives a connection to carry.
-func (l *loop) hand(fd int, source netip.AddrPort, d *acceptor) {
+// toGoroutine gives a connection to carry, in a goroutine of its own.
+func (l *loop) toGoroutine(fd int, source netip.AddrPort, d *acceptor) {
 	s, accepted := l.server, l.at(l.now)
-	leave, err := s.strangers.enter(s, d.listener, source)
+	leave, err := s.enterUnidentified(d.listener, source)
 	if err != nil {
 		l.refuseOf(fd, source, &Route{}, err)
 		return
 	}
-	none := &search{server: s, route: &Route{}, accepted: accepted, leaveStranger: leave}
-	s.goOnBy(fd, none, source, func(found *search) { s.carry(s.ctx, found.client, accepted, d.listener, leave, d.router) })
-}
-
-// goOnBy goes on with a connection of a loop by way of package net, in a goroutine.
-func (s *Server) goOnBy(fd int, search *search, source netip.AddrPort, next func(*search)) {
-	conn, err := connOf(fd)
-	if err != nil {
-		if search.leaveStranger != nil {
-			search.leaveStranger()
-		}
-		search.leaveEntered()
-		s.gone(&Record{Route: *search.route, Source: source, Attempts: search.attempts, Err: err}, search.accepted)
-		return
-	}
-	search.client = conn
-	go next(search)
-}
-
-// connOf makes a connection of package net of a descriptor, which is closed. On failure
-// the connection is reset: no descriptor is left, or the client has left.
-func connOf(fd int) (*net.TCPConn, error) {
-	file := os.NewFile(uintptr(fd), "connection")
-	defer file.Close()
-	conn, err := net.FileConn(file)
-	if err != nil {
-		setLinger(fd)
-		return nil, errNoDescriptors
-	}
-	if conn.RemoteAddr() == nil { // getpeername(2) fails once it is reset
-		reset(conn.(*net.TCPConn))
-		return nil, Fail(ClientGone, errors.New("the client left before it was served"))
-	}
-	return conn.(*net.TCPConn), nil
+	none := &search{server: s, route: &Route{}, accepted: accepted, leaveUnidentified: leave}
+	s.fallBack(fd, none, source, func(found *search) { s.carry(s.ctx, found.client, accepted, d.listener, leave, d.router) })
 }
 
 func (l *loop) newFirstDial() *firstDial {
@@ -173,20 +143,20 @@ func (r *relay) dial(early []byte) {
 	attempt, ok := p.chooser.Next()
 	if !ok {
 		p.early = bytes.Clone(early)
-		r.handBack(nil)
+		r.toGoroutine(nil)
 		return
 	}
 	p.attempt = attempt
 	if attempt.Addr.Addr().Zone() != "" { // package net knows how zones are numbered
 		attempt.cancelled()
 		p.early = bytes.Clone(early)
-		r.handBack(nil)
+		r.toGoroutine(nil)
 		return
 	}
-	if err := r.loop.server.leadsBack(p.by, r.hop(), r.route, attempt.Addr); err != nil {
+	if err := Fail(Loop, r.loop.server.own.LeadsBack(p.by, r.hop(), (*way)(r.route), attempt.Addr)); err != nil {
 		attempt.cancelled()
 		p.early = bytes.Clone(early)
-		r.handBack(err)
+		r.toGoroutine(err)
 		return
 	}
 	r.attempts++
@@ -221,42 +191,42 @@ func (r *relay) connect(addr netip.AddrPort, early []byte) (isUp bool, err error
 	if !addr.Addr().Unmap().Is4() {
 		family = unix.AF_INET6
 	}
-	fd, err := socketRaw(family)
+	fd, err := socket.New(family)
 	if err != nil {
 		return false, dialError(addr, "socket", err)
 	}
 	r.upstream.fd = int32(fd)
 	r.upstream.flags |= delaying
-	inLine(fd)
+	socket.KeepUrgentInLine(fd)
 	if len(early) > 0 {
-		// What acknowledges the endpoint's SYN goes with the client's bytes, as soon as it
+		// The acknowledgement of the endpoint's SYN goes with the client's bytes, as soon as it
 		// has come (tcp(7), TCP_QUICKACK; tcp_rcv_synsent_state_process): one segment less,
 		// and the endpoint is woken once. One that speaks first must not wait for that.
-		setRaw(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
+		socket.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
 	}
 	if t := r.route.Options.UserTimeout; t > 0 {
-		setRaw(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(milliseconds(t)))
+		socket.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(socket.Milliseconds(t)))
 	}
 	s := r.loop.server
-	departure := s.departs(r.first.by, r.hop(), r.route, addr)
-	if err := connectRaw(fd, addr); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // an errno
+	outgoing := s.own.Departs(r.first.by, r.hop(), addr, false, r.route.Options.Transparent)
+	if err := socket.Connect(fd, addr); err != nil && err != unix.EINPROGRESS { //nolint:errorlint // an errno
 		return false, dialError(addr, "connect", err)
 	}
-	if may := r.loop.ports.mayBe(addr.Port(), r.loop.now); may || departure.note || departure.learn {
-		local, err := localAddr(fd)
+	if may := r.loop.ports.MayBe(addr.Port(), r.loop.now); may || outgoing.NeedsSource() {
+		local, err := socket.LocalAddr(fd)
 		switch {
 		case err != nil:
 		case may && selfconnect.Is(local, addr):
-			setLinger(fd) // or its port would stay taken
+			socket.SetLinger(fd) // or its port would stay taken
 			return false, dialError(addr, "connect", unix.ECONNREFUSED)
-		case departure.note || departure.learn:
-			if h := s.departed(&departure, r.first.by, r.hop(), r.route, local); h != nil {
+		case outgoing.NeedsSource():
+			if h := s.own.Departed(&outgoing, r.first.by, r.hop(), (*way)(r.route), local); h != nil {
 				r.extra().hop = h
 			}
 		}
 	}
 	if len(early) > 0 {
-		n, err := sendRaw(fd, early, 0)
+		n, err := socket.Send(fd, early, 0)
 		switch err {
 		case nil:
 			isUp = true
@@ -315,7 +285,7 @@ func (r *relay) established() {
 	r.decided()
 	o := &r.route.Options
 	if o.UserTimeout > 0 {
-		setRaw(int(r.client.fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(milliseconds(o.UserTimeout)))
+		socket.SetInt(int(r.client.fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(socket.Milliseconds(o.UserTimeout)))
 	}
 	r.begin()
 }
@@ -352,7 +322,7 @@ func (r *relay) lookConnecting() {
 		return
 	}
 	// As with search, a client is not asked before most endpoints have answered.
-	if r.client.flags&(ending|hung) != 0 && l.now-p.began >= int64(noticeAfter) && hasGivenUp(int(r.client.fd)) {
+	if r.client.flags&(ending|hung) != 0 && l.now-p.began >= int64(noticeAfter) && socket.HasGivenUp(int(r.client.fd)) {
 		r.abandoned()
 		return
 	}
@@ -379,17 +349,18 @@ func (r *relay) lookConnecting() {
 // attemptFailed gives the connection to a search that goes on from here.
 func (r *relay) attemptFailed(err error) {
 	r.first.attempt.failed(err)
-	r.handBack(err)
+	r.toGoroutine(err)
 }
 
-func (r *relay) handBack(failure error) {
+// toGoroutine has a search go on in a goroutine of its own, after failure if that is not nil.
+func (r *relay) toGoroutine(failure error) {
 	l, s := r.loop, r.loop.server
 	if r.upstream.fd >= 0 {
-		r.hop().left()
-		closeRaw(int(r.upstream.fd))
+		r.hop().Left()
+		socket.Close(int(r.upstream.fd))
 		r.upstream.fd = -1
 	}
-	_ = controlRaw(l.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
+	_ = socket.EpollControl(l.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
 	search := &search{
 		server: s, route: r.route.with(r.first.chooser), accepted: l.at(r.accepted), since: l.at(r.first.began),
 		attempts: int(r.attempts), entered: s.limits(r.route), early: r.first.early,
@@ -401,7 +372,7 @@ func (r *relay) handBack(failure error) {
 	r.decided()
 	r.state = over
 	l.remove(r)
-	s.goOnBy(int(r.client.fd), search, r.source, s.serve)
+	s.fallBack(int(r.client.fd), search, r.source, s.serve)
 }
 
 // abandoned ends the search because the client has left.

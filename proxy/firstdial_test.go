@@ -15,12 +15,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // TestFirstBytesCompleteTheHandshake: where the client has spoken before its connection
 // is accepted, the endpoint gets its bytes with the segment that makes the connection.
 func TestFirstBytesCompleteTheHandshake(t *testing.T) {
-	if !ways.prompt {
+	if !ways.nonBlocking {
 		return // a router that takes its time makes the client's bytes late
 	}
 	came := make(chan uint32, 1)
@@ -135,14 +137,14 @@ func TestUrgentFirst(t *testing.T) {
 		wait(t, "all is there", func() bool {
 			there := 0
 			onSocket(t, c, func(fd int) {
-				inLine(fd)
+				socket.KeepUrgentInLine(fd)
 				there, _ = unix.IoctlGetInt(fd, unix.SIOCINQ)
 			})
 			return there == 3
 		})
 		var marks []bool
 		for range 3 {
-			onSocket(t, c, func(fd int) { marks = append(marks, atMark(fd)) })
+			onSocket(t, c, func(fd int) { marks = append(marks, socket.AtMark(fd)) })
 			_, _ = io.ReadFull(c, make([]byte, 1))
 		}
 		marked <- marks
@@ -242,7 +244,7 @@ func (f forbidding) PassedOver() error           { return Fail(Denied, f.why) }
 func TestNobodyToDialHoweverOldTheServerIs(t *testing.T) {
 	why := errors.New("the client may not reach it")
 	router := routed(forbidding{why}, Options{Timeout: time.Minute, Wait: time.Minute}).(RouterFunc)
-	l := newLab(t, &Server{}, promptly{router})
+	l := newLab(t, &Server{}, nonBlocking{router})
 	for _, loop := range l.server.loops {
 		aged := make(chan struct{})
 		loop.post(func() { loop.began = loop.began.Add(-time.Hour); close(aged) })

@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // state is what connections must leave as it was.
@@ -118,7 +120,7 @@ func TestResetsLeaveNothing(t *testing.T) {
 			for range clients {
 				conn := l.dial()
 				step.do(t, conn, reached)
-				reset(conn)
+				socket.Reset(conn)
 				if step.hold != "" {
 					release <- struct{}{}
 				}
@@ -146,7 +148,7 @@ func TestResetsBeforeAccept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		reset(conn)
+		socket.Reset(conn)
 	}
 	l := newLabAt(t, &Server{}, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
 		return Route{}, Fail(NoEndpoints, routed)

@@ -8,10 +8,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/dialfault"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
-// loop carries connections in one goroutine: it waits in epoll_wait(2) for whatever
-// happens to any of them. A goroutine for each stream would cost a stack for
+// loop carries connections in one goroutine: it waits in epoll_wait(2) for events
+// of any of them. A goroutine for each stream would cost a stack for
 // each, and a wake-up by way of the scheduler for each message; here many messages come
 // with one call. Nothing that a loop calls may wait.
 type loop struct {
@@ -27,7 +31,7 @@ type loop struct {
 	// What follows belongs to the loop's goroutine.
 	stopped     bool
 	busy        bool // the last wait ended with events, and may be short
-	pace        eventRate
+	rate        eventRate
 	now         int64 // nanoseconds since began, when this batch of events came
 	until       int64 // when bulk has had its turn
 	relays      []*relay
@@ -41,8 +45,8 @@ type loop struct {
 	acceptors   map[int]*acceptor // by the descriptor that is listened on
 	firstDials  []*firstDial      // unused
 	reclaimAt   int               // of relays, the last that was looked at for its idleness
-	spare       spareDescriptor
-	ports       localPorts
+	spare       socket.Spare
+	ports       dialfault.LocalPorts
 	buffer      [loopBuffer]byte
 	broke       error // of the last write that failed
 
@@ -64,7 +68,7 @@ const (
 	// youngAsARule is for how many a loop has the room at hand.
 	youngAsARule = 1 << 10
 	// bulkTurn is for how long bulk is moved, all of it together, before the loop looks for
-	// events: whoever dials or sends a message waits for no more than two such turns, however
+	// events: a client that dials or sends a message waits for no more than two such turns, however
 	// many others send as much as they can.
 	bulkTurn = time.Millisecond
 	// tick is how often connections are looked at that wait for something of which no
@@ -76,7 +80,7 @@ const (
 	settleTogether = 200 * time.Millisecond
 	// wholeEvents are what a loop waits for of a connection, told of once each
 	// (epoll(7), EPOLLET), besides EPOLLOUT. That one every shutdown(2) tells of, too, so
-	// who has nothing to write does not wait for it.
+	// a relay that has nothing to write does not wait for it.
 	wholeEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET&0xffffffff
 
 	wakeSlot = -1
@@ -90,12 +94,12 @@ func newLoop(s *Server) (*loop, error) {
 		return nil, fmt.Errorf("make an epoll set: %w", err)
 	}
 	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		closeRaw(l.epoll)
+		socket.Close(l.epoll)
 		return nil, fmt.Errorf("make an eventfd: %w", err)
 	}
-	if err := controlRaw(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeSlot}); err != nil {
-		closeRaw(l.wake)
-		closeRaw(l.epoll)
+	if err := socket.EpollControl(l.epoll, unix.EPOLL_CTL_ADD, l.wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeSlot}); err != nil {
+		socket.Close(l.wake)
+		socket.Close(l.epoll)
 		return nil, fmt.Errorf("wait for an eventfd: %w", err)
 	}
 	return l, nil
@@ -131,19 +135,19 @@ func (l *loop) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var events [128]unix.EpollEvent
-	l.spare.take()
+	l.spare.Take()
 	for !l.stopped {
 		n := l.poll(events[:])
 		l.now = l.clock()
 		l.until = l.now + int64(bulkTurn)
-		l.pace.note(n, l.now)
+		l.rate.note(n, l.now)
 		for i := range n {
 			l.event(&events[i])
 		}
 		l.resume()
 		l.lookAround()
 	}
-	l.spare.release()
+	l.spare.Release()
 	for !l.end() { // what was posted meanwhile somebody may wait for
 		l.takePosted()
 	}
@@ -157,8 +161,8 @@ func (l *loop) end() bool {
 		return false
 	}
 	l.ended = true
-	closeRaw(l.wake)
-	closeRaw(l.epoll)
+	socket.Close(l.wake)
+	socket.Close(l.epoll)
 	return true
 }
 
@@ -259,10 +263,10 @@ func (l *loop) add(r *relay) {
 	r.generation = l.generations
 }
 
-// takeIn goes on with a connection whose ends are both up.
-func (l *loop) takeIn(r *relay) {
-	inLine(int(r.client.fd))
-	inLine(int(r.upstream.fd))
+// adopt goes on with a connection whose ends are both up.
+func (l *loop) adopt(r *relay) {
+	socket.KeepUrgentInLine(int(r.client.fd))
+	socket.KeepUrgentInLine(int(r.upstream.fd))
 	l.add(r)
 	err := l.await(r, &r.client)
 	if err == nil {
@@ -280,7 +284,7 @@ func (l *loop) takeIn(r *relay) {
 	}
 }
 
-// remove forgets a connection. What its descriptors still tell is not listened to.
+// remove forgets a connection. Events of its descriptors that are still to come are passed over.
 func (l *loop) remove(r *relay) {
 	if l.relays[r.slot] == r {
 		l.relays[r.slot] = nil
@@ -301,7 +305,7 @@ func (l *loop) control(operation int, r *relay, s *side) error {
 	if s.flags&watched != 0 {
 		events |= unix.EPOLLOUT
 	}
-	return controlRaw(l.epoll, operation, int(s.fd), &unix.EpollEvent{Events: events, Fd: fd, Pad: r.generation})
+	return socket.EpollControl(l.epoll, operation, int(s.fd), &unix.EpollEvent{Events: events, Fd: fd, Pad: r.generation})
 }
 
 // wait has r looked at each tick until it is woken.
@@ -335,7 +339,7 @@ func (l *loop) cutAll(cause error) {
 }
 
 // idlers adds those of share that a loop carries, of the next ones that it comes to.
-func (l *loop) idlers(to []idler, share *Share, after time.Duration, looks int) []idler {
+func (l *loop) idlers(to []idler, share *limit.Share, after time.Duration, looks int) []idler {
 	for range min(len(l.relays), reclaimScan) {
 		if l.reclaimAt++; l.reclaimAt >= len(l.relays) {
 			l.reclaimAt = 0
@@ -352,4 +356,23 @@ func (l *loop) idlers(to []idler, share *Share, after time.Duration, looks int) 
 		}
 	}
 	return to
+}
+
+// carried adds those in the slots from at on, and reports whether there are more slots.
+func (l *loop) carried(to []Carried, at int) (all []Carried, more bool) {
+	if at == 0 && to == nil {
+		to = make([]Carried, 0, len(l.relays))
+	}
+	end := min(at+carriedAtOnce, len(l.relays))
+	for _, r := range l.relays[min(at, end):end] {
+		if r == nil || r.state != relaying || r.route == nil {
+			continue
+		}
+		so := r.passed()
+		to = append(to, Carried{
+			Route: r.route, Source: r.source, Endpoint: r.verdict.Endpoint(), Attempts: int(r.attempts),
+			Accepted: l.began.Add(time.Duration(r.accepted)), Held: time.Duration(r.held), Up: so.up, Down: so.down,
+		})
+	}
+	return to, end < len(l.relays)
 }

@@ -17,13 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // ways is how the connections of a test are carried.
 var ways struct {
-	loops  int
-	again  bool // all has been tried in another way
-	prompt bool // routers say at once what they say
+	loops       int
+	again       bool // all has been tried in another way
+	nonBlocking bool // routers say at once what they say
 }
 
 // everyWay runs all tests once for each way, so that none can do what another cannot.
@@ -36,16 +37,16 @@ func (e everyWay) Run() int {
 		return code // benchmarks choose for themselves
 	}
 	// A single loop leaves processors to others, and keeps its own during short waits.
-	ways.loops, ways.prompt, ways.again = 1, true, true
+	ways.loops, ways.nonBlocking, ways.again = 1, true, true
 	return max(code, e.m.Run())
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(everyWay{m}) }
 
-// promptly is a Router that also says at once what it says.
-type promptly struct{ RouterFunc }
+// nonBlocking is a Router that also says at once what it says.
+type nonBlocking struct{ RouterFunc }
 
-func (p promptly) RouteNow(Accepted) (*Route, Chooser) {
+func (p nonBlocking) RouteNow(Accepted) (*Route, Chooser) {
 	route, err := p.RouterFunc(context.Background(), (*net.TCPConn)(nil))
 	if err != nil {
 		return nil, nil
@@ -148,21 +149,21 @@ func TestNoDescriptorToHandOverWith(t *testing.T) {
 			if err != nil {
 				break
 			}
-			defer closeRaw(fd)
+			defer socket.Close(fd)
 		}
 		c, u, ok := server.takeBoth(accepted, dialled)
 		if !ok {
 			t.Fatal("the connection cannot be handed over")
 		}
-		closeRaw(c)
-		closeRaw(u)
+		socket.Close(c)
+		socket.Close(u)
 	})
 	for _, conn := range []*net.TCPConn{client, endpoint} { // what was handed over are these sockets, and nobody else has them
 		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("its other end reads %v; want the end", err)
 		}
 	}
-	if server.spare.file == nil {
+	if !server.spare.Held() {
 		t.Error("the spare descriptor is not taken again")
 	}
 }
@@ -218,7 +219,7 @@ func withDescriptors(t *testing.T, left int, f func()) {
 		probes = append(probes, fd)
 	}
 	for _, fd := range probes {
-		closeRaw(fd)
+		socket.Close(fd)
 	}
 	var usual unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &usual); err != nil {

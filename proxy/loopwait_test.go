@@ -20,15 +20,15 @@ func TestPace(t *testing.T) {
 		name          string
 		n             int
 		apart, during time.Duration
-		quick         bool
+		high          bool
 	}{
 		{"one each 10 µs", 1, 10 * time.Microsecond, 3 * time.Millisecond, true},
 		{"one each 100 µs", 1, 100 * time.Microsecond, 5 * time.Millisecond, false},
 		{"ten each 100 µs", 10, 100 * time.Microsecond, 5 * time.Millisecond, true},
 		{"some after a second of nothing", 64, time.Second, time.Second, false},
 	} {
-		if come(c.n, c.apart, c.during); p.quick != c.quick {
-			t.Errorf("%s: quick is %t; want %t", c.name, p.quick, c.quick)
+		if come(c.n, c.apart, c.during); p.high != c.high {
+			t.Errorf("%s: quick is %t; want %t", c.name, p.high, c.high)
 		}
 	}
 }
@@ -46,7 +46,7 @@ func TestGlance(t *testing.T) {
 		t.Helper()
 		n := 0
 		for n == 0 { // a signal may end a wait
-			l.busy, l.pace.quick = true, true
+			l.busy, l.rate.high = true, true
 			n = l.poll(events[:])
 		}
 		if events[0].Fd != wakeSlot {
@@ -56,6 +56,6 @@ func TestGlance(t *testing.T) {
 	}
 	l.post(func() {})
 	happens()
-	time.AfterFunc(100*glance, func() { l.post(func() {}) })
+	time.AfterFunc(100*spinFor, func() { l.post(func() {}) })
 	happens()
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // TestEndpointsThatDoNotTakeTheHeader: an endpoint that resets the connection after a PROXY
@@ -32,7 +33,7 @@ func TestEndpointsThatDoNotTakeTheHeader(t *testing.T) {
 					mustWrite(t, c, test.answer)
 				}
 				<-may
-				reset(c)
+				socket.Reset(c)
 			})
 			l := newLab(t, &Server{}, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
 				return Route{Endpoints: InOrder(endpoint), Preface: []byte(strings.Repeat("p", test.long)), Options: Options{Replay: test.replay}}, nil

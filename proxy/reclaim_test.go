@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -14,18 +13,21 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
 // bySource is a Router that tells clients apart by their addresses.
 type bySource struct {
 	endpoint Endpoint
-	shares   map[netip.Addr]*Share
+	shares   map[netip.Addr]*limit.Share
+	names    map[netip.Addr]string
 	wait     time.Duration
 }
 
 func (b *bySource) routeOf(from netip.Addr) Route {
 	share := b.shares[from]
-	return Route{Client: Client{Name: share.name}, Share: share, Options: Options{Wait: b.wait}}
+	return Route{Client: Client{Name: b.names[from]}, Share: share, Options: Options{Wait: b.wait}}
 }
 
 func (b *bySource) Route(_ context.Context, conn *net.TCPConn) (Route, error) {
@@ -46,7 +48,7 @@ func (a alsoNow) RouteNow(conn Accepted) (*Route, Chooser) {
 // says how long they are idle.
 type fullHouse struct {
 	*lab
-	limit *Limit
+	limit *limit.Limit
 
 	mu    sync.Mutex
 	idle  map[uint16]time.Duration // by the client's port
@@ -59,12 +61,12 @@ const (
 )
 
 func newFullHouse(t *testing.T, wait time.Duration) *fullHouse {
-	c := &fullHouse{limit: NewLimit("the daemon", "raise it", Bounds{Open: 20, Queue: 20}), idle: map[uint16]time.Duration{}}
-	shares := map[netip.Addr]*Share{}
+	c := &fullHouse{limit: limit.New("the daemon", "raise it", limit.Bounds{Open: 20, Queue: 20}), idle: map[uint16]time.Duration{}}
+	shares, names := map[netip.Addr]*limit.Share{}, map[netip.Addr]string{}
 	for addr, name := range map[string]string{greedyAddr: "greedy", modestAddr: "modest", newAddr: "new"} {
-		shares[netip.MustParseAddr(addr)] = c.limit.Share(name)
+		shares[netip.MustParseAddr(addr)], names[netip.MustParseAddr(addr)] = c.limit.Share(name), name
 	}
-	by := &bySource{shares: shares, wait: wait, endpoint: serving(t, func(conn *net.TCPConn) { _, _ = io.Copy(conn, conn) })}
+	by := &bySource{shares: shares, names: names, wait: wait, endpoint: serving(t, func(conn *net.TCPConn) { _, _ = io.Copy(conn, conn) })}
 	server := &Server{Limit: c.limit}
 	server.reclaimer.idle = func(client, _ int) (time.Duration, error) {
 		peer, err := unix.Getpeername(client)
@@ -77,7 +79,7 @@ func newFullHouse(t *testing.T, wait time.Duration) *fullHouse {
 		return c.idle[uint16(peer.(*unix.SockaddrInet4).Port)], nil
 	}
 	var router Router = by
-	if ways.prompt {
+	if ways.nonBlocking {
 		router = alsoNow{by}
 	}
 	c.lab = newLab(t, server, router)
@@ -142,9 +144,7 @@ func (c *fullHouse) awaitRounds() {
 
 // notLooking reports whether nobody looks at the shortage any more.
 func (c *fullHouse) notLooking() bool {
-	c.limit.mu.Lock()
-	defer c.limit.mu.Unlock()
-	return !c.limit.short.running
+	return !c.limit.Watched()
 }
 
 // TestIdleOnesOfTheGreediestGo: when others need places the greediest client's idle
@@ -243,11 +243,9 @@ func TestIdleOnesStay(t *testing.T) {
 			t.Errorf("the newcomer: %v; want a reset", err)
 		}
 		c.wantReason(c.record(), OverLimit)
-		c.limit.mu.Lock()
-		if c.limit.short.running {
+		if c.limit.Watched() {
 			t.Errorf("case %d: somebody looks for idle ones", i)
 		}
-		c.limit.mu.Unlock()
 	}
 	for _, conn := range held {
 		if err := echoes(conn); err != nil {
@@ -284,67 +282,5 @@ func TestRefusedOnesMakeRoom(t *testing.T) {
 	wait(t, "nobody looks any more", c.notLooking)
 	if n := len(c.records); n > 0 {
 		t.Errorf("%d more have ended", n)
-	}
-}
-
-// TestAsManyAsAreNeeded: what the greediest is to give is what those in need lack, with
-// what is kept for others, up to their fair shares.
-func TestAsManyAsAreNeeded(t *testing.T) {
-	for _, test := range []struct {
-		open, reserve, clients  int
-		greedy, modest, waiting int
-		want, get               int
-	}{
-		{open: 20, greedy: 20, waiting: 1, want: 1, get: 1},
-		{open: 20, greedy: 20, waiting: 7, want: 7, get: 7},
-		{open: 20, greedy: 20, waiting: 100, want: 10, get: 10},
-		{open: 20, greedy: 14, modest: 6, waiting: 100, want: 6, get: 6},
-		{open: 20, greedy: 10, modest: 10, waiting: 1, want: 1, get: 1},
-		{open: 20, greedy: 10, modest: 10, waiting: 9, want: 4, get: 4}, // more have the most, one after the other
-		{open: 100, reserve: 12, clients: 3, greedy: 92, waiting: 3, want: 0, get: 3},
-		{open: 100, reserve: 12, clients: 3, greedy: 92, waiting: 5, want: 3, get: 5},
-		{open: 100, reserve: 12, clients: 3, greedy: 92, waiting: 9, want: 11, get: 9},
-		{open: 100, reserve: 12, clients: 3, greedy: 92, waiting: 1000, want: 42, get: 38},
-	} {
-		t.Run(fmt.Sprint(test), func(t *testing.T) {
-			// short is how many fewer than that are given.
-			try := func(short int) (got int) {
-				l := NewLimit("the daemon", "", Bounds{Open: test.open, Reserve: test.reserve})
-				l.SetClients(test.clients)
-				greedy, modest, wanting := l.Share("greedy"), l.Share("modest"), l.Share("new")
-				l.watch(func() {})
-				l.mu.Lock()
-				for range test.greedy {
-					l.grant(greedy)
-				}
-				for range test.modest {
-					l.grant(modest)
-				}
-				for range test.waiting {
-					l.lack(wanting, true)
-				}
-				l.mu.Unlock()
-				e, last := l.excess()
-				if e.want != test.want || e.share != greedy && e.want > 0 && test.greedy != test.modest || last {
-					t.Fatalf("%d are to go, the last look %v; want %d", e.want, last, test.want)
-				}
-				for range e.want - short {
-					e.share.leave()
-				}
-				for got < test.waiting && wanting.tryEnter() {
-					got++
-				}
-				if _, last := l.excess(); !last {
-					t.Error("nobody lacks a place any more; want the last look")
-				}
-				return got
-			}
-			if got := try(0); got != test.get {
-				t.Errorf("it gets %d then; want %d", got, test.get)
-			}
-			if test.want > 0 && try(1) >= test.get {
-				t.Errorf("one fewer would have done")
-			}
-		})
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/selfdial"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // relay carries the bytes of a connection both ways until both streams have ended, and closes
@@ -86,7 +89,7 @@ const (
 // store is where bytes are that were taken and that the other side does not take yet.
 type store struct {
 	in     bufferKind
-	held   int
+	unsent int
 	pipe   pipe
 	buffer *[bufferSize]byte
 	given  int // of the buffer
@@ -95,12 +98,12 @@ type store struct {
 
 // more is what a connection has that few have.
 type more struct {
-	hop                        *hop        // nil unless it may be part of a loop
-	bounds                     limits      // of its life
-	idle, halfClose, wholeLife *time.Timer // nil until they run
-	closed                     func()      // what Route.Opened has returned
-	leave                      func()      // gives back what was passed to get here, if that was not admitNow
-	passed                     passed      // before this relay
+	hop                        *selfdial.Hop // nil unless it may be part of a loop
+	bounds                     limits        // of its life
+	idle, halfClose, wholeLife *time.Timer   // nil until they run
+	closed                     func()        // what Route.Opened has returned
+	leave                      func()        // gives back what was passed to get here, if that was not admitNow
+	passed                     passed        // before this relay
 
 	slow    *side // the one that is waited for although the other is reset
 	stallBy int64 // until when it may take nothing, as loop.now
@@ -122,7 +125,7 @@ func (r *relay) passed() passed {
 }
 
 // hop is nil unless the connection may be part of a loop.
-func (r *relay) hop() *hop {
+func (r *relay) hop() *selfdial.Hop {
 	if r.more == nil {
 		return nil
 	}
@@ -165,7 +168,7 @@ func (r *relay) event(upstream bool, events uint32) {
 func (r *relay) happened(s *side) {
 	to := r.toward(s)
 	from := r.opposite(to)
-	if s.flags&hung != 0 && from.finished && !to.finished && goneFD(int(s.fd)) {
+	if s.flags&hung != 0 && from.finished && !to.finished && socket.GoneFD(int(s.fd)) {
 		// Nobody reads s any more, so nobody else would see it.
 		r.srcBroke(s, unix.ECONNRESET)
 		return
@@ -252,10 +255,10 @@ func (r *relay) finish(d *stream, src, dst *side) bool {
 	// A reset looks like an end when a failed write of the other stream has used up its
 	// error, or when an end came before it. It is none if we had ended our stream: nothing
 	// was written since. One that comes from now on makes an event.
-	if !opposite.finished && (src.flags&broken != 0 || src.flags&hung != 0 && goneFD(int(src.fd))) {
-		if endedFirst(int(src.fd)) {
+	if !opposite.finished && (src.flags&broken != 0 || src.flags&hung != 0 && socket.GoneFD(int(src.fd))) {
+		if socket.EndedFirst(int(src.fd)) {
 			d.finished = true
-			_ = shutdownRaw(int(dst.fd)) // it may be gone, too
+			_ = socket.Shutdown(int(dst.fd)) // it may be gone, too
 		}
 		return r.srcBroke(src, unix.ECONNRESET)
 	}
@@ -264,7 +267,7 @@ func (r *relay) finish(d *stream, src, dst *side) bool {
 		r.end()
 		return false
 	}
-	if err := shutdownRaw(int(dst.fd)); err != nil {
+	if err := socket.Shutdown(int(dst.fd)); err != nil {
 		return r.dstBroke(d, dst, err)
 	}
 	r.halfClosed()
@@ -290,12 +293,12 @@ func (r *relay) srcBroke(src *side, err error) bool {
 // dstBroke follows a failure to write to dst. It reports whether the relay goes on.
 func (r *relay) dstBroke(d *stream, dst *side, err error) bool {
 	r.empty(d)
-	if !goneFD(int(dst.fd)) {
+	if !socket.GoneFD(int(dst.fd)) {
 		r.left(dst, err)
 		r.cut(err)
 		return false
 	}
-	// Nobody reads what src sends. What dst sent before has reached us before its reset
+	// Nobody reads what src sends. The bytes that dst sent before have reached us before its reset
 	// did; the other stream takes that along, and then finds the reset.
 	r.left(dst, err)
 	d.dead = true
@@ -330,27 +333,12 @@ func (r *relay) settle(cause error) {
 	}
 }
 
-// part resets both sides once dst's peer has all that was sent to it, or takes nothing
-// for too long: closing with a reset throws away what waits to be sent.
-func (r *relay) part(dst *side) {
-	waiting, err := unix.IoctlGetInt(int(dst.fd), unix.SIOCOUTQ)
-	if err != nil || waiting == 0 || r.more != nil && r.more.stalled {
-		r.end()
-		return
-	}
-	r.state = parting
-	r.ignore()
-	r.expect(dst)
-	r.loop.waitNoMore(r)
-	r.loop.wait(r)
-}
-
 // ignore stops events. A connection that was shown to a Keeper has other descriptors, too,
 // which would go on to cause them.
 func (r *relay) ignore() {
-	_ = controlRaw(r.loop.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
+	_ = socket.EpollControl(r.loop.epoll, unix.EPOLL_CTL_DEL, int(r.client.fd), nil)
 	if r.upstream.fd >= 0 {
-		_ = controlRaw(r.loop.epoll, unix.EPOLL_CTL_DEL, int(r.upstream.fd), nil)
+		_ = socket.EpollControl(r.loop.epoll, unix.EPOLL_CTL_DEL, int(r.upstream.fd), nil)
 	}
 }
 
@@ -385,18 +373,18 @@ func (r *relay) end() {
 
 // reason is Server.reason of a connection that is about to be closed.
 func (r *relay) reason() error {
-	if r.verdict == nil {
+	if r.cause == nil || r.verdict == nil {
 		return r.cause
 	}
 	return r.loop.server.reason(r.hop(), r.cause, func() (local, remote netip.AddrPort) {
-		local, _ = localAddr(int(r.upstream.fd)) // it is open
+		local, _ = socket.LocalAddr(int(r.upstream.fd)) // it is open
 		return local, r.verdict.Endpoint().Addr
 	})
 }
 
 // closeBoth closes both sockets, with a reset unless the end is a clean one.
 func (r *relay) closeBoth() {
-	r.hop().left()
+	r.hop().Left()
 	if r.kept != 0 {
 		r.ignore()
 		r.loop.closing.Lock()
@@ -406,12 +394,12 @@ func (r *relay) closeBoth() {
 		switch {
 		case s.fd < 0:
 		case r.cause != nil:
-			resetFD(int(s.fd))
+			socket.ResetFD(int(s.fd))
 		case r.kept != 0: // the end of the stream must not wait for somebody else's descriptor
-			_ = shutdownRaw(int(s.fd))
-			closeRaw(int(s.fd))
+			_ = socket.Shutdown(int(s.fd))
+			socket.Close(int(s.fd))
 		default:
-			closeRaw(int(s.fd))
+			socket.Close(int(s.fd))
 		}
 		s.fd = -1
 	}

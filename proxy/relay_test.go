@@ -10,10 +10,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // carrier carries a connection; a relay, or what it is compared with.
@@ -67,8 +70,8 @@ func relayed(t testing.TB, carry carrier) (client, endpoint *net.TCPConn) {
 	done := make(chan struct{})
 	go func() { defer close(done); carry(accepted, dialled) }()
 	t.Cleanup(func() {
-		reset(client)
-		reset(endpoint)
+		socket.Reset(client)
+		socket.Reset(endpoint)
 		<-done
 	})
 	return client, endpoint
@@ -212,7 +215,7 @@ func TestBlockedConnectionsGiveTheirPipesBack(t *testing.T) {
 	}
 	wait(t, "every connection is blocked with a pipe", func() bool { return pipesMade() >= before+connections-idlePipes })
 	for _, conn := range ends {
-		reset(conn)
+		socket.Reset(conn)
 	}
 	wait(t, "the pipes are given back", func() bool { return pipesMade() <= idlePipes })
 }
@@ -268,7 +271,7 @@ func TestRelayWithoutPipes(t *testing.T) {
 		t.Errorf("%v, or other bytes than were sent", err)
 	}
 	wait(t, "the mark", func() (marked bool) {
-		onSocket(t, endpoint, func(fd int) { marked = atMark(fd) })
+		onSocket(t, endpoint, func(fd int) { marked = socket.AtMark(fd) })
 		return marked
 	})
 	if rest, err := io.ReadAll(endpoint); err != nil || string(rest) != "!after" {
@@ -300,8 +303,8 @@ func TestResetWhoseErrorIsUsedUp(t *testing.T) {
 	// The client reads nothing, so down is blocked in writing and does not see that
 	// the endpoint resets.
 	block(t, endpoint)
-	reset(endpoint)
-	wait(t, "the reset is here", func() bool { return gone(theirs) })
+	socket.Reset(endpoint)
+	wait(t, "the reset is here", func() bool { return socket.Gone(theirs) })
 	mustWrite(t, client, "x")
 	wait(t, "a write of up has failed", func() (read bool) {
 		onSocket(t, ours, func(fd int) {
@@ -365,4 +368,43 @@ func block(t *testing.T, conn *net.TCPConn) (sent int) {
 		}
 	}
 	return sent
+}
+
+// onSocket calls do with conn's descriptor.
+func onSocket(t *testing.T, conn syscall.Conn, do func(fd int)) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) { do(int(fd)) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A small message must not wait until the one before it is acknowledged (RFC 896), which
+// takes up to 40 ms.
+func TestMessagesDoNotWait(t *testing.T) {
+	kept := make(chan Connection, 1)
+	server := &Server{Keeper: keeperFunc(func(c Connection) { kept <- c })}
+	l := newLab(t, server, to(echoer(t, 1)))
+	conn := l.dial()
+	for range 2 {
+		if _, err := conn.Write([]byte("?")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client, upstream, ok := (<-kept).Duplicate()
+	if !ok {
+		t.Fatal("no descriptors of a connection that lives")
+	}
+	for name, fd := range map[string]int{"client": client, "endpoint": upstream} {
+		defer unix.Close(fd)
+		if on, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY); on == 0 || err != nil {
+			t.Errorf("towards the %s TCP_NODELAY is %d, %v; want it on", name, on, err)
+		}
+	}
 }

@@ -5,7 +5,26 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
+
+// limits bound the life of a connection that is relayed. Zero means no limit, and costs
+// nothing.
+type limits struct {
+	// Idle is how long no byte may move on either side.
+	Idle time.Duration
+	// HalfClosed is how long the second stream may go on after the first has
+	// ended.
+	HalfClosed time.Duration
+	// Lifetime is how long the connection may be relayed.
+	Lifetime time.Duration
+	// Stall is how long a reset waits for the other side to take what came before
+	// it while that takes nothing; 0 means 10 s.
+	Stall time.Duration
+}
+
+const defaultStall = 10 * time.Second
 
 // extra is what only some connections have.
 func (r *relay) extra() *more {
@@ -18,7 +37,7 @@ func (r *relay) extra() *more {
 // watchStall looks from now on whether the side that src sends to takes anything, once
 // src is reset: nobody reads src meanwhile.
 func (r *relay) watchStall(src *side) {
-	if src.flags&hung == 0 || r.waitingAt >= 0 || !goneFD(int(src.fd)) {
+	if src.flags&hung == 0 || r.waitingAt >= 0 || !socket.GoneFD(int(src.fd)) {
 		return
 	}
 	r.expect(r.other(src))
@@ -82,11 +101,26 @@ func (r *relay) lookStalled() {
 	}
 }
 
+// part resets both sides once dst's peer has all that was sent to it, or takes nothing
+// for too long: closing with a reset throws away what waits to be sent.
+func (r *relay) part(dst *side) {
+	waiting, err := unix.IoctlGetInt(int(dst.fd), unix.SIOCOUTQ)
+	if err != nil || waiting == 0 || r.more != nil && r.more.stalled {
+		r.end()
+		return
+	}
+	r.state = parting
+	r.ignore()
+	r.expect(dst)
+	r.loop.waitNoMore(r)
+	r.loop.wait(r)
+}
+
 // lookParting ends the relay when the slow side has all that was sent to it, or takes
 // nothing, as flush does.
 func (r *relay) lookParting() {
 	fd := int(r.more.slow.fd)
-	if waiting, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err != nil || waiting == 0 || goneFD(fd) || !r.takes() {
+	if waiting, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err != nil || waiting == 0 || socket.GoneFD(fd) || !r.takes() {
 		r.end()
 	}
 }
@@ -95,7 +129,7 @@ func (r *relay) lookParting() {
 func (r *relay) settleIn() {
 	o := &r.route.Options
 	for _, s := range [...]*side{&r.client, &r.upstream} {
-		keepAliveFD(int(s.fd), o.KeepAlive)
+		socket.KeepAliveFD(int(s.fd), o.KeepAlive)
 	}
 	if keeper := r.loop.server.Keeper; keeper != nil {
 		r.kept = keeper.Keep(r)
@@ -118,20 +152,7 @@ func (r *relay) Duplicate() (client, upstream int, ok bool) {
 	if r.client.fd < 0 {
 		return -1, -1, false
 	}
-	return duplicatePair(int(r.client.fd), int(r.upstream.fd))
-}
-
-func duplicatePair(one, other int) (a, b int, ok bool) {
-	a, err := unix.FcntlInt(uintptr(one), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return -1, -1, false
-	}
-	b, err = unix.FcntlInt(uintptr(other), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		closeRaw(a)
-		return -1, -1, false
-	}
-	return a, b, true
+	return socket.DuplicatePair(int(r.client.fd), int(r.upstream.fd))
 }
 
 // startTimers sets the limits of the connection's life. Nothing is told

@@ -2,12 +2,16 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/ambassadord/ambassadord/internal/shorten"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
-// Client is who opened a connection, as the log names it.
+// Client is the opener of a connection, as the log names it.
 type Client struct {
 	// Name is a container's name, or an address when it is no container.
 	Name string
@@ -15,6 +19,25 @@ type Client struct {
 	ID string
 	// Service is the Compose or Swarm service, "" if none.
 	Service string
+}
+
+// ClientAddr is the address by which clients that are no containers are told apart: of
+// IPv6 a network of 64 bits, since each host may have as many addresses as that has, and
+// of the loopback networks one address.
+func ClientAddr(addr netip.Addr) netip.Addr {
+	addr = addr.Unmap().WithZone("")
+	switch {
+	case addr.IsLoopback():
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case addr.Is6():
+		const network = 64
+		prefix, err := addr.Prefix(network)
+		if err != nil {
+			return addr // which 64 bits of an IPv6 address cannot do
+		}
+		return prefix.Addr()
+	}
+	return addr
 }
 
 // Endpoint is a place to dial.
@@ -58,14 +81,6 @@ func (*unjudged) Opened() {}
 // Closed tells nobody.
 func (*unjudged) Closed(_, _ bool) {}
 
-// verdict is the Verdict, whether somebody wants to know of it or not.
-func (a *Attempt) verdict() Verdict {
-	if a.Verdict != nil {
-		return a.Verdict
-	}
-	return &unjudged{a.Endpoint}
-}
-
 // Attempt is an endpoint to be dialled now.
 type Attempt struct {
 	Endpoint
@@ -75,6 +90,38 @@ type Attempt struct {
 	Verdict Verdict
 }
 
+// verdict is the Verdict, whether somebody wants to know of it or not.
+func (a *Attempt) verdict() Verdict {
+	if a.Verdict != nil {
+		return a.Verdict
+	}
+	return &unjudged{a.Endpoint}
+}
+
+func (a *Attempt) failed(err error) {
+	if a.Verdict != nil {
+		a.Verdict.Failed(err)
+	}
+}
+
+func (a *Attempt) cancelled() {
+	if a.Verdict != nil {
+		a.Verdict.Cancelled()
+	}
+}
+
+func (a *Attempt) opened() {
+	if a.Verdict != nil {
+		a.Verdict.Opened()
+	}
+}
+
+func (a *Attempt) closed(answered, reset bool) {
+	if a.Verdict != nil {
+		a.Verdict.Closed(answered, reset)
+	}
+}
+
 // Chooser chooses the endpoints of one connection, in rounds in which each is tried
 // at most once. Changed may be called while another method runs, the others from one
 // goroutine at a time.
@@ -82,7 +129,7 @@ type Chooser interface {
 	// TryRefresh is Refresh where that need not wait and finds somebody; false means
 	// that Refresh is to be called.
 	TryRefresh() bool
-	// Refresh begins a round with whoever serves the target now; it may wait for
+	// Refresh begins a round with the endpoints that serve the target now; it may wait for
 	// that to be known. The error is a *Failure that says why there is nobody.
 	Refresh(ctx context.Context) error
 	// Next names the endpoint to dial next; false when the round is over.
@@ -100,13 +147,13 @@ type Passer interface {
 	PassedOver() error
 }
 
-// Doubter is a Chooser that can have the target's endpoints asked for anew.
-type Doubter interface {
+// Reresolver is a Chooser that can have the target's endpoints asked for anew.
+type Reresolver interface {
 	Chooser
-	// Doubt is called when all endpoints of a round have failed to answer, and again and again
+	// Reresolve is called when all endpoints of a round have failed to answer, and again and again
 	// while the last of them is silent. It may wait for the answer, and reports whether another
 	// round finds others.
-	Doubt(ctx context.Context) bool
+	Reresolve(ctx context.Context) bool
 }
 
 // Options is how a connection is to be carried. Durations are off at 0 unless said
@@ -166,13 +213,13 @@ type Route struct {
 	Options Options
 	// Share is the client's of the server's Limit, which is passed first; nil is the share
 	// of all who have none.
-	Share *Share
+	Share *limit.Share
 	// Known is when it became known whose the connection is, where that took so long that it
 	// is to be held from then on; zero means since it was accepted.
 	Known time.Time
-	// Limits are passed after it in this order, before an endpoint is chosen. Who waits
-	// for one of them has its place of the server's all the while.
-	Limits []*Share
+	// Limits are passed after it in this order, before an endpoint is chosen. A connection
+	// that waits for one of them has its place of the server's all the while.
+	Limits []*limit.Share
 	// Preface is sent to the endpoint ahead of what the client sends.
 	Preface []byte
 	// Read is how many bytes of the client's stream the Router has taken.
@@ -183,10 +230,24 @@ type Route struct {
 	// the connection off for a reason of the Router's; closed is called at its end. nil means that
 	// nobody wants to.
 	Opened func(v Verdict, cut func(error)) (closed func())
-	// Ended is called when the connection has ended, whatever became of it; nil
+	// Ended is called when the connection has ended, served or not; nil
 	// means nobody waits for that.
 	Ended func()
 }
+
+// way is a Route in the words of an error about a loop that it is a part of.
+type way Route
+
+// String says whose connection it is, and where it goes.
+func (w *way) String() string {
+	if w.Target == "" { // nobody declares the port: it was dialled where it was meant for
+		return fmt.Sprintf("%s, port %d, which is not declared", shortened(w.Client.Name), w.Port)
+	}
+	return fmt.Sprintf("%s, port %d → target %s", shortened(w.Client.Name), w.Port, shortened(w.Target))
+}
+
+// shortened keeps what a container may choose from filling the log.
+func shortened(text string) string { return shorten.Text(text, 128) }
 
 // Router finds the route of a connection. On failure it returns as much of the
 // route as it knows, for the log, and a *Failure. It must not write to the
@@ -201,12 +262,12 @@ type Accepted struct {
 	Source netip.AddrPort // the client's address
 }
 
-// PromptRouter is a Router that can say most routes at once. RouteNow must not wait, nor
+// NonBlockingRouter is a Router that can say most routes without waiting. RouteNow must not wait, nor
 // read or write: it is called by a loop that carries other connections, too. It returns a
 // Route that many connections may share, so that nobody changes it, without Endpoints,
 // and the Chooser of this one. nil means that Route is to be called, which also says why
 // there is none.
-type PromptRouter interface {
+type NonBlockingRouter interface {
 	Router
 	RouteNow(conn Accepted) (*Route, Chooser)
 }
@@ -228,35 +289,6 @@ type Record struct {
 	Down     int64          // bytes from endpoint to client
 	Duration time.Duration  // from accept to the end
 	Err      error          // nil, or a *Failure
-}
-
-// Live is a connection whose both ends are up.
-type Live struct {
-	Route    Route
-	Source   netip.AddrPort // the client's address
-	Endpoint Endpoint
-	Attempts int // endpoints dialled
-	Accepted time.Time
-	Client   *net.TCPConn
-	Upstream *net.TCPConn
-}
-
-// Keeper is shown connections whose both ends are up. It must not read from or write to
-// them, nor wait.
-type Keeper interface {
-	// Keep shows a connection, and gives it a number, which is not 0.
-	Keep(conn Connection) (number uint64)
-	// Release says that the connection of that number ends.
-	Release(number uint64)
-}
-
-// Connection is a connection whose both ends are up.
-type Connection interface {
-	// Live is what there is to say of it. Its ends may be nil.
-	Live() Live
-	// Duplicate makes a descriptor of either end; ok is false when they have been
-	// closed, or no descriptor is left.
-	Duplicate() (client, upstream int, ok bool)
 }
 
 // InOrder chooses endpoints in the order in which they are given, and nobody else.

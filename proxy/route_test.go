@@ -36,3 +36,14 @@ func TestRouteDialsItsOwnWay(t *testing.T) {
 		t.Error("Ended was not called")
 	}
 }
+
+func TestClientAddr(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7", "::ffff:192.0.2.7": "192.0.2.7", "127.3.2.1": "127.0.0.1", "::1": "127.0.0.1",
+		"2001:db8::1:2:3:4": "2001:db8::", "fe80::1%eth0": "fe80::",
+	} {
+		if got := ClientAddr(netip.MustParseAddr(text)); got.String() != want {
+			t.Errorf("%s is %s; want %s", text, got, want)
+		}
+	}
+}

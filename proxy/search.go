@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/backoff"
+	"github.com/ambassadord/ambassadord/proxy/internal/replay"
+	"github.com/ambassadord/ambassadord/proxy/internal/selfdial"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
 const (
@@ -29,11 +34,11 @@ type search struct {
 	route    *Route
 	client   *net.TCPConn
 	accepted time.Time
-	by       *Listener // that accepted it
-	hop      *hop      // nil unless it may be part of a loop
-	since    time.Time // when the search began; zero means now
+	by       *selfdial.Listener // that accepted it
+	hop      *selfdial.Hop      // nil unless it may be part of a loop
+	since    time.Time          // when the search began; zero means now
 
-	leaveStranger func() // gives up the place of one whose client is not known; nil if it has none
+	leaveUnidentified func() // gives up the place of one whose client is not known; nil if it has none
 
 	entered  int // limits that have been passed
 	attempts int
@@ -55,8 +60,8 @@ func (s *search) record() Record {
 	}
 }
 
-// held is the time until which the connection is held although nobody answers.
-func (s *search) held() time.Time {
+// holdUntil is the time until which the connection is held although nobody answers.
+func (s *search) holdUntil() time.Time {
 	from := s.accepted
 	if s.route.Known.After(from) {
 		from = s.route.Known
@@ -68,37 +73,37 @@ func (s *search) held() time.Time {
 func (s *search) admit(ctx context.Context) (leave func(), err error) {
 	limits := s.limits()
 	leave = s.leaveEntered
-	for s.entered < len(limits) && limits[s.entered].tryEnter() {
+	for s.entered < len(limits) && limits[s.entered].TryEnter() {
 		s.entered++
 	}
 	if s.entered == len(limits) { // nearly always
 		return leave, nil
 	}
-	ctx, cancel := context.WithDeadline(ctx, s.held())
+	ctx, cancel := context.WithDeadline(ctx, s.holdUntil())
 	defer cancel()
 	ctx, stop := s.watchClient(ctx)
 	defer stop()
 	for ; s.entered < len(limits); s.entered++ {
-		if err := limits[s.entered].enter(ctx); err != nil {
-			return leave, err
+		if err := limits[s.entered].Enter(ctx); err != nil {
+			return leave, overLimit(err)
 		}
 	}
 	return leave, nil
 }
 
 // limits are those to pass, in their order.
-func (s *search) limits() []*Share {
+func (s *search) limits() []*limit.Share {
 	share := s.server.shareOf(s.route)
 	if share == nil {
 		return s.route.Limits
 	}
-	return append([]*Share{share}, s.route.Limits...)
+	return append([]*limit.Share{share}, s.route.Limits...)
 }
 
 // leaveEntered gives back what has been passed.
 func (s *search) leaveEntered() {
 	for _, l := range s.limits()[:s.entered] {
-		l.leave()
+		l.Leave()
 	}
 }
 
@@ -110,7 +115,7 @@ func (s *search) watchClient(ctx context.Context) (watched context.Context, stop
 	done := make(chan struct{})
 	timer := time.AfterFunc(noticeAfter, func() {
 		defer close(done)
-		if waitGone(watched, s.client) {
+		if socket.WaitGone(watched, s.client) {
 			cancel(errClientLeft)
 		}
 	})
@@ -137,8 +142,8 @@ func (s *search) establish(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		s.hop.left()
-		reset(s.conn)
+		s.hop.Left()
+		socket.Reset(s.conn)
 		left := errors.Is(err, errClientLeft)
 		s.found.closed(false, !left)
 		if left {
@@ -148,13 +153,53 @@ func (s *search) establish(ctx context.Context) error {
 	}
 }
 
+// firstByte sends the endpoint that was found what the client sends, without taking it
+// from the client's socket, until the endpoint has sent its first byte; then a relay
+// goes on from here. An error says that the connection broke or ended before that, so
+// that all of it may be tried again elsewhere, or that the client has left.
+func (s *search) firstByte(ctx context.Context) error {
+	o := &replay.Opening{Client: s.client, Upstream: s.conn}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(interrupted)
+		o.EndSending()
+		o.EndAwaiting()
+	})
+	answered := make(chan error, 1)
+	s.server.connections.Go(func() { answered <- o.AwaitFirstByte() })
+	buffer := buffers.Get().(*[bufferSize]byte)
+	o.Send(buffer[:])
+	buffers.Put(buffer)
+	err := <-answered
+	if !stop() {
+		<-interrupted
+	}
+	o.Settle()
+	switch {
+	case ctx.Err() != nil, err == nil, o.TooMuch:
+		return s.takeSent(o)
+	case o.Left:
+		return fmt.Errorf("%w before the endpoint's first byte", errClientLeft)
+	}
+	return err
+}
+
+// takeSent takes from the client what the endpoint has been sent.
+func (s *search) takeSent(o *replay.Opening) error {
+	s.over.up, s.sent = o.Finished, o.Sent
+	if _, err := io.CopyN(io.Discard, s.client, int64(o.Sent)); err != nil { // it has been seen there
+		return fmt.Errorf("%w: %w", errClientLeft, err)
+	}
+	return nil
+}
+
 // sendEarly sends the endpoint what was taken from the client before. An error says that
 // it has broken the connection, or that ctx has ended.
 func (s *search) sendEarly(ctx context.Context) error {
 	if len(s.early) == 0 {
 		return nil
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetWriteDeadline(longAgo) }) // nearly always there is room
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetWriteDeadline(socket.LongAgo) }) // nearly always there is room
 	defer stop()
 	n, err := s.conn.Write(s.early)
 	s.sent += n
@@ -194,11 +239,11 @@ func (s *search) find(ctx context.Context, deadline time.Time) error {
 				return nil
 			}
 			s.inRound = false
-			if s.doubt(ctx, err) {
+			if s.reresolve(ctx, err) {
 				continue
 			}
 		}
-		left := time.Until(s.held())
+		left := time.Until(s.holdUntil())
 		if left <= 0 || ctx.Err() != nil || ReasonOf(err) == Denied || isLoop(err) { // which waiting does not change
 			return s.failure(ctx, err)
 		}
@@ -246,6 +291,14 @@ func (s *search) round(ctx context.Context) error {
 	return nobodyAnswered(s.route, s.failures)
 }
 
+// reresolve has the Chooser ask for the target's endpoints anew, once all have failed with err, and
+// reports whether there are others by now. These are dialled at once, also where a connection is
+// not held.
+func (s *search) reresolve(ctx context.Context, err error) bool {
+	d, ok := s.route.Endpoints.(Reresolver)
+	return ok && ctx.Err() == nil && ReasonOf(err) == DialFailed && !slices.ContainsFunc(s.failures, OwnFault) && d.Reresolve(ctx)
+}
+
 // passedOver is why there was nobody to dial in a round: the Chooser has endpoints, and
 // passes them over.
 func (s *search) passedOver() error {
@@ -257,12 +310,12 @@ func (s *search) passedOver() error {
 
 // settle takes the outcome of an attempt, and reports whether it is the one.
 func (s *search) settle(ctx context.Context, o attemptOutcome) bool {
-	defer o.departure.over()
+	defer o.outgoing.Over()
 	a, err := o.attempt, o.err
 	switch {
 	case err == nil:
 		a.opened()
-		s.hop = s.server.departed(&o.departure, s.by, s.hop, s.route, addrOf(o.conn.LocalAddr()))
+		s.hop = s.server.own.Departed(&o.outgoing, s.by, s.hop, (*way)(s.route), addrOf(o.conn.LocalAddr()))
 		s.found, s.conn = a, o.conn
 		return true
 	case errors.Is(context.Cause(ctx), errClientLeft), errors.Is(context.Cause(ctx), errDrained), errors.Is(err, errOvertaken), isLoop(err):
@@ -276,10 +329,10 @@ func (s *search) settle(ctx context.Context, o attemptOutcome) bool {
 
 // attemptOutcome is what became of an attempt.
 type attemptOutcome struct {
-	attempt   Attempt
-	departure outgoingDial
-	conn      *net.TCPConn
-	err       error
+	attempt  Attempt
+	outgoing selfdial.Outgoing
+	conn     *net.TCPConn
+	err      error
 }
 
 // reason is Server.reason of the connection.
@@ -303,7 +356,7 @@ func (s *search) race(ctx context.Context, first Attempt) bool {
 	}
 	leave := func() {
 		if extra && share != nil {
-			share.leave()
+			share.Leave()
 		}
 	}
 	start(first)
@@ -312,7 +365,7 @@ func (s *search) race(ctx context.Context, first Attempt) bool {
 	for running > 0 {
 		select {
 		case <-hedge.C:
-			if share != nil && !share.tryMore() {
+			if share != nil && !share.TryMore() {
 				continue
 			}
 			extra = true
@@ -339,81 +392,13 @@ func (s *search) race(ctx context.Context, first Attempt) bool {
 // discard gives up an attempt that lost.
 func discard(o attemptOutcome) {
 	if o.conn != nil {
-		reset(o.conn)
+		socket.Reset(o.conn)
 	}
-	o.departure.over()
+	o.outgoing.Over()
 	o.attempt.cancelled()
 }
 
 var errOvertaken = errors.New("another endpoint answered first")
-
-// dial dials an endpoint, unless that leads back to us.
-func (s *search) dial(ctx context.Context, a Attempt) attemptOutcome {
-	o := attemptOutcome{attempt: a}
-	if s.route.Dial == nil {
-		if o.err = s.server.leadsBack(s.by, s.hop, s.route, a.Addr); o.err != nil {
-			return o
-		}
-	}
-	o.departure = s.server.departs(s.by, s.hop, s.route, a.Addr)
-	if d := &o.departure; d.note {
-		d.done = d.flows.begin(d.remote)
-	}
-	o.conn, o.err = s.dialWithin(ctx, a)
-	return o
-}
-
-// dialWithin gives an endpoint its fair share of the time that is left, and no more than
-// AttemptTimeout, so that one that swallows packets leaves enough for those behind it.
-// The last one gets all that is left, unless somebody else appears.
-func (s *search) dialWithin(ctx context.Context, a Attempt) (*net.TCPConn, error) {
-	patience := firstPositive(s.route.Options.AttemptTimeout, defaultAttemptTimeout)
-	attempt, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	if deadline, ok := ctx.Deadline(); ok && a.Left > 1 {
-		share := time.Until(deadline) / time.Duration(a.Left)
-		bounded, cancel := context.WithTimeout(attempt, min(share, patience))
-		defer cancel()
-		attempt = bounded
-	} else {
-		held := time.Until(s.held()) > patience
-		others := time.AfterFunc(patience, func() {
-			if othersAppear(attempt, s.route.Endpoints, held, patience) {
-				cancel(errSilent)
-			}
-		})
-		defer others.Stop()
-	}
-	conn, err := s.server.dial(attempt, s.route, a.Addr)
-	if err != nil && ctx.Err() == nil && context.Cause(attempt) != nil && !errors.Is(context.Cause(attempt), context.DeadlineExceeded) {
-		err = fmt.Errorf("dial %s: %w", a.Addr, context.Cause(attempt))
-	}
-	return conn, err
-}
-
-func (a *Attempt) failed(err error) {
-	if a.Verdict != nil {
-		a.Verdict.Failed(err)
-	}
-}
-
-func (a *Attempt) cancelled() {
-	if a.Verdict != nil {
-		a.Verdict.Cancelled()
-	}
-}
-
-func (a *Attempt) opened() {
-	if a.Verdict != nil {
-		a.Verdict.Opened()
-	}
-}
-
-func (a *Attempt) closed(answered, reset bool) {
-	if a.Verdict != nil {
-		a.Verdict.Closed(answered, reset)
-	}
-}
 
 func firstPositive(durations ...time.Duration) time.Duration {
 	for _, d := range durations {
@@ -422,13 +407,4 @@ func firstPositive(durations ...time.Duration) time.Duration {
 		}
 	}
 	return 0
-}
-
-// firstFew keeps an error text readable when there were hundreds of endpoints.
-func firstFew(errs []error) []error {
-	const few = 5
-	if len(errs) <= few {
-		return errs
-	}
-	return append(errs[:few:few], fmt.Errorf("and %d more", len(errs)-few))
 }

@@ -173,13 +173,13 @@ func TestHeldUntilSomebodyAppears(t *testing.T) {
 }
 
 // doubted is a crowd that is asked anew when all have refused.
-type doubted struct {
+type reresolving struct {
 	*crowd
 	doubts int
 	anew   func(*crowd) bool
 }
 
-func (d *doubted) Doubt(context.Context) bool {
+func (d *reresolving) Reresolve(context.Context) bool {
 	d.doubts++
 	return d.anew(d.crowd)
 }
@@ -190,7 +190,7 @@ func TestRefusalIsNews(t *testing.T) {
 	for name, there := range map[string]bool{"somebody else is there": true, "nobody else is": false} {
 		t.Run(name, func(t *testing.T) {
 			serving := greeter(t)
-			d := &doubted{crowd: newCrowd(refused(t)), anew: func(c *crowd) bool {
+			d := &reresolving{crowd: newCrowd(refused(t)), anew: func(c *crowd) bool {
 				if there {
 					c.set(nil, serving)
 				}
@@ -211,7 +211,7 @@ func TestRefusalIsNews(t *testing.T) {
 }
 
 // doubtedNow is a doubted that a loop can ask.
-type doubtedNow struct{ *doubted }
+type doubtedNow struct{ *reresolving }
 
 func (d doubtedNow) TryRefresh() bool { return d.Refresh(context.Background()) == nil }
 
@@ -232,7 +232,7 @@ func TestSilenceIsNews(t *testing.T) {
 			serving := greeter(t)
 			silent, accept := atLast(t)
 			doubts := make(chan struct{}, 1000)
-			d := &doubted{crowd: newCrowd(silent), anew: func(c *crowd) bool {
+			d := &reresolving{crowd: newCrowd(silent), anew: func(c *crowd) bool {
 				doubts <- struct{}{}
 				if test.others && len(doubts) == 3 {
 					c.set(nil, serving)
@@ -240,8 +240,8 @@ func TestSilenceIsNews(t *testing.T) {
 				return test.others && c.isAnother() // until the search has taken them
 			}}
 			route := routed(doubtedNow{d}, Options{Wait: test.wait, AttemptTimeout: time.Millisecond, Timeout: patience})
-			if ways.prompt {
-				route = promptly{route.(RouterFunc)}
+			if ways.nonBlocking {
+				route = nonBlocking{route.(RouterFunc)}
 			}
 			l := newLab(t, &Server{}, route)
 			conn := l.dial()

@@ -32,7 +32,7 @@ func nobodyAt(t *testing.T, down Endpoint) {
 	netlab.LocalPorts(t, "32768", "60999")
 	spoken := make(chan struct{})
 	router := to(down)
-	if !ways.prompt { // or it may be refused before it has dialled
+	if !ways.nonBlocking { // or it may be refused before it has dialled
 		router = RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
 			<-spoken
 			return Route{Endpoints: InOrder(down)}, nil

@@ -1,3 +1,18 @@
+// Package proxy carries connections: accept, route, dial, relay, drain.
+//
+//	accept → who and which port → binding → endpoints   (the listener's Router)
+//	       → dial, next on failure → relay → one Record
+//
+// Accept takes one listener; connection.go reads top to bottom as the way
+// of one connection. The package knows no Docker, no registry and no iptables:
+// what it must know of a connection it asks the Router that came with the
+// listener.
+//
+// A few loops around epoll_wait(2) do the work that need not wait: listener.go accepts, firstdial.go
+// dials the first endpoint where all is known at once, and relay.go carries the bytes and
+// the ends of both streams. Work that takes more than that is done in a goroutine, on
+// sockets of package net, by connection.go and search.go, which give the connection to a
+// loop when its endpoint has answered.
 package proxy
 
 import (
@@ -14,6 +29,9 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/backoff"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/proxy/internal/selfdial"
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
 // Server carries connections for any number of listeners. Set its fields before
@@ -24,10 +42,10 @@ type Server struct {
 	// Limit is passed by every connection, before its Route's own; nil means none. As long
 	// as it is not known whose a connection is, it has a place there as one of those that
 	// come to its listener, from its address.
-	Limit *Limit
+	Limit *limit.Limit
 	// Unknown is for connections of which that is not known yet where Limit has no place
 	// for them at once; nil means that they are not bounded.
-	Unknown *Limit
+	Unknown *limit.Limit
 	// Loops is how many loops carry the connections; 0 means one.
 	Loops int
 	// Accepted bounds the connections that are accepted and have not ended,
@@ -40,21 +58,19 @@ type Server struct {
 	// Log is told when accepting fails; nil means nobody is.
 	Log *slog.Logger
 
-	connections sync.WaitGroup
-	accepted    atomic.Int64 // that have not ended
-	flows       flows        // of our own network namespace
-	here        atomic.Int32 // listeners there that are served
-	locals      atomic.Pointer[locals]
-	loops       []*loop
-	failed      error // why there are not as many as were wanted
-	lending     sync.Mutex
-	spare       spareDescriptor // under lending
-	nextLoop    atomic.Uint32
-	strangers   strangers
-	reclaimer   reclaimer
-	once        sync.Once
-	ctx         context.Context // of every connection; ends when draining has lasted long enough
-	expire      context.CancelCauseFunc
+	connections  sync.WaitGroup
+	accepted     atomic.Int64     // that have not ended
+	own          selfdial.Tracker // of what is dialled
+	loops        []*loop
+	failed       error // why there are not as many as were wanted
+	lending      sync.Mutex
+	spare        socket.Spare // under lending
+	nextLoop     atomic.Uint32
+	unidentified limit.Unidentified
+	reclaimer    reclaimer
+	once         sync.Once
+	ctx          context.Context // of every connection; ends when draining has lasted long enough
+	expire       context.CancelCauseFunc
 }
 
 const (
@@ -88,7 +104,7 @@ func (s *Server) Accept(listener *Listener, router Router) (stop func(), err err
 		listener.close()
 		return nil, err
 	}
-	leave := s.enteredHere(listener)
+	leave := s.own.EnteredHere(&listener.own)
 	stop = func() {
 		for _, l := range s.loops {
 			l.call(func() { l.shut(fd) })
@@ -96,9 +112,9 @@ func (s *Server) Accept(listener *Listener, router Router) (stop func(), err err
 		listener.close()
 		leave()
 	}
-	// What is accepted has it from here.
-	setRaw(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	inLine(fd)
+	// An accepted connection has it from here.
+	socket.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	socket.KeepUrgentInLine(fd)
 	for _, l := range s.loops {
 		err = errors.Join(err, l.open(&acceptor{fd: fd, listener: listener, router: router, pauses: acceptPauses()}))
 	}
@@ -141,14 +157,14 @@ func (s *Server) Drain(ctx context.Context) {
 	defer stop()
 	s.connections.Wait()
 	s.lending.Lock()
-	s.spare.release()
+	s.spare.Release()
 	s.lending.Unlock()
 	for _, l := range s.loops {
 		l.post(func() { l.stopped = true })
 	}
 }
 
-// init makes the context of connections. What has been accepted is carried to
+// init makes the context of connections. A connection that was accepted is carried to
 // its end although accepting stops.
 func (s *Server) init() {
 	s.once.Do(func() {
@@ -172,7 +188,7 @@ func (s *Server) startLoops() {
 		}
 		s.loops = append(s.loops, l)
 	}
-	s.spare.take()
+	s.spare.Take()
 	for _, l := range s.loops {
 		go l.run()
 	}
@@ -190,7 +206,7 @@ func (s *Server) takeBoth(client, upstream *net.TCPConn) (c, u int, ok bool) {
 		return -1, -1, false
 	}
 	if c, ok = s.detach(client); !ok {
-		resetFD(u)
+		socket.ResetFD(u)
 		return -1, -1, false
 	}
 	return c, u, true
@@ -198,14 +214,14 @@ func (s *Server) takeBoth(client, upstream *net.TCPConn) (c, u int, ok bool) {
 
 // detach is detach with the spare descriptor where no other is left.
 func (s *Server) detach(conn *net.TCPConn) (fd int, ok bool) {
-	if fd, ok = detach(conn); ok {
+	if fd, ok = socket.Detach(conn); ok {
 		return fd, true
 	}
 	s.lending.Lock()
 	defer s.lending.Unlock()
-	s.spare.release()
-	defer s.spare.take() // in the place of what conn had
-	return detach(conn)
+	s.spare.Release()
+	defer s.spare.Take() // in the place of what conn had
+	return socket.Detach(conn)
 }
 
 func addrOf(a net.Addr) netip.AddrPort {

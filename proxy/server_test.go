@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/servertest"
+	"github.com/ambassadord/ambassadord/proxy/origdst"
 )
 
 const patience = 10 * time.Second // for what happens at once when it works
@@ -144,8 +145,8 @@ func toWith(o Options, endpoints ...Endpoint) Router {
 	router := RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
 		return Route{Client: Client{Name: "client"}, Port: 6379, Target: "target", Endpoints: InOrder(endpoints...), Options: o}, nil
 	})
-	if ways.prompt {
-		return promptly{router}
+	if ways.nonBlocking {
+		return nonBlocking{router}
 	}
 	return router
 }
@@ -434,7 +435,7 @@ func TestSlowConnectionDelaysNoOther(t *testing.T) {
 func TestOriginalDstWithoutRules(t *testing.T) {
 	got := make(chan netip.AddrPort, 1)
 	l := newLab(t, &Server{}, RouterFunc(func(_ context.Context, c *net.TCPConn) (Route, error) {
-		dst, err := OriginalDst(c)
+		dst, err := origdst.Of(c)
 		if err != nil {
 			t.Error(err)
 		}
@@ -443,51 +444,6 @@ func TestOriginalDstWithoutRules(t *testing.T) {
 	}))
 	l.dialRefused()
 	if dst := <-got; dst != l.addr {
-		t.Errorf("OriginalDst = %s; want the local address %s", dst, l.addr)
-	}
-}
-
-// TestOriginalDstOfADescriptor says the same as OriginalDst, of sockets of each family
-// and of one for both, and allocates nothing for it.
-func TestOriginalDstOfADescriptor(t *testing.T) {
-	for _, test := range []struct{ network, address, dial string }{
-		{"tcp4", "127.0.0.1:0", "127.0.0.1"}, {"tcp6", "[::1]:0", "::1"}, {"tcp", "[::]:0", "127.0.0.1"}, {"tcp", "[::]:0", "::1"},
-	} {
-		listener, err := net.Listen(test.network, test.address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer listener.Close()
-		client, err := net.Dial("tcp", netip.AddrPortFrom(netip.MustParseAddr(test.dial), uint16(listener.Addr().(*net.TCPAddr).Port)).String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer client.Close()
-		accepted, err := listener.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer accepted.Close()
-		conn := accepted.(*net.TCPConn)
-		want, err := OriginalDst(conn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		source := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
-		raw, err := conn.SyscallConn()
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = raw.Control(func(fd uintptr) {
-			if got, err := OriginalDstOf(int(fd), source); err != nil || got != want {
-				t.Errorf("%v: %s, %v; want %s", test, got, err, want)
-			}
-			if n := testing.AllocsPerRun(100, func() { _, _ = OriginalDstOf(int(fd), source) }); n != 0 {
-				t.Errorf("%v: %v allocations; want none", test, n)
-			}
-		})
-	}
-	if _, err := OriginalDstOf(-1, netip.IPv6Loopback()); !errors.Is(err, syscall.EBADF) {
-		t.Errorf("of no socket: %v", err)
+		t.Errorf("origdst.Of = %s; want the local address %s", dst, l.addr)
 	}
 }

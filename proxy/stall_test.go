@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 )
 
 // A side that is gone is not waited for because the other takes nothing, whether or
@@ -19,14 +21,14 @@ func TestGoneWhileTheOtherTakesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := relayWith(t, t.Context(), limits{Stall: 200 * time.Millisecond})
 			block(t, s.client)
-			reset(s.client)
+			socket.Reset(s.client)
 			if sends { // unless it has been reset already
 				_, _ = io.WriteString(s.endpoint, "x")
 			}
 			if r := s.wait(t); ReasonOf(r.Err) != ClientGone {
 				t.Errorf("ended with %v, want the reason %s", r.Err, ClientGone)
 			}
-			if !gone(s.endpoint) {
+			if !socket.Gone(s.endpoint) {
 				t.Error("the endpoint has not been reset")
 			}
 		})
@@ -41,7 +43,7 @@ func TestGoneWhileTheOtherIsSlow(t *testing.T) {
 		t.Fatal(err)
 	}
 	sent := block(t, s.client)
-	reset(s.client)
+	socket.Reset(s.client)
 	began := time.Now()
 	got, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, slowReader{s.endpoint, stall / 10}, make([]byte, sent/50))
 	if took := time.Since(began); took < 2*stall {
@@ -107,7 +109,7 @@ func TestResetWithTheLastBytes(t *testing.T) {
 	if _, err := conn.Write(make([]byte, 32<<10)); err != nil { // what the proxy's kernel takes
 		t.Fatal(err)
 	}
-	reset(conn)
+	socket.Reset(conn)
 	release()
 	l.wantReason(l.record(), ClientGone)
 }

@@ -17,7 +17,7 @@ const (
 
 // nameserver is a running NSD with one zone.
 type nameserver struct {
-	child
+	serverProgram
 	dir    string
 	serial int
 }
@@ -53,7 +53,7 @@ zone:
 `, dir, host, port, zone), 0o600); err != nil {
 		return nil, err
 	}
-	if n.child, err = launch(ctx, dir, "nsd", "-d", "-c", config); err != nil {
+	if n.serverProgram, err = launch(ctx, dir, "nsd", "-d", "-c", config); err != nil {
 		return nil, err
 	}
 	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {

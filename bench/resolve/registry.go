@@ -16,34 +16,34 @@ import (
 	"time"
 )
 
-// child is a program that runs until stop.
-type child struct{ cmd *exec.Cmd }
+// serverProgram is a program that runs until stop.
+type serverProgram struct{ cmd *exec.Cmd }
 
-func launch(ctx context.Context, dir, program string, args ...string) (child, error) {
+func launch(ctx context.Context, dir, program string, args ...string) (serverProgram, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
-	return child{cmd}, cmd.Start()
+	return serverProgram{cmd}, cmd.Start()
 }
 
-func (p child) pid() int { return p.cmd.Process.Pid }
+func (p serverProgram) pid() int { return p.cmd.Process.Pid }
 
-func (p child) stop() {
+func (p serverProgram) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	_ = p.cmd.Wait()
 }
 
 // start runs the daemon with these listeners and nothing else.
-func start(ctx context.Context, daemon, consul string, listeners ...string) (child, error) {
+func start(ctx context.Context, daemon, consul string, listeners ...string) (serverProgram, error) {
 	daemon, err := filepath.Abs(daemon)
 	if err != nil {
-		return child{}, err
+		return serverProgram{}, err
 	}
 	return launch(ctx, "", daemon, append([]string{"run", "--log-level", "error", "--drain-timeout", "0", "--consul-addr", consul}, listeners...)...)
 }
 
 // registry is a running Consul agent or etcd, spoken to by plain HTTP.
 type registry struct {
-	child
+	serverProgram
 	address string
 }
 

@@ -33,6 +33,7 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
 // parts are what a daemon is made of, but for its modes.
@@ -49,7 +50,7 @@ type parts struct {
 	inquiries inquiry.Group
 	rules     filter.Rules // nil when no mode needs rules
 	server    *proxy.Server
-	bounds    proxy.Bounds // the server's, as it was started
+	bounds    limit.Bounds // the server's, as it was started
 	balancer  *balance.Registry
 	keeper    *keeper.Keeper
 

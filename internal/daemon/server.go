@@ -10,6 +10,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/route"
 	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
 // mostLoops are enough to carry what a host's containers say to each other.
@@ -23,21 +24,21 @@ func loops() int { return max(1, min(runtime.GOMAXPROCS(0)/2, mostLoops)) }
 // newServer makes the server, with as many connections as cfg wants and the limit of open
 // files allows, 0 for as many as that allows, and so many new ones a second, 0 for any
 // number.
-func newServer(cfg config.Config, log *slog.Logger) (*proxy.Server, proxy.Bounds, error) {
+func newServer(cfg config.Config, log *slog.Logger) (*proxy.Server, limit.Bounds, error) {
 	descriptors, err := budget.Limit()
 	if err != nil {
-		return nil, proxy.Bounds{}, err
+		return nil, limit.Bounds{}, err
 	}
 	b, short := budget.Of(descriptors).Within(cfg.MaxConnections)
-	bounds := proxy.Bounds{Open: b.Open, Rate: cfg.AcceptRate, Queue: b.Queue, Reserve: route.ReserveOf(b.Open)}
+	bounds := limit.Bounds{Open: b.Open, Rate: cfg.AcceptRate, Queue: b.Queue, Reserve: route.ReserveOf(b.Open)}
 	if short != nil {
 		log.Warn("fewer connections than were asked for", "error", short, hint.Attr(short))
 	}
-	limit := proxy.NewLimit("the daemon", "raise --max-connections or --accept-rate, and the limit of open files, or look who opens so many", bounds)
-	unknown := proxy.NewLimit("the daemon's queue of those whose container is not known yet", "raise the limit of open files",
-		proxy.Bounds{Open: b.Queue, Reserve: route.ReserveOf(b.Queue)})
+	known := limit.New("the daemon", "raise --max-connections or --accept-rate, and the limit of open files, or look who opens so many", bounds)
+	unknown := limit.New("the daemon's queue of those whose container is not known yet", "raise the limit of open files",
+		limit.Bounds{Open: b.Queue, Reserve: route.ReserveOf(b.Queue)})
 	s := &proxy.Server{
-		Limit:    limit,
+		Limit:    known,
 		Unknown:  unknown,
 		Loops:    loops(),
 		Accepted: b.Open + 2*b.Queue,

@@ -19,7 +19,7 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/guard"
 	"github.com/ambassadord/ambassadord/netrules/netns"
-	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/origdst"
 )
 
 // checkRedirect makes the check for one family.
@@ -112,7 +112,7 @@ func redirectOnce(ctx context.Context, rules filter.Rules, ns *netns.Namespace, 
 		return err
 	}
 	defer server.Close()
-	original, err := proxy.OriginalDst(server)
+	original, err := origdst.Of(server)
 	if err == nil && original != declared {
 		err = fmt.Errorf("original destination: %s instead of %s", original, declared)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/claim"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/netns"
-	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/origdst"
 )
 
 // sayAtMostEvery is how often it is said anew at most which rules are needed still.
@@ -22,7 +22,7 @@ const sayAtMostEvery = 100 * time.Millisecond
 // as long as they are there. The zero value says that it came by none: it was dialled where it
 // was accepted.
 func needOf(fd int, source netip.Addr) claim.Need {
-	dialled, err := proxy.OriginalDstOf(fd, source)
+	dialled, err := origdst.OfSocket(fd, source)
 	if err != nil {
 		return claim.Need{}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/internal/policy"
 	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
 // Cache holds the routes that the connections of a proxy.Router share, by what tells them
@@ -49,8 +50,8 @@ type Cached struct {
 	set    *serverSet
 	client *balance.Reporter
 	scope  *policy.Scope
-	limit  *proxy.Limit // the client's, which listeners on one port share; nil if it has none
-	bounds proxy.Bounds
+	limit  *limit.Limit // the client's, which listeners on one port share; nil if it has none
+	bounds limit.Bounds
 }
 
 // mostCached bounds the clients of a listener that are remembered; there may be any

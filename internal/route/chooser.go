@@ -81,8 +81,8 @@ func (c *chooser) choose(last *answer, resolution *resolver.Resolution) {
 	c.scope, c.passed = c.scope.Under(c.router.policy()), nil // a reload holds at once
 }
 
-// Doubt has the target's sources look again, since nobody of their answer has answered.
-func (c *chooser) Doubt(ctx context.Context) bool {
+// Reresolve has the target's sources look again, since nobody of their answer has answered.
+func (c *chooser) Reresolve(ctx context.Context) bool {
 	return c.router.targets.Doubt(ctx, c.set.target, c.resolution.Load())
 }
 

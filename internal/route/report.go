@@ -6,7 +6,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/settings"
 	"github.com/ambassadord/ambassadord/internal/status"
-	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -50,7 +50,7 @@ func Report(r *Router, s *status.Snapshot, known Known, parse func(string) (reso
 		d := targets[meaning]
 		s.Targets = append(s.Targets, status.Target{Meaning: meaning, Clients: d.clients, Status: known.StatusNow(d.target)})
 	}
-	for _, l := range append([]*proxy.Limit{r.limit, r.unknown}, r.sets.allLimits()...) {
+	for _, l := range append([]*limit.Limit{r.limit, r.unknown}, r.sets.allLimits()...) {
 		if l != nil {
 			s.Limits = append(s.Limits, l.Status())
 		}
@@ -58,7 +58,7 @@ func Report(r *Router, s *status.Snapshot, known Known, parse func(string) (reso
 }
 
 // allLimits are those of targets and of clients, in no order.
-func (u *serverSets) allLimits() []*proxy.Limit {
+func (u *serverSets) allLimits() []*limit.Limit {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return slices.AppendSeq(slices.Collect(maps.Values(u.limits)), maps.Values(u.clients))

@@ -18,7 +18,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hold"
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/settings"
-	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -66,7 +66,7 @@ type Config struct {
 	Containers bool
 	// Limit bounds the daemon's connections, and Unknown those whose client is not known yet; nil
 	// where there is no bound.
-	Limit, Unknown *proxy.Limit
+	Limit, Unknown *limit.Limit
 }
 
 // Router makes the routes of all clients.
@@ -81,8 +81,8 @@ type Router struct {
 	inquire    func(ctx context.Context, id string) (*dockerd.Container, error)
 	log        *slog.Logger
 	containers bool
-	limit      *proxy.Limit
-	unknown    *proxy.Limit
+	limit      *limit.Limit
+	unknown    *limit.Limit
 
 	sets     serverSets
 	removals *removals
@@ -113,13 +113,13 @@ func (r *Router) Declared() []resolver.Owned { return r.sets.declared.byOwner() 
 // Share is the part that a client has of the daemon's connections; nil where these have no
 // limit. who is the key by which the client is known: the short ID of the container whose network
 // namespace it is in, or an address (proxy.ClientAddr). name is what the log calls it.
-func (r *Router) Share(who, name string) *proxy.Share { return r.sets.share(r.limit, who, name) }
+func (r *Router) Share(who, name string) *limit.Share { return r.sets.share(r.limit, who, name) }
 
 // ShareAmong lets each of table's clients be sure of a part of what is kept for those that
 // have few. table is nil as long as nobody knows them.
 func (r *Router) ShareAmong(table *identity.Table) {
 	clients := r.clientsIn(table)
-	for _, l := range []*proxy.Limit{r.limit, r.unknown} {
+	for _, l := range []*limit.Limit{r.limit, r.unknown} {
 		if l != nil {
 			l.SetClients(clients)
 		}

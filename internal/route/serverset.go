@@ -13,6 +13,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/internal/proxyproto"
 	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -23,7 +24,7 @@ type serverSet struct {
 	options option.Set
 	carried proxy.Options
 	balance balance.Options
-	limit   *proxy.Limit // nil without a limit of the target
+	limit   *limit.Limit // nil without a limit of the target
 
 	// shared is what holds for the target whoever asks for it, by layers, which a reload
 	// replaces.
@@ -80,9 +81,9 @@ type serverSets struct {
 	forgotten atomic.Uint64
 
 	mu      sync.Mutex
-	limits  map[targetLimit]*proxy.Limit
-	clients map[clientLimit]*proxy.Limit
-	shares  map[shareKey]*proxy.Share
+	limits  map[targetLimit]*limit.Limit
+	clients map[clientLimit]*limit.Limit
+	shares  map[shareKey]*limit.Share
 	mayCome int // how many clients there may be
 }
 
@@ -90,7 +91,7 @@ type serverSets struct {
 // say.
 type targetLimit struct {
 	target string
-	bounds proxy.Bounds
+	bounds limit.Bounds
 }
 
 // clientLimit is whose connections by which port are limited.
@@ -164,8 +165,8 @@ func targetFor(b *binding.Binding) string {
 	return text
 }
 
-func (u *serverSets) targetLimit(b *binding.Binding) *proxy.Limit {
-	key := targetLimit{targetFor(b), proxy.Bounds{
+func (u *serverSets) targetLimit(b *binding.Binding) *limit.Limit {
+	key := targetLimit{targetFor(b), limit.Bounds{
 		Open: b.Options.TargetLimit, Queue: b.Options.Queue, Reserve: ReserveOf(b.Options.TargetLimit),
 	}}
 	u.mu.Lock()
@@ -174,17 +175,17 @@ func (u *serverSets) targetLimit(b *binding.Binding) *proxy.Limit {
 		return l
 	}
 	if u.limits == nil {
-		u.limits = map[targetLimit]*proxy.Limit{}
+		u.limits = map[targetLimit]*limit.Limit{}
 	}
-	l := proxy.NewLimit("target "+b.Text, "raise the option target-limit, or give the target more endpoints and connections", key.bounds)
+	l := limit.New("target "+b.Text, "raise the option target-limit, or give the target more endpoints and connections", key.bounds)
 	l.SetClients(max(u.mayCome, 1))
 	u.limits[key] = l
 	return l
 }
 
 // limitsOf are what a connection of client by the binding b has to pass.
-func (u *serverSets) limitsOf(set *serverSet, client, who, name string, b *binding.Binding) []*proxy.Share {
-	var limits []*proxy.Share
+func (u *serverSets) limitsOf(set *serverSet, client, who, name string, b *binding.Binding) []*limit.Share {
+	var limits []*limit.Share
 	if limitsClients(&b.Options) {
 		limits = append(limits, u.clientLimit(clientLimit{client, b.Port}, name, &b.Options).Alone())
 	}
@@ -198,23 +199,23 @@ func (u *serverSets) limitsOf(set *serverSet, client, who, name string, b *bindi
 func limitsClients(o *option.Set) bool { return o.ClientLimit > 0 || o.ClientRate > 0 }
 
 // clientBounds are those to which o limits each client.
-func clientBounds(o *option.Set) proxy.Bounds {
-	return proxy.Bounds{Open: o.ClientLimit, Rate: o.ClientRate, Queue: o.Queue}
+func clientBounds(o *option.Set) limit.Bounds {
+	return limit.Bounds{Open: o.ClientLimit, Rate: o.ClientRate, Queue: o.Queue}
 }
 
-func (u *serverSets) clientLimit(key clientLimit, name string, o *option.Set) *proxy.Limit {
+func (u *serverSets) clientLimit(key clientLimit, name string, o *option.Set) *limit.Limit {
 	bounds := clientBounds(o)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	l := u.clients[key]
 	if l == nil {
 		if u.clients == nil {
-			u.clients = map[clientLimit]*proxy.Limit{}
+			u.clients = map[clientLimit]*limit.Limit{}
 		}
 		if len(u.clients) >= mostClients {
 			u.sweep(nil)
 		}
-		l = proxy.NewLimit(fmt.Sprintf("%s by port %d", name, key.port),
+		l = limit.New(fmt.Sprintf("%s by port %d", name, key.port),
 			fmt.Sprintf("look why it opens so many, or raise client-limit or client-rate of port %d; what labels may ask for, --limit and limits: say", key.port), bounds)
 		u.clients[key] = l
 	}
@@ -228,7 +229,7 @@ func (u *serverSets) clientLimit(key clientLimit, name string, o *option.Set) *p
 func (u *serverSets) keep(table *identity.Table) (changed bool) {
 	changed = u.declared.follow(table)
 	forgotten := false
-	limits := map[*proxy.Limit]bool{}
+	limits := map[*limit.Limit]bool{}
 	u.all.Range(func(key, set any) bool {
 		if u.declared.sets[key.(setKey)] > 0 {
 			limits[set.(*serverSet).limit] = true
@@ -251,7 +252,7 @@ func (u *serverSets) keep(table *identity.Table) (changed bool) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	gone := map[*proxy.Limit]bool{}
+	gone := map[*limit.Limit]bool{}
 	for key, l := range u.limits {
 		if !limits[l] && l.Idle() {
 			delete(u.limits, key)

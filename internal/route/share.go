@@ -5,7 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/ambassadord/ambassadord/internal/config"
-	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
 // ReserveOf is how many of so many places are kept for clients that have few: an eighth. Of
@@ -38,29 +38,29 @@ func addressesOf(listeners []config.Listener) int {
 
 // shareKey is whose part of which limit.
 type shareKey struct {
-	limit *proxy.Limit
+	limit *limit.Limit
 	who   string
 }
 
-// share is the part of limit of one client; nil of none. who is by which key it is known:
+// share is the part of a limit, of, of one client; nil of none. who is by which key it is known:
 // the ID of the container whose namespace it is in, or an address (proxy.ClientAddr).
-func (u *serverSets) share(limit *proxy.Limit, who, name string) *proxy.Share {
-	if limit == nil {
+func (u *serverSets) share(of *limit.Limit, who, name string) *limit.Share {
+	if of == nil {
 		return nil
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	key := shareKey{limit, who}
+	key := shareKey{of, who}
 	if s := u.shares[key]; s != nil {
 		return s
 	}
 	if u.shares == nil {
-		u.shares = map[shareKey]*proxy.Share{}
+		u.shares = map[shareKey]*limit.Share{}
 	}
 	if len(u.shares) >= mostClients {
 		u.sweepShares(nil, nil)
 	}
-	s := limit.Share(name)
+	s := of.Share(name)
 	u.shares[key] = s
 	return s
 }
@@ -68,7 +68,7 @@ func (u *serverSets) share(limit *proxy.Limit, who, name string) *proxy.Share {
 // sweepShares forgets the shares that nobody uses of clients that are not alive, or of
 // limits that are gone. Code that keeps one asks anew after that (serverSets.forgotten). It
 // is called with mu held.
-func (u *serverSets) sweepShares(alive map[string]bool, gone map[*proxy.Limit]bool) {
+func (u *serverSets) sweepShares(alive map[string]bool, gone map[*limit.Limit]bool) {
 	had := len(u.shares)
 	for key, s := range u.shares {
 		if (!alive[key.who] || gone[key.limit]) && s.Idle() {

@@ -10,14 +10,15 @@ import (
 	"github.com/ambassadord/ambassadord/internal/identity"
 	"github.com/ambassadord/ambassadord/internal/route/routetest"
 	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 )
 
 // TestWhoseShareItIs: containers that share a namespace are one client, and others another,
 // by whichever port they come; what nobody uses is forgotten with its client.
 func TestWhoseShareItIs(t *testing.T) {
 	withTold(t, nil, func(t *testing.T, a *router, _ *routetest.Told, _ binding.Binding) {
-		a.limit = proxy.NewLimit("the daemon", "", proxy.Bounds{Open: 80, Reserve: ReserveOf(80)})
-		a.unknown = proxy.NewLimit("unknown", "", proxy.Bounds{Open: 8})
+		a.limit = limit.New("the daemon", "", limit.Bounds{Open: 80, Reserve: ReserveOf(80)})
+		a.unknown = limit.New("unknown", "", limit.Bounds{Open: 8})
 		web := routetest.Labelled("web", map[string]string{"connect.80": "told://a", "connect.81": "told://a", "connect.80.target-limit": "8"})
 		helper := routetest.Labelled("helper", map[string]string{"connect.82": "told://a", "connect.82.target-limit": "8"})
 		helper.NetworkMode = "container:" + web.ID

@@ -17,6 +17,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/route"
 	"github.com/ambassadord/ambassadord/internal/settings"
 	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/origdst"
 )
 
 const (
@@ -62,7 +63,7 @@ type sourcePort struct {
 // Route finds out whose the connection is, and where it goes. A connection to our own socket was
 // not led to it: what it was to be meant for cannot be known.
 func (r *Router) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
-	dst, err := proxy.OriginalDst(conn)
+	dst, err := origdst.Of(conn)
 	if err == nil && r.Listen.IsValid() && dst == route.LocalOf(conn) {
 		err = hint.Errorf("dial the port that the container declares", "%s is where the daemon itself listens", dst)
 	}
@@ -90,7 +91,7 @@ func (r *Router) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route, err
 
 // RouteNow is Route for the ports that clients declare whose addresses the guard proves.
 func (r *Router) RouteNow(conn proxy.Accepted) (*proxy.Route, proxy.Chooser) {
-	dst, err := proxy.OriginalDstOf(conn.FD, conn.Source.Addr())
+	dst, err := origdst.OfSocket(conn.FD, conn.Source.Addr())
 	if err != nil || dst == r.Listen {
 		return nil, nil
 	}

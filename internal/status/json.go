@@ -10,6 +10,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -331,7 +332,7 @@ type limitJSON struct {
 	Waiting int    `json:"waiting"`
 }
 
-func limitOf(l *proxy.LimitStatus) limitJSON {
+func limitOf(l *limit.Status) limitJSON {
 	return limitJSON{
 		Limit: l.What, Most: l.Bounds.Open, Rate: l.Bounds.Rate, Queue: l.Bounds.Queue, Reserve: l.Bounds.Reserve, Open: l.Open, Waiting: l.Waiting,
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -95,7 +96,7 @@ func full(t *testing.T) *Snapshot {
 			Source: addr("172.17.0.2:4711"), Endpoint: proxy.Endpoint{Addr: addr("10.0.0.2:6379"), Name: "redis-1"}, Attempts: 2,
 			Accepted: at(8), Held: 20 * time.Millisecond, Up: 5, Down: 6,
 		}},
-		Limits: []proxy.LimitStatus{{What: "this daemon", Bounds: proxy.Bounds{Open: 100, Rate: 50, Queue: 10, Reserve: 5}, Open: 3, Waiting: 1}},
+		Limits: []limit.Status{{What: "this daemon", Bounds: limit.Bounds{Open: 100, Rate: 50, Queue: 10, Reserve: 5}, Open: 3, Waiting: 1}},
 	}
 }
 

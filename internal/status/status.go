@@ -11,6 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/option"
 	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -25,7 +26,7 @@ type Snapshot struct {
 	Targets     []Target    // those that clients and listeners declare, in the order of their meanings
 	Pools       []balance.PoolStatus
 	Connections []proxy.Carried
-	Limits      []proxy.LimitStatus
+	Limits      []limit.Status
 }
 
 // Daemon is the process.

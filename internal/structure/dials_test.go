@@ -16,7 +16,7 @@ var unguarded = []string{
 	"internal/abstract/abstract.go", // sockets of the Unix domain
 	"internal/control/control.go",   // likewise
 	"internal/doctor/kernel.go",     // its own listener
-	"proxy/syscall.go",              // proxy/firstdial.go compares the addresses itself
+	"proxy/internal/socket/raw.go",  // proxy/firstdial.go compares the addresses itself
 }
 
 const dialReason = "a dial of a port of the ephemeral range of this host may be answered by its own socket: " +

@@ -22,6 +22,7 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/origdst"
 )
 
 // attachment is what the daemon has in one container's network namespace: a listening
@@ -325,7 +326,7 @@ func (at *attachment) redirect(ctx context.Context, served []netrules.Family, po
 
 // Route is that of this namespace's connections: insiders has refused those from elsewhere.
 func (at *attachment) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
-	dst, err := proxy.OriginalDst(conn)
+	dst, err := origdst.Of(conn)
 	if err != nil {
 		return proxy.Route{Client: route.ClientOf(at.desired.Load().Clients[0])}, proxy.Fail(proxy.NoBinding, err)
 	}
@@ -334,7 +335,7 @@ func (at *attachment) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route
 
 // RouteNow is Route for the ports that are declared.
 func (at *attachment) RouteNow(conn proxy.Accepted) (*proxy.Route, proxy.Chooser) {
-	dst, err := proxy.OriginalDstOf(conn.FD, conn.Source.Addr())
+	dst, err := origdst.OfSocket(conn.FD, conn.Source.Addr())
 	if err != nil {
 		return nil, nil
 	}

@@ -192,7 +192,7 @@ func TestRedirectedConnectionsAreRoutedAtOnce(t *testing.T) {
 			at.run(t.Context())
 		}()
 		defer func() { <-handed }()
-		for _, router := range []proxy.PromptRouter{at, &e} {
+		for _, router := range []proxy.NonBlockingRouter{at, &e} {
 			shared, c := router.RouteNow(accepted)
 			if shared == nil {
 				t.Errorf("%T does not know the route at once", router)

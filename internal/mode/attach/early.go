@@ -17,6 +17,7 @@ import (
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/netns"
 	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/origdst"
 )
 
 const (
@@ -147,7 +148,7 @@ func (e *earlyNamespace) handOver() holding {
 // Route is that of the sockets that were opened before the owner was known,
 // also after that.
 func (e *earlyNamespace) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route, error) {
-	dst, err := proxy.OriginalDst(conn)
+	dst, err := origdst.Of(conn)
 	if err != nil {
 		return proxy.Route{}, proxy.Fail(proxy.NoBinding, err)
 	}

@@ -97,7 +97,7 @@ func Families(ns *netns.Namespace) ([]netrules.Family, error) {
 }
 
 // listenOn opens the listening socket of f, unless it is open, and serves it.
-func (p *namespaceSockets) listenOn(ctx context.Context, f netrules.Family, router proxy.PromptRouter) error {
+func (p *namespaceSockets) listenOn(ctx context.Context, f netrules.Family, router proxy.NonBlockingRouter) error {
 	if p.listening[f] != nil {
 		return nil
 	}
@@ -113,7 +113,7 @@ func (p *namespaceSockets) listenOn(ctx context.Context, f netrules.Family, rout
 }
 
 // inherit serves the socket of f that the daemon before us has left, if there is one.
-func (p *namespaceSockets) inherit(ctx context.Context, f netrules.Family, router proxy.PromptRouter) bool {
+func (p *namespaceSockets) inherit(ctx context.Context, f netrules.Family, router proxy.NonBlockingRouter) bool {
 	listener := p.Sockets.Inherit(p.socket(), func(at netip.AddrPort) bool {
 		return at.Addr() == netrules.Loopback(f) && (p.listen == 0 || p.listen == at.Port())
 	})
@@ -127,7 +127,7 @@ func (p *namespaceSockets) inherit(ctx context.Context, f netrules.Family, route
 
 // borrow serves the rest of the sockets that the daemon before us has left, and reports
 // whether there are some.
-func (p *namespaceSockets) borrow(ctx context.Context, router proxy.PromptRouter) (some bool) {
+func (p *namespaceSockets) borrow(ctx context.Context, router proxy.NonBlockingRouter) (some bool) {
 	for _, f := range netrules.Families() {
 		for {
 			listener := p.Sockets.Inherit(p.socket(), func(at netip.AddrPort) bool { return at.Addr() == netrules.Loopback(f) })
@@ -142,20 +142,20 @@ func (p *namespaceSockets) borrow(ctx context.Context, router proxy.PromptRouter
 }
 
 // adoptMade serves what was prepared beside us.
-func (p *namespaceSockets) adoptMade(ctx context.Context, made *preparer.Made, router proxy.PromptRouter) {
+func (p *namespaceSockets) adoptMade(ctx context.Context, made *preparer.Made, router proxy.NonBlockingRouter) {
 	for _, listener := range made.Listening {
 		p.serveBeside(ctx, listener, router)
 	}
 	p.surplus.rules = append(p.surplus.rules, made.Rules)
 }
 
-func (p *namespaceSockets) serveBeside(ctx context.Context, listener *net.TCPListener, router proxy.PromptRouter) {
+func (p *namespaceSockets) serveBeside(ctx context.Context, listener *net.TCPListener, router proxy.NonBlockingRouter) {
 	serving, cancel := context.WithCancel(ctx)
 	p.surplus.sockets = append(p.surplus.sockets, cancel)
 	p.Sockets.Accept(serving, p.socket(), listener, &insiders{router, p.ns})
 }
 
-func (p *namespaceSockets) serve(ctx context.Context, f netrules.Family, listener *net.TCPListener, router proxy.PromptRouter) {
+func (p *namespaceSockets) serve(ctx context.Context, f netrules.Family, listener *net.TCPListener, router proxy.NonBlockingRouter) {
 	serving, cancel := context.WithCancel(ctx)
 	p.listening[f] = cancel
 	p.Sockets.Accept(serving, p.socket(), listener, &insiders{router, p.ns})
@@ -237,7 +237,7 @@ func (o *offered) take(last bool) []*preparer.Made {
 // serves processes in there and no others. No others get there, unless rules that the
 // container has made lead to it what others, or we ourselves, have dialled.
 type insiders struct {
-	proxy.PromptRouter
+	proxy.NonBlockingRouter
 
 	ns *netns.Namespace
 }
@@ -249,7 +249,7 @@ func (i *insiders) Route(ctx context.Context, conn *net.TCPConn) (proxy.Route, e
 			return proxy.Route{Client: proxy.Client{Name: source.String()}, Port: route.LocalOf(conn).Port()}, err
 		}
 	}
-	return i.PromptRouter.Route(ctx, conn)
+	return i.NonBlockingRouter.Route(ctx, conn)
 }
 
 // RouteNow is Route of a connection that is surely from inside, as nearly all are.
@@ -257,7 +257,7 @@ func (i *insiders) RouteNow(conn proxy.Accepted) (*proxy.Route, proxy.Chooser) {
 	if !conn.Source.Addr().Unmap().IsLoopback() {
 		return nil, nil
 	}
-	return i.PromptRouter.RouteNow(conn)
+	return i.NonBlockingRouter.RouteNow(conn)
 }
 
 // refuse says why a connection from source is not the container's own; nil if it is.

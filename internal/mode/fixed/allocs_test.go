@@ -13,7 +13,7 @@ import (
 )
 
 // steady is the router of a listener that knows everything already.
-func steady(t testing.TB, change func(*option.Set)) proxy.PromptRouter {
+func steady(t testing.TB, change func(*option.Set)) proxy.NonBlockingRouter {
 	t.Helper()
 	r := resolver.New(map[string]resolver.Source{resolver.SchemeStatic: static.Source{}}, resolver.Options{})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -38,7 +38,7 @@ func steady(t testing.TB, change func(*option.Set)) proxy.PromptRouter {
 var fromHere = proxy.Accepted{Source: netip.MustParseAddrPort("[::ffff:192.0.2.1]:4000")}
 
 // connect is all that a connection asks of the router.
-func connect(t testing.TB, router proxy.PromptRouter) {
+func connect(t testing.TB, router proxy.NonBlockingRouter) {
 	route, c := router.RouteNow(fromHere)
 	if route == nil || !c.TryRefresh() {
 		t.Fatal("it is not known at once")

@@ -21,6 +21,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/route/routetest"
 	"github.com/ambassadord/ambassadord/internal/settings"
 	"github.com/ambassadord/ambassadord/proxy"
+	"github.com/ambassadord/ambassadord/proxy/limit"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -38,7 +39,7 @@ func newWays(ctx context.Context, r *resolver.Resolver) *ways {
 	w.Hold = &hold.Hold{Clients: w.Clients, Settings: w.settings}
 	w.Routes = route.New(ctx, route.Config{
 		Targets: r, Pools: balance.New(balance.Config{}), Settings: w.settings, Clients: w.Clients, Log: slog.New(slog.DiscardHandler),
-		Limit: proxy.NewLimit("the daemon", "", proxy.Bounds{}),
+		Limit: limit.New("the daemon", "", limit.Bounds{}),
 	})
 	return w
 }
@@ -166,11 +167,11 @@ func TestListenersOfOnePortShareAClientsLimit(t *testing.T) {
 		two.service.Store(&forwarding{binding: b})
 		first, second := a.fixed(&one), a.fixed(&two)
 		from := proxy.Accepted{Source: netip.MustParseAddrPort("192.0.2.1:1")}
-		want := proxy.NewLimit("192.0.2.1 by port 80", "look why it opens so many, or raise client-limit or client-rate of port 80; what labels may ask for, --limit and limits: say", proxy.Bounds{})
+		want := limit.New("192.0.2.1 by port 80", "look why it opens so many, or raise client-limit or client-rate of port 80; what labels may ask for, --limit and limits: say", limit.Bounds{})
 		for range 2 {
 			for f, bound := range map[*router]int{first: 1, second: 5} {
 				r, _ := f.RouteNow(from)
-				want.Set(proxy.Bounds{Open: bound, Queue: b.Options.Queue})
+				want.Set(limit.Bounds{Open: bound, Queue: b.Options.Queue})
 				if !reflect.DeepEqual(r.Limits[0].Limit(), want) {
 					t.Errorf("limit %+v; want %+v", r.Limits[0].Limit(), want)
 				}
@@ -228,7 +229,7 @@ func TestWhoseShareItIs(t *testing.T) {
 		var l listener
 		b.Options = option.Default()
 		l.service.Store(&forwarding{binding: b})
-		shareOf := func(source string) *proxy.Share {
+		shareOf := func(source string) *limit.Share {
 			r, err := a.fixed(&l).route(l.service.Load(), nil, route.Flow{From: netip.MustParseAddrPort(source), To: netip.MustParseAddrPort("192.0.2.1:80")})
 			if err != nil {
 				t.Fatal(err)
