@@ -22,7 +22,7 @@ import (
 type dialFunc func(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error)
 
 // dialRoute opens a connection to addr and sends it the route's preface. It goes the way of the
-// route, or that of the server, server, or plain TCP.
+// route, or that of server, the daemon's own, or plain TCP.
 func dialRoute(ctx context.Context, route *Route, server dialFunc, addr netip.AddrPort) (*net.TCPConn, error) {
 	conn, err := openRoute(ctx, route, server, addr)
 	if err != nil {

@@ -70,7 +70,7 @@ func (s *Server) Carried() []Carried {
 }
 
 // Resume carries on a connection that another process carried until it died, and Drain
-// waits for it. Nobody else may use its two ends any more. The bytes that that process had read and
+// waits for it. Nobody else may use its two ends any more. The bytes which the dead process had read and
 // not yet written died with it: if the kernel's counts show any such byte the connection
 // is reset, with the reason daemon_gone, because a stream with a hole must not go on.
 // ended, which may be nil, is called when it has ended.
