@@ -102,7 +102,7 @@ type more struct {
 	bounds                     limits        // of its life
 	idle, halfClose, wholeLife *time.Timer   // nil until they run
 	closed                     func()        // what Route.Opened has returned
-	leave                      func()        // gives back what was passed to get here, if that was not admitNow
+	leave                      func()        // gives back what was passed to get here; nil for a connection that loop.admit let in
 	passed                     passed        // before this relay
 
 	slow    *side // the one that is waited for although the other is reset

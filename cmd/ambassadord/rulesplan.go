@@ -124,7 +124,7 @@ there is nothing to change. "ambassadord rules remove" takes the rules away.`,
 	return cmd
 }
 
-// planned gathers what PlanRules or ApplyRules report.
+// planned gathers what rulescmd.Plan or rulescmd.Apply report.
 type planned struct {
 	all    []plannedJSON
 	failed []error

@@ -1,6 +1,6 @@
 // Package accesslog writes one line to the log for each connection that has ended: who dialled
 // which port, which endpoint of which target it reached, for how long, how many bytes went each
-// way, and, if it failed, why and what to do about it. The README has the table of the reasons.
+// way, and, if it failed, why and what to do about it. The table of the reasons is proxy.Reasons, in docs/reference.md.
 //
 // The log is made by New, and its Done is given to a proxy.Server, which calls it.
 package accesslog

@@ -6,14 +6,14 @@
 // root's alone, by a file that its holder has locked: the lock ends with the process, so
 // nobody is taken for a process that had its number before.
 //
-//	daemon              child                        who takes rules away
-//	Dir.MakeClaim ────► (has the lock)
+//	daemon              child                        cleanup
+//	rundir.MakeClaim ─► (has the lock)
 //	  ✕ dies            Write: what it carries ────► Find
 //	                    Write: less and less
 //	                      ✕ ends                     Find: nobody
 //
 // While the daemon lives, its child carries nothing and has said nothing. From the moment of
-// its death on whoever looks waits for what the child says, for a moment.
+// its death on a reader of claims waits a moment for the child's.
 package claim
 
 import (

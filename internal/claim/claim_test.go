@@ -100,7 +100,7 @@ func openDir(t *testing.T) *rundir.Dir {
 	return dir
 }
 
-// TestCarriers: what two processes carry is told of both until one has ended.
+// TestFind: what two processes carry is told of both until one has ended.
 func TestFind(t *testing.T) {
 	dir := openDir(t)
 	want := func(what string, wanted ...Needs) {

@@ -1,5 +1,6 @@
 // Package config turns what a user wrote, flags, environment and a file, into one
-// validated Config. Everything behind it may take the values as they are.
+// validated Config. Everything behind it may take the values as they are. Default makes one,
+// ReadFile reads the file (file.go, its nodes node.go), and Config.Validate checks it.
 package config
 
 import (

@@ -1,5 +1,5 @@
 // Package confine takes from this process, for good, what it will not need any more: so
-// that whoever finds a way to run code in it, by bytes that it moves, gains little.
+// that an attacker who gets code to run in it, by the bytes that it relays, gains little.
 //
 // Two parts of the kernel do it, and either without the other. A seccomp(2) filter refuses
 // the system calls that open files, make sockets and connect them, start programs, make
@@ -12,7 +12,7 @@
 // has threads that Go does not know.
 //
 // It is of no use to the daemon itself: that enters namespaces, starts iptables, opens
-// /proc of other processes and dials whoever is declared, which is what there is to take.
+// /proc of other processes and dials any declared endpoint: those rights are all that there is to take.
 package confine
 
 import (

@@ -2,7 +2,7 @@
 // for integration tests.
 //
 // It calls the docker command, so it depends on nothing that is under test.
-// Whatever it makes carries the label ambassadord.test and is removed when the
+// Every container and network that it makes carries the label ambassadord.test and is removed when the
 // test ends; only the image stays, for the next run. Nothing is pulled: the
 // image is one static busybox.
 package dockertest

@@ -4,8 +4,8 @@
 //	Checks (what there is to look at) → Run (all at once, each bounded) → Report
 //
 // Each check has two halves: one that looks, and one that judges what was seen,
-// which is pure and tested with what no test machine can be made to show. What
-// the kernel can do is found out by doing it, in a network namespace that is made
+// which is pure and tested with made-up observations. Features of the kernel are
+// tested by using them, in a network namespace that is made
 // for that and thrown away. The host's own rules, namespaces and containers are
 // only read. A kernel module may get loaded, as whenever iptables is used.
 //

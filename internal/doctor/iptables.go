@@ -12,7 +12,6 @@ import (
 	"github.com/ambassadord/ambassadord/netrules/iptables"
 )
 
-// families are those that rules are made for.
 // checkRules says how rules get into the kernel, and why so.
 func checkRules(ctx context.Context, h *environment) Result {
 	if !h.needsRules() {

@@ -144,7 +144,7 @@ func checkBridgeFilter(_ context.Context, h *environment) Result {
 	return judgeBridgeFilter(err, h.modes)
 }
 
-// guardOnce installs the guard that mode host stands behind, and takes it away
+// guardOnce installs the guard of modes host and link, and takes it away
 // again.
 func guardOnce(ns *netns.Namespace) error {
 	g, err := guard.Install(ns, "probe", []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}, nil)
@@ -154,8 +154,8 @@ func guardOnce(ns *netns.Namespace) error {
 	return g.Close()
 }
 
-// judgeBridgeFilter: mode host serves no container that could forge its source
-// address without the guard, and the other modes do not use it.
+// judgeBridgeFilter: without the guard mode host serves no container that could forge its source
+// address, and mode link serves with a warning; the other modes do not use it.
 func judgeBridgeFilter(err error, modes []config.Mode) Result {
 	needed := slices.Contains(modes, config.Host)
 	const fix = "use Linux 5.12 or newer with CONFIG_NF_TABLES_BRIDGE, or mode redirect or listen, which need no such guard"

@@ -1,4 +1,4 @@
-// Package handover is what one daemon hands over to the next: its listening sockets.
+// Package handover passes the listening sockets of one daemon to the next.
 //
 // A listening socket, with the connections that wait in it, belongs to every process
 // that has a descriptor of it. So the next daemon receives a descriptor of each, by the
@@ -12,8 +12,8 @@
 //	                     ◄─accepting─
 //	                     ──late sockets, done──►
 //
-// A [Socket] says what one is for, and the network namespace that it listens in; where
-// it listens is its own to say.
+// A [Socket] names the use of a socket and its network namespace; its address is read from the
+// socket itself.
 package handover
 
 import (

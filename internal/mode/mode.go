@@ -1,6 +1,6 @@
-// Package mode says what a way in must do, and what each needs. A mode is one way in which
-// connections of containers get to the daemon; table.go has a row for each, which the daemon, the
-// settings, doctor and the commands about rules read instead of knowing modes by name. The modes
+// Package mode has the interface of a mode, which is one way in which connections of containers
+// get to the daemon, and a table of what each needs: the daemon, the settings, doctor and the
+// commands about rules read that as far as they can, in place of naming modes. The modes
 // themselves are in the packages below.
 package mode
 

@@ -100,7 +100,7 @@ func Missing(m config.Mode, c privilege.Circumstances, have privilege.Set) []str
 // besides their own, to keep containers from forging source addresses, in order. NET_ADMIN is
 // among them because mode link may do without it where others set its rules.
 func Guarded(c privilege.Circumstances) []string {
-	names := []string{"NET_ADMIN", "SYS_ADMIN"} // an nftables table; setns(2) to where a cable ends
+	names := []string{"NET_ADMIN", "SYS_ADMIN"} // an nftables table; setns(2) to where a veth pair ends
 	if c.ThroughProc {
 		names = append(names, "SYS_PTRACE")
 	}

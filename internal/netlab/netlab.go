@@ -1,5 +1,5 @@
 // Package netlab makes network namespaces for tests: hosts of their own, with
-// addresses and cables between them, on this machine and without a name, a mount
+// addresses and veth pairs between them, on this machine and without a name, a mount
 // or a process. It needs root.
 //
 //	lab := netlab.New(t)
@@ -131,7 +131,7 @@ func (l *Lab) ForgetConnections(t testing.TB) {
 	l.Do(t, func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 }
 
-// Connect lays a cable between two labs: the next free ethN in each, up, with the
+// Connect lays a veth pair between two labs: the next free ethN in each, up, with the
 // given address and prefix length.
 func Connect(t testing.TB, a *Lab, aAddr netip.Prefix, b *Lab, bAddr netip.Prefix) {
 	t.Helper()

@@ -3,9 +3,8 @@
 // The operator of a host writes Rules; who may reach what is decided by the first that
 // matches, and by the default where none does. Declarations of containers and of the
 // authors of their images are limited by the default: they do not reach the loopback, link-local and
-// metadata addresses of this host, nor the sockets of the engine and of the daemon. What
-// the operator declares himself, with a listener or in the configuration file, is limited
-// by Rules alone.
+// metadata addresses of this host, nor the sockets of the engine and of the daemon. Targets
+// of the operator's own, of a listener or in the configuration file, are limited by Rules alone.
 //
 // A Policy never changes: a reload replaces it. It is asked in two steps. Scope is made of
 // a client and a target, once for many connections; Scope.Check is asked about each

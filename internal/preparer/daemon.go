@@ -89,29 +89,29 @@ func (m *Made) Families() []netrules.Family {
 }
 
 // Declare says which ports are to be redirected in what appears from now on.
-func (v *Preparer) Declare(ports []uint16) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.ports != nil && slices.Equal(ports, v.ports) {
+func (p *Preparer) Declare(ports []uint16) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ports != nil && slices.Equal(ports, p.ports) {
 		return
 	}
-	v.ports = append([]uint16{}, ports...)
-	v.order()
+	p.ports = append([]uint16{}, ports...)
+	p.order()
 }
 
 // order sends what was declared, if there is somebody to take it. A process that has not taken
-// so many orders hangs, and is not waited for. v.mu is held.
-func (v *Preparer) order() {
-	if v.conn == nil || v.ports == nil {
+// so many orders hangs, and is not waited for. p.mu is held.
+func (p *Preparer) order() {
+	if p.conn == nil || p.ports == nil {
 		return
 	}
-	packet, err := encode(order{Ports: v.ports})
+	packet, err := encode(order{Ports: p.ports})
 	if err == nil {
-		err = sendNow(v.conn, packet)
+		err = sendNow(p.conn, packet)
 	}
 	if err != nil {
-		_ = v.conn.Close() // which ends Run
-		v.conn = nil
+		_ = p.conn.Close() // which ends Run
+		p.conn = nil
 	}
 }
 
@@ -131,27 +131,27 @@ func sendNow(conn *net.UnixConn, packet []byte) error {
 // Run runs the process until ctx ends, and then returns nil once that has told of all that it
 // has made. It begins to watch with the first Declare. Where it may not have the priority, the
 // error is ErrDenied. It may be called again after an error. Wait waits for what it leaves behind.
-func (v *Preparer) Run(ctx context.Context) error {
-	conn, cmd, err := v.start(ctx)
+func (p *Preparer) Run(ctx context.Context) error {
+	conn, cmd, err := p.start(ctx)
 	if err != nil {
 		return err
 	}
-	v.mu.Lock()
-	v.conn = conn
-	v.order()
-	v.mu.Unlock()
+	p.mu.Lock()
+	p.conn = conn
+	p.order()
+	p.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() {
 		_ = conn.CloseWrite() // which has it end
 		_ = conn.SetReadDeadline(time.Now().Add(lastWords))
 	})
-	err = v.follow(ctx, conn)
+	err = p.follow(ctx, conn)
 	stop()
-	v.mu.Lock()
-	v.conn = nil
-	v.mu.Unlock()
+	p.mu.Lock()
+	p.conn = nil
+	p.mu.Unlock()
 	_ = conn.Close()
 	ended := make(chan error, 1)
-	v.reaping.Go(func() {
+	p.reaping.Go(func() {
 		late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() }) // our own child, not reaped yet
 		defer late.Stop()
 		ended <- cmd.Wait()
@@ -172,10 +172,10 @@ func (v *Preparer) Run(ctx context.Context) error {
 }
 
 // Wait waits until every process has ended, which is killed if it takes long.
-func (v *Preparer) Wait() { v.reaping.Wait() }
+func (p *Preparer) Wait() { p.reaping.Wait() }
 
 // start starts the process.
-func (v *Preparer) start(ctx context.Context) (*net.UnixConn, *exec.Cmd, error) {
+func (p *Preparer) start(ctx context.Context) (*net.UnixConn, *exec.Cmd, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
@@ -187,7 +187,7 @@ func (v *Preparer) start(ctx context.Context) (*net.UnixConn, *exec.Cmd, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), v.Command[0], v.Command[1:]...) // the end of conn ends it
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.Command[0], p.Command[1:]...) // the end of conn ends it
 	cmd.Args[0] = "ambassadord"                                                            // not the path, which may be /proc/self/exe
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs}
@@ -200,7 +200,7 @@ func (v *Preparer) start(ctx context.Context) (*net.UnixConn, *exec.Cmd, error) 
 }
 
 // follow acts on what the process says, until it ends or says that it cannot go on.
-func (v *Preparer) follow(ctx context.Context, conn *net.UnixConn) error {
+func (p *Preparer) follow(ctx context.Context, conn *net.UnixConn) error {
 	buffer, oob := make([]byte, maxMessage), make([]byte, rights.Room(mostDescriptors))
 	for {
 		if ctx.Err() != nil { // the last words may be many
@@ -219,26 +219,26 @@ func (v *Preparer) follow(ctx context.Context, conn *net.UnixConn) error {
 		case r.Denied:
 			return fmt.Errorf("%w: %s", ErrDenied, r.Failure)
 		case r.Watching && r.Nice:
-			v.Watching(fmt.Errorf("%w: %s", ErrDenied, r.Failure))
+			p.Watching(fmt.Errorf("%w: %s", ErrDenied, r.Failure))
 		case r.Watching:
-			v.Watching(nil)
+			p.Watching(nil)
 		case r.Failure != "":
 			return hint.Wrap(errors.New(r.Failure), r.Hint)
 		case r.Spent:
-			v.Spent()
+			p.Spent()
 		case len(r.There) > 0:
 			for _, path := range r.There {
-				v.Appeared(path, nil)
+				p.Appeared(path, nil)
 			}
 		default:
 			made, err := receive(&r, fds, flags&unix.MSG_CTRUNC != 0)
 			if err != nil {
-				v.Lost(err)
+				p.Lost(err)
 			}
 			if r.Unprepared != "" {
-				v.Unprepared(r.Path, errors.New(r.Unprepared))
+				p.Unprepared(r.Path, errors.New(r.Unprepared))
 			}
-			v.Appeared(r.Path, made)
+			p.Appeared(r.Path, made)
 		}
 	}
 }

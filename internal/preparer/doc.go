@@ -21,4 +21,7 @@
 // the end of that socket's one direction: what it has made by then comes by the other. Of two
 // that see a namespace, during a takeover, one makes everything and the other nothing: the
 // nftables table of the rules in advance is there once.
+//
+// The daemon's side is Preparer.Run (daemon.go), the process is Serve (serve.go), and message.go
+// is what they say to each other.
 package preparer

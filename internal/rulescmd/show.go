@@ -1,4 +1,5 @@
-// Package rulescmd has the commands that look after rules without a daemon. Show reads every rule
+// Package rulescmd has the commands that look after rules without a daemon, which cmd/ambassadord
+// calls: Plan says what would be changed and Apply does it (plan.go). Show reads every rule
 // of ours from the kernel, in every network namespace of this host, and says whose it is and why
 // it is there: the comments in the kernel tell, so that neither a daemon nor the engine is needed.
 package rulescmd

@@ -3,7 +3,7 @@
 // The kernel chooses a local port of the ephemeral range for each dial. If that is the very
 // port that is dialled, at an address of this host where nobody listens, the SYN comes back
 // to the socket that has sent it, and TCP calls that a connection (RFC 9293, section 3.5,
-// simultaneous open): whoever writes to it reads what he has written, and the server that is
+// simultaneous open): a program that writes to it reads its own bytes, and the server that is
 // down cannot start, since its port is taken, for another minute (TIME_WAIT) even after such a
 // connection is closed. Such a port has no listener, or the kernel would not have chosen it,
 // so the dial is one that was refused.

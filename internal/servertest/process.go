@@ -1,7 +1,8 @@
 // Package servertest runs real servers for tests: processes on loopback ports of
 // their own, in a folder that is gone when the test ends, and the certificates
 // they take to speak TLS. consultest and etcdtest say how their server is started
-// and when it is ready. Nobody is the server that refuses.
+// and when it is ready. The function Nobody returns an
+// address at which every connection is refused.
 package servertest
 
 import (

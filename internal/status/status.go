@@ -1,5 +1,6 @@
 // Package status is what the daemon knows at one moment, as one value that nobody changes any more.
-// Every part copies into it what it knows (Reporter): none waits for anything outside the process,
+// Every part copies into it what it knows (Reporter), or internal/daemon/report.go does for one that
+// does not know this package: none waits for anything outside the process,
 // and none holds what connections need. As JSON it has a form of its own: json.go.
 package status
 

@@ -1,9 +1,9 @@
 // Package filter is how the daemon's rules get into the kernel, by whichever way this host
 // has: by the iptables programs (netrules/iptables) or by netlink alone (netrules/nft). It
-// chooses, and sees to it that what is ours is there by one way only: what an older daemon
-// has set by the other goes with the next Apply or Remove.
+// chooses, and keeps our rules by one way only: those that an older daemon has set by the other go
+// with the next Apply or Remove.
 //
-// What else one way needs and the other does not is here too: with iptables the track pin
+// The package also has what only one way needs: with iptables the track pin
 // (netrules/anchor), because its table is everybody's to flush.
 package filter
 

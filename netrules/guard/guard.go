@@ -13,7 +13,7 @@
 //   - opens a TCP connection to us, or is a fragment of what might, from any
 //     address that is not bound to that port.
 //
-// Everything else passes untouched, whoever's it is.
+// Everything else passes untouched, from any sender.
 //
 // The table is an owned one: old bindings that outlived us would cut off a container
 // that is given an address again.

@@ -7,7 +7,7 @@
 // iptables (read.go, decode.go), and a plan's changes become messages (write.go, encode.go).
 //
 // All changes of an Apply, for both families, are one transaction: nobody sees half of them,
-// and whatever interrupts us has them made as a whole or not at all. Nobody else has a use for
+// and an interruption leaves all of it or nothing. Nobody else has a use for
 // our tables, so one that somebody has made into something else is replaced whole, and Remove
 // deletes it with all that is in it. It stays when the process ends, whatever ends that, for
 // the connections that are translated by it.

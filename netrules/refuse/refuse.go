@@ -1,6 +1,6 @@
 // Package refuse answers connections to ports with a reset before anybody accepts them.
 //
-// The kernel accepts a connection for a listening socket by itself, so who only connects,
+// The kernel accepts a connection for a listening socket by itself, so a client that only connects,
 // as `nc -z` does, is told that somebody is there before our process has been asked. A
 // filter before the translation of addresses (netrules) sees the port that was dialled, and
 // rejects the SYN (tcp(7)), so connect(2) fails with ECONNREFUSED.

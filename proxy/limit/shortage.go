@@ -1,7 +1,7 @@
 package limit
 
 // shortage is what a Limit notes of those who have no place while somebody asks for that:
-// see Limit.watch.
+// see Limit.Watch.
 type shortage struct {
 	begin   func()         // called once when places get short
 	running bool           // it was called, and looks at the shortage from time to time

@@ -3,9 +3,9 @@
 // connection.
 //
 // Each script is played twice, over a direct connection and over the path under
-// test, with real sockets. What each side sees, in its order, is written down, and
-// the two must be equal. A script waits for what it caused, never for time, so that
-// there is one right answer. What no proxy can hide is listed in Differences, each
+// test, with real sockets. The bytes, ends and resets that each side sees are
+// recorded in order, and the two records must be equal. A script waits for what it caused, never for time, so that
+// there is one right answer. Differences lists what no proxy can hide, each
 // with its reason.
 package pathtest
 

@@ -13,8 +13,8 @@
 //
 // The agent's address comes from Config. Everything else, tokens and TLS
 // included, comes from the CONSUL_* environment as in Consul's own tools, and its
-// secrets go to the configured agent alone: a target names an agent, but it is
-// written by whoever starts a container.
+// secrets go to the configured agent alone: a target names an agent, but its
+// author is a container's.
 //
 //	Watch → watch (index, rate) → ask (one request) → endpoints or KV items
 package consul

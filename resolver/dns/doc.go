@@ -23,5 +23,5 @@
 //	          ↓
 //	         ask (aliases) → askServers (in turn) → try (UDP, then TCP) → converse
 //	          ↓
-//	         parse (pure: message → endpoints, TTL)
+//	         parseHost, parseService (pure: message → endpoints, TTL)
 package dns

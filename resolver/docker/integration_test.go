@@ -14,7 +14,7 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-// TestEngine follows backends of the machine's engine: one starts, falls ill,
+// TestEngineAnswers follows backends of the machine's engine: one starts, falls ill,
 // recovers and stops.
 func TestEngineAnswers(t *testing.T) {
 	watcher, err := dockerd.New(dockerd.Config{ResyncInterval: time.Hour})

@@ -4,7 +4,7 @@
 //	etcd://HOST:PORT/path   the endpoints at a path of that server
 //	etcd:///path            of the configured cluster
 //
-// What a path means is kvlist's, the same as for Consul. Keys are bytes to etcd,
+// Package kvlist says what a path means, for Consul likewise. Keys are bytes to etcd,
 // and people write them with a leading slash or without; a path means both.
 //
 // A watch reads its keys at one revision, and is then told of every change after
@@ -15,7 +15,7 @@
 //
 // The cluster's addresses come from Config; user, password and TLS from the
 // ETCDCTL_* environment, as in etcd's own tool. They go to the configured cluster
-// alone: a target names a server, but it is written by whoever starts a container.
+// alone: a target names a server, but its author is a container's.
 //
 //	Watch → cluster.follow → read (failover, server.use, keys.read), watch → kvlist.Read
 package etcd

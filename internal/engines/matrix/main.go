@@ -17,8 +17,8 @@
 // Tests that start many containers start fewer than they might; with -thorough they start as
 // many as before a release.
 //
-// A host that hangs is ended after a bound. Whatever becomes of one, the others run on,
-// and what failed is told at the end once more. Whatever ends this command ends its hosts; the
+// A host that hangs is ended after a bound. If one fails, the others run on,
+// and what failed is told at the end once more. The hosts end with this command, however it ends; the
 // folder of one that was killed is removed by the next run.
 //
 // It is to be run in the repository's root, by root, after scripts/setup and make image.

@@ -21,7 +21,7 @@ type job struct {
 	expected time.Duration
 }
 
-// queue has the jobs of all engines, and gives them to hosts: as many at a time as it has
+// jobQueue has the jobs of all engines, and gives them to hosts: as many at a time as it has
 // slots, the longest first, and a slot to the engine that has most left to do for each of its
 // hosts. A job that is to be alone is given out when all else has ended.
 type jobQueue struct {

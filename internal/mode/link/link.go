@@ -96,7 +96,7 @@ func hostname() string {
 	return name
 }
 
-// startGuard guards our addresses where the other ends of the containers' cables are:
+// startGuard guards our addresses where the other ends of the containers' veth pairs are:
 // in the host's namespace, which is in reach with the host's processes.
 func (l *Mode) startGuard(ctx context.Context) {
 	ours, err := (*netns.Namespace)(nil).Addrs()
@@ -116,7 +116,7 @@ func (l *Mode) startGuard(ctx context.Context) {
 	l.SourceGuard = sourceguard.Start(context.WithoutCancel(ctx), l.Guard, l.host, guard.TableName+"_"+hostname(), ours)
 }
 
-// hostNamespace finds the network namespace in which our own cables end at a
+// hostNamespace finds the network namespace in which our own veth pairs end at a
 // bridge, among those of the processes that we see.
 func hostNamespace(ctx context.Context) (*netns.Namespace, error) {
 	own, err := netns.Current()

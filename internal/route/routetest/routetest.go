@@ -1,5 +1,5 @@
 // Package routetest has what tests of routes and of the ways in share: a source that says what a
-// test tells it, a resolver of its targets that runs in a bubble, containers with labels, and a
+// test tells it, a resolver of its targets that runs in a bubble of testing/synctest, containers with labels, and a
 // comparison of routes.
 package routetest
 
