@@ -182,3 +182,53 @@ func TestAHedgeTakesAPlace(t *testing.T) {
 		wait(t, "all places are given back", func() bool { return all.Open() == 0 })
 	}
 }
+
+// TestUnidentifiedByOrigin: connections whose client is not known yet take each other's places where
+// they have one origin: on loopback all that come to one listener, elsewhere all of one address.
+func TestUnidentifiedByOrigin(t *testing.T) {
+	source := func(text string) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr(text), 40000) }
+	listener := func(address string) *Listener {
+		l := &Listener{fd: -1}
+		l.own.ListensAt(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(address)))
+		return l
+	}
+	inside, beside, outside := listener("127.0.0.1:61000"), listener("127.0.0.1:61001"), listener("192.0.2.1:61000")
+	type from struct {
+		listener *Listener
+		source   netip.AddrPort
+	}
+	for name, test := range map[string]struct {
+		first, second from
+		one           bool
+	}{
+		"a listener on loopback":         {from{inside, source("127.0.0.1")}, from{inside, source("127.0.0.2")}, true},
+		"two listeners on loopback":      {from{inside, source("127.0.0.1")}, from{beside, source("127.0.0.1")}, false},
+		"an address":                     {from{outside, source("192.0.2.7")}, from{outside, source("192.0.2.7")}, true},
+		"two addresses":                  {from{outside, source("192.0.2.7")}, from{outside, source("192.0.2.8")}, false},
+		"loopback at another's listener": {from{outside, source("127.0.0.1")}, from{outside, source("127.0.0.2")}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &Server{
+				Limit:   limit.New("the daemon", "raise it", limit.Bounds{Open: 32, Queue: 10, Reserve: 4}),
+				Unknown: limit.New("unknown", "", limit.Bounds{Open: 8, Reserve: 4}),
+			}
+			for n := 0; ; n++ {
+				leave, err := s.enterUnidentified(test.first.listener, test.first.source)
+				if err != nil {
+					if ReasonOf(err) != OverLimit || n == 0 {
+						t.Fatalf("after %d: %v; want the reason %s", n, err, OverLimit)
+					}
+					break
+				}
+				defer leave()
+			}
+			leave, err := s.enterUnidentified(test.second.listener, test.second.source)
+			if (err != nil) != test.one {
+				t.Errorf("another: %v; want no place: %t", err, test.one)
+			}
+			if err == nil {
+				leave()
+			}
+		})
+	}
+}

@@ -150,7 +150,7 @@ func TestEveryReasonHasItsMeaning(t *testing.T) {
 		return true
 	})
 	if len(declared) == 0 {
-		t.Fatal("reason.go declares no Reason")
+		t.Fatal("failure.go declares no Reason")
 	}
 	listed := Reasons()
 	for _, r := range declared {

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestPace(t *testing.T) {
+func TestRate(t *testing.T) {
 	var p eventRate
 	var now time.Duration
 	come := func(n int, apart, during time.Duration) {

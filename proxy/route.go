@@ -184,7 +184,7 @@ type Options struct {
 	// LifetimeJitter is by how many percent of it, at most, a connection ends earlier, at random.
 	LifetimeJitter int
 	// KeepAlive is how long a connection is silent before it is probed, and between
-	// probes (tcp(7), TCP_KEEPIDLE and TCP_KEEPINTVL). 0 means DefaultKeepAlive, less
+	// probes (tcp(7), TCP_KEEPIDLE and TCP_KEEPINTVL). 0 means 15 s, as package net has it, less
 	// than 0 never.
 	KeepAlive time.Duration
 	// UserTimeout is how long what was sent may stay unacknowledged (tcp(7),

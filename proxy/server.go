@@ -84,10 +84,11 @@ func acceptPauses() backoff.Backoff {
 }
 
 // Accept begins to accept on listener, which is the Server's from here, and carries the
-// connections, which Drain waits for. stop ends that, closes listener, and waits until no loop
-// accepts any more. A failure to accept is waited out, not fatal; with no descriptor left for a
-// connection it is reset rather than left to wait unseen. The error says that there is no
-// descriptor or memory to wait for any with; listener is closed then.
+// connections, which Drain waits for. stop ends that, and returns when no loop accepts any more and
+// listener is closed: it may wait for a loop, and has to be called after an error, too. A failure
+// to accept is waited out, not fatal; with no descriptor left for a connection it is reset rather
+// than left to wait unseen. The error says that there is no descriptor or memory to wait for any
+// with.
 func (s *Server) Accept(listener *Listener, router Router) (stop func(), err error) {
 	s.init()
 	defer func() {
@@ -96,33 +97,27 @@ func (s *Server) Accept(listener *Listener, router Router) (stop func(), err err
 		}
 	}()
 	if len(s.loops) == 0 {
-		listener.close()
-		return nil, s.failed
+		return listener.close, s.failed
 	}
 	fd, err := listener.detach()
 	if err != nil {
-		listener.close()
-		return nil, err
+		return listener.close, err
 	}
 	leave := s.own.EnteredHere(&listener.own)
-	stop = func() {
+	stop = sync.OnceFunc(func() {
 		for _, l := range s.loops {
 			l.call(func() { l.shut(fd) })
 		}
 		listener.close()
 		leave()
-	}
+	})
 	// An accepted connection has it from here.
 	socket.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	socket.KeepUrgentInLine(fd)
 	for _, l := range s.loops {
 		err = errors.Join(err, l.open(&acceptor{fd: fd, listener: listener, router: router, pauses: acceptPauses()}))
 	}
-	if err != nil {
-		go stop() // a loop may be waiting for what our caller has locked
-		return nil, err
-	}
-	return stop, nil
+	return stop, err
 }
 
 // enter counts a connection that was accepted until it is gone, and reports false when

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -313,8 +314,12 @@ func TestListen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Find(dir.String()); err == nil || !strings.Contains(hint.Of(err), "--control") {
-		t.Errorf("Find of two: %v; want that one is to be chosen", err)
+	if err := second.Also(dir.Socket(":6381"), nil); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Find(dir.String())
+	if err == nil || !strings.Contains(hint.Of(err), "--control") || !strings.Contains(err.Error(), ":6380") || strings.Contains(err.Error(), ":6381") {
+		t.Errorf("Find of two: %v; want that one is to be chosen, and each named once", err)
 	}
 	host, err := Listen(dir, dir.Socket(""), nil)
 	if err != nil {
@@ -381,6 +386,27 @@ func TestSuccessorTakesThePath(t *testing.T) {
 	}
 	if _, err := Dial(dir.Path(names[0])); !errors.Is(err, ErrNobody) {
 		t.Errorf("Dial after the end: %v; want ErrNobody", err)
+	}
+}
+
+// TestNameThatCannotBeHad: a socket that loses its first name gets no other by it, and keeps the
+// lock of none that it has not.
+func TestNameThatCannotBeHad(t *testing.T) {
+	dir := daemontest.RunDir(t)
+	l, err := Listen(dir, dir.Socket(":6379"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release()
+	if err := os.Remove(dir.Path(dir.Socket(":6379"))); err != nil {
+		t.Fatal(err)
+	}
+	other := dir.Socket(":6380")
+	if err := l.Also(other, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Also: %v; want that the socket is gone", err)
+	}
+	if Held(dir, other) || len(l.Locks()) != 1 {
+		t.Errorf("%s is held, or its lock is the listener's: %d", other, len(l.Locks()))
 	}
 }
 

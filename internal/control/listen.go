@@ -36,6 +36,9 @@ const fresh = ".new"
 func Listen(dir *rundir.Dir, name string, inherited Inherited) (*Listener, error) {
 	l := &Listener{dir: dir}
 	if err := l.own(name, inherited, l.bind); err != nil {
+		if l.UnixListener != nil { // it could not be given its name
+			l.Close()
+		}
 		return nil, err
 	}
 	return l, nil

@@ -11,8 +11,8 @@ import (
 	"github.com/ambassadord/ambassadord/internal/rundir"
 )
 
-// serveControl answers at the control sockets until closed; stop ends the conversations
-// as well. Without a socket, because somebody else has the name, all is served but the
+// serveControl answers at the control socket until closed; stop ends the conversations
+// as well. Without a socket, because another process has each of its names, all is served but the
 // requests. No handover begins once ctx has ended.
 func (d *daemon) serveControl(ctx context.Context) (closed, stop func()) {
 	talking, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -52,6 +52,7 @@ func (d *daemon) serveControl(ctx context.Context) (closed, stop func()) {
 // listenControl listens at one control socket, which has a name for each address that we listen
 // on; nil where it could have none.
 func (d *daemon) listenControl() (listener *control.Listener) {
+	unnamed := 0
 	inherited := func(name string) *rundir.Lock { return d.sockets.Inherited().TakeLock(d.dir, name) }
 	for _, address := range d.predecessor().addresses() {
 		var err error
@@ -60,8 +61,14 @@ func (d *daemon) listenControl() (listener *control.Listener) {
 		} else {
 			err = listener.Also(name, inherited)
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case listener == nil:
 			d.log.Warn("this daemon can be neither reloaded nor taken over by a command", "error", err, hint.Attr(err))
+		default:
+			if unnamed++; unnamed == 1 { // whatever it is, it is the same for all
+				d.log.Warn("a daemon that is to take over finds this one by its other addresses alone", "address", address, "error", err, hint.Attr(err))
+			}
 		}
 	}
 	return listener

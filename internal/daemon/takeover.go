@@ -179,8 +179,8 @@ func (d *daemon) learnWhoIsThere(ctx context.Context, session *handover.Session)
 }
 
 // addresses say at which sockets our predecessor may be, and our successor will
-// look: "" is the host's, the others are where a daemon listens. A daemon with several
-// listeners has a socket for each, so that its successor finds it although some of them
+// look: "" is the host's, the others are where a daemon listens. The socket of a daemon
+// with several listeners has a name for each, so that its successor finds it although some of them
 // have changed.
 func (p predecessor) addresses() []string {
 	var all []string

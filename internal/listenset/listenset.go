@@ -46,20 +46,19 @@ func (s *Set) Accept(ctx context.Context, socket handover.Socket, listener *net.
 	}
 	remove := s.registry.Add(socket, served)
 	stop, err := s.server.Accept(served, router) // which has logged what it returns
-	if err != nil {
-		remove()
-		take()
-		close(done)
-		return done
-	}
 	s.accepting.Add(1)
-	context.AfterFunc(ctx, func() { // no goroutine waits for each of thousands
+	end := func() {
 		defer s.accepting.Done()
 		defer close(done)
 		defer take()
 		defer remove()
 		stop()
-	})
+	}
+	if err != nil {
+		go end() // a loop may be waiting for what our caller has locked
+		return done
+	}
+	context.AfterFunc(ctx, end) // no goroutine waits for each of thousands
 	return done
 }
 

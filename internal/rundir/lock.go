@@ -157,7 +157,11 @@ func (d *Dir) Rename(from, to string) error {
 func (d *Dir) Link(from, to string) error {
 	return d.with(false, func(folder int) error {
 		if err := unix.Linkat(folder, from, folder, to, 0); err != nil {
-			return hint.Wrap(fmt.Errorf("link %s to %s: %w", d.Path(to), d.Path(from), err), "give --run-dir a folder whose file system has hard links")
+			fix := ""
+			if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EMLINK) {
+				fix = "give --run-dir a folder whose file system has hard links"
+			}
+			return hint.Wrap(fmt.Errorf("link %s to %s: %w", d.Path(to), d.Path(from), err), fix)
 		}
 		return nil
 	})

@@ -128,7 +128,7 @@ func (s *Share) TryEnter() bool {
 	return l.take(s)
 }
 
-// Enter takes a place, which leave gives back, waiting for it until the deadline of
+// Enter takes a place, which Leave gives back, waiting for it until the deadline of
 // ctx. The error is an *Over, or ctx's cause when somebody else ended it.
 func (s *Share) Enter(ctx context.Context) error {
 	l := s.limit

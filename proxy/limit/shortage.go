@@ -31,7 +31,7 @@ func (l *Limit) Watch(begin func()) {
 	}
 }
 
-// Watched reports whether somebody lacks a place and begin, which watch was given, looks at that.
+// Watched reports whether somebody lacks a place and begin, which Watch was given, looks at that.
 func (l *Limit) Watched() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
