@@ -4,7 +4,8 @@
 // The rules are in tables of our own, `ip ambassadord` and `ip6 ambassadord`, in which the
 // chains have the names that they have with iptables: those of ours, and OUTPUT or PREROUTING
 // for the hook, so that one plan serves both. Its rules read back as the arguments of
-// iptables (read.go, decode.go), and a plan's changes become messages (write.go, encode.go).
+// iptables (read.go), and a plan's changes become messages (write.go); translate.go has a rule's
+// translation both ways.
 //
 // All changes of an Apply, for both families, are one transaction: nobody sees half of them,
 // and an interruption leaves all of it or nothing. Nobody else has a use for
