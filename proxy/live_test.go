@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
+	"github.com/ambassadord/ambassadord/proxy/internal/sockettest"
 )
 
 // inherited is a connection as its carrier left it: the test is the client, the
@@ -25,29 +26,8 @@ type inherited struct {
 func inherit(t *testing.T) *inherited {
 	t.Helper()
 	i := &inherited{t: t}
-	accept := func() (dialled, accepted *net.TCPConn) {
-		listener := listen(t)
-		defer listener.Close()
-		dialled, err := net.DialTCP("tcp", nil, listener.Addr().(*net.TCPAddr))
-		if err != nil {
-			t.Fatal(err)
-		}
-		accepted, err = listener.AcceptTCP()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, conn := range []*net.TCPConn{dialled, accepted} {
-			t.Cleanup(func() { conn.Close() })
-		}
-		return dialled, accepted
-	}
-	i.client, i.live.Client = accept()
-	i.live.Upstream, i.endpoint = accept()
-	for _, conn := range []*net.TCPConn{i.client, i.endpoint} {
-		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	i.client, i.live.Client = sockettest.Couple(t)
+	i.live.Upstream, i.endpoint = sockettest.Couple(t)
 	i.live.Accepted = time.Now()
 	return i
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
+	"github.com/ambassadord/ambassadord/proxy/internal/sockettest"
 )
 
 // ways is how the connections of a test are carried.
@@ -141,8 +142,8 @@ func TestNoDescriptorToHandOverWith(t *testing.T) {
 	server := &Server{}
 	server.init()
 	defer server.Drain(t.Context())
-	client, accepted := couple(t)
-	dialled, endpoint := couple(t)
+	client, accepted := sockettest.Couple(t)
+	dialled, endpoint := sockettest.Couple(t)
 	withDescriptors(t, 64, func() { // as many as leave none that is in use beyond the bound
 		for {
 			fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
@@ -174,8 +175,8 @@ func TestClientIsThereWithoutHandOver(t *testing.T) {
 	server := &Server{}
 	server.init()
 	defer server.Drain(t.Context())
-	_, accepted := couple(t)
-	dialled, _ := couple(t)
+	_, accepted := sockettest.Couple(t)
+	dialled, _ := sockettest.Couple(t)
 	dialled.Close()
 	if _, _, ok := server.takeBoth(accepted, dialled); ok {
 		t.Fatal("a connection that is closed was handed over")

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
+	"github.com/ambassadord/ambassadord/proxy/internal/sockettest"
 )
 
 // carrier carries a connection; a relay, or what it is compared with.
@@ -60,8 +61,8 @@ func copyRelay(client, upstream *net.TCPConn) {
 // relayed returns the far ends of a connection that carry carries.
 func relayed(t testing.TB, carry carrier) (client, endpoint *net.TCPConn) {
 	t.Helper()
-	client, accepted := couple(t)
-	dialled, endpoint := couple(t)
+	client, accepted := sockettest.Couple(t)
+	dialled, endpoint := sockettest.Couple(t)
 	for _, conn := range []*net.TCPConn{client, accepted, dialled, endpoint} {
 		if err := conn.SetDeadline(time.Time{}); err != nil {
 			t.Fatal(err)
@@ -290,8 +291,8 @@ func TestAffordablePipes(t *testing.T) {
 // A write that fails uses up the error of a socket, and what is read from it after
 // that looks like the end of the stream. It must not be passed on as one.
 func TestResetWhoseErrorIsUsedUp(t *testing.T) {
-	client, accepted := couple(t)
-	dialled, endpoint := couple(t)
+	client, accepted := sockettest.Couple(t)
+	dialled, endpoint := sockettest.Couple(t)
 	for _, conn := range []*net.TCPConn{accepted, dialled} {
 		if err := conn.SetDeadline(time.Time{}); err != nil {
 			t.Fatal(err)
@@ -337,21 +338,6 @@ func duplicateOf(t *testing.T, conn *net.TCPConn) *net.TCPConn {
 	}
 	t.Cleanup(func() { same.Close() })
 	return same.(*net.TCPConn)
-}
-
-// unacknowledged is how many bytes written to conn its peer's kernel does not have
-// yet (tcp(7), SIOCOUTQ).
-func unacknowledged(conn *net.TCPConn) (n int, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var fail error
-	err = raw.Control(func(fd uintptr) { n, fail = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
-	if err != nil {
-		return 0, err
-	}
-	return n, fail
 }
 
 // block sends until nothing more is taken, and reports how much was.
@@ -406,5 +392,12 @@ func TestMessagesDoNotWait(t *testing.T) {
 		if on, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY); on == 0 || err != nil {
 			t.Errorf("towards the %s TCP_NODELAY is %d, %v; want it on", name, on, err)
 		}
+	}
+}
+
+func mustWrite(t *testing.T, conn *net.TCPConn, text string) {
+	t.Helper()
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/sockettest"
 )
 
 // TestEndGoesWithTheLastBytes: an end that is there together with the last bytes goes on
@@ -24,7 +26,7 @@ func TestEndGoesWithTheLastBytes(t *testing.T) {
 	conn := begin(t, l)
 	release := holdLoops(t, server, func(*relay) {}) // or else one may see the answer before its end
 	close(answer)
-	acked(t, <-answered) // and so has the end arrived
+	sockettest.Acked(t, <-answered) // and so has the end arrived
 	before := segments(t, conn)
 	release()
 	if b, err := io.ReadAll(conn); err != nil || string(b) != "the answer" {
@@ -86,7 +88,7 @@ func TestBulkHasItsTurn(t *testing.T) {
 		if _, err := conn.Write(make([]byte, bulk)); err != nil {
 			t.Error(err)
 		}
-		acked(t, conn) // it has arrived
+		sockettest.Acked(t, conn) // it has arrived
 		r.up.bulky = true
 		r.client.flags |= readable
 		r.loop.until = r.loop.clock()

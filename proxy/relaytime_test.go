@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
+	"github.com/ambassadord/ambassadord/proxy/internal/sockettest"
 )
 
 // relayedConn is a connection that is relayed, seen from its two far ends.
@@ -20,8 +21,8 @@ type relayedConn struct {
 func relayWith(t *testing.T, ctx context.Context, bounds limits) *relayedConn { //nolint:revive // t first, as everywhere
 	t.Helper()
 	s := &relayedConn{began: time.Now(), result: make(chan Record, 1)}
-	client, accepted := couple(t)
-	dialled, endpoint := couple(t)
+	client, accepted := sockettest.Couple(t)
+	dialled, endpoint := sockettest.Couple(t)
 	s.client, s.endpoint = client, endpoint
 	for _, conn := range []*net.TCPConn{accepted, dialled} {
 		if err := conn.SetDeadline(time.Time{}); err != nil {
@@ -89,8 +90,8 @@ func TestIdleCountsFromTheLastMove(t *testing.T) {
 	}
 	server.init()
 	server.enter()
-	client, accepted := couple(t)
-	dialled, endpoint := couple(t)
+	client, accepted := sockettest.Couple(t)
+	dialled, endpoint := sockettest.Couple(t)
 	began := time.Now()
 	r := &relay{route: &Route{}, verdict: &unjudged{}, more: &more{bounds: limits{Idle: limit}, leave: func() {}}}
 	if !server.relay(r, accepted, dialled, began) {

@@ -52,8 +52,9 @@ func (d *daemon) serveControl(ctx context.Context) (closed, stop func()) {
 // listenControl listens at one control socket, which has a name for each address that we listen
 // on; nil where it could have none.
 func (d *daemon) listenControl() (listener *control.Listener) {
-	unnamed := 0
 	inherited := func(name string) *rundir.Lock { return d.sockets.Inherited().TakeLock(d.dir, name) }
+	unnamed, first := 0, "" // addresses that the socket could not be named by
+	var why error           // of the first
 	for _, address := range d.predecessor().addresses() {
 		var err error
 		if name := d.dir.Socket(address); listener == nil {
@@ -61,15 +62,18 @@ func (d *daemon) listenControl() (listener *control.Listener) {
 		} else {
 			err = listener.Also(name, inherited)
 		}
-		switch {
-		case err == nil:
-		case listener == nil:
-			d.log.Warn("this daemon can be neither reloaded nor taken over by a command", "error", err, hint.Attr(err))
-		default:
-			if unnamed++; unnamed == 1 { // whatever it is, it is the same for all
-				d.log.Warn("a daemon that is to take over finds this one by its other addresses alone", "address", address, "error", err, hint.Attr(err))
+		if err != nil {
+			if unnamed++; unnamed == 1 {
+				first, why = address, err
 			}
 		}
+	}
+	switch {
+	case unnamed == 0:
+	case listener == nil:
+		d.log.Warn("this daemon can be neither reloaded nor taken over by a command", "error", why, hint.Attr(why))
+	default:
+		d.log.Warn("a daemon that is to take over finds this one by its other addresses alone", "addresses", unnamed, "first", first, "error", why, hint.Attr(why))
 	}
 	return listener
 }

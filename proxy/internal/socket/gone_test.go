@@ -8,66 +8,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/sockettest"
 )
 
 const patience = 10 * time.Second // for what happens at once when it works
-
-// couple is both ends of a connection.
-func couple(t testing.TB) (dialled, accepted *net.TCPConn) {
-	t.Helper()
-	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	dialled, err = net.DialTCP("tcp", nil, listener.Addr().(*net.TCPAddr))
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted, err = listener.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, conn := range []*net.TCPConn{dialled, accepted} {
-		t.Cleanup(func() { conn.Close() })
-		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dialled, accepted
-}
-
-// acked waits until the peer's kernel has all that was written to conn.
-func acked(t testing.TB, conn *net.TCPConn) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
-		n, err := unacknowledged(conn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d bytes are not acknowledged", n)
-		}
-	}
-}
-
-// unacknowledged is how many bytes written to conn its peer's kernel does not have
-// yet (tcp(7), SIOCOUTQ).
-func unacknowledged(conn *net.TCPConn) (n int, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var fail error
-	err = raw.Control(func(fd uintptr) { n, fail = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
-	if err != nil {
-		return 0, err
-	}
-	return n, fail
-}
 
 // cpuTime is what this process has used.
 func cpuTime(t *testing.T) time.Duration {
@@ -91,22 +36,22 @@ func TestWaitGone(t *testing.T) {
 		{"the end without data", func(_ *testing.T, client *net.TCPConn) { client.CloseWrite() }, true},
 		{"data", func(t *testing.T, client *net.TCPConn) {
 			mustWrite(t, client, "question")
-			acked(t, client)
+			sockettest.Acked(t, client)
 		}, false},
 		{"data and the end", func(t *testing.T, client *net.TCPConn) {
 			mustWrite(t, client, "question")
 			client.CloseWrite()
-			acked(t, client)
+			sockettest.Acked(t, client)
 		}, false},
 		{"data and a reset", func(t *testing.T, client *net.TCPConn) {
 			mustWrite(t, client, "question")
-			acked(t, client)
+			sockettest.Acked(t, client)
 			Reset(client)
 		}, true},
 	} {
 		for order, first := range map[string]bool{"before": true, "meanwhile": false} {
 			t.Run(test.name+" "+order, func(t *testing.T) {
-				client, held := couple(t)
+				client, held := sockettest.Couple(t)
 				if first {
 					test.do(t, client)
 				}
@@ -141,7 +86,7 @@ func TestWaitGone(t *testing.T) {
 // The connection is as it was: every byte is still there, and nothing is left of the
 // deadline that woke the wait.
 func TestWaitGoneLeavesTheConnectionAsItWas(t *testing.T) {
-	client, held := couple(t)
+	client, held := sockettest.Couple(t)
 	for range 3 {
 		ctx, cancel := context.WithCancel(t.Context())
 		waiting := make(chan bool, 1)
@@ -169,10 +114,10 @@ func TestWaitGoneLeavesTheConnectionAsItWas(t *testing.T) {
 
 // Held connections cost no processor time while nothing comes.
 func TestWaitGoneSleeps(t *testing.T) {
-	client, held := couple(t)
+	client, held := sockettest.Couple(t)
 	mustWrite(t, client, "question")
 	client.CloseWrite() // readable for good
-	acked(t, client)
+	sockettest.Acked(t, client)
 	ctx, cancel := context.WithCancel(t.Context())
 	looks := make(chan struct{})
 	go func() { defer close(looks); WaitGone(ctx, held) }()

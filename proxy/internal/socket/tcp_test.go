@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/proxy/internal/sockettest"
 )
 
 // onSocket calls do with conn's descriptor.
@@ -33,7 +35,7 @@ func option(t *testing.T, conn *net.TCPConn, level, name int) (value int) {
 }
 
 func TestSetKeepAlive(t *testing.T) {
-	conn, _ := couple(t)
+	conn, _ := sockettest.Couple(t)
 	for _, test := range []struct {
 		idle, interval               time.Duration
 		on, wantIdle, wantIntvl, cnt int
@@ -63,7 +65,7 @@ func TestSetKeepAlive(t *testing.T) {
 }
 
 func TestSetUserTimeout(t *testing.T) {
-	conn, _ := couple(t)
+	conn, _ := sockettest.Couple(t)
 	for d, want := range map[time.Duration]int{
 		30 * time.Second: 30000, time.Microsecond: 1, 0: 0, -time.Second: 0, 1 << 62: 1<<31 - 1,
 	} {
@@ -89,8 +91,8 @@ func descriptorOf(t *testing.T, conn *net.TCPConn) (of int) {
 
 // What moves on either side, either way, ends idleness.
 func TestIdleFor(t *testing.T) {
-	client, ours := couple(t)
-	upstream, endpoint := couple(t)
+	client, ours := sockettest.Couple(t)
+	upstream, endpoint := sockettest.Couple(t)
 	const pause = 120 * time.Millisecond
 	idle := func() time.Duration {
 		t.Helper()
@@ -101,8 +103,8 @@ func TestIdleFor(t *testing.T) {
 		return d
 	}
 	for name, move := range map[string]func(){
-		"the client sends":      func() { mustWrite(t, client, "x"); acked(t, client) },
-		"the endpoint sends":    func() { mustWrite(t, endpoint, "x"); acked(t, endpoint) },
+		"the client sends":      func() { mustWrite(t, client, "x"); sockettest.Acked(t, client) },
+		"the endpoint sends":    func() { mustWrite(t, endpoint, "x"); sockettest.Acked(t, endpoint) },
 		"to the client we send": func() { mustWrite(t, ours, "x") },
 		"to the endpoint":       func() { mustWrite(t, upstream, "x") },
 	} {
