@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -243,5 +244,50 @@ func TestTakeoverAndDrainShareATime(t *testing.T) {
 	_ = live.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := io.ReadAll(live); err == nil {
 		t.Error("the connection has ended in peace; want that it is reset")
+	}
+}
+
+// TestNamesOfTheControlSocket: a daemon is found by each of its addresses but those whose name
+// another process has, which one line of the log tells of.
+func TestNamesOfTheControlSocket(t *testing.T) {
+	const another = "127.0.0.2:0"
+	for name, test := range map[string]struct {
+		held []string
+		says string // "" for nothing
+	}{
+		"all":       {nil, ""},
+		"not one":   {[]string{listenAnywhere}, "addresses=1 first=" + listenAnywhere},
+		"not other": {[]string{another}, "addresses=1 first=" + another},
+		"none":      {[]string{listenAnywhere, another}, "can be neither reloaded nor taken over"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := daemontest.RunDir(t)
+			for _, address := range test.held {
+				lock, err := dir.Take(strings.TrimSuffix(dir.Socket(address), ".sock") + ".lock")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer lock.Release()
+			}
+			d := runIn(t, dir, "127.0.0.1:9", func(cfg *config.Config) {
+				cfg.Listeners = append(cfg.Listeners, config.Listener{Address: another, Target: cfg.Listeners[0].Target})
+			})
+			defer d.stop()
+			d.log.Wait(t, "msg=ready")
+			for _, address := range []string{listenAnywhere, another} {
+				c, err := control.Dial(dir.Path(dir.Socket(address)))
+				if err == nil {
+					c.Close()
+				}
+				if held := slices.Contains(test.held, address); (err != nil) != held {
+					t.Errorf("%s: %v; want nobody there: %t", address, err, held)
+				}
+			}
+			if warned := strings.Count(d.log.String(), "level=WARN"); !strings.Contains(d.log.String(), test.says) || (warned > 0) != (test.says != "") || warned > 1 {
+				t.Errorf("the log says %s; want %q in one warning", d.log.String(), test.says)
+			}
+			d.stop()
+			d.wantNoError(t)
+		})
 	}
 }
