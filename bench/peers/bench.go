@@ -133,31 +133,21 @@ func (b *bench) traffic(ctx context.Context, took []participant, place report.Pl
 	}
 	measures = slices.DeleteFunc(measures, func(m measurement) bool { return !slices.Contains(b.Measures, m.name) })
 	var up []*running
-	defer func() {
+	stop := func() {
 		for _, r := range up {
 			r.stop()
 		}
-	}()
-	for i, p := range took {
-		var uid uint32
-		if place == report.Unprivileged {
-			// Users of their own: what pipes of one user take is counted together.
-			uid = uint32(60_001 + i)
-		}
-		r, err := b.start(ctx, p.contestant, p.backendSet, uid)
-		if err != nil {
-			return err
-		}
-		up = append(up, r)
-		if place == report.Unprivileged {
-			held, err := b.hold(ctx, r.Listen.Echo, 100)
-			if err != nil {
-				return fmt.Errorf("100 idle connections through %s: %w", r.name, err)
-			}
-			defer held.stop()
-		}
+		up = nil
 	}
+	defer func() { stop() }()
 	for round := range b.Rounds {
+		if round == 0 || b.Before != "" {
+			stop()
+			var err error
+			if up, err = b.startAll(ctx, took, place, round); err != nil {
+				return err
+			}
+		}
 		rand.Shuffle(len(measures), func(i, j int) { measures[i], measures[j] = measures[j], measures[i] })
 		for _, m := range measures {
 			rand.Shuffle(len(up), func(i, j int) { up[i], up[j] = up[j], up[i] })
@@ -177,6 +167,41 @@ func (b *bench) traffic(ctx context.Context, took []participant, place report.Pl
 		fmt.Fprintf(b.progress, "peers: %s: round %d of %d\n", place, round+1, b.Rounds)
 	}
 	return nil
+}
+
+// startAll starts the contestants, those before the one that fails included. Two builds of the
+// daemon are started for each round anew, in any order, and take turns with their ports: of the same
+// bytes, one process costs up to 4% more than another for as long as they run.
+func (b *bench) startAll(ctx context.Context, took []participant, place report.Place, round int) (up []*running, err error) {
+	took = slices.Clone(took)
+	if b.Before != "" {
+		ours := slices.IndexFunc(took, func(p participant) bool { return p.name == report.Ours })
+		before := slices.IndexFunc(took, func(p participant) bool { return p.name == report.Before })
+		if ours >= 0 && round%2 == 1 {
+			took[ours].backendSet, took[before].backendSet = took[before].backendSet, took[ours].backendSet
+		}
+		rand.Shuffle(len(took), func(i, j int) { took[i], took[j] = took[j], took[i] })
+	}
+	for i, p := range took {
+		var uid uint32
+		if place == report.Unprivileged {
+			// Users of their own: what pipes of one user take is counted together.
+			uid = uint32(60_001 + i)
+		}
+		r, err := b.start(ctx, p.contestant, p.backendSet, uid)
+		if err != nil {
+			return up, err
+		}
+		up = append(up, r)
+		if place == report.Unprivileged {
+			held, err := b.hold(ctx, r.Listen.Echo, 100)
+			if err != nil {
+				return up, fmt.Errorf("100 idle connections through %s: %w", r.name, err)
+			}
+			r.held = held.stop
+		}
+	}
+	return up, nil
 }
 
 // measurement is one of those that every contestant goes through in every round.

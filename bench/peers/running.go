@@ -26,6 +26,7 @@ type running struct {
 	dir       string
 	processes []*exec.Cmd
 	ready     time.Duration // from the start to the first exchange
+	held      func()        // ends its idle connections; nil if it has none
 }
 
 // start starts a contestant and waits until each of its ports answers. uid 0 is root.
@@ -188,8 +189,11 @@ func (r *running) usage() (sum procstat.Usage, err error) {
 	return sum, nil
 }
 
-// stop ends its processes, the children first known, and waits for them.
+// stop ends its idle connections and its processes, the children first known, and waits for them.
 func (r *running) stop() {
+	if r.held != nil {
+		r.held()
+	}
 	var trees []int
 	for _, pid := range r.pids() {
 		tree, err := procstat.Tree(pid)

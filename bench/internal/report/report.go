@@ -145,14 +145,17 @@ func (r *Result) Median(place Place, measure, contestant string, m Metric) Sprea
 
 // Ratio is the spread of a to b, paired within rounds.
 func (r *Result) Ratio(place Place, measure, a, b string, m Metric) Spread {
-	var ratios []float64
+	return SpreadOf(r.ratios(place, measure, a, b, m))
+}
+
+func (r *Result) ratios(place Place, measure, a, b string, m Metric) (ratios []float64) {
 	other := r.series(place, measure, b, m)
 	for round, v := range r.series(place, measure, a, m) {
 		if w, ok := other[round]; ok {
 			ratios = append(ratios, v/w)
 		}
 	}
-	return SpreadOf(ratios)
+	return ratios
 }
 
 // Best is the one of some contestants with the best median, or none. The best of each

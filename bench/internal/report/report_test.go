@@ -63,6 +63,23 @@ func TestChangesArePaired(t *testing.T) {
 	}
 }
 
+// TestMedianWithin: the bounds are those of tables of the sign test.
+func TestMedianWithin(t *testing.T) {
+	var values []float64
+	for n, want := range map[int][2]float64{6: {1, 6}, 8: {1, 8}, 9: {2, 8}, 16: {4, 13}, 40: {14, 27}} {
+		values = values[:0]
+		for i := range n {
+			values = append(values, float64(n-i))
+		}
+		if low, high, ok := MedianWithin(values); !ok || low != want[0] || high != want[1] {
+			t.Errorf("of %d figures: %v to %v, %v; want %v", n, low, high, ok, want)
+		}
+	}
+	if _, _, ok := MedianWithin([]float64{1, 2, 3, 4, 5}); ok {
+		t.Error("five figures have bounds")
+	}
+}
+
 func TestRatioIsPaired(t *testing.T) {
 	r := result()
 	// A round without a figure of ours drops out, it does not become a ratio of zero.

@@ -33,3 +33,22 @@ func (s Spread) String() string {
 	}
 	return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Median, s.P25, s.P75)
 }
+
+// MedianWithin is where the median of all figures that there could be lies, with a confidence of at
+// least 95%: between two of those that there are, by how many may be below the median (the
+// binomial distribution with 1/2). Fewer than six cannot say.
+func MedianWithin(values []float64) (low, high float64, ok bool) {
+	n := len(values)
+	sorted := slices.Sorted(slices.Values(values))
+	below, each := 0.0, math.Pow(0.5, float64(n)) // the chance of k figures below the median
+	for k := range n / 2 {
+		if below += each; below > 0.025 {
+			if k == 0 {
+				return 0, 0, false
+			}
+			return sorted[k-1], sorted[n-k], true
+		}
+		each *= float64(n-k) / float64(k+1)
+	}
+	return 0, 0, false
+}

@@ -79,19 +79,31 @@ func (r *Result) tables() (all []textTable) {
 
 // changes compares the daemon with another build of it, within rounds.
 func (r *Result) changes(titles map[Place]string) textTable {
-	t := textTable{title: "**The daemon ÷ the one before**", rows: [][]string{{"measure", "place", "rate", "CPU", "p99"}}}
+	t := textTable{title: "**The daemon ÷ the one before: medians, and the bounds of each with 95% confidence**", rows: [][]string{{"measure", "place", "rate", "CPU", "p99"}}}
 	for _, place := range []Place{Private, Unprivileged, Host} {
 		for _, measure := range r.Measures(place) {
-			if rate := r.Ratio(place, measure, Ours, Before, Rate()); rate.N > 0 {
-				t.rows = append(t.rows, []string{
-					measure, titles[place], rate.String(),
-					r.Ratio(place, measure, Ours, Before, CPU()).String(),
-					r.Ratio(place, measure, Ours, Before, P99()).String(),
-				})
+			if len(r.ratios(place, measure, Ours, Before, Rate())) == 0 {
+				continue
 			}
+			row := []string{measure, titles[place]}
+			for _, m := range []Metric{Rate(), CPU(), P99()} {
+				row = append(row, change(r.ratios(place, measure, Ours, Before, m)))
+			}
+			t.rows = append(t.rows, row)
 		}
 	}
 	return t
+}
+
+func change(ratios []float64) string {
+	if len(ratios) == 0 {
+		return "–"
+	}
+	text := fmt.Sprintf("%.3f", SpreadOf(ratios).Median)
+	if low, high, ok := MedianWithin(ratios); ok {
+		text += fmt.Sprintf(" (%.3f–%.3f)", low, high)
+	}
+	return text
 }
 
 func (r *Result) measured(title string, place Place, measure string) textTable {
