@@ -3,13 +3,14 @@
 //
 //	go run ./bench/resolve
 //	go run ./bench/resolve -services 2000 -instances 10
+//	go run ./bench/resolve -services 2000 -before bin/old
 //
 // It starts a Consul agent, an etcd and an NSD of its own (consul, etcd and nsd in
 // PATH) on loopback, and containers on the machine's Docker engine. The first form
 // moves an endpoint of each kind of source back and forth and dials the daemon until
 // it reaches the new place; a static target has no registry to tell of a change. The
 // second fills Consul with services, lets one daemon watch them all, and then changes
-// one. It runs as root, for the daemon does.
+// one; the third does that for another build of the daemon first. It runs as root, for the daemon does.
 package main
 
 import (
@@ -28,6 +29,7 @@ import (
 func main() {
 	var b resolveBench
 	flag.StringVar(&b.daemon, "daemon", "", "the daemon's binary; without one it is built")
+	flag.StringVar(&b.before, "before", "", "another build of the daemon, which watches as many services first")
 	flag.StringVar(&b.only, "only", "", "measure only the sources whose name contains this")
 	flag.IntVar(&b.rounds, "rounds", 51, "how many changes of each source")
 	flag.IntVar(&b.services, "services", 0, "how many services to watch; 0 measures changes of single targets")
@@ -44,7 +46,8 @@ func main() {
 }
 
 type resolveBench struct {
-	daemon, only        string
+	daemon, before      string
+	only                string
 	rounds              int
 	services, instances int
 	steady              time.Duration
@@ -62,14 +65,14 @@ func (b resolveBench) run(ctx context.Context, out io.Writer) (err error) {
 			return err
 		}
 	}
+	if b.services > 0 {
+		return b.manyOfEach(ctx, dir, out)
+	}
 	consul, err := startConsul(ctx, dir)
 	if err != nil {
 		return err
 	}
 	defer consul.stop()
-	if b.services > 0 {
-		return b.many(ctx, consul, out)
-	}
 	places, err := listenAlike(ctx)
 	if err != nil {
 		return err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -18,8 +20,35 @@ const firstPort = 21000
 // (resolver/consul) rests after one.
 const apart = 3 * time.Second
 
+// manyOfEach measures the builds of the daemon, each with a Consul of its own: an agent goes on
+// counting the connections of one that has ended for as long as its queries were to wait.
+func (b resolveBench) manyOfEach(ctx context.Context, dir string, out io.Writer) error {
+	for _, build := range []struct{ name, daemon string }{{"before", b.before}, {"now", b.daemon}} {
+		if build.daemon == "" {
+			continue
+		}
+		if b.before != "" {
+			fmt.Fprintf(out, "%s: %s\n", build.name, build.daemon)
+		}
+		of := filepath.Join(dir, build.name)
+		if err := os.Mkdir(of, 0o755); err != nil {
+			return err
+		}
+		consul, err := startConsul(ctx, of)
+		if err != nil {
+			return err
+		}
+		err = b.many(ctx, build.daemon, consul, out)
+		consul.stop()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // many fills Consul with services and measures a daemon that watches them all.
-func (b resolveBench) many(ctx context.Context, consul *registry, out io.Writer) error {
+func (b resolveBench) many(ctx context.Context, daemon string, consul *registry, out io.Writer) error {
 	places, err := listen(ctx)
 	if err != nil {
 		return err
@@ -39,7 +68,7 @@ func (b resolveBench) many(ctx context.Context, consul *registry, out io.Writer)
 		args = append(args, at(i)+"=consul-service://"+name(i))
 	}
 	began = time.Now()
-	d, err := start(ctx, b.daemon, consul.address, args...)
+	d, err := start(ctx, daemon, consul.address, args...)
 	if err != nil {
 		return err
 	}
