@@ -68,70 +68,92 @@ type parts struct {
 }
 
 // build makes the parts and runs those that others need, until stop is called.
-func build(ctx context.Context, cfg config.Config, log *slog.Logger) (p *parts, stop func(), err error) {
-	p = &parts{cfg: cfg, log: log}
-	p.staying.Log = log
-	p.self, _ = containerproc.Self(ctx)
-	if p.have, err = privilege.Effective(); err != nil {
+func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*parts, func(), error) {
+	p := &parts{cfg: cfg, log: log}
+	// The parts outlive ctx: connections that are drained still need them.
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	stop := func() {
+		cancel()
+		if p.routes != nil {
+			p.routes.Wait()
+		}
+		running.Wait()
+		if p.sources != nil {
+			p.sources.Close()
+		}
+	}
+	if err := p.make(ctx, background, &running); err != nil {
+		stop()
 		return nil, nil, err
 	}
-	p.modes = mode.Effective(cfg.Modes, p.self != "", p.have, log)
-	if p.server, p.bounds, err = newServer(cfg, log); err != nil {
-		return nil, nil, err
+	return p, stop, nil
+}
+
+// make makes the parts. Those that others need it runs until background ends; also when it fails.
+func (p *parts) make(ctx, background context.Context, running *sync.WaitGroup) (err error) {
+	p.staying.Log = p.log
+	p.self, _ = containerproc.Self(ctx)
+	if p.have, err = privilege.Effective(); err != nil {
+		return err
+	}
+	p.modes = mode.Effective(p.cfg.Modes, p.self != "", p.have, p.log)
+	if p.server, p.bounds, err = newServer(p.cfg, p.log); err != nil {
+		return err
 	}
 
 	var audience *route.Audience // which nobody asks before it is there
-	p.sources, err = sources.Build(cfg, p.self, func(server string, addr netip.AddrPort) error { return audience.MayAsk(server, addr) }, log)
+	p.sources, err = sources.Build(p.cfg, p.self, func(server string, addr netip.AddrPort) error { return audience.MayAsk(server, addr) }, p.log)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	p.balancer = balance.New(balance.Config{Log: log, Dial: proxy.DialCheck, OwnFault: proxy.OwnFault, Permit: func(target string) func(netip.AddrPort, bool) error {
+	p.balancer = balance.New(balance.Config{Log: p.log, Dial: proxy.DialCheck, OwnFault: proxy.OwnFault, Permit: func(target string) func(netip.AddrPort, bool) error {
 		return audience.MayCheck(target)
 	}})
 	p.reader = settings.Reader{Parse: p.sources.Resolver.Parse, Modes: p.modes, Registries: p.sources.Registries, Host: new(settings.HostAddrs)}
-	s, err := p.reader.Read(cfg)
+	s, err := p.reader.Read(p.cfg)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	p.settings = settings.NewCurrent(s)
-	if len(p.modes) > 0 || listenersAskEngine(cfg, &p.reader) {
+	if len(p.modes) > 0 || listenersAskEngine(p.cfg, &p.reader) {
 		p.engine = p.sources.Docker
+		// It takes longest to answer, so it is asked before the packet filter is.
+		running.Go(func() { _ = p.engine.Run(background) }) // returns nil, when background ends
 	}
-	if p.any(func(m mode.Row) bool { return m.Rules }) {
-		if p.rules, err = filter.Open(ctx, filter.Kind(cfg.Rules)); err != nil {
-			return nil, nil, err
-		}
-		if mixed := filter.Mixed(p.rules); mixed != nil {
-			log.Warn("this host uses both packet filters", "error", mixed, hint.Attr(mixed))
-		}
+	if err := p.openRules(ctx); err != nil {
+		return err
 	}
 	if err := p.mustBeAllowed(); err != nil {
-		return nil, nil, err
+		return err
 	}
 
-	// The parts outlive ctx: connections that are drained still need them.
-	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p.connect(background)
 	audience = route.NewAudience(p.routes, p.reader.Parse)
 	p.routes.ShareAmong(nil)
-	var running sync.WaitGroup
-	running.Go(func() { _ = p.sources.Resolver.Run(background) }) // returns nil, when background ends
+	running.Go(func() { _ = p.sources.Resolver.Run(background) }) // as the engine's
 	running.Go(func() { _ = p.balancer.Run(background) })         // likewise
 	running.Go(func() { trim.Run(background, trim.DaemonHeap) })
-	if p.engine != nil {
-		running.Go(func() { _ = p.engine.Run(background) }) // likewise
-	}
-	if len(cfg.Keeper) > 0 && os.Getpid() != 1 { // all of a container ends with its process 1
-		p.keeper = keeper.New(cfg.Keeper, log)
+	if len(p.cfg.Keeper) > 0 && os.Getpid() != 1 { // all of a container ends with its process 1
+		p.keeper = keeper.New(p.cfg.Keeper, p.log)
 		p.server.Keeper = p.keeper
 		running.Go(func() { p.keeper.Run(background) })
 	}
-	return p, func() {
-		cancel()
-		p.routes.Wait()
-		running.Wait()
-		p.sources.Close()
-	}, nil
+	return nil
+}
+
+// openRules opens the packet filter if a mode needs one.
+func (p *parts) openRules(ctx context.Context) (err error) {
+	if !p.any(func(m mode.Row) bool { return m.Rules }) {
+		return nil
+	}
+	if p.rules, err = filter.Open(ctx, filter.Kind(p.cfg.Rules)); err != nil {
+		return err
+	}
+	if mixed := filter.Mixed(p.rules); mixed != nil {
+		p.log.Warn("this host uses both packet filters", "error", mixed, hint.Attr(mixed))
+	}
+	return nil
 }
 
 // connect makes the parts that take other parts.
