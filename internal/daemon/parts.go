@@ -83,15 +83,15 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*parts, fu
 			p.sources.Close()
 		}
 	}
-	if err := p.make(ctx, background, &running); err != nil {
+	if err := p.assemble(ctx, background, &running); err != nil {
 		stop()
 		return nil, nil, err
 	}
 	return p, stop, nil
 }
 
-// make makes the parts. Those that others need it runs until background ends; also when it fails.
-func (p *parts) make(ctx, background context.Context, running *sync.WaitGroup) (err error) {
+// assemble makes the parts. It runs those that others need until background ends, also when it fails.
+func (p *parts) assemble(ctx, background context.Context, running *sync.WaitGroup) (err error) {
 	p.staying.Log = p.log
 	p.self, _ = containerproc.Self(ctx)
 	if p.have, err = privilege.Effective(); err != nil {
