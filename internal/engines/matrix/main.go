@@ -11,7 +11,7 @@
 //
 // Everything runs on hosts in namespaces of their own (scripts/engine), several for an engine that
 // has much to do. They take what is to run from one queue, the longest first, -at-once of them at a
-// time: by default one more than there are processors, for most tests wait rather than compute.
+// time: by default two more than there are processors, for most tests wait rather than compute.
 // The tests of [engines.Alone] come last, one at a time, when all others have ended.
 //
 // Tests that start many containers start fewer than they might; with -thorough they start as
@@ -71,7 +71,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("matrix", flag.ContinueOnError)
 	update := flags.Bool("update", false, "write "+resultsFile+" and "+pageFile)
 	all := flags.Bool("all", false, "run every test beside the distribution's engine, and those of the table beside the engines that are built")
-	atOnce := flags.Int("at-once", runtime.NumCPU()+1, "how many hosts are busy at a time")
+	atOnce := flags.Int("at-once", runtime.NumCPU()+2, "how many hosts are busy at a time")
 	thorough := flags.Bool("thorough", false, "have e2e start as many containers as before a release")
 	verbose := flags.Bool("v", false, "tell of tests that pass, too")
 	only := flags.String("engines", "", "the engines to run on, by scripts/engine's names (default all)")
