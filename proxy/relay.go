@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -37,6 +38,7 @@ type relay struct {
 	state      relayState
 	isAgain    bool // in loop.again
 	settled    bool // cause is final
+	deserted   bool // the endpoint has ended its stream before the client did
 }
 
 // relayState is how far a relay is.
@@ -71,10 +73,11 @@ const (
 type stream struct {
 	bytes    int64 // passed on
 	store    *store
-	finished bool  // the end of it has been passed on
-	bulky    bool  // worth a pipe
-	dead     bool  // nobody takes it any more
-	small    uint8 // pieces in a row that were worth no pipe
+	finished bool   // the end of it has been passed on
+	bulky    bool   // worth a pipe
+	dead     bool   // nobody takes it any more
+	small    uint8  // pieces in a row that were worth no pipe
+	atEnd    uint32 // bytes, modulo 2^32, when the side that gets them had ended its own stream
 }
 
 // bufferKind is where bytes are that have been taken and not yet given.
@@ -145,7 +148,7 @@ func (r *relay) event(upstream bool, events uint32) {
 		s.flags |= readable
 	}
 	if events&unix.EPOLLRDHUP != 0 {
-		s.flags |= ending
+		r.ends(s)
 	}
 	if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		s.flags |= hung
@@ -161,6 +164,15 @@ func (r *relay) event(upstream bool, events uint32) {
 	case relaying:
 		r.happened(s)
 	case parting, over:
+	}
+}
+
+// ends notes that a side ends its stream: what comes before the end may be unread.
+func (r *relay) ends(s *side) {
+	if s.flags&ending == 0 {
+		s.flags |= ending
+		to := r.toward(s)
+		to.atEnd = uint32(to.bytes)
 	}
 }
 
@@ -263,10 +275,12 @@ func (r *relay) finish(d *stream, src, dst *side) bool {
 		return r.srcBroke(src, unix.ECONNRESET)
 	}
 	d.finished = true
+	r.ends(src)
 	if opposite.finished {
 		r.end()
 		return false
 	}
+	r.deserted = src == &r.upstream && dst.flags&(ending|hung) == 0
 	if err := socket.Shutdown(int(dst.fd)); err != nil {
 		return r.dstBroke(d, dst, err)
 	}
@@ -365,11 +379,57 @@ func (r *relay) end() {
 	l.waitNoMore(r)
 	r.empty(&r.up)
 	r.empty(&r.down)
+	broken := r.cause != nil
+	if broken && r.closedBefore() {
+		r.cause = nil
+	}
 	reason := r.reason()
-	r.closeBoth()
+	r.closeBoth(broken)
 	l.remove(r)
 	r.report(reason)
 }
+
+// closedBefore reports whether the connection was broken by a reset after a side had closed its
+// socket: it had ended its stream, and nothing that it was sent since was acknowledged, for a kernel
+// answers bytes for a socket that is closed with a reset (RFC 9293 §3.10.7.1). On a direct connection
+// such a reset comes likewise and nobody sees it, so that is no failure, whichever side's reset came
+// first. A side that goes on to read after the end of its stream and is reset then has failed.
+func (r *relay) closedBefore() bool {
+	if r.verdict == nil || r.more != nil && r.more.stalled { // nobody had answered, or bytes are lost
+		return false
+	}
+	if reason := ReasonOf(r.cause); reason != ClientGone && reason != EndpointGone {
+		return false
+	}
+	return r.hasClosed(&r.client, ClientGone) || !r.servedNothing() && r.hasClosed(&r.upstream, EndpointGone)
+}
+
+// hasClosed is closedBefore of one side; gone is the reason of a connection that it breaks. It takes
+// the error of the socket.
+func (r *relay) hasClosed(s *side, gone Reason) bool {
+	if !socket.GoneFD(int(s.fd)) {
+		return false
+	}
+	errno := socket.ErrorOf(int(s.fd))
+	if errno == 0 && ReasonOf(r.cause) == gone { // it has been taken, by what found the reset
+		errors.As(r.cause, &errno)
+	}
+	to := r.toward(s)
+	switch errno {
+	case unix.EPIPE: // the end of its stream came before the reset
+	case 0, unix.ECONNRESET, unix.ENOTCONN:
+		if !r.opposite(to).finished {
+			return false
+		}
+	default: // it does not answer
+		return false
+	}
+	return s.flags&ending == 0 || int32(uint32(r.takenBy(s))-to.atEnd) <= 0
+}
+
+// servedNothing reports whether the endpoint has ended its stream without having sent a byte, before
+// the client ended its own.
+func (r *relay) servedNothing() bool { return r.deserted && r.passed().down == 0 }
 
 // reason is Server.reason of a connection that is about to be closed.
 func (r *relay) reason() error {
@@ -382,8 +442,8 @@ func (r *relay) reason() error {
 	})
 }
 
-// closeBoth closes both sockets, with a reset unless the end is a clean one.
-func (r *relay) closeBoth() {
+// closeBoth closes both sockets, with a reset if the connection is broken.
+func (r *relay) closeBoth(broken bool) {
 	r.hop().Left()
 	if r.kept != 0 {
 		r.ignore()
@@ -393,7 +453,7 @@ func (r *relay) closeBoth() {
 	for _, s := range [...]*side{&r.client, &r.upstream} {
 		switch {
 		case s.fd < 0:
-		case r.cause != nil:
+		case broken:
 			socket.ResetFD(int(s.fd))
 		case r.kept != 0: // the end of the stream must not wait for somebody else's descriptor
 			_ = socket.Shutdown(int(s.fd))

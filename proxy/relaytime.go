@@ -120,7 +120,12 @@ func (r *relay) part(dst *side) {
 // nothing, as flush does.
 func (r *relay) lookParting() {
 	fd := int(r.more.slow.fd)
-	if waiting, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err != nil || waiting == 0 || socket.GoneFD(fd) || !r.takes() {
+	waiting, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	switch {
+	case err != nil || waiting == 0 || socket.GoneFD(fd):
+		r.end()
+	case !r.takes():
+		r.more.stalled = true
 		r.end()
 	}
 }

@@ -108,9 +108,16 @@ func Gone(conn *net.TCPConn) bool {
 
 // EndedFirst reports whether the peer of a socket that is gone had ended its stream before
 // it reset the connection. The kernel has another error for that, EPIPE, which is taken.
-func EndedFirst(fd int) bool {
+func EndedFirst(fd int) bool { return ErrorOf(fd) == unix.EPIPE }
+
+// ErrorOf is the error of a socket that nobody has been told of yet (socket(7), SO_ERROR), which is
+// taken; 0 is none.
+func ErrorOf(fd int) unix.Errno {
 	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	return err == nil && unix.Errno(errno) == unix.EPIPE
+	if err != nil {
+		return unix.EBADF
+	}
+	return unix.Errno(errno)
 }
 
 // Reset closes conn with a RST instead of a FIN: what was refused or cut short
