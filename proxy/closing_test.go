@@ -6,11 +6,13 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/servertest"
 	"github.com/ambassadord/ambassadord/proxy/internal/socket"
 	"github.com/ambassadord/ambassadord/proxy/internal/sockettest"
@@ -107,6 +109,78 @@ func TestEndsThatAreNoFailure(t *testing.T) {
 			}
 			if says := told.says(); !slices.Equal(says, []string{"backend opened", how}) {
 				t.Errorf("the balancer is told %q; want %q at the end", says, how)
+			}
+		})
+	}
+}
+
+// TestEndpointsThatCloseWithoutAByte: a client that dials and waits, or asks, and gets a clean end
+// instead of an answer, has not been served. One that leaves first has asked for nothing more.
+func TestEndpointsThatCloseWithoutAByte(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		preface string
+		do      func(t *testing.T, client, endpoint *net.TCPConn)
+		hint    string // "" if it is no failure
+	}{
+		{"the client waits", "", func(t *testing.T, client, endpoint *net.TCPConn) {
+			endpoint.Close()
+			readEnd(t, client)
+		}, "may expect TLS"},
+		{"the client asks", "", func(t *testing.T, client, endpoint *net.TCPConn) {
+			mustWrite(t, client, "?")
+			mustRead(t, endpoint, "?")
+			endpoint.Close()
+			readEnd(t, client)
+		}, "may expect TLS"},
+		{"the client asks afterwards", "", func(t *testing.T, client, endpoint *net.TCPConn) {
+			endpoint.Close()
+			readEnd(t, client)
+			mustWrite(t, client, "?")
+			untilGone(t, client)
+		}, "may expect TLS"},
+		{"after a PROXY header", "PROXY\r\n", func(t *testing.T, client, endpoint *net.TCPConn) {
+			mustRead(t, endpoint, "PROXY\r\n")
+			endpoint.Close()
+			readEnd(t, client)
+		}, "does the endpoint expect a PROXY header"},
+		{"the client leaves first", "", func(t *testing.T, client, endpoint *net.TCPConn) {
+			mustWrite(t, client, "an event")
+			client.Close()
+			readEnd(t, endpoint)
+			endpoint.Close()
+		}, ""},
+		{"the client half-closes first", "", func(t *testing.T, client, endpoint *net.TCPConn) {
+			mustWrite(t, client, "an event")
+			_ = client.CloseWrite()
+			readEnd(t, endpoint)
+			endpoint.Close()
+			readEnd(t, client)
+		}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			accepted, served := make(chan *net.TCPConn, 1), make(chan struct{})
+			at := backend(t, func(c *net.TCPConn) {
+				accepted <- c
+				<-served
+			})
+			defer close(served)
+			l := newLab(t, &Server{}, RouterFunc(func(context.Context, *net.TCPConn) (Route, error) {
+				return Route{Endpoints: InOrder(at), Preface: []byte(test.preface)}, nil
+			}))
+			client, endpoint := l.dial(), <-accepted
+			test.do(t, client, endpoint)
+			client.Close()
+			endpoint.Close()
+			r := l.record()
+			if test.hint == "" {
+				if r.Err != nil {
+					t.Errorf("ended with %v; want a clean end", r.Err)
+				}
+				return
+			}
+			if ReasonOf(r.Err) != EndpointGone || !strings.Contains(r.Err.Error(), "closed it without a byte") || !strings.Contains(hint.Of(r.Err), test.hint) {
+				t.Errorf("ended with %v, hint %q; want the reason %s and a hint with %q", r.Err, hint.Of(r.Err), EndpointGone, test.hint)
 			}
 		})
 	}

@@ -39,7 +39,7 @@ const (
 	// ClientGone: the client reset the connection or vanished.
 	ClientGone Reason = "client_gone"
 	// EndpointGone: the endpoint reset the connection or vanished after it had
-	// answered the dial.
+	// answered the dial, or it closed it before the client did and without a byte.
 	EndpointGone Reason = "endpoint_gone"
 	// OverLimit: as many connections are open, or wait, as may.
 	OverLimit Reason = "over_limit"
@@ -79,7 +79,7 @@ var meanings = []struct {
 	{Loop, "what was dialled for the connection came back to a socket of the daemon's; the error names the way it took"},
 	{OverLimit, "as many connections are open, or wait, as may"},
 	{ClientGone, "the client reset the connection, or left before it was served"},
-	{EndpointGone, "the endpoint reset the connection after it had answered the dial"},
+	{EndpointGone, "the endpoint reset the connection after it had answered the dial, or closed it without having sent a byte, before the client did"},
 	{IdleTimeout, "no byte has moved, either way, for `idle-timeout`"},
 	{HalfClosedTimeout, "one side has ended its stream and the other has not, for `half-closed-timeout`"},
 	{LifetimeOver, "the connection has lasted for `max-lifetime`"},
@@ -188,8 +188,8 @@ func nobodyAnswered(route *Route, failures []error) error {
 // safePreface is how long a PROXY header may be for every receiver that is known to take it.
 const safePreface = 107
 
-// prefaceHint is the error of a connection, with what to do if the endpoint has reset it after
-// a PROXY header and nothing else: one that expects none, or a shorter one, does that.
+// prefaceHint is the error of a connection, with what to do if the endpoint has reset or closed it
+// after a PROXY header and nothing else: one that expects none, or a shorter one, does that.
 func prefaceHint(r *Record) error {
 	if r.Err == nil || len(r.Route.Preface) == 0 || r.Down > 0 {
 		return r.Err
@@ -199,6 +199,24 @@ func prefaceHint(r *Record) error {
 		return r.Err
 	}
 	return Fail(f.Reason, hint.Wrap(f.Err, fixPreface(len(r.Route.Preface))))
+}
+
+var (
+	errUnserving     = Fail(EndpointGone, errors.New("the endpoint accepted the connection and closed it without a byte"))
+	errUnservingHint = Fail(EndpointGone, hint.Errorf("look at its log: it may expect TLS or another protocol, refuse this client, or forward to nobody, as a published port does when nothing in the container listens",
+		"the endpoint accepted the connection and closed it without a byte"))
+)
+
+// unserving is why a connection has failed whose endpoint closed it without a byte, before the
+// client did: reason, if there was another one.
+func unserving(route *Route, reason error) error {
+	switch {
+	case reason != nil && ReasonOf(reason) != EndpointGone && ReasonOf(reason) != ClientGone:
+		return reason
+	case len(route.Preface) > 0: // whose hint is added at the end
+		return errUnserving
+	}
+	return errUnservingHint
 }
 
 func fixPreface(long int) string {

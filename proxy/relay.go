@@ -384,6 +384,9 @@ func (r *relay) end() {
 		r.cause = nil
 	}
 	reason := r.reason()
+	if r.verdict != nil && r.servedNothing() {
+		reason = unserving(r.route, reason)
+	}
 	r.closeBoth(broken)
 	l.remove(r)
 	r.report(reason)
