@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -164,15 +163,6 @@ func (r *relay) event(upstream bool, events uint32) {
 	case relaying:
 		r.happened(s)
 	case parting, over:
-	}
-}
-
-// ends notes that a side ends its stream: what comes before the end may be unread.
-func (r *relay) ends(s *side) {
-	if s.flags&ending == 0 {
-		s.flags |= ending
-		to := r.toward(s)
-		to.atEnd = uint32(to.bytes)
 	}
 }
 
@@ -391,48 +381,6 @@ func (r *relay) end() {
 	l.remove(r)
 	r.report(reason)
 }
-
-// closedBefore reports whether the connection was broken by a reset after a side had closed its
-// socket: it had ended its stream, and nothing that it was sent since was acknowledged, for a kernel
-// answers bytes for a socket that is closed with a reset (RFC 9293 §3.10.7.1). On a direct connection
-// such a reset comes likewise and nobody sees it, so that is no failure, whichever side's reset came
-// first. A side that goes on to read after the end of its stream and is reset then has failed.
-func (r *relay) closedBefore() bool {
-	if r.verdict == nil || r.more != nil && r.more.stalled { // nobody had answered, or bytes are lost
-		return false
-	}
-	if reason := ReasonOf(r.cause); reason != ClientGone && reason != EndpointGone {
-		return false
-	}
-	return r.hasClosed(&r.client, ClientGone) || !r.servedNothing() && r.hasClosed(&r.upstream, EndpointGone)
-}
-
-// hasClosed is closedBefore of one side; gone is the reason of a connection that it breaks. It takes
-// the error of the socket.
-func (r *relay) hasClosed(s *side, gone Reason) bool {
-	if !socket.GoneFD(int(s.fd)) {
-		return false
-	}
-	errno := socket.ErrorOf(int(s.fd))
-	if errno == 0 && ReasonOf(r.cause) == gone { // it has been taken, by what found the reset
-		errors.As(r.cause, &errno)
-	}
-	to := r.toward(s)
-	switch errno {
-	case unix.EPIPE: // the end of its stream came before the reset
-	case 0, unix.ECONNRESET, unix.ENOTCONN:
-		if !r.opposite(to).finished {
-			return false
-		}
-	default: // it does not answer
-		return false
-	}
-	return s.flags&ending == 0 || int32(uint32(r.takenBy(s))-to.atEnd) <= 0
-}
-
-// servedNothing reports whether the endpoint has ended its stream without having sent a byte, before
-// the client ended its own.
-func (r *relay) servedNothing() bool { return r.deserted && r.passed().down == 0 }
 
 // reason is Server.reason of a connection that is about to be closed.
 func (r *relay) reason() error {
