@@ -3,14 +3,17 @@ package resolver
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/internal/suggest"
 	"github.com/ambassadord/ambassadord/resolver/internal/burstlog"
@@ -139,13 +142,13 @@ func (r *Resolver) stopIdle(now time.Time) {
 func (r *Resolver) Parse(text string) (Target, error) {
 	t, starts, err := parse(text)
 	if err != nil {
-		return Target{}, err
+		return Target{}, hint.Wrap(err, r.misspelt(text, err))
 	}
 	for i, c := range t.Choices {
 		for j, q := range c.Queries {
 			source, ok := r.sources[q.Scheme]
 			if !ok {
-				return Target{}, r.unknownScheme(text, starts[i], q.Scheme)
+				return Target{}, r.unknownScheme(text, starts[i], q)
 			}
 			if err := source.Check(q); err != nil {
 				return Target{}, fmt.Errorf("target %q: %w", shorten.Text(text, maxShown), err)
@@ -158,7 +161,35 @@ func (r *Resolver) Parse(text string) (Target, error) {
 	return t, nil
 }
 
-func (r *Resolver) unknownScheme(text string, offset int, scheme string) error {
+// misspelt is what to write in place of the choice in which err is, if that is a scheme of ours with
+// a colon alone after it; "" otherwise.
+func (r *Resolver) misspelt(text string, err error) string {
+	mistake, ok := errors.AsType[*SyntaxError](err)
+	if !ok {
+		return ""
+	}
+	at := min(mistake.Column-1, len(text))
+	choice := text[strings.LastIndexByte(text[:at], '|')+1:]
+	choice, _, _ = strings.Cut(choice, "|")
+	scheme, rest, _ := strings.Cut(strings.TrimSpace(choice), ":")
+	scheme, rest = strings.ToLower(scheme), strings.TrimLeft(rest, "/")
+	source := r.sources[scheme]
+	if source == nil || scheme == SchemeStatic {
+		return ""
+	}
+	right, err := Parse(scheme + "://" + rest)
+	if err != nil || source.Check(right.Choices[0].Queries[0]) != nil {
+		return ""
+	}
+	return shorten.Text("write "+scheme+"://"+rest, maxShown)
+}
+
+// foreignSchemes are those of other programs' addresses that people write before a host and port.
+var foreignSchemes = []string{
+	"amqp", "amqps", "http", "https", "mongodb", "mysql", "nats", "postgres", "postgresql", "redis", "rediss", "ssl", "tcp", "tcp4", "tcp6", "tls",
+}
+
+func (r *Resolver) unknownScheme(text string, offset int, q Query) error {
 	var known []string
 	for s := range maps.Keys(r.sources) {
 		if s != SchemeStatic { // that is written without a scheme
@@ -167,10 +198,16 @@ func (r *Resolver) unknownScheme(text string, offset int, scheme string) error {
 	}
 	slices.Sort(known)
 	fix := fmt.Sprintf("the schemes are %v", known)
-	if s := suggest.Closest(scheme, known); s != "" {
+	switch s := suggest.Closest(q.Scheme, known); {
+	case slices.Contains(foreignSchemes, q.Scheme):
+		fix = "a target has no scheme for what is said over the connection: write HOST:PORT"
+		if q.Port != 0 && q.Host != "" {
+			fix = shorten.Text("write "+q.HostPort()+" alone", maxShown)
+		}
+	case s != "":
 		fix = fmt.Sprintf("did you mean %s://?", s)
 	}
-	return syntaxError(text, offset, fix, "unknown scheme %q", scheme)
+	return syntaxError(text, offset, fix, "unknown scheme %q", q.Scheme)
 }
 
 func (r *Resolver) started(ctx context.Context) error {

@@ -4,6 +4,7 @@
 package sources
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,11 @@ func Build(cfg config.Config, self string, permit resolver.Permission, log *slog
 		file.Scheme:           file.Source{},
 		docker.Scheme:         containers,
 		docker.SchemeSwarm:    containers,
+	}
+	for _, scheme := range []string{resolver.SchemeDNS, resolver.SchemeSRV} {
+		all[scheme] = advisedSource{all[scheme], func(ctx context.Context, q resolver.Query) string {
+			return cmp.Or(agents.Advice(ctx, q), containers.Advice(q))
+		}}
 	}
 	if agents.Explicit() { // then Consul's names are Consul's, live
 		for _, scheme := range []string{resolver.SchemeDNS, resolver.SchemeSRV} {

@@ -2,12 +2,15 @@ package consul
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -72,6 +75,37 @@ func (s nameSource) Watch(ctx context.Context, q resolver.Query, publish func(re
 		}
 		publish(a)
 	})
+}
+
+// Advice is what to do about a name of Consul's DNS form that DNS does not give, if nobody has
+// configured an agent and one answers where agents usually are: to name it. It is "" otherwise. An agent
+// is asked once in half a minute at most, and for half a second.
+func (c *Client) Advice(ctx context.Context, q resolver.Query) string {
+	if _, ok := (nameSource{client: c}).translate(q); !ok || c.Explicit() || !c.answers(ctx) {
+		return ""
+	}
+	return fmt.Sprintf("an agent of Consul's answers at %[1]s: start the daemon with --consul-addr %[1]s, and such names are asked of it", c.Address())
+}
+
+// answers reports whether a configured agent answers, or did when one was last asked.
+func (c *Client) answers(ctx context.Context) bool {
+	const holds, patience = 30 * time.Second, 500 * time.Millisecond
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.asked.IsZero() && time.Since(c.asked) < holds {
+		return c.answered
+	}
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	_, err := c.Leader(ctx)
+	cancelled := errors.Is(ctx.Err(), context.Canceled)
+	cancel()
+	c.mu.Lock()
+	if cancelled { // the watch has ended, which says nothing of the agent
+		return false
+	}
+	c.asked, c.answered = time.Now(), err == nil
+	return c.answered
 }
 
 func atPort(endpoints []resolver.Endpoint, port uint16) []resolver.Endpoint {

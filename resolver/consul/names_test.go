@@ -2,8 +2,10 @@ package consul
 
 import (
 	"context"
+	"strings"
 	"testing"
 
+	"github.com/ambassadord/ambassadord/internal/servertest"
 	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/sourcetest"
 )
@@ -98,4 +100,30 @@ func FuzzTranslate(f *testing.F) {
 			t.Errorf("%q becomes %s: %v", name, q, err)
 		}
 	})
+}
+
+// TestAdviceOnNames: a name of Consul's that DNS does not give leads to an agent that answers here.
+func TestAdviceOnNames(t *testing.T) {
+	t.Setenv("CONSUL_HTTP_ADDR", "")
+	agent := newFakeAgent(t, "[]")
+	for _, test := range []struct {
+		name, address, host, want string
+	}{
+		{"an agent answers", agent.address, "redis.service.consul", "--consul-addr " + agent.address},
+		{"the name is another's", agent.address, "redis.example.com", ""},
+		{"no agent answers", servertest.Nobody(t).String(), "redis.service.consul", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			client := newTestClient(t, Config{})
+			client.configured = []string{test.address} // where agents usually are
+			got := client.Advice(t.Context(), resolver.Query{Scheme: resolver.SchemeSRV, Host: test.host})
+			if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
+				t.Errorf("advice %q; want %q", got, test.want)
+			}
+		})
+	}
+	client := newTestClient(t, Config{Address: agent.address})
+	if got := client.Advice(t.Context(), resolver.Query{Scheme: resolver.SchemeSRV, Host: "redis.service.consul"}); got != "" {
+		t.Errorf("advice %q although the agent is configured", got)
+	}
 }

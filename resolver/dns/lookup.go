@@ -228,12 +228,20 @@ func (c *Client) lookupService(ctx context.Context, q resolver.Query) (lookup, e
 			none.answer = found.answer()
 			return none, true, nil
 		case msg.Rcode == mdns.RcodeNameError:
-			return c.noSuchName(found.ttl, host), false, nil
+			return c.noSuchName(found.ttl, host).asService(q), false, nil
 		case found.odd != "":
 			return c.absence(found.ttl, "%s", found.odd), false, nil
 		}
-		return c.absence(found.ttl, "the name %s has no SRV records", host), false, nil
+		return c.absence(found.ttl, "the name %s has no SRV records", host).asService(q), false, nil
 	})
+}
+
+// asService adds to an absence what to write if the name was meant for a host's.
+func (l lookup) asService(q resolver.Query) lookup {
+	if !strings.HasPrefix(q.Host, "_") && !strings.Contains(q.Host, ".service.") { // RFC 2782's form, and Consul's
+		l.answer.Hint = fmt.Sprintf("a name without a port stands for its SRV records; for its addresses write %s:PORT", q.Host)
+	}
+	return l
 }
 
 // lookupTargets asks the server that the target names for the SRV targets that came

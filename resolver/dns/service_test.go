@@ -113,14 +113,16 @@ func TestParseService(t *testing.T) {
 func TestServiceAbsence(t *testing.T) {
 	server := newTestServer(t, "host.test. 0 A 10.0.0.1", "dot.test. 0 SRV 0 0 0 .")
 	source := New(testConfig(t, "search other.test", "", server)).Services()
-	for name, note := range map[string]string{
-		"host.test": "the name host.test has no SRV records",
-		"none.test": "the name none.test does not exist",
-		"dot.test":  "the service is not offered",
+	for name, want := range map[string]struct{ note, hint string }{
+		"host.test":          {"the name host.test has no SRV records", "for its addresses write host.test:PORT"},
+		"none.test":          {"the name none.test does not exist", "for its addresses write none.test:PORT"},
+		"_none._tcp.test":    {"the name _none._tcp.test does not exist", ""},
+		"none.service.other": {"the name none.service.other does not exist", ""},
+		"dot.test":           {"the service is not offered", ""},
 	} {
 		w := sourcetest.Watch(t, source, serviceQuery(name))
-		if a := w.Await(t); !strings.Contains(a.Note, note) {
-			t.Errorf("%s: note %q, want %q", name, a.Note, note)
+		if a := w.Await(t); !strings.Contains(a.Note, want.note) || !strings.Contains(a.Hint, want.hint) || want.hint == "" && a.Hint != "" {
+			t.Errorf("%s: note %q, hint %q; want %q", name, a.Note, a.Hint, want)
 		}
 		w.Stop(t)
 	}

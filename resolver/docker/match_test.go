@@ -465,6 +465,8 @@ func TestCheck(t *testing.T) {
 		{"?label=a", "docker target has no port", formHint},
 		{"?port=80", "docker target names no container", formHint},
 		{":80", "docker target names no container", formHint},
+		{"app=redis:6379", `docker target: "app=redis" is not the name of a container`, "write docker://?label=app=redis&port=6379"},
+		{"app=redis", `docker target: "app=redis" is not the name of a container`, "write docker://?label=app=redis&port=PORT"},
 		{"web:80/path", `docker target has a path, "/path"`, formHint},
 		{"web:80?port=81", "docker target has more than one port", formHint},
 		{"web?port=81&port=82", "docker target has more than one port", formHint},

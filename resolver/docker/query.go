@@ -8,6 +8,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/internal/suggest"
 	"github.com/ambassadord/ambassadord/resolver"
 )
@@ -23,7 +24,10 @@ const (
 	paramPublished = "published"
 
 	swarmHint = "write swarm://SERVICE:PORT or swarm://SERVICE?port=PORT"
-	formHint  = "write docker://NAME:PORT or docker://?label=KEY=VALUE&port=PORT"
+	// maxHint is how many bytes of what a target was to be a hint quotes.
+	maxHint = 256
+
+	formHint = "write docker://NAME:PORT or docker://?label=KEY=VALUE&port=PORT"
 )
 
 // query is what a target asks for.
@@ -116,6 +120,16 @@ func parse(q resolver.Query) (query, error) {
 	}
 	if q.Scheme == SchemeSwarm && parsed.project != "" {
 		return query{}, hint.Errorf("a service of a stack is named STACK_SERVICE: write swarm://STACK_SERVICE", "swarm target has a project, which is Compose's")
+	}
+	if key, value, ok := strings.Cut(parsed.name, "="); ok { // no name has one
+		fix := fmt.Sprintf("write %s://?label=%s=%s&port=PORT", scheme, key, value)
+		if parsed.port != 0 {
+			fix = fmt.Sprintf("write %s://?label=%s=%s&port=%d", scheme, key, value, parsed.port)
+		}
+		if q.Scheme == SchemeSwarm {
+			fix = swarmHint
+		}
+		return query{}, hint.Errorf(shorten.Text(fix, maxHint), "%s target: %q is not the name of a %s", scheme, shorten.Text(parsed.name, maxShown), what)
 	}
 	if parsed.name == "" && (q.Scheme == SchemeSwarm || len(parsed.labels) == 0 && parsed.project == "") {
 		return query{}, hint.Errorf(formHint, "%s target names no %s", scheme, what)

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -149,6 +151,23 @@ func (s *Source) Watch(ctx context.Context, q resolver.Query, publish func(resol
 			return nil
 		}
 	}
+}
+
+// Advice is what to do about a name that DNS does not give, if it is that of a container, or of a
+// service: to write it as a target of this source. It is "" otherwise.
+func (s *Source) Advice(q resolver.Query) string {
+	snapshot := s.containers.Snapshot()
+	if q.Server != "" || snapshot == nil || strings.Contains(q.Host, ".") {
+		return ""
+	}
+	if !slices.ContainsFunc(snapshot.Containers(), func(c *dockerd.Container) bool { return c.Name == q.Host || isInstance(c, q.Host) }) {
+		return ""
+	}
+	port := "PORT"
+	if q.Port != 0 {
+		port = strconv.Itoa(int(q.Port))
+	}
+	return fmt.Sprintf("there is a container or a service of that name, which DNS does not know: write docker://%s:%s", q.Host, port)
 }
 
 // nothingKnown is why there has been no snapshot for too long.

@@ -265,3 +265,29 @@ func someAddress(t *testing.T) string {
 	}
 	return "127.0.0.1"
 }
+
+// TestAdviceOnNamesOfContainers: what DNS does not give may be a container's name, or a service's.
+func TestAdviceOnNamesOfContainers(t *testing.T) {
+	f := newFakeContainers()
+	s := New(f, Options{})
+	redis := resolver.Query{Scheme: resolver.SchemeDNS, Host: "redis", Port: 6379}
+	if got := s.Advice(redis); got != "" {
+		t.Errorf("advice %q before there is a snapshot", got)
+	}
+	f.set(container("redis", "bridge=172.17.0.2"), with(container("shop-db-1", "bridge=172.17.0.3"), func(c *dockerd.Container) {
+		c.Labels = map[string]string{"com.docker.compose.project": "shop", "com.docker.compose.service": "db"}
+	}))
+	for _, test := range []struct {
+		query resolver.Query
+		want  string
+	}{
+		{redis, "write docker://redis:6379"},
+		{resolver.Query{Scheme: resolver.SchemeSRV, Host: "db"}, "write docker://db:PORT"},
+		{resolver.Query{Scheme: resolver.SchemeDNS, Host: "other", Port: 80}, ""},
+		{resolver.Query{Scheme: resolver.SchemeDNS, Host: "redis", Port: 80, Server: "127.0.0.1:53"}, ""},
+	} {
+		if got := s.Advice(test.query); (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
+			t.Errorf("%s: advice %q; want %q", test.query, got, test.want)
+		}
+	}
+}
