@@ -70,6 +70,13 @@ func (r *Resolver) stopUnowned(now *kept) {
 	}
 }
 
+// wanted reports whether anybody declares what w watches, or what led to it. A name in an answer is
+// wanted as long as one of those declares anything.
+func (r *Resolver) wanted(w *watch) bool {
+	owners := w.owners.Load()
+	return r.kept.Load().has(w.query) || w.looksUp && owners != nil && r.shares.declares(*owners)
+}
+
 // forget stops a watch.
 func (r *Resolver) forget(w *watch) {
 	if r.watches.CompareAndDelete(w.query, w) {
@@ -110,6 +117,7 @@ func (r *Resolver) watch(q Query, by *watch) *watch {
 		w.fail(errors.New("the resolver has stopped"), true)
 		return w
 	}
+	w.wanted = r.wanted
 	lookup, err := r.ownersOf(w, by)
 	if err != nil { // each connection that wants it tells; nothing has happened that the log should
 		w.state.Store(&state{err: err, failed: w.created, failing: w.created, standing: true})
@@ -148,6 +156,7 @@ func (r *Resolver) ownersOf(w, by *watch) (lookup *account, err error) {
 		return nil, nil
 	}
 	w.owners.Store(owners)
+	w.looksUp = true
 	return r.shares.lookup(*owners)
 }
 

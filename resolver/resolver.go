@@ -107,7 +107,7 @@ func New(sources map[string]Source, options Options) *Resolver {
 func (r *Resolver) Run(ctx context.Context) error {
 	r.ctx = ctx
 	close(r.running)
-	ticker := time.NewTicker(r.options.IdleAfter)
+	ticker := time.NewTicker(max(1, r.options.IdleAfter/idleLooks))
 	defer ticker.Stop()
 	for {
 		select {
@@ -123,13 +123,17 @@ func (r *Resolver) Run(ctx context.Context) error {
 	}
 }
 
+// idleLooks is how often within Options.IdleAfter it is looked which watches are idle, so that they
+// end about then.
+const idleLooks = 10
+
 // stopIdle stops the watches that nobody asked for lately and no declaration
 // keeps.
 func (r *Resolver) stopIdle(now time.Time) {
 	kept := r.kept.Load()
 	r.watches.Range(func(_, value any) bool {
 		w := value.(*watch)
-		if !kept.has(w.query) && now.Sub(w.usedAt()) >= r.options.IdleAfter {
+		if !kept.has(w.query) && now.Sub(w.usedAt()) >= r.options.IdleAfter-r.options.IdleAfter/idleLooks {
 			r.forget(w)
 		}
 		return true

@@ -143,6 +143,13 @@ func (s *shares) account(owner string) *account {
 	return a
 }
 
+// declares reports whether one of owners declares anything.
+func (s *shares) declares(owners []*account) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(owners, func(a *account) bool { return a.queries > 0 })
+}
+
 // lookup counts a watch for a name in an answer that is of owners, and returns whose it
 // is; nil for the operator's.
 func (s *shares) lookup(owners []*account) (*account, error) {

@@ -331,3 +331,39 @@ func TestAnUnchangedClientIsNotLookedThroughAgain(t *testing.T) {
 		t.Errorf("the list of a is of what it was before: %+v", l)
 	}
 }
+
+// TestWatchesEndWithTheirLastClient: a line about a target names who asks for it, and of one that nobody
+// declares any more there is none; it is watched no longer than Options.IdleAfter.
+func TestWatchesEndWithTheirLastClient(t *testing.T) {
+	var log bytes.Buffer
+	failures := 0
+	source := &fakeSource{watch: func(context.Context, Query, func(Answer)) error {
+		failures++
+		return fmt.Errorf("failure %d", failures) // another one each time, so that each is told
+	}}
+	options := Options{IdleAfter: 10 * time.Minute, BackoffMax: time.Second, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	inBubbleWith(t, options, source, func(_ context.Context, r *Resolver) {
+		said := func(while time.Duration) string {
+			log.Reset()
+			time.Sleep(while)
+			synctest.Wait()
+			return log.String()
+		}
+		web, api := Owned{Owner: "web", Targets: []Target{fake("redis")}}, Owned{Owner: "api", Targets: []Target{fake("redis")}}
+		r.Keep(nil, web, api)
+		if text := said(time.Minute); !strings.Contains(text, "client=web more_clients=1 error=") {
+			t.Errorf("with two clients it says\n%.300s", text)
+		}
+		r.Keep(nil, api)
+		if text := said(time.Minute); !strings.Contains(text, "client=api error=") || strings.Contains(text, "client=web") {
+			t.Errorf("with one client left it says\n%.300s", text)
+		}
+		r.Keep(nil)
+		if text := said(10 * time.Minute); strings.Contains(text, "target=") {
+			t.Errorf("without a client it says\n%.300s", text)
+		}
+		if n := r.count.Load(); n != 0 {
+			t.Errorf("%d watches 10 min after the last client left", n)
+		}
+	})
+}

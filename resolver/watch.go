@@ -32,7 +32,9 @@ type watch struct {
 	stop     context.CancelFunc
 	// owners are the clients that declare it, or what led to it; none for the operator's.
 	owners    atomic.Pointer[[]*account]
-	allowance *Allowance // set before it runs
+	allowance *Allowance        // set before it runs
+	wanted    func(*watch) bool // likewise, as looksUp
+	looksUp   bool              // a name in an answer
 
 	// Under Resolver.mu: in whose answers it is, beside those who declare it.
 	free    bool // the operator's
@@ -140,10 +142,18 @@ func (w *watch) logFailure(old, next *state) {
 	w.say(level, message, attrs...)
 }
 
+// say logs a line about w, which names the first of its clients and how many more there are. What
+// happens to a target that its last client has left is seen at level debug alone.
 func (w *watch) say(level slog.Level, message string, attrs ...any) {
 	owner := ""
 	if owners := w.owners.Load(); owners != nil && len(*owners) > 0 {
 		owner = (*owners)[0].owner
+		if more := len(*owners) - 1; more > 0 {
+			attrs = append([]any{"more_clients", more}, attrs...)
+		}
+		if w.wanted != nil && !w.wanted(w) {
+			level = slog.LevelDebug
+		}
 	}
 	w.log.Say(level, w.query.Scheme, w.query.String(), owner, message, attrs...)
 }
