@@ -133,11 +133,11 @@ func TestDoctorOnThisHost(t *testing.T) {
 	d.want("splice", "ok", "inside the kernel", "")
 	version := dockertest.Docker(t, "version", "-f", "version {{.Server.Version}}, API {{.Server.APIVersion}}")
 	d.want("engine", "ok", version, "")
-	d.want("raw-packets", "ok", "running containers can send", "")
+	d.want("raw-packets", "ok", " can send packets with any source", "")
 	d.want("namespaces", "ok", "/run/docker/netns", "")
 	d.want("consul", "ok", "its leader is 127.0.0.1:", "")
 	d.want("etcd", "ok", "the servers at "+etcd.Addr+" answer", "")
-	d.want("daemon", "warn", "none is running, and 1 running containers declare ports", "ambassadord run")
+	d.want("daemon", "warn", "none is running, and 1 running container declares ports", "ambassadord run")
 	codes := map[string]int{"ok": 0, "fail": 1, "warn": 3}
 	if code := codes[d.Status]; d.code != code {
 		t.Errorf("exit code %d for %s, want %d", d.code, d.Status, code)
@@ -255,7 +255,7 @@ func TestDoctorNamesWhatIsMissing(t *testing.T) {
 	t.Run("DNS and Consul", func(t *testing.T) {
 		lab := netlab.New(t)
 		d := diagnoseIn(t, lab.NS(), "nameserver 127.0.0.1\n", "--consul-addr", "127.0.0.1:8500", "--etcd-endpoints", "127.0.0.1:2379")
-		d.want("dns", "fail", "no server answers: 127.0.0.1:53", "resolv.conf")
+		d.want("dns", "warn", "no server answers, and no running container declares a target that needs one: 127.0.0.1:53", "resolv.conf")
 		d.want("consul", "fail", "connection refused", "--consul-addr")
 		d.want("etcd", "fail", "connection refused", "--etcd-endpoints")
 		serveNames(t, lab.NS())

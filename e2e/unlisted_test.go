@@ -76,7 +76,7 @@ func TestTableThatCannotBeListed(t *testing.T) {
 	d.ended(20 * time.Second)
 	poll(t, 10*time.Second, "a connection after a takeover", served)
 	next.kill()
-	if out, err := exec.Command(binary, "rules", "remove").CombinedOutput(); err != nil || !strings.Contains(string(out), "1 chains removed") {
+	if out, err := exec.Command(binary, "rules", "remove").CombinedOutput(); err != nil || !strings.Contains(string(out), "1 chain removed") {
 		t.Errorf("rules remove: %v: %s", err, out)
 	}
 	own("after rules remove")

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/proxy/internal/dialfault"
 )
 
@@ -177,11 +178,11 @@ func nobodyAnswered(route *Route, failures []error) error {
 			hints = append(hints, h)
 		}
 	}
-	what := "%d endpoints dialled, none answered: %w"
+	what := "%s dialled, none answered: %w"
 	if own == len(failures) {
-		what = "%d endpoints, of which this host could dial none: %w"
+		what = "%s, of which this host could dial none: %w"
 	}
-	err := fmt.Errorf(what, len(failures), errors.Join(firstFew(failures)...))
+	err := fmt.Errorf(what, shorten.Count(len(failures), "endpoint", "endpoints"), errors.Join(firstFew(failures)...))
 	return Fail(DialFailed, hint.Wrap(err, strings.Join(hints, "; ")))
 }
 
@@ -200,6 +201,29 @@ func prefaceHint(r *Record) error {
 	}
 	return Fail(f.Reason, hint.Wrap(f.Err, fixPreface(len(r.Route.Preface))))
 }
+
+// broke is how a peer has broken a connection, with the errno by which that was noticed.
+func broke(peer string, err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		switch errno { //nolint:exhaustive // the others are said as the kernel does
+		case unix.ECONNRESET, unix.EPIPE, unix.ENOTCONN: // the latter two by who writes after the reset
+			return noticedBy{peer + " reset the connection", err}
+		case unix.ETIMEDOUT:
+			return noticedBy{peer + " no longer answers: what was sent to it is not acknowledged", err}
+		}
+	}
+	return fmt.Errorf("%s broke the connection: %w", peer, err)
+}
+
+// noticedBy is an error in words, and the kernel's, which says less.
+type noticedBy struct {
+	text string
+	err  error
+}
+
+func (n noticedBy) Error() string { return n.text }
+func (n noticedBy) Unwrap() error { return n.err }
 
 var (
 	errUnserving     = Fail(EndpointGone, errors.New("the endpoint accepted the connection and closed it without a byte"))

@@ -324,10 +324,10 @@ func (r *relay) other(s *side) *side {
 // left settles that the peer of a side has broken the connection.
 func (r *relay) left(s *side, err error) {
 	if s == &r.client {
-		r.settle(Fail(ClientGone, fmt.Errorf("the client broke the connection: %w", err)))
+		r.settle(Fail(ClientGone, broke("the client", err)))
 		return
 	}
-	r.settle(Fail(EndpointGone, fmt.Errorf("the endpoint broke the connection: %w", err)))
+	r.settle(Fail(EndpointGone, broke("the endpoint", err)))
 }
 
 // settle says why the relay ends, unless that has been said.

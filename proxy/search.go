@@ -204,7 +204,7 @@ func (s *search) sendEarly(ctx context.Context) error {
 	n, err := s.conn.Write(s.early)
 	s.sent += n
 	if err != nil {
-		return Fail(EndpointGone, fmt.Errorf("the endpoint broke the connection: %w", plain(err)))
+		return Fail(EndpointGone, broke("the endpoint", plain(err)))
 	}
 	return nil
 }

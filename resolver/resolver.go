@@ -124,7 +124,7 @@ func (r *Resolver) Run(ctx context.Context) error {
 }
 
 // idleLooks is how often within Options.IdleAfter it is looked which watches are idle, so that they
-// end about then.
+// end soon after it.
 const idleLooks = 10
 
 // stopIdle stops the watches that nobody asked for lately and no declaration
@@ -133,7 +133,7 @@ func (r *Resolver) stopIdle(now time.Time) {
 	kept := r.kept.Load()
 	r.watches.Range(func(_, value any) bool {
 		w := value.(*watch)
-		if !kept.has(w.query) && now.Sub(w.usedAt()) >= r.options.IdleAfter-r.options.IdleAfter/idleLooks {
+		if !kept.has(w.query) && now.Sub(w.usedAt()) >= r.options.IdleAfter {
 			r.forget(w)
 		}
 		return true

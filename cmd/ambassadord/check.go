@@ -10,6 +10,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/logging"
 	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/internal/settings"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 )
 
 func checkCommand(environ []string) *cobra.Command {
@@ -48,8 +49,9 @@ func checkCommand(environ []string) *cobra.Command {
 				fmt.Fprintf(out, "listen %s -> %s\n", l.Address, l.Target)
 			}
 			if flags.configFile != "" {
-				fmt.Fprintf(out, "config %s: %d targets with options, %d clients, %d rules of the policy, %d options limited\n",
-					flags.configFile, len(cfg.Targets), len(cfg.Clients), len(cfg.Policy.Rules), len(cfg.Limits))
+				fmt.Fprintf(out, "config %s: %s with options, %s, %s of the policy, %s limited\n",
+					flags.configFile, shorten.Count(len(cfg.Targets), "target", "targets"), shorten.Count(len(cfg.Clients), "client", "clients"),
+					shorten.Count(len(cfg.Policy.Rules), "rule", "rules"), shorten.Count(len(cfg.Limits), "option", "options"))
 			}
 			for _, text := range targets {
 				t, err := parse(text)

@@ -13,6 +13,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/logging"
 	"github.com/ambassadord/ambassadord/internal/rulescmd"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 )
 
 func rulesCommand(environ []string) *cobra.Command {
@@ -59,7 +60,7 @@ daemon, are unhooked, so that nothing new comes by them, and go with the last of
 					fmt.Fprintf(out, "%s, %s: removed the address %s\n", r.Namespace, r.Family, addr)
 				}
 			})
-			fmt.Fprintf(out, "%d chains removed\n", count)
+			fmt.Fprintf(out, "%s removed\n", shorten.Count(count, "chain", "chains"))
 			return err
 		},
 	}

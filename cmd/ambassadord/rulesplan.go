@@ -12,6 +12,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/logging"
 	"github.com/ambassadord/ambassadord/internal/rulescmd"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 )
 
 // rulesFlags are the flags that say which rules are wanted.
@@ -171,7 +172,7 @@ func (all *planned) print(o *output, w io.Writer, err error) error {
 		if who == "" {
 			who = "this network namespace"
 		}
-		fmt.Fprintf(w, "# %s, %s: %d changes\n", who, p.Family, p.Changes)
+		fmt.Fprintf(w, "# %s, %s: %s\n", who, p.Family, shorten.Count(p.Changes, "change", "changes"))
 		if p.Unlisted != "" {
 			fmt.Fprintf(w, "# %s\n", p.Unlisted)
 		}

@@ -181,18 +181,28 @@ type outage struct {
 	log      *slog.Logger
 	endpoint string
 	since    time.Time // zero while connected
+	reached  bool      // it has been connected
 }
 
 func (o *outage) begin(err error) {
 	if o.since.IsZero() {
 		o.since = time.Now()
-		o.log.Warn("docker engine lost; its last known containers stay", "endpoint", o.endpoint, "error", err, hint.Attr(err))
+		what := "docker engine lost; its last known containers stay"
+		if !o.reached {
+			what = "docker engine not reached yet; no container is known"
+		}
+		o.log.Warn(what, "endpoint", o.endpoint, "error", err, hint.Attr(err))
 	}
 }
 
 func (o *outage) end() {
+	what := "docker engine is back"
+	if !o.reached {
+		what = "docker engine is reached"
+	}
+	o.reached = true
 	if !o.since.IsZero() {
-		o.log.Info("docker engine is back", "endpoint", o.endpoint, "after", time.Since(o.since).Round(time.Millisecond))
+		o.log.Info(what, "endpoint", o.endpoint, "after", time.Since(o.since).Round(time.Millisecond))
 		o.since = time.Time{}
 	}
 }

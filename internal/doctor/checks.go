@@ -59,10 +59,10 @@ var checks = []struct {
 	{"namespaces", "whether containers' network namespaces can be entered", 0, checkNamespaces},
 	{"priority", "whether new network namespaces can be prepared at real-time priority", 0, checkPriority},
 	{"runtimes", "containers whose runtime has a network stack of its own, such as gVisor or Kata, and how to serve them", 0, checkRuntimes},
-	{"dns", "whether every server of `/etc/resolv.conf` answers", 0, checkDNS},
-	{"consul", "whether the agent answers and knows a leader; without an agent nothing is wrong", 0, checkConsul},
+	{"dns", "whether every server of `/etc/resolv.conf` answers; that none does fails where a running container declares a target that needs one", 0, checkDNS},
+	{"consul", "whether the agent answers, knows a leader and lets read services; without an agent nothing is wrong", 0, checkConsul},
 	{"etcd", "whether the servers answer and have a leader; without a server nothing is wrong", 0, checkEtcd},
-	{"daemon", "whether another ambassadord runs, whether it could have its folder, which process or container has taken the names of older versions, and whether containers declare ports that no daemon serves", 12 * time.Second, checkDaemon},
+	{"daemon", "whether a daemon runs, whether it could have its folder, which process or container has taken the names of older versions, and whether containers declare ports that no daemon serves", 12 * time.Second, checkDaemon},
 	// It runs two processes for each network namespace.
 	{"stale-rules", "rules of ours that lead nowhere, in any namespace, and those that stay for connections of a daemon that was killed", 15 * time.Second, checkStaleRules},
 	{"descriptors", "how many connections the limit of open files is good for", 0, checkDescriptors},

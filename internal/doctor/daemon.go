@@ -10,6 +10,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/abstract"
 	"github.com/ambassadord/ambassadord/internal/control"
 	"github.com/ambassadord/ambassadord/internal/rundir"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 )
 
 // daemonState is what was seen of the daemons of this host.
@@ -111,7 +112,9 @@ func judgeDaemon(s daemonState) Result {
 		return warn("run this on the host, or in a container with --pid host: it then names the process; if that is a daemon, start no second one",
 			"whether one is running cannot be told from here: %s", s.unseen)
 	case s.declaring > 0:
-		return warn("start it: ambassadord run", "%s, and %d running containers declare ports that nobody serves", state, s.declaring)
+		return warn("start it: ambassadord run", "%s, and %s ports that nobody serves", state, shorten.Count(s.declaring, "running container declares", "running containers declare"))
+	case s.by == "" && len(s.listeners) == 0:
+		return warn("start it: ambassadord run", "%s, so that nothing is served", state)
 	}
 	return ok("%s", state)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/resolver"
@@ -34,15 +35,15 @@ func checkEngine(ctx context.Context, h *environment) Result {
 // judgeEngine takes "" for the variant where no rules of ours are needed.
 func judgeEngine(info dockerd.Info, variant netrules.Variant) Result {
 	if info.Podman { // it says nothing of its firewall, and its containers need no daemon
-		return ok("Podman, version %s, API %s, %d containers running; containers outlive its service",
-			info.Version, info.APIVersion, info.Running)
+		return ok("Podman, version %s, API %s, %s running; containers outlive its service",
+			info.Version, info.APIVersion, shorten.Count(info.Running, "container", "containers"))
 	}
 	restore := "containers end with it (live-restore is off)"
 	if info.LiveRestore {
 		restore = "containers outlive it (live-restore is on)"
 	}
-	r := ok("version %s, API %s, firewall by %s, %d containers running; %s",
-		info.Version, info.APIVersion, info.FirewallBackend, info.Running, restore)
+	r := ok("version %s, API %s, firewall by %s, %s running; %s",
+		info.Version, info.APIVersion, info.FirewallBackend, shorten.Count(info.Running, "container", "containers"), restore)
 	if variant == netrules.IPTablesLegacy && strings.HasPrefix(info.FirewallBackend, "nftables") {
 		r.Status = Warn
 		r.Hint = "use --rules nft, or the nft variant: update-alternatives --config iptables (and ip6tables)"
@@ -88,7 +89,7 @@ func expose(containers []*dockerd.Container) exposure {
 }
 
 func judgeExposure(e exposure, modes []config.Mode) Result {
-	summary := fmt.Sprintf("%d of %d running containers can send packets with any source address (NET_RAW)", e.raw, e.running)
+	summary := fmt.Sprintf("%d of %s can send packets with any source address (NET_RAW)", e.raw, shorten.Count(e.running, "running container", "running containers"))
 	switch {
 	case e.declaring == 0:
 		return ok("no running container declares anything")
@@ -125,7 +126,7 @@ func checkJoinedNetworks(ctx context.Context, h *environment) Result {
 // judgeLeft takes how many containers join others' networks, and those that are left behind.
 func judgeLeft(left []dockerd.Left, joined int) Result {
 	if len(left) == 0 {
-		return ok("%d containers share the network of another, as it is now", joined)
+		return ok("%s the network of another, as it is now", shorten.Count(joined, "container shares", "containers share"))
 	}
 	first := left[0]
 	return warn(first.Fix(), "%d of %d containers that share the network of another have loopback alone: of %s, %s",

@@ -206,9 +206,26 @@ func TestSight(t *testing.T) {
 
 func TestDNS(t *testing.T) {
 	well, silent := dns.ServerStatus{Server: "192.0.2.1:53"}, dns.ServerStatus{Server: "192.0.2.2:53", Err: errors.New("no answer over udp within 2s")}
-	verdict{OK, "192.0.2.1:53: an answer", ""}.check(t, "well", judgeDNS([]dns.ServerStatus{well}))
-	verdict{Warn, "only 192.0.2.1:53 answers; 192.0.2.2:53: no answer", "resolv.conf"}.check(t, "one silent", judgeDNS([]dns.ServerStatus{silent, well}))
-	verdict{Fail, "no server answers: 192.0.2.2:53", "resolv.conf"}.check(t, "all silent", judgeDNS([]dns.ServerStatus{silent}))
+	verdict{OK, "192.0.2.1:53: an answer", ""}.check(t, "well", judgeDNS([]dns.ServerStatus{well}, ""))
+	verdict{Warn, "only 192.0.2.1:53 answers; 192.0.2.2:53: no answer", "resolv.conf"}.check(t, "one silent", judgeDNS([]dns.ServerStatus{silent, well}, "web"))
+	verdict{Fail, "no server answers, which a target of web needs: 192.0.2.2:53", "resolv.conf"}.check(t, "all silent", judgeDNS([]dns.ServerStatus{silent}, "web"))
+	verdict{Warn, "no running container declares a target that needs one: 192.0.2.2:53", "resolv.conf"}.check(t, "all silent, and none is needed", judgeDNS([]dns.ServerStatus{silent}, ""))
+}
+
+func TestWhoAsksDNS(t *testing.T) {
+	declares := func(target string) *dockerd.Container {
+		return &dockerd.Container{Name: "web", Running: true, Labels: map[string]string{"connect.6379": target}}
+	}
+	stopped := declares("redis.example.com:6379")
+	stopped.Running = false
+	for target, want := range map[string]string{
+		"redis.example.com:6379": "web", "redis.example.com": "web", "10.0.0.1:80 | a.test:80": "web",
+		"10.0.0.1:6379": "", "docker://redis:6379": "", "dns://127.0.0.1:53/redis.test:6379": "", "redis:": "",
+	} {
+		if got := asksDNS([]*dockerd.Container{stopped, declares(target)}); got != want {
+			t.Errorf("%s: %q asks DNS; want %q", target, got, want)
+		}
+	}
 }
 
 func TestEtcd(t *testing.T) {
@@ -221,12 +238,15 @@ func TestEtcd(t *testing.T) {
 
 func TestConsul(t *testing.T) {
 	away := errors.New("connection refused")
-	verdict{OK, "not configured, and no agent", ""}.check(t, "none", judgeConsul(false, "localhost:8500", "", away))
-	verdict{OK, "its leader is 192.0.2.1:8300", ""}.check(t, "found", judgeConsul(false, "localhost:8500", "192.0.2.1:8300", nil))
-	verdict{Warn, "knows no leader", "raft"}.check(t, "found without a leader", judgeConsul(false, "localhost:8500", "", nil))
-	verdict{Fail, "connection refused", "--consul-addr"}.check(t, "configured and away", judgeConsul(true, "consul:8500", "", away))
-	verdict{Fail, "knows no leader", "raft"}.check(t, "configured, without a leader", judgeConsul(true, "consul:8500", "", nil))
-	verdict{OK, "its leader", ""}.check(t, "configured", judgeConsul(true, "consul:8500", "192.0.2.1:8300", nil))
+	verdict{OK, "not configured, and no agent", ""}.check(t, "none", judgeConsul(false, "localhost:8500", "", away, nil))
+	verdict{OK, "its leader is 192.0.2.1:8300", ""}.check(t, "found", judgeConsul(false, "localhost:8500", "192.0.2.1:8300", nil, nil))
+	verdict{Warn, "knows no leader", "raft"}.check(t, "found without a leader", judgeConsul(false, "localhost:8500", "", nil, nil))
+	verdict{Fail, "connection refused", "--consul-addr"}.check(t, "configured and away", judgeConsul(true, "consul:8500", "", away, nil))
+	verdict{Fail, "knows no leader", "raft"}.check(t, "configured, without a leader", judgeConsul(true, "consul:8500", "", nil, nil))
+	verdict{OK, "its leader", ""}.check(t, "configured", judgeConsul(true, "consul:8500", "192.0.2.1:8300", nil, nil))
+	denied := hint.Errorf("set CONSUL_HTTP_TOKEN", "status 403")
+	verdict{Fail, "status 403", "CONSUL_HTTP_TOKEN"}.check(t, "configured, and it denies the token", judgeConsul(true, "consul:8500", "192.0.2.1:8300", nil, denied))
+	verdict{Warn, "not configured; status 403", "CONSUL_HTTP_TOKEN"}.check(t, "found, and it denies the token", judgeConsul(false, "localhost:8500", "192.0.2.1:8300", nil, denied))
 }
 
 func TestLeftovers(t *testing.T) {
@@ -272,9 +292,9 @@ func TestDaemonState(t *testing.T) {
 		s    daemonState
 		want verdict
 	}{
-		{"none", daemonState{}, verdict{OK, "none is running", ""}},
+		{"none", daemonState{}, verdict{Warn, "none is running, so that nothing is served", "ambassadord run"}},
 		{"one", daemonState{by: "process 7 (ambassadord)"}, verdict{OK, "one is running: process 7", ""}},
-		{"none, and it is missed", daemonState{declaring: 3}, verdict{Warn, "none is running, and 3 running containers", "ambassadord run"}},
+		{"none, and it is missed", daemonState{declaring: 3}, verdict{Warn, "none is running, and 3 running containers declare ports that nobody serves", "ambassadord run"}},
 		{"listeners alone", daemonState{listeners: []string{"process 7 (ambassadord) at 127.0.0.1:1, :2", "process 8 (ambassadord) at :3"}}, verdict{OK, "none is running that redirects what containers dial; for those who dial its own address there is process 7 (ambassadord) at 127.0.0.1:1, :2, and process 8", ""}},
 		{"listeners alone, and one is missed", daemonState{declaring: 3, listeners: []string{"process 7 (ambassadord) at :1"}}, verdict{Warn, "process 7 (ambassadord) at :1, and 3 running containers", "ambassadord run"}},
 		{"one, and listeners", daemonState{by: "process 7 (ambassadord)", listeners: []string{"process 8 (ambassadord) at :1"}}, verdict{OK, "one is running: process 7 (ambassadord); for those who dial its own address there is process 8", ""}},

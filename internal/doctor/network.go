@@ -4,23 +4,57 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/shorten"
+	"github.com/ambassadord/ambassadord/resolver"
 	"github.com/ambassadord/ambassadord/resolver/consul"
 	"github.com/ambassadord/ambassadord/resolver/dns"
 	"github.com/ambassadord/ambassadord/resolver/etcd"
 )
 
-func checkDNS(ctx context.Context, _ *environment) Result {
+func checkDNS(ctx context.Context, h *environment) Result {
 	servers, err := dns.New(dns.Config{}).Probe(ctx)
 	if err != nil {
 		return undone(err)
 	}
-	return judgeDNS(servers)
+	used := ""
+	if slices.ContainsFunc(servers, func(s dns.ServerStatus) bool { return s.Err != nil }) {
+		if snapshot, err := h.snapshot(ctx); err == nil { // the check of the engine says why not
+			used = asksDNS(snapshot.Containers())
+		}
+	}
+	return judgeDNS(servers, used)
 }
 
-func judgeDNS(servers []dns.ServerStatus) Result {
+// asksDNS is a running container that declares a target whose name the servers of resolv.conf are asked
+// for, "" if none does.
+func asksDNS(containers []*dockerd.Container) string {
+	for _, c := range containers {
+		asks := false
+		parse := func(text string) (resolver.Target, error) {
+			target, err := resolver.Parse(text)
+			for q := range target.Queries() {
+				asks = asks || q.Server == "" && (q.Scheme == resolver.SchemeDNS || q.Scheme == resolver.SchemeSRV)
+			}
+			return target, err
+		}
+		if c.Running {
+			binding.Read(binding.Declarer{Name: c.Name, Labels: c.Labels, Env: c.Env}, nil, parse)
+		}
+		if asks {
+			return c.Name
+		}
+	}
+	return ""
+}
+
+// judgeDNS takes who declares a target that needs the servers, "" if no container does.
+func judgeDNS(servers []dns.ServerStatus, used string) Result {
 	const fix = "check /etc/resolv.conf, and that UDP port 53 gets through"
 	var answer, silent []string
 	for _, s := range servers {
@@ -31,8 +65,10 @@ func judgeDNS(servers []dns.ServerStatus) Result {
 		}
 	}
 	switch {
+	case len(answer) == 0 && used == "":
+		return warn(fix, "no server answers, and no running container declares a target that needs one: %s", strings.Join(silent, "; "))
 	case len(answer) == 0:
-		return fail(fix, "no server answers: %s", strings.Join(silent, "; "))
+		return fail(fix, "no server answers, which a target of %s needs: %s", shorten.Text(used, maxName), strings.Join(silent, "; "))
 	case len(silent) > 0:
 		return warn(fix, "only %s answers; %s", strings.Join(answer, ", "), strings.Join(silent, "; "))
 	}
@@ -43,11 +79,20 @@ func checkConsul(ctx context.Context, h *environment) Result {
 	client := consul.New(consul.Config{Address: h.ConsulAddr})
 	defer func() { _ = client.Close() }() // it only drops idle connections
 	leader, err := client.Leader(ctx)
-	return judgeConsul(h.ConsulAddr != "", client.Address(), leader, err)
+	var denied error
+	if err == nil && leader != "" {
+		denied = client.CheckToken(ctx)
+	}
+	return judgeConsul(h.ConsulAddr != "", client.Address(), leader, err, denied)
 }
 
-func judgeConsul(configured bool, address, leader string, err error) Result {
+// judgeConsul takes why there is no leader, and why the token is of no use.
+func judgeConsul(configured bool, address, leader string, err, denied error) Result {
 	switch {
+	case denied != nil && configured:
+		return broken(denied)
+	case denied != nil:
+		return warn(hint.Of(denied), "not configured; %v", denied)
 	case err != nil && !configured:
 		return ok("not configured, and no agent answers at %s", address)
 	case err != nil:
@@ -79,3 +124,6 @@ func judgeEtcd(configured bool, address string, err error) Result {
 	}
 	return ok("the servers at %s answer and have a leader", address)
 }
+
+// maxName is how many bytes of a container's name a result shows.
+const maxName = 64

@@ -12,6 +12,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/claim"
 	"github.com/ambassadord/ambassadord/internal/privilege"
 	"github.com/ambassadord/ambassadord/internal/rundir"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/netrules/filter"
 	"github.com/ambassadord/ambassadord/netrules/netns"
@@ -59,7 +60,7 @@ type ruleSearch struct {
 // process: it belongs to the few, such as process 1 of some machines, that may do
 // more than we.
 func judgeLeftovers(l seenRules, ptrace bool) Result {
-	of := fmt.Sprintf("%d of %d network namespaces", l.ours, l.looked)
+	of := fmt.Sprintf("%d of %s", l.ours, shorten.Count(l.looked, "network namespace", "network namespaces"))
 	unseen := l.err
 	if !ptrace {
 		unseen = errors.Join(l.err, l.hidden)
@@ -72,9 +73,9 @@ func judgeLeftovers(l seenRules, ptrace bool) Result {
 		return warn("ours are kept in order, and removed, all the same; see which rule it is with nft list ruleset in there, and let whoever adds it have a table of its own",
 			"iptables cannot list the nat table, because of a rule that it has no words for, in %s", strings.Join(l.blind, ", "))
 	case unseen != nil:
-		return undone(fmt.Errorf("looked into %d network namespaces, not all: %w", l.looked, unseen))
+		return undone(fmt.Errorf("looked into %s, not all: %w", shorten.Count(l.looked, "network namespace", "network namespaces"), unseen))
 	case l.ours == 0:
-		return ok("no rules of ours in %d network namespaces", l.looked)
+		return ok("no rules of ours in %s", shorten.Count(l.looked, "network namespace", "network namespaces"))
 	case len(l.carried) > 0:
 		return ok("rules of ours in %s; some stay until connections of a daemon that is gone have ended, %s", of, strings.Join(l.carried, ", "))
 	case l.locked:

@@ -10,6 +10,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/mode"
 	"github.com/ambassadord/ambassadord/internal/ociruntime"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
@@ -47,12 +48,13 @@ func judgeRuntimes(containers []*dockerd.Container, known map[string]ociruntime.
 			first, kind = c, k
 		}
 	}
+	having := shorten.Count(count, "container with a network stack of its own", "containers with a network stack of their own")
 	switch {
 	case count == 0:
 		return ok("no running container that declares something has a network stack of its own")
 	case i < 0:
-		return ok("%d containers with a network stack of their own, %s among them (%s), are served by their source addresses", count, first.Name, kind)
+		return ok("served by source addresses: %s, %s among them (%s)", having, first.Name, kind)
 	}
 	err := ociruntime.OwnStackError(first.Runtime, kind, string(modes[i]))
-	return warn(hint.Of(err), "%d containers with a network stack of their own cannot be served by mode %s, %s among them: %v", count, modes[i], first.Name, err)
+	return warn(hint.Of(err), "%s cannot be served by mode %s, %s among them: %v", having, modes[i], first.Name, err)
 }

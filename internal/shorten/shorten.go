@@ -1,5 +1,5 @@
-// Package shorten cuts what strangers chose, a label, a target, a name, to a length that
-// a message can carry.
+// Package shorten makes what messages are made of: it cuts what strangers chose, a label, a target, a
+// name, to a length that a message can carry, and says how many there are of something.
 package shorten
 
 import (
@@ -33,6 +33,14 @@ func Text(s string, most int) string {
 		}
 	}
 	return fmt.Sprintf("%s… (%s bytes)", strings.ToValidUTF8(head, "\uFFFD"), grouped(len(s)))
+}
+
+// Count is how many there are of something, in words: "1 endpoint", "2 endpoints".
+func Count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
 }
 
 // grouped is n with a comma before each three digits: 65,000.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 )
 
 // Limit bounds how many connections are open at once and how many begin in a second.
@@ -211,12 +212,12 @@ func (o *Over) Unwrap() error { return o.Err }
 
 // over is why a connection of s is turned away. It is called with mu held.
 func (l *Limit) over(s *Share, format string, args ...any) error {
-	bounds := fmt.Sprintf("%d connections at once", l.bounds.Open)
+	bounds := shorten.Count(l.bounds.Open, "connection", "connections") + " at once"
 	switch {
 	case l.bounds.Open <= 0:
-		bounds = fmt.Sprintf("%d new connections a second", l.bounds.Rate)
+		bounds = shorten.Count(l.bounds.Rate, "new connection", "new connections") + " a second"
 	case l.bounds.Rate > 0:
-		bounds += fmt.Sprintf(" and %d new ones a second", l.bounds.Rate)
+		bounds += " and " + shorten.Count(l.bounds.Rate, "new one", "new ones") + " a second"
 	}
 	has := ""
 	if s.Name != "" {

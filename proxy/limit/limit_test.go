@@ -67,7 +67,7 @@ func TestLimitTurnsAway(t *testing.T) {
 		go func() { late <- l.alone.Enter(deadline(t, 3*time.Second)) }()
 		synctest.Wait()
 		err := l.alone.Enter(deadline(t, 3*time.Second)) // the queue is full
-		if !isOver(err) || !strings.Contains(err.Error(), "container web by port 6379 is limited to 1 connections at once") ||
+		if !isOver(err) || !strings.Contains(err.Error(), "container web by port 6379 is limited to 1 connection at once") ||
 			!strings.Contains(err.Error(), "queue of 1") || hint.Of(err) != "raise connect.6379.client-limit" || time.Since(begin) != 0 {
 			t.Errorf("past the queue: %v, hint %q after %s", err, hint.Of(err), time.Since(begin))
 		}

@@ -158,6 +158,35 @@ func (c *Client) Leader(ctx context.Context) (string, error) {
 	return "", join(errs)
 }
 
+// CheckToken asks the configured agents, until one answers, for the instances of Consul's own servers, as
+// watches ask for those of a service. The error, which carries a hint, says that the token is denied, or
+// that there is none and ACLs hide everything from who has none. A token that may read other services
+// alone passes.
+func (c *Client) CheckToken(ctx context.Context) error {
+	agents, err := c.all()
+	if err != nil {
+		return err
+	}
+	asked := request{what: "service consul", rule: serviceRule}
+	for _, asked.agent = range agents {
+		var entries []*api.ServiceEntry
+		var meta *api.QueryMeta
+		within, cancel := context.WithTimeout(ctx, c.config.Timeout)
+		entries, meta, err = asked.agent.client.Health().Service("consul", "", false, (&api.QueryOptions{}).WithContext(within))
+		cancel()
+		switch {
+		case err != nil && another(err):
+			continue
+		case err != nil:
+			return asked.explain(err)
+		case len(entries) == 0 && meta.DefaultACLPolicy == "deny" && os.Getenv(api.HTTPTokenEnvName) == "" && os.Getenv(api.HTTPTokenFileEnvName) == "":
+			return hint.Errorf(asked.tokenHint(), "the Consul agent at %s hides everything from who has no token, for ACLs deny by default", asked.agent.address)
+		}
+		return nil
+	}
+	return asked.explain(err)
+}
+
 // all are the configured agents, those that have failed last.
 func (c *Client) all() ([]*agent, error) {
 	agents := make([]*agent, 0, len(c.configured))

@@ -88,13 +88,18 @@ func (r request) cause(err error) error {
 
 const limitsHint = "the agent limits requests or connections of one client: see limits in its configuration"
 
+// tokenHint is what to do where the configured agent lets read nothing, or not all.
+func (r request) tokenHint() string {
+	return "set CONSUL_HTTP_TOKEN to a token with " + r.rule + ", or CONSUL_HTTP_TOKEN_FILE to a file with one"
+}
+
 func (r request) statusHint(status api.StatusError) string {
 	switch {
 	case status.Code == http.StatusForbidden && !r.agent.trusted:
 		return "the token is sent to the configured agent alone: set CONSUL_HTTP_ADDR=" + r.agent.address +
 			" if this is the one, and CONSUL_HTTP_TOKEN to a token with " + r.rule
 	case status.Code == http.StatusForbidden:
-		return "set CONSUL_HTTP_TOKEN to a token with " + r.rule + ", or CONSUL_HTTP_TOKEN_FILE to a file with one"
+		return r.tokenHint()
 	case status.Code == http.StatusNotFound && strings.Contains(status.Body, "Query not found"):
 		return "check the name: /v1/query of the agent lists the prepared queries"
 	case status.Code == http.StatusTooManyRequests:

@@ -326,18 +326,23 @@ func TestRealACLs(t *testing.T) {
 		sourcetest.Watch(t, anonymous.Services(), serviceQuery("consul", "")),
 		sourcetest.Watch(t, anonymous.KV(), kvQuery("", "services/redis")),
 	} {
-		if a := w.Next(t); len(a.Endpoints) != 0 || !strings.Contains(a.Note, "ACLs deny by default") {
+		if a := w.Next(t); len(a.Endpoints) != 0 || !strings.Contains(a.Note, "ACLs deny by default") || !strings.Contains(a.Hint, "CONSUL_HTTP_TOKEN") {
 			t.Errorf("without a token: %+v", a)
 		}
 		w.Stop(t)
 	}
+	checkError(t, anonymous.CheckToken(t.Context()), "CONSUL_HTTP_TOKEN", "hides everything from who has no token")
 
 	t.Setenv("CONSUL_HTTP_TOKEN", "11111111-2222-3333-4444-555555555555")
 	wrong := newTestClient(t, Config{Address: server.HTTPAddr})
 	checkError(t, sourcetest.Watch(t, wrong.Services(), serviceQuery("consul", "")).Err(t),
 		"CONSUL_HTTP_TOKEN", "status 403", "service consul")
+	checkError(t, wrong.CheckToken(t.Context()), "CONSUL_HTTP_TOKEN", "status 403", "service consul")
 
 	t.Setenv("CONSUL_HTTP_TOKEN", root)
+	if err := newTestClient(t, Config{Address: server.HTTPAddr}).CheckToken(t.Context()); err != nil {
+		t.Errorf("with a token that may read all: %v", err)
+	}
 	right := newTestClient(t, Config{Address: server.HTTPAddr})
 	w := sourcetest.Watch(t, right.Services(), serviceQuery("consul", ""))
 	for len(w.Next(t).Endpoints) == 0 { // the server enters itself a moment after its election

@@ -41,7 +41,7 @@ func (s kvSource) Watch(ctx context.Context, q resolver.Query, publish func(reso
 	key := keyOf(q)
 	asked := &watchSpec{
 		what:  "key " + key,
-		rule:  "key_prefix:read",
+		rule:  kvRule,
 		scope: scopeOf(q.Values()),
 		every: kvPoll,
 		kind:  SchemeKV,
@@ -70,6 +70,9 @@ func (s kvSource) Watch(ctx context.Context, q resolver.Query, publish func(reso
 	return s.client.watch(ctx, asked, publish)
 }
 
+// kvRule is the ACL rule that reading keys takes.
+const kvRule = "key_prefix:read"
+
 func kvAnswer(found api.KVPairs, key, aclNote string) resolver.Answer {
 	pairs := make([]kvlist.Pair, 0, len(found))
 	for _, pair := range found {
@@ -77,5 +80,9 @@ func kvAnswer(found api.KVPairs, key, aclNote string) resolver.Answer {
 			pairs = append(pairs, kvlist.Pair{Key: pair.Key, Value: string(pair.Value)})
 		}
 	}
-	return kvlist.Read(kvStore, key, pairs, aclNote)
+	a := kvlist.Read(kvStore, key, pairs, aclNote)
+	if len(a.Endpoints) == 0 && aclNote != "" {
+		a.Hint = request{rule: kvRule}.tokenHint()
+	}
+	return a
 }

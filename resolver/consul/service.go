@@ -67,7 +67,7 @@ func serviceSpec(q resolver.Query) *watchSpec {
 	return &watchSpec{
 		service: wanted.name,
 		what:    wanted.String(),
-		rule:    "service:read and node:read",
+		rule:    serviceRule,
 		scope:   wanted.scope,
 		kind:    SchemeService,
 		history: func(a *agent, options *api.QueryOptions) (*api.QueryMeta, error) {
@@ -161,8 +161,15 @@ func (s service) answer(entries []*serviceEntry, home, aclNote string) resolver.
 	if len(entries) == 0 {
 		none = fmt.Sprintf("Consul has no instance of %s", s)
 	}
-	return leftOut.Answer(endpoints, none, aclNote)
+	a := leftOut.Answer(endpoints, none, aclNote)
+	if len(endpoints) == 0 && aclNote != "" {
+		a.Hint = request{rule: serviceRule}.tokenHint()
+	}
+	return a
 }
+
+// serviceRule is the ACL rule that reading instances takes.
+const serviceRule = "service:read and node:read"
 
 // aclNote says whether ACLs may be why an answer is short. Consul hides what a
 // token may not read rather than refusing the request.
