@@ -204,16 +204,23 @@ func prefaceHint(r *Record) error {
 
 // broke is how a peer has broken a connection, with the errno by which that was noticed.
 func broke(peer string, err error) error {
-	var errno unix.Errno
-	if errors.As(err, &errno) {
-		switch errno { //nolint:exhaustive // the others are said as the kernel does
-		case unix.ECONNRESET, unix.EPIPE, unix.ENOTCONN: // the latter two by who writes after the reset
-			return noticedBy{peer + " reset the connection", err}
-		case unix.ETIMEDOUT:
-			return noticedBy{peer + " no longer answers: what was sent to it is not acknowledged", err}
-		}
+	switch errnoOf(err) { //nolint:exhaustive // the others are said as the kernel does
+	case unix.ECONNRESET, unix.EPIPE, unix.ENOTCONN: // the latter two by who writes after the reset
+		return noticedBy{peer + " reset the connection", err}
+	case unix.ETIMEDOUT:
+		return noticedBy{peer + " no longer answers: what was sent to it is not acknowledged", err}
 	}
 	return fmt.Errorf("%s broke the connection: %w", peer, err)
+}
+
+// errnoOf is the errno in err's chain, 0 if there is none. Unlike errors.As it allocates nothing.
+func errnoOf(err error) unix.Errno {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if errno, ok := err.(unix.Errno); ok { //nolint:errorlint // the loop unwraps
+			return errno
+		}
+	}
+	return 0
 }
 
 // noticedBy is an error in words, and the kernel's, which says less.

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -158,14 +157,14 @@ func (r *relay) closedBefore() bool {
 // hasClosed is closedBefore of one side; gone is the reason of a connection that it breaks. It takes
 // the error of the socket.
 func (r *relay) hasClosed(s *side, gone Reason) bool {
-	if !socket.GoneFD(int(s.fd)) {
-		return false
+	to := r.toward(s)
+	if s.flags&(hung|broken) == 0 && uint32(to.bytes) == to.atEnd {
+		return false // it has told of no reset, and was sent nothing that one could be the answer to
 	}
 	errno := socket.ErrorOf(int(s.fd))
 	if errno == 0 && ReasonOf(r.cause) == gone { // it has been taken, by what found the reset
-		errors.As(r.cause, &errno)
+		errno = errnoOf(r.cause)
 	}
-	to := r.toward(s)
 	switch errno {
 	case unix.EPIPE: // the end of its stream came before the reset
 	case 0, unix.ECONNRESET, unix.ENOTCONN:
@@ -175,7 +174,7 @@ func (r *relay) hasClosed(s *side, gone Reason) bool {
 	default: // it does not answer
 		return false
 	}
-	return s.flags&ending == 0 || int32(uint32(r.takenBy(s))-to.atEnd) <= 0
+	return socket.GoneFD(int(s.fd)) && (s.flags&ending == 0 || int32(uint32(r.takenBy(s))-to.atEnd) <= 0)
 }
 
 // servedNothing reports whether the endpoint has ended its stream without having sent a byte, before
