@@ -39,7 +39,7 @@ demo: ## show it at work: two web containers, one client, one of them stopped (r
 	@scripts/demo
 
 .PHONY: test
-test: root setup check lint image ## every check and every test, on three engines, with real Docker, iptables, Redis, Consul, etcd and NSD (root)
+test: root setup check lint image ## every check and every test, on three engines, with real Docker, iptables, Redis, PostgreSQL, Consul, etcd and NSD (root)
 	@echo '==> tests'
 	@# All packages are compiled at once; the tests of most run one after the other.
 	CGO_ENABLED=1 go list -race -tags integration -test -export ./... >/dev/null
