@@ -21,6 +21,11 @@ func (r *relay) take(d *stream, src, dst *side) (n int, ended bool, err error) {
 		if p, ok := pipes.get(); ok {
 			return r.takeBulk(d, src, dst, p)
 		}
+		// A stream that fills the buffer is read on without an event, so none has told of an urgent byte
+		// that has come since, and a read that begins with one passes it like any other.
+		if socket.AtMark(int(src.fd)) {
+			return r.takeUrgent(d, src)
+		}
 	}
 	b := r.loop.buffer[:]
 	n, err = socket.Receive(int(src.fd), b)
