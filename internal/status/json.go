@@ -14,28 +14,32 @@ import (
 	"github.com/ambassadord/ambassadord/resolver"
 )
 
-// MarshalJSON is the snapshot for other programs. Fields that the log has, too, are called as
-// there; those of resolve -o json, as there. Durations and errors are texts, a time that is not known and
-// a text that is empty are left out, and so are functions, and pointers into a part. A list is
-// never null. Fields are added, not changed.
-func (s *Snapshot) MarshalJSON() ([]byte, error) {
-	return json.Marshal(snapshotJSON{
+// MarshalJSON is the snapshot for other programs, as its View.
+func (s *Snapshot) MarshalJSON() ([]byte, error) { return json.Marshal(s.View()) }
+
+// View is the snapshot as other programs see it, without what may be a secret (redact.go).
+func (s *Snapshot) View() View {
+	return View{
 		Taken: s.Taken, Took: s.Took.String(), Daemon: daemonOf(&s.Daemon),
 		Listeners: each(s.Listeners, listenerOf), Containers: each(s.Containers, containerOf), Targets: each(s.Targets, targetOf),
 		Pools: each(s.Pools, poolOf), Connections: each(s.Connections, connectionOf), Limits: each(s.Limits, limitOf),
-	})
+	}
 }
 
-type snapshotJSON struct {
+// View is a Snapshot in JSON. Fields that the log has, too, are called as there; those of
+// resolve -o json, as there. Durations and errors are texts, a time that is not known and
+// a text that is empty are left out, and so are functions, and pointers into a part. A list is
+// never null. Fields are added, not changed.
+type View struct {
 	Taken       time.Time        `json:"taken"`
 	Took        string           `json:"took"`
-	Daemon      daemonJSON       `json:"daemon"`
-	Listeners   []listenerJSON   `json:"listeners"`
+	Daemon      DaemonView       `json:"daemon"`
+	Listeners   []ListenerView   `json:"listeners"`
 	Containers  []Container      `json:"containers"`
-	Targets     []targetJSON     `json:"targets"`
-	Pools       []poolJSON       `json:"pools"`
-	Connections []connectionJSON `json:"connections"`
-	Limits      []limitJSON      `json:"limits"`
+	Targets     []TargetView     `json:"targets"`
+	Pools       []PoolView       `json:"pools"`
+	Connections []ConnectionView `json:"connections"`
+	Limits      []LimitView      `json:"limits"`
 }
 
 // each converts a list.
@@ -47,17 +51,17 @@ func each[From, To any](from []From, convert func(*From) To) []To {
 	return to
 }
 
-// failureJSON is an error, "" in both where there is none.
-type failureJSON struct {
+// FailureView is an error, "" in both where there is none.
+type FailureView struct {
 	Error string `json:"error,omitempty"`
 	Hint  string `json:"hint,omitempty"`
 }
 
-func failureOf(err error) failureJSON {
+func failureOf(err error) FailureView {
 	if err == nil {
-		return failureJSON{}
+		return FailureView{}
 	}
-	return failureJSON{Error: err.Error(), Hint: hint.Of(err)}
+	return FailureView{Error: redacted(err.Error()), Hint: redacted(hint.Of(err))}
 }
 
 // text is d, "" for 0.
@@ -74,27 +78,28 @@ func printed(s string) string {
 	return quoted[1 : len(quoted)-1]
 }
 
-// daemonJSON has the engine's failure as its error.
-type daemonJSON struct {
+// DaemonView has the engine's failure as its error.
+type DaemonView struct {
 	Version  string   `json:"version"`
 	Modes    []string `json:"modes"`
 	Ready    bool     `json:"ready"`
 	Follows  bool     `json:"follows"`
 	HandOver string   `json:"hand_over"`
-	failureJSON
+	FailureView
 }
 
-func daemonOf(d *Daemon) daemonJSON {
+func daemonOf(d *Daemon) DaemonView {
 	modes := make([]string, len(d.Modes))
 	for i, m := range d.Modes {
 		modes[i] = string(m)
 	}
-	return daemonJSON{
-		Version: d.Program, Modes: modes, Ready: d.Ready, Follows: d.Follows, HandOver: d.HandOver, failureJSON: failureOf(d.Engine),
+	return DaemonView{
+		Version: d.Program, Modes: modes, Ready: d.Ready, Follows: d.Follows, HandOver: d.HandOver, FailureView: failureOf(d.Engine),
 	}
 }
 
-type listenerJSON struct {
+// ListenerView is a Listener in JSON.
+type ListenerView struct {
 	Address string         `json:"address"`
 	Listens netip.AddrPort `json:"listens"`
 	Target  string         `json:"target"`
@@ -102,46 +107,56 @@ type listenerJSON struct {
 	Options map[string]string `json:"options"`
 }
 
-func listenerOf(l *Listener) listenerJSON {
+func listenerOf(l *Listener) ListenerView {
 	options := map[string]string{}
 	for _, o := range option.All() {
-		options[o.Name] = o.In(l.Options)
+		options[o.Name] = redactedOption(o.Name, o.In(l.Options))
 	}
-	return listenerJSON{Address: l.Address, Listens: l.Listens, Target: l.Target, Options: options}
+	return ListenerView{Address: l.Address, Listens: l.Listens, Target: redacted(l.Target), Options: options}
 }
 
 func containerOf(c *Container) Container {
 	one := *c
-	if one.Bindings == nil {
-		one.Bindings = []Binding{}
+	one.Bindings = each(c.Bindings, func(b *Binding) Binding {
+		shown := *b
+		shown.Target, shown.Meaning, shown.Origin = redacted(b.Target), redacted(b.Meaning), redacted(b.Origin)
+		shown.Problem, shown.Overruled = redacted(b.Problem), redacted(b.Overruled)
+		return shown
+	})
+	if c.Problems != nil {
+		one.Problems = each(c.Problems, func(p *Problem) Problem {
+			return Problem{Origin: redacted(p.Origin), Error: redacted(p.Error)}
+		})
 	}
 	return one
 }
 
-type targetJSON struct {
+// TargetView is a Target in JSON.
+type TargetView struct {
 	Meaning string `json:"meaning"`
 	Clients int    `json:"clients"`
 	// Choice counts from 1; 0 while no choice of the target has endpoints.
 	Choice    int            `json:"choice"`
-	Endpoints []endpointJSON `json:"endpoints"`
-	Sources   []sourceJSON   `json:"sources"`
-	failureJSON
+	Endpoints []EndpointView `json:"endpoints"`
+	Sources   []SourceView   `json:"sources"`
+	FailureView
 }
 
-type sourceJSON struct {
+// SourceView is what one source says of a target.
+type SourceView struct {
 	Source    string         `json:"source"`
 	Choice    int            `json:"choice"`
-	Endpoints []endpointJSON `json:"endpoints"`
-	LeftOut   []leftOutJSON  `json:"left_out"`
+	Endpoints []EndpointView `json:"endpoints"`
+	LeftOut   []LeftOutView  `json:"left_out"`
 	Notes     []string       `json:"notes,omitempty"`
 	Answered  time.Time      `json:"answered,omitzero"`
 	Failing   time.Time      `json:"failing,omitzero"`
 	Unwatched bool           `json:"unwatched"`
-	failureJSON
+	FailureView
 }
 
-// endpointJSON is an endpoint of a source or of a pool.
-type endpointJSON struct {
+// EndpointView is an endpoint of a source or of a pool.
+type EndpointView struct {
 	Address   string `json:"address"`
 	Name      string `json:"name,omitempty"`
 	Priority  uint16 `json:"priority"`
@@ -152,48 +167,50 @@ type endpointJSON struct {
 	Holder    string `json:"holder,omitempty"`
 }
 
-type leftOutJSON struct {
+// LeftOutView is an instance that a source named and that is no endpoint.
+type LeftOutView struct {
 	Name      string `json:"name,omitempty"`
 	Address   string `json:"address,omitempty"`
 	Why       string `json:"why"`
 	Unhealthy bool   `json:"unhealthy"`
 }
 
-func targetOf(t *Target) targetJSON {
-	return targetJSON{
-		Meaning: t.Meaning, Clients: t.Clients, Choice: t.Status.Choice + 1, failureJSON: failureOf(t.Status.Err),
+func targetOf(t *Target) TargetView {
+	return TargetView{
+		Meaning: redacted(t.Meaning), Clients: t.Clients, Choice: t.Status.Choice + 1, FailureView: failureOf(t.Status.Err),
 		Endpoints: each(t.Status.Endpoints, endpointOf), Sources: each(t.Status.Queries, sourceOf),
 	}
 }
 
-func sourceOf(q *resolver.QueryStatus) sourceJSON {
-	return sourceJSON{
-		Source: q.Query.String(), Choice: q.Choice + 1, Endpoints: each(q.Endpoints, endpointOf), LeftOut: each(q.LeftOut, leftOutOf),
-		Notes: q.Notes, Answered: q.Answered, Failing: q.Failing, Unwatched: q.Unwatched, failureJSON: failureOf(q.Err),
+func sourceOf(q *resolver.QueryStatus) SourceView {
+	return SourceView{
+		Source: redacted(q.Query.String()), Choice: q.Choice + 1, Endpoints: each(q.Endpoints, endpointOf), LeftOut: each(q.LeftOut, leftOutOf),
+		Notes: allRedacted(q.Notes), Answered: q.Answered, Failing: q.Failing, Unwatched: q.Unwatched, FailureView: failureOf(q.Err),
 	}
 }
 
-func endpointOf(e *resolver.Endpoint) endpointJSON {
-	return endpointJSON{
+func endpointOf(e *resolver.Endpoint) EndpointView {
+	return EndpointView{
 		Address: e.String(), Name: e.Name, Priority: e.Priority, Weight: e.Weight, Health: e.Health,
 		Distance: e.Distance.String(), Published: e.Published, Holder: e.Holder,
 	}
 }
 
-func leftOutOf(l *resolver.LeftOut) leftOutJSON {
-	return leftOutJSON{Name: l.Name, Address: l.Addr, Why: l.Why, Unhealthy: l.Unhealthy}
+func leftOutOf(l *resolver.LeftOut) LeftOutView {
+	return LeftOutView{Name: l.Name, Address: l.Addr, Why: redacted(l.Why), Unhealthy: l.Unhealthy}
 }
 
-type poolJSON struct {
+// PoolView is how the endpoints of a target are chosen from, with one set of options.
+type PoolView struct {
 	Target  string       `json:"target"`
-	Options choosingJSON `json:"options"`
+	Options ChoosingView `json:"options"`
 	Out     int          `json:"out"`
 	Panic   bool         `json:"panic"`
-	Members []memberJSON `json:"members"`
+	Members []MemberView `json:"members"`
 }
 
-// choosingJSON is how a pool chooses. A field that is left out has the default.
-type choosingJSON struct {
+// ChoosingView is how a pool chooses. A field that is left out has the default.
+type ChoosingView struct {
 	Policy      string     `json:"policy,omitempty"`
 	PreferNear  bool       `json:"prefer_near"`
 	SlowStart   string     `json:"slow_start,omitempty"`
@@ -201,10 +218,11 @@ type choosingJSON struct {
 	EjectFor    string     `json:"eject_for,omitempty"`
 	EjectForMax string     `json:"eject_for_max,omitempty"`
 	EjectMost   int        `json:"eject_most"`
-	Check       *probeJSON `json:"check,omitempty"`
+	Check       *ProbeView `json:"check,omitempty"`
 }
 
-type probeJSON struct {
+// ProbeView is an active check, without the bytes that it sends.
+type ProbeView struct {
 	Kind     string `json:"kind"`
 	Port     uint16 `json:"port,omitempty"`
 	Path     string `json:"path,omitempty"`
@@ -219,16 +237,17 @@ type probeJSON struct {
 	Fall     int    `json:"fall,omitempty"`
 }
 
-type memberJSON struct {
-	endpointJSON
+// MemberView is an endpoint in a pool.
+type MemberView struct {
+	EndpointView
 	Choice         int         `json:"choice"` // counts from 1, as that of a target
 	WeightInEffect float64     `json:"weight_in_effect"`
 	Out            bool        `json:"out"`
-	Health         *healthJSON `json:"health"`
+	Health         *HealthView `json:"health"`
 }
 
-// healthJSON is what the host knows of an address, of all pools.
-type healthJSON struct {
+// HealthView is what the host knows of an address, of all pools.
+type HealthView struct {
 	Address      string      `json:"address"`
 	Holder       string      `json:"holder,omitempty"`
 	Open         int         `json:"open"`
@@ -241,40 +260,41 @@ type healthJSON struct {
 	EjectedUntil time.Time   `json:"ejected_until,omitzero"`
 	Probing      bool        `json:"probing"`
 	Recovered    time.Time   `json:"recovered,omitzero"`
-	Checks       []checkJSON `json:"checks"`
+	Checks       []CheckView `json:"checks"`
 	Pools        int         `json:"pools"`
 }
 
-type checkJSON struct {
-	Check   *probeJSON `json:"check"`
+// CheckView is what an active check has found.
+type CheckView struct {
+	Check   *ProbeView `json:"check"`
 	Verdict string     `json:"verdict"`
 	Since   time.Time  `json:"since,omitzero"`
 	Last    time.Time  `json:"last,omitzero"`
 	Why     string     `json:"why,omitempty"`
 }
 
-func poolOf(p *balance.PoolStatus) poolJSON {
+func poolOf(p *balance.PoolStatus) PoolView {
 	o := &p.Options
-	choosing := choosingJSON{
+	choosing := ChoosingView{
 		Policy: string(o.Policy), PreferNear: o.PreferNear, SlowStart: text(o.SlowStart), EjectAfter: o.EjectAfter,
 		EjectFor: text(o.EjectFor), EjectForMax: text(o.EjectForMax), EjectMost: o.EjectMost,
 	}
 	if o.Check != (balance.Check{}) {
 		choosing.Check = probeOf(&o.Check)
 	}
-	return poolJSON{Target: p.Target, Options: choosing, Out: p.Out, Panic: p.Panic, Members: each(p.Members, memberOf)}
+	return PoolView{Target: redacted(p.Target), Options: choosing, Out: p.Out, Panic: p.Panic, Members: each(p.Members, memberOf)}
 }
 
-func probeOf(c *balance.Check) *probeJSON {
-	return &probeJSON{
-		Kind: string(c.Kind), Port: c.Port, Path: c.Path, Host: c.Host, Preface: printed(c.Preface), Send: printed(c.Send),
-		Expect: printed(c.Expect), Interval: text(c.Interval), Timeout: text(c.Timeout), Jitter: c.Jitter, Rise: c.Rise, Fall: c.Fall,
+func probeOf(c *balance.Check) *ProbeView {
+	return &ProbeView{
+		Kind: string(c.Kind), Port: c.Port, Path: redactedPath(c.Path), Host: c.Host, Preface: printed(c.Preface), Send: length(c.Send),
+		Expect: length(c.Expect), Interval: text(c.Interval), Timeout: text(c.Timeout), Jitter: c.Jitter, Rise: c.Rise, Fall: c.Fall,
 	}
 }
 
-func memberOf(m *balance.MemberStatus) memberJSON {
-	return memberJSON{
-		endpointJSON: endpointJSON{
+func memberOf(m *balance.MemberStatus) MemberView {
+	return MemberView{
+		EndpointView: EndpointView{
 			Address: m.Addr.String(), Name: m.Name, Priority: m.Priority, Weight: m.Weight, Distance: m.Distance.String(),
 			Published: m.Published, Holder: m.Holder,
 		},
@@ -282,20 +302,20 @@ func memberOf(m *balance.MemberStatus) memberJSON {
 	}
 }
 
-func healthOf(h *balance.EndpointStatus) *healthJSON {
-	return &healthJSON{
-		Address: h.Addr.String(), Holder: h.Holder, Open: h.Open, Opening: h.Opening, Failures: h.Failures, Why: h.Why,
+func healthOf(h *balance.EndpointStatus) *HealthView {
+	return &HealthView{
+		Address: h.Addr.String(), Holder: h.Holder, Open: h.Open, Opening: h.Opening, Failures: h.Failures, Why: redacted(h.Why),
 		Ejections: h.Ejections, Ejected: h.Ejected, EjectedSince: h.EjectedSince, EjectedUntil: h.EjectedUntil, Probing: h.Probing,
 		Recovered: h.Recovered, Checks: each(h.Checks, checkOf), Pools: h.Pools,
 	}
 }
 
-func checkOf(c *balance.CheckStatus) checkJSON {
-	return checkJSON{Check: probeOf(&c.Check), Verdict: c.Verdict, Since: c.Since, Last: c.Last, Why: c.Why}
+func checkOf(c *balance.CheckStatus) CheckView {
+	return CheckView{Check: probeOf(&c.Check), Verdict: c.Verdict, Since: c.Since, Last: c.Last, Why: redacted(c.Why)}
 }
 
-// connectionJSON is a connection that goes on, by the words of its line in the log.
-type connectionJSON struct {
+// ConnectionView is a connection that goes on, by the words of its line in the log.
+type ConnectionView struct {
 	Client       string    `json:"client"`
 	ID           string    `json:"id,omitempty"`
 	Service      string    `json:"service,omitempty"`
@@ -311,18 +331,19 @@ type connectionJSON struct {
 	BytesDown    int64     `json:"bytes_down"`
 }
 
-func connectionOf(c *proxy.Carried) connectionJSON {
-	one := connectionJSON{
+func connectionOf(c *proxy.Carried) ConnectionView {
+	one := ConnectionView{
 		Source: c.Source.String(), Endpoint: c.Endpoint.Addr.String(), EndpointName: c.Endpoint.Name, Attempts: c.Attempts,
 		Accepted: c.Accepted, Held: c.Held.String(), BytesUp: c.Up, BytesDown: c.Down,
 	}
 	if r := c.Route; r != nil {
-		one.Client, one.ID, one.Service, one.Port, one.Target = r.Client.Name, r.Client.ID, r.Client.Service, r.Port, r.Target
+		one.Client, one.ID, one.Service, one.Port, one.Target = r.Client.Name, r.Client.ID, r.Client.Service, r.Port, redacted(r.Target)
 	}
 	return one
 }
 
-type limitJSON struct {
+// LimitView is a limit of connections, and how much of it is used.
+type LimitView struct {
 	Limit   string `json:"limit"`
 	Most    int    `json:"most"` // open at once; 0 is no limit
 	Rate    int    `json:"rate"` // in a second; 0 is no limit
@@ -332,8 +353,8 @@ type limitJSON struct {
 	Waiting int    `json:"waiting"`
 }
 
-func limitOf(l *limit.Status) limitJSON {
-	return limitJSON{
+func limitOf(l *limit.Status) LimitView {
+	return LimitView{
 		Limit: l.What, Most: l.Bounds.Open, Rate: l.Bounds.Rate, Queue: l.Bounds.Queue, Reserve: l.Bounds.Reserve, Open: l.Open, Waiting: l.Waiting,
 	}
 }
