@@ -55,6 +55,7 @@ var floors = [][]string{
 	{"cmd/ambassadord"},
 	{"internal/daemon", "internal/oneshot", "internal/rulescmd", "internal/doctor"},
 	{"internal/mode/"},
+	{"internal/admin"},
 	{"internal/sourceguard", "internal/listenset", "internal/reconcile", "internal/cleanup", "internal/refusal", "internal/ruleslots"},
 	{"internal/route", "internal/hold", "internal/settings", "internal/mode"},
 	{"internal/sources", "internal/identity", "internal/config", "internal/handover", "internal/accesslog", "internal/keeper", "internal/inquiry", "internal/status", "internal/logging"},
@@ -122,6 +123,24 @@ func TestArrowsGoDown(t *testing.T) {
 	}
 }
 
+// toldByAdmin are what the admin interface may import of ours, beside wordRooms.
+var toldByAdmin = []string{"internal/status", "internal/explain", "internal/metrics"}
+
+const adminReason = "the admin interface tells what parts know and is handed functions and values: a part that it imported would be one that requests reach"
+
+func TestAdminKnowsNoPart(t *testing.T) {
+	p := all(t)[module+"/internal/admin"]
+	if p == nil {
+		t.Fatal("there is no internal/admin; if it moved, move it in this test too")
+	}
+	for _, imported := range p.Imports {
+		folder, ok := strings.CutPrefix(imported, module+"/")
+		if ok && !slices.Contains(toldByAdmin, folder) && !slices.Contains(wordRooms, folder) {
+			t.Errorf("internal/admin imports %s\n%s", folder, adminReason)
+		}
+	}
+}
+
 const commandReason = "the daemon knows every part, so nothing but the commands may know it"
 
 func TestOnlyCommandsImportTheDaemon(t *testing.T) {
@@ -159,6 +178,7 @@ var homes = []struct {
 	{"github.com/pires/go-proxyproto", []string{"internal/proxyproto"}},
 	{"go.yaml.in/", []string{"internal/config"}},
 	{"github.com/spf13/", []string{"cmd/ambassadord"}},
+	{"github.com/danielgtaylor/huma/", []string{"internal/admin"}},
 }
 
 const homeReason = "a client library has one home, which turns its types and errors into ours: " +
