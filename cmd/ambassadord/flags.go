@@ -43,6 +43,7 @@ type runFlags struct {
 	takeOver        bool
 	runDir          string
 	runDirShared    bool
+	admin           config.Admin
 	handoverTimeout time.Duration
 }
 
@@ -82,7 +83,24 @@ func (f *runFlags) register(set *pflag.FlagSet) {
 	set.DurationVar(&f.handoverTimeout, "handover-timeout", d.HandoverTimeout, "how long live connections may go on after another daemon has taken over (0: as long as they take)")
 	registerRunDir(set, &f.runDir)
 	set.BoolVar(&f.runDirShared, "run-dir-shared", false, "let processes of other mount namespaces that have --run-dir, such as containers it is mounted into, reload the daemon and take over from it")
+	f.registerAdmin(set)
 	f.registerLogging(set)
+}
+
+// registerAdmin registers where the admin interface is served, and who may ask it.
+func (f *runFlags) registerAdmin(set *pflag.FlagSet) {
+	registerAdminPath(set, &f.admin.Path)
+	set.StringVar(&f.admin.Group, "admin-group", "", "the group, by name or number, that may dial --admin beside the daemon's user (default the daemon's own)")
+	set.StringVar(&f.admin.Listen, "admin-listen", "", "serve the admin interface by TCP, too: PORT, which is loopback's, or IP:PORT; with --admin-token-file or --admin-client-ca")
+	set.StringVar(&f.admin.TokenFile, "admin-token-file", "", "a file with the bearer token that clients of --admin-listen show; read again when it is replaced")
+	set.StringVar(&f.admin.Cert, "admin-cert", "", "the certificate, in PEM, with which --admin-listen speaks TLS; read again when it is replaced, as its key is")
+	set.StringVar(&f.admin.Key, "admin-key", "", "its key, in PEM")
+	set.StringVar(&f.admin.ClientCA, "admin-client-ca", "", "the authorities, in PEM, of the certificates that clients of --admin-listen show")
+}
+
+// registerAdminPath registers the socket that the daemon and the commands that ask it have in common.
+func registerAdminPath(set *pflag.FlagSet, path *string) {
+	set.StringVar(path, "admin", config.AdminAuto, "the Unix socket of the admin interface; nothing for none; auto is /run/ambassadord.sock, for others than root $XDG_RUNTIME_DIR/ambassadord.sock")
 }
 
 // registerRunDir registers the folder that the daemon and the commands that look for it
@@ -174,6 +192,11 @@ func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, err
 		c.KeepRules = f.keepRules
 		c.Rules = f.rules
 		c.RunDirShared = f.runDirShared
+		c.Admin = f.admin
+		var err error
+		if c.Admin.Listen, err = config.ParseAdminListen(f.admin.Listen); err != nil {
+			return c, usage(err)
+		}
 		c.TakeOver, c.HandoverTimeout, c.Program = f.takeOver, f.handoverTimeout, versionText()
 		if err := f.logging(&c); err != nil {
 			return c, err
@@ -183,7 +206,6 @@ func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, err
 		}
 		c.Preparer = preparerArgs()
 		c.TrustSources = f.trustSources
-		var err error
 		if set.Lookup("host-addr") != nil {
 			if c.HostAddrs, err = config.ParseHostAddrs(f.hostAddrs); err != nil {
 				return c, usage(err)

@@ -155,6 +155,8 @@ type Config struct {
 	// RunDirShared says that whoever has that folder, in other containers too, may
 	// speak to the daemon.
 	RunDirShared bool
+	// Admin is the admin interface.
+	Admin Admin
 	// KeepRules leaves the rules in place at exit.
 	KeepRules bool
 	// Keeper is the command of the process that carries live connections on when the
@@ -220,6 +222,9 @@ func (c *Config) Validate() error {
 	}
 	if c.RunDir != "" && (!filepath.IsAbs(c.RunDir) || filepath.Clean(c.RunDir) == "/") {
 		return hint.Errorf("give the whole path of a folder, such as /run/ambassadord", "--run-dir does not take %q", c.RunDir)
+	}
+	if err := c.Admin.validate(); err != nil {
+		return err
 	}
 	seen := map[string]string{}
 	for _, l := range c.Listeners {

@@ -46,6 +46,7 @@ type daemon struct {
 	follower *follower
 	reloads  reloads
 	giver    giver
+	before   int           // the process that we have taken over from, 0 if that is out of our sight
 	readied  chan struct{} // closed when we are ready
 
 	succeeding   bool // a daemon before us broke a takeover off, and we are to serve in its place
@@ -104,6 +105,10 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger, hooks Hooks
 	d := &daemon{parts: p, hooks: hooks, giver: newGiver(), readied: make(chan struct{})}
 	d.follower = newFollower(p)
 	d.reloads = reloads{parts: p, hooks: hooks}
+	if p.admin, err = newAdmin(d); err != nil {
+		stop()
+		return nil, nil, err
+	}
 	return d, stop, nil
 }
 
@@ -172,6 +177,8 @@ func (d *daemon) serve(ctx context.Context) error {
 	}
 	closeControl, stopControl := d.serveControl(ctx)
 	defer stopControl()
+	d.admin.Serve(takenOver(session != nil, d.before))
+	defer d.admin.Close() // and before the lock is another's, who may want the same socket
 	succeeding := d.succeed(ctx, session)
 	defer succeeding.Wait()
 	var clearing sync.WaitGroup
@@ -197,6 +204,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		d.leave(next)
 		cancel()
 		closeControl()
+		d.admin.HandOver()
 		unlock()
 		d.finish(signalled)
 		return nil

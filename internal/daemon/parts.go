@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/ambassadord/ambassadord/internal/admin"
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/cleanup"
 	"github.com/ambassadord/ambassadord/internal/config"
@@ -61,6 +62,7 @@ type parts struct {
 	routes    *route.Router
 	sockets   *listenset.Set
 	listeners *fixed.Listeners
+	admin     *admin.Server // nil where it serves none; made by newAdmin
 	turn      handover.Turn
 	dir       *rundir.Dir // of locks and sockets; nil where there can be none
 	staying   cleanup.Staying

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -252,3 +253,41 @@ func BenchmarkSnapshot(b *testing.B) {
 		})
 	}
 }
+
+// TestReadinessNamesWhatIsMissing: each thing that the daemon waits for is named, and nothing once it serves.
+func TestReadinessNamesWhatIsMissing(t *testing.T) {
+	d := &daemon{parts: &parts{modes: []config.Mode{config.Redirect}}, giver: newGiver(), readied: make(chan struct{}), follower: &follower{followed: make(chan struct{})}}
+	d.hold.Engine = awayEngine{errors.New("the engine is away")}
+	names := func() string {
+		var all []string
+		for _, one := range (reporter{d}).notReady() {
+			all = append(all, one.What)
+		}
+		return strings.Join(all, " ")
+	}
+	for _, step := range []struct {
+		do   func()
+		want string
+	}{
+		{func() {}, "engine containers service"},
+		{func() { close(d.follower.followed) }, "engine service"},
+		{func() { close(d.readied) }, "engine"},
+		{func() { d.hold.Engine = awayEngine{} }, ""},
+		{func() { d.giver.on(asked) }, ""},
+		{func() { d.giver.on(accepts) }, "handover"},
+		{func() { d.giver = newGiver(); d.giver.on(ends) }, "end"},
+		{func() { d.giver = newGiver(); d.modes = nil; d.hold.Engine = awayEngine{errors.New("away")} }, ""},
+	} {
+		step.do()
+		if got := names(); got != step.want {
+			t.Errorf("not ready: %q; want %q", got, step.want)
+		}
+	}
+}
+
+// awayEngine is an engine that is away if there is an error.
+type awayEngine struct{ err error }
+
+func (a awayEngine) Away() error                 { return a.err }
+func (a awayEngine) Snapshot() *dockerd.Snapshot { return nil }
+func (a awayEngine) Changed() <-chan struct{}    { return nil }

@@ -54,6 +54,10 @@ func (d *daemon) takeOver(ctx context.Context) (*handover.Session, error) {
 		d.log.Info("no other daemon is there to take over from")
 		return nil, nil
 	}
+	if peer, err := c.Peer(); err == nil {
+		d.before = peer.PID
+		peer.Close()
+	}
 	session, err := handover.Begin(ctx, c, d.cfg.Program, d.sockets.Receive())
 	if err != nil {
 		return nil, fmt.Errorf("take over: %w", err)

@@ -25,8 +25,12 @@ func policyOf(cfg config.Config, modes []config.Mode, registries []string, host 
 	if mode.Any(modes, func(m mode.Row) bool { return m.Port }) { // what the others listen on is in other namespaces, or at OwnAddrs
 		c.OwnPorts = append(c.OwnPorts, cfg.Port)
 	}
+	addresses := []string{cfg.Admin.Listen}
 	for _, l := range cfg.Listeners {
-		if _, text, err := net.SplitHostPort(l.Address); err == nil {
+		addresses = append(addresses, l.Address)
+	}
+	for _, address := range addresses {
+		if _, text, err := net.SplitHostPort(address); err == nil {
 			if port, err := strconv.ParseUint(text, 10, 16); err == nil {
 				c.OwnPorts = append(c.OwnPorts, uint16(port))
 			}

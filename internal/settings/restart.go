@@ -24,6 +24,13 @@ var needRestart = []struct {
 	{"rules", func(c *config.Config) any { return &c.Rules }},
 	{"run-dir", func(c *config.Config) any { return &c.RunDir }},
 	{"run-dir-shared", func(c *config.Config) any { return &c.RunDirShared }},
+	{"admin", func(c *config.Config) any { return &c.Admin.Path }},
+	{"admin-group", func(c *config.Config) any { return &c.Admin.Group }},
+	{"admin-listen", func(c *config.Config) any { return &c.Admin.Listen }},
+	{"admin-token-file", func(c *config.Config) any { return &c.Admin.TokenFile }},
+	{"admin-cert", func(c *config.Config) any { return &c.Admin.Cert }},
+	{"admin-key", func(c *config.Config) any { return &c.Admin.Key }},
+	{"admin-client-ca", func(c *config.Config) any { return &c.Admin.ClientCA }},
 	{"max-stale", func(c *config.Config) any { return &c.MaxStale }},
 }
 
