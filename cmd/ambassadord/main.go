@@ -1,8 +1,8 @@
 // Command ambassadord is the proxy daemon of a Docker host: containers dial a
 // fixed local address and reach what they declared, wherever it runs.
 //
-// A file for each subcommand, or for a few of one kind (rules.go, rulesplan.go, children.go): each
-// parses, calls a package of its own (daemon, oneshot, rulescmd, doctor), and prints. flags.go makes a
+// A file for each subcommand, or for a few of one kind (rules.go, rulesplan.go, children.go, and
+// running.go, whose commands ask a running daemon): each parses, calls a package of its own (daemon, oneshot, operate, rulescmd, doctor), and prints. flags.go makes a
 // config.Config of the flags, and configfile.go of a file that stands below them.
 package main
 

@@ -26,6 +26,7 @@ that it declared, wherever that runs and whatever port it got.
   ambassadord run                       serve every container of this host
   docker run -l connect.6379=redis.service.consul my/app
                                         … which dials localhost:6379
+  ambassadord status                    see what it knows, and what is wrong
 
 The command lines of the first ambassadord work as they did:
 
@@ -68,7 +69,7 @@ func rootCommand(environ []string) *cobra.Command {
 	root.Flags().BoolVar(&legacy.links, "links", false, "forward the ports of linked containers")
 	root.Flags().BoolVar(&legacy.omnimode, "omnimode", false, "serve the containers that link to this one (run --mode link)")
 	root.Flags().BoolVar(&legacy.setup, "setup-iptables", false, "set the rules of mode link in this network namespace, and exit")
-	root.AddCommand(runCommand(environ), checkCommand(environ), resolveCommand(environ), rulesCommand(environ), doctorCommand(environ), reloadCommand(), versionCommand(), keeperCommand(), sweeperCommand(), preparerCommand())
+	root.AddCommand(runCommand(environ), checkCommand(environ), resolveCommand(environ), rulesCommand(environ), doctorCommand(environ), reloadCommand(), statusCommand(environ), connectionsCommand(environ), versionCommand(), keeperCommand(), sweeperCommand(), preparerCommand())
 	return root
 }
 

@@ -1,19 +1,13 @@
 package main
 
 import (
-	"context"
-	"os"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"ambassadord": func() {
-			os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
-		},
-	})
+	testscript.Main(m, map[string]func(){"ambassadord": main})
 }
 
 // TestScripts runs the command line as a user does. The scripts touch no engine,

@@ -21,9 +21,9 @@ import (
 // it has them or not. None is taken for a service's name: nobody meant to forward a
 // port to "status".
 var otherCommands = []string{
-	"completion", "config", "connections", "debug", "disable", "drain", "enable", "events", "explain", "health", "help",
+	"completion", "config", "debug", "disable", "drain", "enable", "events", "explain", "health", "help",
 	"info", "inspect", "lint", "list", "logs", "metrics", "names", "policy", "ps", "reload", "restart", "show", "start",
-	"stats", "status", "stop", "top", "trace", "update", "upgrade", "validate", "version", "watch",
+	"stats", "stop", "top", "trace", "update", "upgrade", "validate", "version", "watch",
 }
 
 // bareWord is text without space around it, if it is a word that might as well be a command:

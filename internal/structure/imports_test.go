@@ -53,7 +53,7 @@ func TestCoreStandsAlone(t *testing.T) {
 // that folder.
 var floors = [][]string{
 	{"cmd/ambassadord"},
-	{"internal/daemon", "internal/oneshot", "internal/rulescmd", "internal/doctor"},
+	{"internal/daemon", "internal/oneshot", "internal/operate", "internal/rulescmd", "internal/doctor"},
 	{"internal/mode/"},
 	{"internal/admin"},
 	{"internal/sourceguard", "internal/listenset", "internal/reconcile", "internal/cleanup", "internal/refusal", "internal/ruleslots"},
@@ -66,6 +66,7 @@ var floors = [][]string{
 var nevers = []struct{ from, to, why string }{
 	{"internal/mode/", "internal/mode/", "a mode imports no other mode: what two of them need stands below"},
 	{"internal/oneshot", "internal/daemon", "a command that needs no daemon builds none"},
+	{"internal/operate", "internal/daemon", "a command that asks a daemon builds none"},
 	{"internal/rulescmd", "internal/daemon", "a command that needs no daemon builds none"},
 	{"internal/doctor", "internal/daemon", "doctor looks at the parts, and runs none"},
 	{"internal/daemon", "internal/doctor", "the daemon is not a command"},

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/daemontest"
+	"github.com/ambassadord/ambassadord/internal/status"
+)
+
+// program is this test's binary, as the command that TestMain makes of it.
+func program(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Args = append([]string{"ambassadord"}, args...)
+	return cmd
+}
+
+// said is what a command printed, and how it ended.
+func said(t *testing.T, args ...string) (out, errs string, code int) {
+	t.Helper()
+	var o, e bytes.Buffer
+	cmd := program(t, args...)
+	cmd.Stdout, cmd.Stderr = &o, &e
+	_ = cmd.Run() // the code says it
+	return o.String(), e.String(), cmd.ProcessState.ExitCode()
+}
+
+// host is where daemons of a test run: a folder, a port, and an endpoint that echoes.
+type testHost struct{ folder, listen, endpoint string }
+
+func (h testHost) socket() string { return filepath.Join(h.folder, "admin.sock") }
+
+func newTestHost(t *testing.T) testHost {
+	t.Helper()
+	folder, err := os.MkdirTemp("/tmp", "running-") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	echo, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { echo.Close() })
+	go func() {
+		for {
+			conn, err := echo.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(conn, conn); conn.Close() }()
+		}
+	}()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer free.Close()
+	return testHost{folder, free.Addr().String(), echo.Addr().String()}
+}
+
+// start starts a daemon with one listener, and returns when it is ready.
+func (h testHost) start(t *testing.T, flags ...string) (*exec.Cmd, *daemontest.Log) {
+	t.Helper()
+	log := &daemontest.Log{}
+	args := append([]string{
+		"run", "--admin", h.socket(), "--run-dir", filepath.Join(h.folder, "run"), "--keep-connections=false", "--docker-host", "unix:///nonexistent.sock",
+	}, flags...)
+	cmd := program(t, append(args, h.listen+"="+h.endpoint)...)
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }) // unless it has ended
+	log.Wait(t, "msg=ready")
+	return cmd, log
+}
+
+// server is the process that serves a Unix socket.
+func serverOf(t *testing.T, path string) int {
+	t.Helper()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cred *unix.Ucred
+	if controlErr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); controlErr != nil || err != nil {
+		t.Fatal(controlErr, err)
+	}
+	return int(cred.Pid)
+}
+
+// TestStatusAndConnections asks a real daemon with a connection through it.
+func TestStatusAndConnections(t *testing.T) {
+	h := newTestHost(t)
+	h.start(t)
+	conn, err := net.Dial("tcp", h.listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	out, errs, code := said(t, "status", "--admin", h.socket())
+	if code != exitOK || !strings.HasPrefix(out, versionText()+": ready\n") || !strings.Contains(out, h.listen) || !strings.Contains(out, "connections: 1") || !strings.Contains(out, h.endpoint) {
+		t.Errorf("status ends with %d: %s%s", code, out, errs)
+	}
+	out, errs, code = said(t, "status", "--admin", h.socket(), "-o", "json")
+	var v status.View
+	if err := json.Unmarshal([]byte(out), &v); err != nil || code != exitOK || !v.Daemon.Ready || len(v.Connections) != 1 || v.Connections[0].BytesUp != 5 {
+		t.Errorf("status -o json ends with %d (%v): %s%s", code, err, out, errs)
+	}
+	source := conn.LocalAddr().String()
+	for filter, want := range map[string]bool{"--limit=5": true, "--target=" + h.endpoint: true, "--endpoint=127.0.0.1": true, "--endpoint=127.0.0.2": false, "--client=nobody": false} {
+		out, errs, code = said(t, "connections", "--admin", h.socket(), filter)
+		if code != exitOK || strings.Contains(out, source) != want || !want && !strings.Contains(out, "no such connection") {
+			t.Errorf("connections %s ends with %d: %s%s", filter, code, out, errs)
+		}
+	}
+	out, _, code = said(t, "connections", "--admin", h.socket(), "-o", "json")
+	if code != exitOK || !strings.Contains(out, `"total":1,"connections":[{`) {
+		t.Errorf("connections -o json ends with %d: %s", code, out)
+	}
+}
+
+// TestTheSocketIsTheDaemonsThatServes: through a takeover, the end of the old daemon, a daemon that is
+// killed, and another daemon that would have the same path.
+func TestTheSocketIsTheDaemonsThatServes(t *testing.T) {
+	h := newTestHost(t)
+	old, _ := h.start(t)
+	conn, err := net.Dial("tcp", h.listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() // the old daemon has a connection to carry
+
+	_, _, code := said(t, "status", "--admin", h.socket())
+	if serverOf(t, h.socket()) != old.Process.Pid || code != exitOK {
+		t.Fatal("the socket is not the first daemon's")
+	}
+	next, log := h.start(t, "--takeover")
+	log.Wait(t, "serving the admin interface")
+	if pid := serverOf(t, h.socket()); pid != next.Process.Pid {
+		t.Errorf("process %d serves the socket; want %d, which has taken over from %d\n%s", pid, next.Process.Pid, old.Process.Pid, log)
+	}
+	if err := old.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	_ = old.Wait()
+	if out, errs, code := said(t, "status", "--admin", h.socket()); code != exitOK || !strings.Contains(out, ": ready\n") {
+		t.Errorf("after the old daemon's end: %d: %s%s", code, out, errs)
+	}
+
+	other := newTestHost(t)
+	if err := os.Symlink(h.socket(), other.socket()); err != nil {
+		t.Fatal(err)
+	}
+	_, log = other.start(t)
+	log.Wait(t, "is a link")
+	third := newTestHost(t)
+	_, log = third.start(t, "--admin", h.socket())
+	log.Wait(t, fmt.Sprintf("process %d serves", next.Process.Pid))
+	if pid := serverOf(t, h.socket()); pid != next.Process.Pid {
+		t.Errorf("process %d serves the socket of %d", pid, next.Process.Pid)
+	}
+
+	if err := next.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = next.Wait()
+	if _, errs, code := said(t, "status", "--admin", h.socket()); code != exitFailure || !strings.Contains(errs, "was killed") || !strings.Contains(errs, "hint: start it") {
+		t.Errorf("of a daemon that was killed: %d: %s", code, errs)
+	}
+	last, log := h.start(t)
+	log.Wait(t, "serving the admin interface")
+	if err := last.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = last.Wait()
+	if _, errs, code := said(t, "connections", "--admin", h.socket()); code != exitFailure || !strings.Contains(errs, "no daemon serves "+h.socket()) || !strings.Contains(errs, "docker exec") {
+		t.Errorf("after the end: %d: %s", code, errs)
+	}
+}
