@@ -2,13 +2,19 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -206,4 +212,89 @@ func TestTheSocketIsTheDaemonsThatServes(t *testing.T) {
 	if _, errs, code := said(t, "connections", "--admin", h.socket()); code != exitFailure || !strings.Contains(errs, "no daemon serves "+h.socket()) || !strings.Contains(errs, "docker exec") {
 		t.Errorf("after the end: %d: %s", code, errs)
 	}
+}
+
+// TestAdminPage runs the commands of docs/admin.md beside a daemon: they end well, and what they print has
+// the fields that the page says. Its table has each route of the OpenAPI document, and no other.
+func TestAdminPage(t *testing.T) {
+	text, err := os.ReadFile("../../docs/admin.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newTestHost(t)
+	h.start(t)
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", h.socket())
+	}}
+	defer transport.CloseIdleConnections()
+	get := func(url string) string {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := transport.RoundTrip(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		body, err := io.ReadAll(answer.Body)
+		if err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s %s (%v)", url, answer.Status, body, err)
+		}
+		return string(body)
+	}
+
+	_, block, _ := strings.Cut(string(text), "<!-- run by TestAdminPage")
+	_, block, _ = strings.Cut(block, "```console\n")
+	block, rest, _ := strings.Cut(block, "```")
+	commands, printed := 0, ""
+	for line := range strings.Lines(block) {
+		line = strings.TrimSpace(line)
+		command, ok := strings.CutPrefix(line, "# ")
+		words := word.FindAllString(command, -1)
+		switch {
+		case !ok:
+			if !reflect.DeepEqual(fieldsOf(t, line), fieldsOf(t, printed)) {
+				t.Errorf("the page says that %s is printed, and it is %s", line, printed)
+			}
+			continue
+		case words[0] == "curl":
+			printed = get(strings.Trim(words[len(words)-1], "'"))
+		default:
+			out, errs, code := said(t, append(words[1:], "--admin", h.socket())...)
+			if printed = out; code != exitOK {
+				t.Errorf("%s ends with %d: %s", command, code, errs)
+			}
+		}
+		commands++
+	}
+	if commands < 5 {
+		t.Errorf("the page has %d commands behind its mark", commands)
+	}
+
+	var document struct{ Paths map[string]any }
+	if err := json.Unmarshal([]byte(get("http://localhost/v1/openapi.json")), &document); err != nil {
+		t.Fatal(err)
+	}
+	document.Paths["/v1/openapi.json"] = nil // the document itself
+	for _, match := range regexp.MustCompile("(?m)^\\| `(/[a-z0-9/.]*z|/v1/[a-z./]+)` \\|").FindAllStringSubmatch(rest, -1) {
+		if _, ok := document.Paths[match[1]]; !ok {
+			t.Errorf("docs/admin.md has the route %s, which is none", match[1])
+		}
+		delete(document.Paths, match[1])
+	}
+	for path := range document.Paths {
+		t.Errorf("docs/admin.md lacks the route %s", path)
+	}
+}
+
+// fieldsOf are the names of an object's fields.
+func fieldsOf(t *testing.T, text string) []string {
+	t.Helper()
+	var object map[string]any
+	if err := json.Unmarshal([]byte(text), &object); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return slices.Sorted(maps.Keys(object))
 }
