@@ -183,7 +183,7 @@ func TestSharedNamespaceDeclaredTwice(t *testing.T) {
 // nobody listens for it.
 func TestMistypedCommandsServeNothing(t *testing.T) {
 	honest := besideHonest(t, start(t, "run"))
-	for _, args := range [][]string{{"stauts"}, {"status"}, {"stauts", "--listen", "127.0.0.1:0"}, {"check", "stauts"}} {
+	for _, args := range [][]string{{"stauts"}, {"stats"}, {"stauts", "--listen", "127.0.0.1:0"}, {"check", "stauts"}} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		cmd := exec.CommandContext(ctx, binary, args...)
 		var said strings.Builder
