@@ -120,7 +120,10 @@ func (s *Server) Serve(predecessor func(pid int) bool) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.ending = cancel
-	routes, _ := newRoutes(s.config)
+	routes := onDemand(func() http.Handler {
+		routes, _ := newRoutes(s.config)
+		return routes
+	})
 	if s.config.Path != "" {
 		socket, err := place(s.config.Path, s.config.Group, predecessor)
 		if err != nil {
@@ -158,6 +161,13 @@ func (s *Server) Serve(predecessor func(pid int) bool) {
 			s.config.Log.Info("serving the admin interface", "address", listener.Addr().String())
 		})
 	}
+}
+
+// onDemand makes a handler at the first request: the document and its schemas take memory that a
+// daemon which nobody asks does without.
+func onDemand(build func() http.Handler) http.Handler {
+	made := sync.OnceValue(build)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { made().ServeHTTP(w, r) })
 }
 
 // serve serves at a listener until Close.

@@ -6,10 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -351,6 +353,28 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 	if answer := ask(t, client, http.MethodGet, "http://localhost/v1/targets"); answer.code != http.StatusOK {
 		t.Errorf("after them, targets are answered with %d %.100s", answer.code, answer.body)
 	}
+}
+
+// TestHeavyAnswersArePaced: however fast somebody asks, few answers are made of a snapshot in a second, and
+// readiness is told to everybody.
+func TestHeavyAnswersArePaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := Config{View: func() status.View { return status.View{} }, NotReady: func() []Unready { return nil }}
+		handler, _ := newRoutes(c)
+		codes := map[string]int{}
+		began := time.Now()
+		for time.Since(began) < 10*time.Second {
+			for _, path := range []string{"/readyz", "/v1/targets"} {
+				w := httptest.NewRecorder()
+				handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+				codes[fmt.Sprint(path, " ", w.Code)]++
+			}
+		}
+		if n := codes["/v1/targets 200"]; n < 10*heavyPerSecond || n > 10*heavyPerSecond+heavyAtOnce+1 || len(codes) != 2 {
+			t.Errorf("in ten seconds: %v; want about %d answers", codes, 10*heavyPerSecond)
+		}
+		time.Sleep(time.Minute) // the last snapshot is let go of
+	})
 }
 
 // TestHugeRequests: neither a body nor a header is taken in whole.

@@ -11,23 +11,31 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"golang.org/x/time/rate"
 
 	"github.com/ambassadord/ambassadord/internal/status"
 )
 
-// heavyPatience is how long a request waits for its turn to be answered from a snapshot.
-const heavyPatience = 2 * time.Second
+const (
+	// heavyPatience is how long a request waits for its turn to be answered from a snapshot.
+	heavyPatience = 2 * time.Second
+	// heavyPerSecond and heavyAtOnce bound how many there are: with thousands of connections an answer
+	// takes milliseconds of a processor, which those connections want, too.
+	heavyPerSecond = 20
+	heavyAtOnce    = 10
+)
 
 // routes answers requests.
 type routes struct {
 	config Config
 	view   *sharedView
 	turns  chan struct{} // of requests that are answered from a snapshot
+	pace   *rate.Limiter // likewise
 }
 
 // newRoutes makes the handler of all routes, and the API that it serves.
 func newRoutes(c Config) (http.Handler, huma.API) {
-	r := &routes{config: c, view: &sharedView{take: c.View}, turns: make(chan struct{}, mostHeavy)}
+	r := &routes{config: c, view: &sharedView{take: c.View}, turns: make(chan struct{}, mostHeavy), pace: rate.NewLimiter(heavyPerSecond, heavyAtOnce)}
 	mux := http.NewServeMux()
 	api := humago.New(mux, schemaConfig(c.Program))
 	route(api, "/healthz", "The process answers", nil, r.health)
@@ -68,17 +76,19 @@ func (r *routes) inTurn(next http.Handler) http.Handler {
 			next.ServeHTTP(w, request)
 			return
 		}
-		late := time.NewTimer(heavyPatience)
-		defer late.Stop()
-		select {
-		case r.turns <- struct{}{}:
-			defer func() { <-r.turns }()
-			next.ServeHTTP(w, request)
-		case <-request.Context().Done():
-		case <-late.C:
-			w.Header().Set("Retry-After", "1")
-			refuse(w, http.StatusServiceUnavailable, "too many requests are being answered", "ask again in a moment, and read answers at once")
+		patience, cancel := context.WithTimeout(request.Context(), heavyPatience)
+		defer cancel()
+		if r.pace.Wait(patience) == nil {
+			select {
+			case r.turns <- struct{}{}:
+				defer func() { <-r.turns }()
+				next.ServeHTTP(w, request)
+				return
+			case <-patience.Done():
+			}
 		}
+		w.Header().Set("Retry-After", "1")
+		refuse(w, http.StatusServiceUnavailable, "too many requests are being answered", "ask again in a moment, and read answers at once")
 	})
 }
 
