@@ -84,8 +84,8 @@ func startPostgreSQL(t *testing.T) netip.AddrPort {
 	if err := os.Chown(dir, uid, gid); err != nil {
 		t.Fatal(err)
 	}
-	// The server does not run as root.
-	as := []string{"--reuid", u.Uid, "--regid", u.Gid, "--clear-groups"}
+	// The server does not run as root, but may pass folders above its own that are root's alone.
+	as := []string{"--reuid", u.Uid, "--regid", u.Gid, "--clear-groups", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"}
 	data := filepath.Join(dir, "data")
 	init := exec.Command("setpriv", append(as, filepath.Join(programs[0], "initdb"), "-A", "trust", "-U", "postgres", "--no-sync", data)...)
 	init.Dir = dir
