@@ -133,3 +133,19 @@ func TestOneThatIsAnsweredNowAndThen(t *testing.T) {
 		}
 	})
 }
+
+// TestStatusOfAnOutage says why there is no endpoint at each moment, also while the source is to be asked
+// again.
+func TestStatusOfAnOutage(t *testing.T) {
+	down := errors.New("no leader")
+	source := &fakeSource{watch: func(context.Context, Query, func(Answer)) error { return down }}
+	inBubble(t, source, func(ctx context.Context, r *Resolver) {
+		_, _ = resolved(ctx, r, fake("a"))
+		for range 600 {
+			if err := r.StatusNow(fake("a")).Err; !errors.Is(err, down) {
+				t.Fatalf("after %d questions: %v; want %v", source.calls(fakeQuery("a")), err, down)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+}

@@ -105,6 +105,13 @@ func (r *Resolver) Status(ctx context.Context, t Target) (Status, error) {
 // watch. A query that nobody watches is said to be Unwatched, and has no answer.
 func (r *Resolver) StatusNow(t Target) Status {
 	v := newView(t, time.Now(), &r.options, r.watching)
+	for i := range v.parts { // one that has failed and is to be asked again is still why nobody is known
+		for _, q := range v.parts[i].pending {
+			if q.last != nil {
+				v.parts[i].errs = append(v.parts[i].errs, q.last)
+			}
+		}
+	}
 	return r.status(t, &v, r.watching)
 }
 
