@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/status"
 )
 
@@ -43,7 +44,7 @@ func (t *Table) Report(s *status.Snapshot) {
 			one.Bindings = append(one.Bindings, bound)
 		}
 		for _, p := range c.Bindings.Problems {
-			one.Problems = append(one.Problems, status.Problem{Origin: p.Origin, Error: p.Err.Error()})
+			one.Problems = append(one.Problems, status.Problem{Origin: p.Origin, Error: p.Err.Error(), Hint: hint.Of(p.Err)})
 		}
 		s.Containers = append(s.Containers, one)
 	}

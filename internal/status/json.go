@@ -125,7 +125,7 @@ func containerOf(c *Container) Container {
 	})
 	if c.Problems != nil {
 		one.Problems = each(c.Problems, func(p *Problem) Problem {
-			return Problem{Origin: redacted(p.Origin), Error: redacted(p.Error)}
+			return Problem{Origin: redacted(p.Origin), Error: redacted(p.Error), Hint: redacted(p.Hint)}
 		})
 	}
 	return one

@@ -59,7 +59,7 @@ func full(t *testing.T) *Snapshot {
 				Port: 6379, Target: "redis.example.com:6379", Meaning: "redis.example.com:6379", Origin: "label connect.6379",
 				Problem: "is declared twice", Overruled: "another has the port",
 			}},
-			Problems: []Problem{{Origin: "label connect.x", Error: "x is no port"}},
+			Problems: []Problem{{Origin: "label connect.x", Error: "x is no port", Hint: "write 6379"}},
 		}},
 		Targets: []Target{{Meaning: "redis.example.com:6379", Clients: 1, Status: resolver.Status{
 			Target: target, Endpoints: []resolver.Endpoint{endpoint}, Choice: 1, Err: errors.New("no endpoints"),

@@ -76,6 +76,7 @@ type Binding struct {
 type Problem struct {
 	Origin string `json:"declaration"`
 	Error  string `json:"error"`
+	Hint   string `json:"hint,omitempty"`
 }
 
 // Target is what is known of one, whichever clients declare it.
