@@ -89,9 +89,9 @@ func statusCommand(environ []string) *cobra.Command {
 	return cmd
 }
 
-const connectionsHelp = `List the connections that the daemon carries now, the oldest first: who dialled which
-port, where that leads, for how long, and how many bytes have gone to the endpoint and
-come from it.
+const connectionsHelp = `List the connections that the daemon carries now, the oldest first, those that needed
+more than one attempt before the others: who dialled which port, where that leads, for
+how long, and how many bytes have gone to the endpoint and come from it.
 
 With -o json it is the answer of the admin interface to /v1/connections, which
 docs/admin.md describes.`

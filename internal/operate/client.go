@@ -40,9 +40,9 @@ type Daemon struct {
 	client *http.Client
 }
 
-// At is the daemon whose Unix socket has that path; "" and "auto" are the usual one.
+// At is the daemon whose Unix socket has that path; "auto" is the usual one.
 func At(path string) *Daemon {
-	if path == "" || path == "auto" {
+	if path == "auto" {
 		path = admin.DefaultPath()
 	}
 	return &Daemon{path: path, client: &http.Client{
@@ -99,6 +99,9 @@ func (d *Daemon) Connections(ctx context.Context, w Wanted) (admin.Connections, 
 
 // get decodes the answer of a route into value.
 func (d *Daemon) get(ctx context.Context, route string, query url.Values, value any) ([]byte, error) {
+	if d.path == "" {
+		return nil, hint.Errorf("give it the path that the daemon has, or leave it out", "--admin is empty: a daemon that has it so serves nothing that could be asked")
+	}
 	u := url.URL{Scheme: "http", Host: "localhost", Path: route, RawQuery: query.Encode()}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
@@ -143,6 +146,8 @@ func (d *Daemon) unreachable(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return hint.Errorf("start it: ambassadord run"+other, "no daemon serves %s", d.path)
+	case errors.Is(err, syscall.ECONNREFUSED) && !isSocket(d.path): // connect(2) says the same of a file
+		return hint.Errorf("give --admin the path that the daemon has: its log says \"serving the admin interface\"", "%s is no socket", d.path)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return hint.Errorf("start it: ambassadord run"+other, "the daemon that served %s was killed", d.path)
 	case errors.Is(err, fs.ErrPermission):
@@ -155,6 +160,11 @@ func (d *Daemon) unreachable(err error) error {
 		return hint.Errorf("look at its log, and at what the host is busy with", "the daemon at %s has not answered in %s", d.path, answerPatience)
 	}
 	return fmt.Errorf("ask the daemon at %s: %w", d.path, err)
+}
+
+func isSocket(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode().Type() == fs.ModeSocket
 }
 
 // groupOf says what makes a user one who may dial the socket.

@@ -120,13 +120,22 @@ func (g *grid) write(w io.Writer, s Style) {
 	}
 }
 
-// writeBelow writes a text in lines of its own, below a row that has no room for it.
+// writeBelow writes a text in lines of its own, below a row that has no room for it. A line ends at a
+// space where it has one, so that people can copy what a hint says.
 func writeBelow(w io.Writer, text string, s Style) {
 	const indent = "    "
-	for rest := []rune(text); len(rest) > 0; {
+	for rest := []rune(strings.TrimSpace(text)); len(rest) > 0; {
 		n := min(len(rest), max(leastWidth, s.Width-len(indent)))
-		fmt.Fprintf(w, "%s%s\n", indent, strings.TrimSpace(string(rest[:n])))
-		rest = rest[n:]
+		if n < len(rest) {
+			for at := n; at > 0; at-- {
+				if rest[at] == ' ' {
+					n = at
+					break
+				}
+			}
+		}
+		fmt.Fprintf(w, "%s%s\n", indent, strings.TrimRight(string(rest[:n]), " "))
+		rest = []rune(strings.TrimLeft(string(rest[n:]), " "))
 	}
 }
 

@@ -39,7 +39,7 @@ func full(t *testing.T) status.View {
 	v.Targets = append(v.Targets, status.TargetView{
 		Meaning: "10.0.0.7:80", Clients: 1, Endpoints: []status.EndpointView{{Address: "10.0.0.7:80"}},
 		Sources: []status.SourceView{{Source: "10.0.0.7:80", Answered: v.Taken.Add(-time.Minute), Endpoints: []status.EndpointView{{Address: "10.0.0.7:80"}}}},
-	}, status.TargetView{Meaning: "redis.service.consul", Sources: []status.SourceView{{Source: "redis.service.consul"}}})
+	}, status.TargetView{Meaning: "redis.service.consul", FailureView: status.FailureView{Error: "redis.service.consul has no endpoints"}, Sources: []status.SourceView{{Source: "redis.service.consul"}}})
 	return v
 }
 
@@ -125,6 +125,46 @@ func TestWrongIsFirst(t *testing.T) {
 	}
 }
 
+// TestAMistakeIsOneRow that says what to write instead.
+func TestAMistakeIsOneRow(t *testing.T) {
+	const origin, mistake, fix = "label connect.6379", `unknown scheme "tcp"`, "write redis:6379 alone"
+	v := status.View{Containers: []status.Container{{
+		Name: "app", Mistakes: 2,
+		Bindings: []status.Binding{{Port: 6379, Target: "tcp://redis:6379", Origin: origin, Problem: origin + ": " + mistake}},
+		Problems: []status.Problem{{Origin: "label conect.7", Error: "is none", Hint: "did you mean connect.7?"}, {Origin: origin, Error: mistake, Hint: fix}},
+	}}}
+	var b strings.Builder
+	WriteStatus(&b, v, admin.Readiness{Ready: true}, Style{})
+	for _, want := range []string{mistake + "; hint: " + fix, "is none; hint: did you mean connect.7?"} {
+		if strings.Count(b.String(), want) != 1 {
+			t.Errorf("%q is not there once", want)
+		}
+	}
+	if n := strings.Count(b.String(), mistake); n != 1 {
+		t.Errorf("the mistake is in %d rows", n)
+	}
+	if t.Failed() {
+		t.Log(b.String())
+	}
+}
+
+// TestWordsStayWhole where a text has lines of its own, but for those that are longer than a line.
+func TestWordsStayWhole(t *testing.T) {
+	for text, want := range map[string]string{
+		"set --consul-addr or not":       "    set\n    --consul-addr or\n    not\n",
+		"0123456789abcdef 0":             "    0123456789abcdef\n    0\n",
+		"0123456789abcdefg":              "    0123456789abcdef\n    g\n",
+		"":                               "",
+		"\u00e4 \u00e4 0123456789abcdef": "    \u00e4 \u00e4\n    0123456789abcdef\n",
+	} {
+		var b strings.Builder
+		writeBelow(&b, text, Style{Width: 20})
+		if diff := cmp.Diff(want, b.String()); diff != "" {
+			t.Errorf("%q (-want +got)\n%s", text, diff)
+		}
+	}
+}
+
 func TestSpanAndSize(t *testing.T) {
 	for d, want := range map[time.Duration]string{-time.Second: "0s", 59 * time.Second: "59s", 61 * time.Second: "1m1s", 3*time.Hour + 5*time.Second: "3h0m", 49 * time.Hour: "2d1h"} {
 		if got := span(d); got != want {
@@ -156,6 +196,18 @@ func TestNobodyAnswers(t *testing.T) {
 		}
 	}
 	expect("no daemon serves "+path, "ambassadord run")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect(path+" is no socket", "--admin")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	none := At("")
+	defer none.Close()
+	if _, _, err := none.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "--admin is empty") || hint.Of(err) == "" {
+		t.Errorf("without a path: %v (%s)", err, hint.Of(err))
+	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)

@@ -81,11 +81,10 @@ func judgeTargets(v *status.View) map[string]judgement {
 
 func judgeTarget(t *status.TargetView, v *status.View) judgement {
 	if len(t.Endpoints) == 0 {
-		why := cmp.Or(t.Error, "no endpoints")
-		if t.Error == "" && waits(t) {
+		if waits(t) {
 			return judgement{doubtful, "waits for its first answer"}
 		}
-		return judgement{wrong, withHint(why, t.Hint)}
+		return judgement{wrong, withHint(cmp.Or(t.Error, "no endpoints"), t.Hint)}
 	}
 	members, out := membersOf(t.Meaning, v), 0
 	for _, e := range t.Endpoints {
@@ -109,7 +108,7 @@ func judgeTarget(t *status.TargetView, v *status.View) judgement {
 
 // waits reports whether no source of a target has answered yet, and none has failed.
 func waits(t *status.TargetView) bool {
-	return !slices.ContainsFunc(t.Sources, func(q status.SourceView) bool { return !q.Answered.IsZero() || q.Error != "" })
+	return len(t.Sources) > 0 && !slices.ContainsFunc(t.Sources, func(q status.SourceView) bool { return !q.Answered.IsZero() || q.Error != "" })
 }
 
 func withHint(why, fix string) string {
@@ -156,11 +155,16 @@ func listenersGrid(v *status.View, known map[string]judgement) *grid {
 func containersGrid(v *status.View, known map[string]judgement) *grid {
 	g := &grid{title: "Containers", columns: []string{"CONTAINER", "PORT", "TARGET", "DECLARED BY", "STATE"}}
 	for _, c := range v.Containers {
+		problems := slices.Clone(c.Problems)
 		for _, b := range c.Bindings {
 			state, ok := known[b.Meaning]
 			switch {
 			case b.Problem != "":
 				state = judgement{wrong, b.Problem}
+				if i := slices.IndexFunc(problems, func(p status.Problem) bool { return b.Problem == p.Origin+": "+p.Error }); i >= 0 { // one mistake is one row
+					state.text = withHint(problems[i].Error, problems[i].Hint)
+					problems = slices.Delete(problems, i, i+1)
+				}
 			case b.Overruled != "":
 				state = judgement{doubtful, b.Overruled}
 			case !ok:
@@ -168,8 +172,8 @@ func containersGrid(v *status.View, known map[string]judgement) *grid {
 			}
 			g.add(state.tone, c.Name, fmt.Sprint(b.Port), b.Target, b.Origin, state.text)
 		}
-		for _, p := range c.Problems {
-			g.add(wrong, c.Name, "-", "-", p.Origin, p.Error)
+		for _, p := range problems {
+			g.add(wrong, c.Name, "-", "-", p.Origin, withHint(p.Error, p.Hint))
 		}
 		if more := c.Mistakes - len(c.Problems); more > 0 {
 			g.add(wrong, c.Name, "-", "-", "-", fmt.Sprintf("%d more mistakes", more))
