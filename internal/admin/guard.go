@@ -33,7 +33,7 @@ func newGuard(t *TCP) (*guard, error) {
 	if t.TokenFile != "" {
 		g.token = newAdminToken(t.TokenFile)
 		if _, err := g.token.load(); err != nil {
-			return nil, hint.Wrap(err, hint.Of(err))
+			return nil, err
 		}
 	}
 	if t.Cert != "" {

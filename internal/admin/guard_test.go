@@ -106,7 +106,7 @@ func TestSecretsThatAreRefused(t *testing.T) {
 		"no client CA":   {TCP{Cert: "x", Key: "x"}, ""},
 		"readable":       {TCP{TokenFile: written(t, "t", goodToken, 0o644)}, "open to all users"},
 		"short":          {TCP{TokenFile: written(t, "t", "secret", 0o600)}, "fewer than"},
-		"missing":        {TCP{TokenFile: "/nonexistent/token"}, "/nonexistent/token"},
+		"missing":        {TCP{TokenFile: "/nonexistent/token"}, "--admin-token-file: read /nonexistent/token"},
 		"no certificate": {TCP{TokenFile: written(t, "t", goodToken, 0o600), Cert: written(t, "c", "x", 0o600), Key: written(t, "k", "x", 0o600)}, "--admin-cert"},
 		"a key for all":  {TCP{TokenFile: written(t, "t", goodToken, 0o600), Cert: written(t, "c", "x", 0o600), Key: written(t, "k", "x", 0o644)}, "--admin-key"},
 	} {
@@ -115,7 +115,7 @@ func TestSecretsThatAreRefused(t *testing.T) {
 		if s != nil || err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v; want: %s", name, err, test.want)
 		}
-		if err != nil && name != "missing" && name != "no client CA" && hint.Of(err) == "" {
+		if err != nil && name != "no client CA" && hint.Of(err) == "" {
 			t.Errorf("%s: %v has no hint", name, err)
 		}
 	}

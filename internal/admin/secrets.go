@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -27,6 +28,7 @@ const (
 // secretFiles is what was made of some files; it is made anew when one of them is another, or was changed.
 type secretFiles[T any] struct {
 	paths []string
+	flags []string // that name them, as many
 	make  func(contents [][]byte) (T, error)
 
 	mu    sync.Mutex
@@ -52,7 +54,7 @@ func (k *secretFiles[T]) load() (T, error) {
 		if err := unix.Stat(path, &st); err != nil {
 			k.files = nil
 			var none T
-			return none, &os.PathError{Op: "read", Path: path, Err: err}
+			return none, k.unreadable(path, &os.PathError{Op: "read", Path: path, Err: err})
 		}
 		states[i] = fileState{dev: st.Dev, ino: st.Ino, size: st.Size, changed: st.Mtim, ctime: st.Ctim}
 	}
@@ -63,6 +65,7 @@ func (k *secretFiles[T]) load() (T, error) {
 	for i, path := range k.paths {
 		var err error
 		if contents[i], err = readSecret(path); err != nil {
+			err = k.unreadable(path, err)
 			var none T
 			k.files, k.value, k.err = states, none, err
 			return none, err
@@ -71,6 +74,11 @@ func (k *secretFiles[T]) load() (T, error) {
 	k.files = states
 	k.value, k.err = k.make(contents)
 	return k.value, k.err
+}
+
+// unreadable says of which flag a file is that cannot be read.
+func (k *secretFiles[T]) unreadable(path string, err error) error {
+	return hint.Wrap(fmt.Errorf("%s: %w", k.flags[slices.Index(k.paths, path)], err), "give it a file that the daemon's user may read")
 }
 
 func equal(a, b []fileState) bool {
@@ -116,7 +124,7 @@ func mustBePrivate(flag, path string) error {
 type adminToken = secretFiles[[sha256.Size]byte]
 
 func newAdminToken(path string) *adminToken {
-	return &adminToken{paths: []string{path}, make: func(contents [][]byte) (digest [sha256.Size]byte, err error) {
+	return &adminToken{paths: []string{path}, flags: []string{"--admin-token-file"}, make: func(contents [][]byte) (digest [sha256.Size]byte, err error) {
 		if err := mustBePrivate("--admin-token-file", path); err != nil {
 			return digest, err
 		}
@@ -143,7 +151,7 @@ func newCertificateFiles(cert, key, ca string) *certificateFiles {
 	if ca != "" {
 		paths = append(paths, ca)
 	}
-	return &certificateFiles{paths: paths, make: func(contents [][]byte) (*tls.Config, error) {
+	return &certificateFiles{paths: paths, flags: []string{"--admin-cert", "--admin-key", "--admin-client-ca"}, make: func(contents [][]byte) (*tls.Config, error) {
 		if err := mustBePrivate("--admin-key", key); err != nil {
 			return nil, err
 		}

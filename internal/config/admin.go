@@ -58,6 +58,9 @@ func (a *Admin) validate() error {
 	if a.Path != "" && a.Path != AdminAuto && !filepath.IsAbs(a.Path) {
 		return hint.Errorf("give the whole path of a socket, such as /run/ambassadord.sock, or nothing for none: --admin=", "--admin does not take %q", a.Path)
 	}
+	if a.Path == "" && a.Group != "" {
+		return hint.Errorf("leave it out, or give --admin the path of a socket", "--admin-group: --admin is empty, so there is no Unix socket to dial")
+	}
 	if (a.Cert == "") != (a.Key == "") {
 		return hint.Errorf("give both, or neither", "--admin-cert and --admin-key belong together")
 	}

@@ -29,6 +29,7 @@ func TestAdminThatIsRefused(t *testing.T) {
 		"belong together":             {Listen: "127.0.0.1:9100", TokenFile: "t", Cert: "c"},
 		"needs TLS":                   {Listen: "127.0.0.1:9100", ClientCA: "ca"},
 		"no TCP socket":               {TokenFile: "t"},
+		"no Unix socket":              {Group: "docker"},
 		`does not take "admin.sock"`:  {Path: "admin.sock"},
 	} {
 		c := Default()
