@@ -180,14 +180,28 @@ func text(name, preset string, as spelling, help string, field func(*Set) *strin
 
 func same(text string) string { return text }
 
+// lengthOf is how many characters an escape that is not known has at most, its backslash apart.
+func lengthOf(escape string) int {
+	if strings.HasPrefix(escape, "x") {
+		return len("xHH")
+	}
+	return 1
+}
+
+// shownPath is a path for a message: its query may be a password.
+func shownPath(text string) string {
+	path, _, _ := strings.Cut(text, "?")
+	return shown(path)
+}
+
 var pathOf = spelling{
 	allowed: "a path that begins with /, a query included",
 	read: func(text string) (string, error) {
 		if !strings.HasPrefix(text, "/") {
-			return "", fmt.Errorf("%q does not begin with /", shown(text))
+			return "", fmt.Errorf("%q does not begin with /", shownPath(text))
 		}
 		if strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' || r == '#' }) {
-			return "", fmt.Errorf("%q has characters that a request line cannot hold", shown(text))
+			return "", fmt.Errorf("%q has characters that a request line cannot hold", shownPath(text))
 		}
 		return text, nil
 	},
@@ -218,7 +232,7 @@ var escapedOf = spelling{
 			}
 			b, n := unescape(after)
 			if n == 0 {
-				return "", fmt.Errorf(`%q has an escape that is not known: \%.3s`, shown(text), after)
+				return "", fmt.Errorf(`it has an escape that is not known: \%.*s`, lengthOf(after), after) // and not all of it: it may be a password
 			}
 			out.WriteByte(b)
 			rest = after[n:]

@@ -116,7 +116,7 @@ func TestMessages(t *testing.T) {
 		{"check-path", "health", `"health" does not begin with /`, "check-path takes a path that begins with /, a query included"},
 		{"check-path", "/a b", `"/a b" has characters that a request line cannot hold`, "check-path takes a path that begins with /, a query included"},
 		{"check-host", "a/b", `"a/b" is no host`, "check-host takes a name or an address, with a port or without"},
-		{"check-send", `\q`, `"\\q" has an escape that is not known: \q`, `check-send takes a text with the escapes \r \n \t \\ \xHH`},
+		{"check-send", `\q`, `it has an escape that is not known: \q`, `check-send takes a text with the escapes \r \n \t \\ \xHH`},
 		{"check-send", strings.Repeat("x", 2000), "2000 bytes are more than 1024", `check-send takes a text with the escapes \r \n \t \\ \xHH`},
 		{"source-address", "clinet", `"clinet" is no IP address`, "did you mean client? source-address takes an IP address or client"},
 		{"source-address", "eth0", `"eth0" is no IP address`, "source-address takes an IP address or client"},
@@ -261,5 +261,24 @@ func FuzzMerge(f *testing.F) {
 func TestMergeOfNothingAllocatesLittle(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { Merge(nil, nil) }); n > 6 {
 		t.Errorf("%v allocations; want 6 at most", n)
+	}
+}
+
+// TestMessagesQuoteNoPassword: what a check sends and expects, and the query of its path, may be one.
+func TestMessagesQuoteNoPassword(t *testing.T) {
+	for name, texts := range map[string][]string{
+		"check-send":   {`AUTH s3cret\q`, `\s3cret`, `AUTH s3cret\x0`},
+		"check-expect": {`s3cret\`},
+		"check-path":   {"health?k=s3cret", "/health?k=s3cret two"},
+	} {
+		for _, text := range texts {
+			o, err := Lookup(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := o.put(new(Set), text); err == nil || strings.Contains(err.Error()+hint.Of(err), "s3c") {
+				t.Errorf("%s=%s is refused with %v; hint: %s", name, text, err, hint.Of(err))
+			}
+		}
 	}
 }
