@@ -13,6 +13,11 @@ var (
 	// userinfo is USER:PASSWORD@ of a URL (RFC 3986, 3.2.1). No target has one, but a mistaken
 	// declaration may: CONNECT_5432=postgres://app:secret@db.
 	userinfo = regexp.MustCompile(`://[^/\s"'?#]*@`)
+	// credentials are the same with a password that has characters which a URL has only as escapes, or without
+	// a scheme: app:sec/ret@db.
+	credentials = regexp.MustCompile(`(://|^|[\s"'|,=(])[^\s"'|,=(@/?#:]+:[^\s"'|/][^\s"'|]*@`)
+	// port is what has a port where those have a password: consul://host:8500/a@b.
+	port = regexp.MustCompile(`^[^:]*(://[^:]*)?:[0-9]+[/?#]`)
 	// parameter is a parameter of a query whose name says that its value is secret.
 	parameter = regexp.MustCompile(`(?i)([?&;][a-z0-9_.%-]*(?:token|password|passwd|secret|key|auth)[a-z0-9_.%-]*=)[^&;\s"'|]+`)
 )
@@ -21,6 +26,13 @@ var (
 func redacted(text string) string {
 	if strings.Contains(text, "@") {
 		text = userinfo.ReplaceAllLiteralString(text, "://"+redaction+"@")
+		text = credentials.ReplaceAllStringFunc(text, func(match string) string {
+			if port.MatchString(match) {
+				return match
+			}
+			before := credentials.FindStringSubmatch(match)[1]
+			return before + redaction + "@"
+		})
 	}
 	if strings.ContainsAny(text, "?&") {
 		text = parameter.ReplaceAllString(text, "${1}"+redaction)

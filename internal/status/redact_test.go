@@ -17,6 +17,12 @@ func TestRedacted(t *testing.T) {
 		`target "postgres://app:s3cret@db:5432/x": unknown`:      `target "postgres://…@db:5432/x": unknown`,
 		"consul-service://redis?tag=primary&near=_agent":         "consul-service://redis?tag=primary&near=_agent",
 		"consul-service://redis?tag=a&Token=s3cret&dc=dc2 | x:1": "consul-service://redis?tag=a&Token=…&dc=dc2 | x:1",
+		"postgres://app:s3/c?r#et@db:5432/x":                     "postgres://…@db:5432/x",
+		"postgres://app:s3@cret@db:5432/x | redis:1":             "postgres://…@db:5432/x | redis:1",
+		`"app:s3/cret@db:5432" is no target`:                     `"…@db:5432" is no target`,
+		"app:s3cret@tcp(db:3306)/x":                              "…@tcp(db:3306)/x",
+		"consul://kv:8500/a@b":                                   "consul://kv:8500/a@b",
+		"file:///etc/x@y":                                        "file:///etc/x@y",
 		"mail me@example.com":                                    "mail me@example.com",
 	} {
 		if got := redacted(text); got != want {
