@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ambassadord/ambassadord/internal/daemontest"
 	"github.com/ambassadord/ambassadord/internal/hint"
 )
@@ -118,6 +120,49 @@ func TestSecretsThatAreRefused(t *testing.T) {
 		if err != nil && name != "no client CA" && hint.Of(err) == "" {
 			t.Errorf("%s: %v has no hint", name, err)
 		}
+	}
+}
+
+// TestSecretsThatAreNoFiles: nobody waits for what a pipe does not say, and one that is replaced by a file is
+// forgotten.
+func TestSecretsThatAreNoFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	token := newAdminToken(path)
+	load := func() error {
+		t.Helper()
+		done := make(chan error, 1)
+		go func() {
+			_, err := token.load()
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(10 * time.Second):
+			t.Fatal("the token is still being read")
+			return nil
+		}
+	}
+	for what, place := range map[string]func() error{
+		"a pipe":   func() error { return unix.Mkfifo(path, 0o600) },
+		"a device": func() error { return os.Symlink("/dev/zero", path) },
+		"a folder": func() error { return os.Mkdir(path, 0o700) },
+	} {
+		if err := place(); err != nil {
+			t.Fatal(err)
+		}
+		if err := load(); err == nil || !strings.Contains(err.Error(), "no regular file") || hint.Of(err) == "" {
+			t.Errorf("%s in the place of the token: %v", what, err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(path, []byte(goodToken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := load(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
@@ -29,12 +30,19 @@ const (
 type secretFiles[T any] struct {
 	paths []string
 	flags []string // that name them, as many
-	make  func(contents [][]byte) (T, error)
+	make  func(read []secretFile) (T, error)
 
 	mu    sync.Mutex
 	files []fileState
 	value T
 	err   error
+}
+
+// secretFile is a file that was read, and whose it was then.
+type secretFile struct {
+	path    string
+	content []byte
+	st      unix.Stat_t
 }
 
 // fileState tells one version of a file from the next.
@@ -61,24 +69,25 @@ func (k *secretFiles[T]) load() (T, error) {
 	if k.files != nil && equal(states, k.files) {
 		return k.value, k.err
 	}
-	contents := make([][]byte, len(k.paths))
+	read := make([]secretFile, len(k.paths))
 	for i, path := range k.paths {
 		var err error
-		if contents[i], err = readSecret(path); err != nil {
+		if read[i], err = readSecret(path); err != nil {
 			err = k.unreadable(path, err)
+			k.files = nil // to be tried again: there may have been no descriptor left
 			var none T
-			k.files, k.value, k.err = states, none, err
 			return none, err
 		}
 	}
 	k.files = states
-	k.value, k.err = k.make(contents)
+	k.value, k.err = k.make(read)
 	return k.value, k.err
 }
 
 // unreadable says of which flag a file is that cannot be read.
 func (k *secretFiles[T]) unreadable(path string, err error) error {
-	return hint.Wrap(fmt.Errorf("%s: %w", k.flags[slices.Index(k.paths, path)], err), "give it a file that the daemon's user may read")
+	fix := cmp.Or(hint.Of(err), "give it a file that the daemon's user may read")
+	return hint.Wrap(fmt.Errorf("%s: %w", k.flags[slices.Index(k.paths, path)], err), fix)
 }
 
 func equal(a, b []fileState) bool {
@@ -90,27 +99,32 @@ func equal(a, b []fileState) bool {
 	return true
 }
 
-// readSecret reads a file, bounded.
-func readSecret(path string) ([]byte, error) {
-	f, err := os.Open(path)
+// readSecret reads a file, bounded, and waits for nobody: a pipe in its place would keep every request
+// waiting for who writes into it.
+func readSecret(path string) (secretFile, error) {
+	one := secretFile{path: path}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return one, err
 	}
 	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, mostSecret+1))
-	if err == nil && len(content) > mostSecret {
-		err = fmt.Errorf("%s has more than %d bytes", path, mostSecret)
+	if err := unix.Fstat(int(f.Fd()), &one.st); err != nil {
+		return one, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return content, err
+	if one.st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return one, hint.Errorf("put what it says into a file", "%s is no regular file", path)
+	}
+	one.content, err = io.ReadAll(io.LimitReader(f, mostSecret+1))
+	if err == nil && len(one.content) > mostSecret {
+		err = hint.Errorf("give the right file", "%s has more than %d bytes", path, mostSecret)
+	}
+	return one, err
 }
 
 // mustBePrivate refuses a secret that others than its owner and group may read, or whose owner is
-// neither root nor we.
-func mustBePrivate(flag, path string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return hint.Wrap(fmt.Errorf("%s: %w", flag, &os.PathError{Op: "read", Path: path, Err: err}), "give it a file that this user may read")
-	}
+// neither root nor we. It is asked of the file that was read: another may have its name by now.
+func (f *secretFile) mustBePrivate(flag string) error {
+	path, st := f.path, &f.st
 	if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
 		return hint.Errorf("give the file to root, or to the daemon's user", "%s: %s belongs to user %d", flag, path, st.Uid)
 	}
@@ -124,11 +138,11 @@ func mustBePrivate(flag, path string) error {
 type adminToken = secretFiles[[sha256.Size]byte]
 
 func newAdminToken(path string) *adminToken {
-	return &adminToken{paths: []string{path}, flags: []string{"--admin-token-file"}, make: func(contents [][]byte) (digest [sha256.Size]byte, err error) {
-		if err := mustBePrivate("--admin-token-file", path); err != nil {
+	return &adminToken{paths: []string{path}, flags: []string{"--admin-token-file"}, make: func(read []secretFile) (digest [sha256.Size]byte, err error) {
+		if err := read[0].mustBePrivate("--admin-token-file"); err != nil {
 			return digest, err
 		}
-		token := strings.TrimSpace(string(contents[0]))
+		token := strings.TrimSpace(string(read[0].content))
 		if len(token) < leastToken {
 			return digest, hint.Errorf("make one: openssl rand -hex 32", "--admin-token-file: the token in %s has fewer than %d characters", path, leastToken)
 		}
@@ -151,18 +165,18 @@ func newCertificateFiles(cert, key, ca string) *certificateFiles {
 	if ca != "" {
 		paths = append(paths, ca)
 	}
-	return &certificateFiles{paths: paths, flags: []string{"--admin-cert", "--admin-key", "--admin-client-ca"}, make: func(contents [][]byte) (*tls.Config, error) {
-		if err := mustBePrivate("--admin-key", key); err != nil {
+	return &certificateFiles{paths: paths, flags: []string{"--admin-cert", "--admin-key", "--admin-client-ca"}, make: func(read []secretFile) (*tls.Config, error) {
+		if err := read[1].mustBePrivate("--admin-key"); err != nil {
 			return nil, err
 		}
-		pair, err := tls.X509KeyPair(contents[0], contents[1])
+		pair, err := tls.X509KeyPair(read[0].content, read[1].content)
 		if err != nil {
 			return nil, hint.Wrap(fmt.Errorf("--admin-cert and --admin-key: %w", err), "give a certificate and its key, in PEM")
 		}
 		c := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 		if ca != "" {
 			c.ClientCAs, c.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
-			if !c.ClientCAs.AppendCertsFromPEM(contents[2]) {
+			if !c.ClientCAs.AppendCertsFromPEM(read[2].content) {
 				return nil, hint.Wrap(errors.New("--admin-client-ca: no certificate in "+ca), "give the authorities' certificates, in PEM")
 			}
 		}
