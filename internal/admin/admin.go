@@ -134,7 +134,7 @@ func (s *Server) Serve(predecessor func(pid int) bool) {
 			s.config.Log.Log(ctx, level, "the admin interface has no Unix socket", "path", s.config.Path, "error", err, hint.Attr(err))
 		} else {
 			s.socket = socket
-			s.serve(socket.listener, local(routes))
+			s.serve(socket.listener, local(newTurns().of(routes)))
 			s.config.Log.Info("serving the admin interface", "path", s.config.Path)
 		}
 	}
@@ -157,7 +157,7 @@ func (s *Server) Serve(predecessor func(pid int) bool) {
 				listener.Close()
 				return
 			}
-			s.tcp = s.serve(listener, s.guard.remote(routes))
+			s.tcp = s.serve(listener, s.guard.remote(newTurns().of(routes)))
 			s.config.Log.Info("serving the admin interface", "address", listener.Addr().String())
 		})
 	}

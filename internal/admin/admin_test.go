@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -355,12 +356,40 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 	}
 }
 
+// TestOneSocketsClientsDoNotKeepTheOthersWaiting: who has a token and reads nothing takes the turns of the
+// clients that come by TCP, and no others.
+func TestOneSocketsClientsDoNotKeepTheOthersWaiting(t *testing.T) {
+	v := status.View{Connections: make([]status.ConnectionView, 100_000)} // more than a socket's buffers hold
+	log := &daemontest.Log{}
+	c := configured(t)
+	c.View, c.Log = func() status.View { return v }, slog.New(slog.NewTextHandler(log, nil))
+	c.TCP = &TCP{Address: "127.0.0.1:0", TokenFile: written(t, "token", goodToken, 0o600)}
+	started(t, c)
+	log.Wait(t, "address=")
+	address := regexp.MustCompile(`address=(\S+)`).FindStringSubmatch(log.String())[1]
+	for range mostHeavy {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "GET /v1/status HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "+goodToken+"\r\n\r\n")
+		if _, err := bufio.NewReaderSize(conn, 16).Peek(1); err != nil { // its turn has come
+			t.Fatal(err)
+		}
+	}
+	if answer := ask(t, over(t, c.Path), http.MethodGet, "http://localhost/v1/targets"); answer.code != http.StatusOK {
+		t.Errorf("beside clients by TCP that do not read, targets are answered with %d %.100s by the Unix socket", answer.code, answer.body)
+	}
+}
+
 // TestHeavyAnswersArePaced: however fast somebody asks, few answers are made of a snapshot in a second, and
 // readiness is told to everybody.
 func TestHeavyAnswersArePaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := Config{View: func() status.View { return status.View{} }, NotReady: func() []Unready { return nil }}
-		handler, _ := newRoutes(c)
+		routes, _ := newRoutes(c)
+		handler := newTurns().of(routes)
 		codes := map[string]int{}
 		began := time.Now()
 		for time.Since(began) < 10*time.Second {

@@ -11,7 +11,7 @@ import (
 const (
 	// mostConnections bounds the connections of a socket at once.
 	mostConnections = 64
-	// mostHeavy bounds the requests that are answered from a snapshot at once: each may hold an answer
+	// mostHeavy bounds the requests of a socket that are answered from a snapshot at once: each may hold an answer
 	// of megabytes until its client has read it.
 	mostHeavy = 8
 )

@@ -29,13 +29,11 @@ const (
 type routes struct {
 	config Config
 	view   *sharedView
-	turns  chan struct{} // of requests that are answered from a snapshot
-	pace   *rate.Limiter // likewise
 }
 
 // newRoutes makes the handler of all routes, and the API that it serves.
 func newRoutes(c Config) (http.Handler, huma.API) {
-	r := &routes{config: c, view: &sharedView{take: c.View}, turns: make(chan struct{}, mostHeavy), pace: rate.NewLimiter(heavyPerSecond, heavyAtOnce)}
+	r := &routes{config: c, view: &sharedView{take: c.View}}
 	mux := http.NewServeMux()
 	api := humago.New(mux, schemaConfig(c.Program))
 	route(api, "/healthz", "The process answers", nil, r.health)
@@ -53,7 +51,7 @@ func newRoutes(c Config) (http.Handler, huma.API) {
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusNotFound, "the admin interface has no such route", "the routes are listed by "+documentPath)
 	})
-	return r.inTurn(mux), api
+	return mux, api
 }
 
 // route is a route of the document and of the server.
@@ -68,9 +66,20 @@ func route[In, Out any](api huma.API, path, summary string, responses map[string
 	huma.Register(api, op, handler)
 }
 
-// inTurn has few requests that need a snapshot answered at once. One whose turn does not come is
-// told to come again.
-func (r *routes) inTurn(next http.Handler) http.Handler {
+// turns are those of a socket's requests that are answered from a snapshot. Each socket has its own: who
+// has a token takes none of who may dial the Unix socket.
+type turns struct {
+	taken chan struct{}
+	pace  *rate.Limiter
+}
+
+func newTurns() *turns {
+	return &turns{taken: make(chan struct{}, mostHeavy), pace: rate.NewLimiter(heavyPerSecond, heavyAtOnce)}
+}
+
+// of has few requests that need a snapshot answered at once. One whose turn does not come is told
+// to come again.
+func (t *turns) of(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		if !strings.HasPrefix(request.URL.Path, "/v1/") || request.URL.Path == documentPath {
 			next.ServeHTTP(w, request)
@@ -78,10 +87,10 @@ func (r *routes) inTurn(next http.Handler) http.Handler {
 		}
 		patience, cancel := context.WithTimeout(request.Context(), heavyPatience)
 		defer cancel()
-		if r.pace.Wait(patience) == nil {
+		if t.pace.Wait(patience) == nil {
 			select {
-			case r.turns <- struct{}{}:
-				defer func() { <-r.turns }()
+			case t.taken <- struct{}{}:
+				defer func() { <-t.taken }()
 				next.ServeHTTP(w, request)
 				return
 			case <-patience.Done():
