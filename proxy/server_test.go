@@ -269,9 +269,11 @@ func TestSilentEndpointLeavesTimeForTheNext(t *testing.T) {
 		t.Errorf("the search ends in %s; want %s", end.Sub(attempts[0].called), budget)
 	}
 	for i, a := range attempts {
-		share := func(at time.Time) time.Time { return at.Add(end.Sub(at) / time.Duration(len(attempts)-i)) }
-		if a.deadline.Before(share(a.after)) || a.deadline.After(share(a.called)) {
-			t.Errorf("attempt %d may take %s; want %s", i+1, a.deadline.Sub(a.called), share(a.called).Sub(a.called))
+		// The clock is read for what is left, and then for the deadline.
+		share := func(left, at time.Time) time.Time { return at.Add(end.Sub(left) / time.Duration(len(attempts)-i)) }
+		least, most := share(a.called, a.after), share(a.after, a.called)
+		if a.deadline.Before(least) || a.deadline.After(most) {
+			t.Errorf("attempt %d may take %s; want %s to %s", i+1, a.deadline.Sub(a.called), least.Sub(a.called), most.Sub(a.called))
 		}
 	}
 }
