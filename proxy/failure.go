@@ -233,9 +233,9 @@ func (n noticedBy) Error() string { return n.text }
 func (n noticedBy) Unwrap() error { return n.err }
 
 var (
-	errUnserving     = Fail(EndpointGone, errors.New("the endpoint accepted the connection and closed it without a byte"))
-	errUnservingHint = Fail(EndpointGone, hint.Errorf("look at its log: it may expect TLS or another protocol, refuse this client, or forward to nobody, as a published port does when nothing in the container listens",
-		"the endpoint accepted the connection and closed it without a byte"))
+	errUnserved      = errors.New("the endpoint accepted the connection and closed it without a byte")
+	errUnserving     = Fail(EndpointGone, errUnserved)
+	errUnservingHint = Fail(EndpointGone, hint.Wrap(errUnserved, "look at its log: it may expect TLS or another protocol, refuse this client, or forward to nobody, as a published port does when nothing in the container listens"))
 )
 
 // unserving is why a connection has failed whose endpoint closed it without a byte, before the

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/admin"
+	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/internal/status"
 )
 
@@ -25,7 +26,7 @@ func WriteStatus(w io.Writer, v status.View, r admin.Readiness, s Style) {
 		}
 	}
 	if left > 0 {
-		fmt.Fprintf(w, "\n%d rows were left out; all: ambassadord status --all\n", left)
+		fmt.Fprintf(w, "\n%s left out; all: ambassadord status --all\n", shorten.Count(left, "row was", "rows were"))
 	}
 }
 
@@ -176,7 +177,7 @@ func containersGrid(v *status.View, known map[string]judgement) *grid {
 			g.add(wrong, c.Name, "-", "-", p.Origin, withHint(p.Error, p.Hint))
 		}
 		if more := c.Mistakes - len(c.Problems); more > 0 {
-			g.add(wrong, c.Name, "-", "-", "-", fmt.Sprintf("%d more mistakes", more))
+			g.add(wrong, c.Name, "-", "-", "-", shorten.Count(more, "more mistake", "more mistakes"))
 		}
 	}
 	return g
@@ -251,7 +252,7 @@ func judgeEndpoint(e status.EndpointView, m *status.MemberView, now time.Time) j
 	case m.Out:
 		return judgement{wrong, withReason("out", h.Why)}
 	case h.Failures > 0:
-		return judgement{doubtful, withReason(fmt.Sprintf("failed %d times in a row", h.Failures), h.Why)}
+		return judgement{doubtful, withReason("failed "+shorten.Count(h.Failures, "time", "times")+" in a row", h.Why)}
 	}
 	return judgement{well, cmp.Or(e.Health, "ok")}
 }

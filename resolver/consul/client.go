@@ -73,8 +73,10 @@ type Client struct {
 	agents map[string]*agent // by address
 	// lingering counts the timers that have still to look whether an agent is asked.
 	lingering int
-	asked     time.Time // when it was last asked whether any answers
-	answered  bool      // then
+
+	asking   sync.Mutex // held while the configured agents are asked whether any answers
+	asked    time.Time  // when they last were
+	answered bool       // then
 }
 
 // New makes a Client. It connects to an agent when one is first asked.

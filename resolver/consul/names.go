@@ -87,21 +87,19 @@ func (c *Client) Advice(ctx context.Context, q resolver.Query) string {
 	return fmt.Sprintf("an agent of Consul's answers at %[1]s: start the daemon with --consul-addr %[1]s, and such names are asked of it", c.Address())
 }
 
-// answers reports whether a configured agent answers, or did when one was last asked.
+// answers reports whether a configured agent answers, or did when one was last asked. Watches that want
+// to know while one is asked wait for that.
 func (c *Client) answers(ctx context.Context) bool {
 	const holds, patience = 30 * time.Second, 500 * time.Millisecond
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.asking.Lock()
+	defer c.asking.Unlock()
 	if !c.asked.IsZero() && time.Since(c.asked) < holds {
 		return c.answered
 	}
-	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	_, err := c.Leader(ctx)
-	cancelled := errors.Is(ctx.Err(), context.Canceled)
-	cancel()
-	c.mu.Lock()
-	if cancelled { // the watch has ended, which says nothing of the agent
+	if errors.Is(ctx.Err(), context.Canceled) { // the watch has ended, which says nothing of the agent
 		return false
 	}
 	c.asked, c.answered = time.Now(), err == nil
