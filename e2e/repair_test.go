@@ -145,26 +145,6 @@ func TestListenMode(t *testing.T) {
 	}
 }
 
-// TestContainerServesADeclaredPort: the log says once of each port that what is dialled there does not
-// reach the container's own server, also of one that begins to listen after the container was attached.
-func TestContainerServesADeclaredPort(t *testing.T) {
-	backend := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
-	c := declaring(t, map[int]string{6379: backend, 8080: backend, 9090: backend})
-	serveIn(t, c.ns, "0.0.0.0:8080", echo)
-	d := start(t, "run", "--mode", "redirect")
-	d.attached(c.name)
-	serveIn(t, c.ns, "127.0.0.1:6379", echo)
-	for port, at := range map[int]string{8080: ":8080; what is dialled", 6379: "listens on 127.0.0.1:6379"} {
-		d.wait(fmt.Sprintf("that port %d is served inside", port), 40*time.Second, func(l line) bool {
-			return l.str("msg") == "a container serves a port that it declares" && l.str("client") == c.name &&
-				strings.Contains(l.str("error"), at) && strings.Contains(l.str("hint"), "declare another port")
-		})
-	}
-	if lines := d.said("a container serves a port that it declares"); len(lines) != 2 {
-		t.Errorf("%d lines, want one for each of the two ports", len(lines))
-	}
-}
-
 // TestNetworkConnect connects and disconnects networks under live connections.
 func TestNetworkConnect(t *testing.T) {
 	network := dockertest.Network(t) // made first, so that it is removed last

@@ -39,40 +39,6 @@ func (n *Namespace) ListeningPorts() (map[uint16]bool, error) {
 	return ports, nil
 }
 
-// mostListening is at how many listening sockets ListeningAt looks at most.
-const mostListening = 4096
-
-// errEnough ends a look at sockets early.
-var errEnough = errors.New("enough sockets were looked at")
-
-// ListeningAt returns the addresses that TCP sockets listen on inside the namespace, of each family the
-// first 4096. It costs little where there are many connections, too: the kernel lists the sockets that
-// listen before all others (tcp_seq_start in net/ipv4/tcp_ipv4.c), and no more than those are read.
-func (n *Namespace) ListeningAt() ([]netip.AddrPort, error) {
-	var all []netip.AddrPort
-	err := n.Do(func() error {
-		for _, name := range []string{"tcp", "tcp6"} {
-			left := mostListening
-			err := readSockets("/proc/thread-self/net/"+name, func(fields []string) error {
-				if left--; left < 0 || fields[state] != listening {
-					return errEnough
-				}
-				addr, err := parseAddrPort(fields[local])
-				all = append(all, addr)
-				return err
-			})
-			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errEnough) {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list listening addresses in network namespace %s: %w", n.path, err)
-	}
-	return all, nil
-}
-
 // Listeners returns the sockets that listen inside the namespace, by port. They are named
 // by their inodes, as /proc/PID/fd names them.
 func (n *Namespace) Listeners() (map[uint16][]uint64, error) {
@@ -144,9 +110,7 @@ func readSockets(path string, fn func(fields []string) error) error {
 		if len(fields) <= state {
 			continue
 		}
-		if err := fn(fields); errors.Is(err, errEnough) {
-			return err
-		} else if err != nil {
+		if err := fn(fields); err != nil {
 			return fmt.Errorf("read %s: unexpected line %q", path, lines.Text())
 		}
 	}

@@ -29,33 +29,6 @@ func TestListeningPorts(t *testing.T) {
 	}
 }
 
-func TestListeningAt(t *testing.T) {
-	lab, other := netlab.New(t), netlab.New(t)
-	want := map[netip.AddrPort]bool{}
-	for _, address := range []string{"127.0.0.1:6379", "[::1]:61000", "0.0.0.0:65535", "[::]:80"} {
-		l, err := lab.NS().ListenTCP(netip.MustParseAddrPort(address))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		want[netip.MustParseAddrPort(address)] = true
-	}
-	for range 200 {
-		lab.Dial(t, "127.0.0.1:6379") // these come after all that listen
-	}
-	listening, err := lab.NS().ListeningAt()
-	got := map[netip.AddrPort]bool{}
-	for _, address := range listening {
-		got[address] = true
-	}
-	if err != nil || len(listening) != len(want) || !maps.Equal(got, want) {
-		t.Errorf("%v, %v; want %v", listening, err, want)
-	}
-	if got, err := other.NS().ListeningAt(); err != nil || len(got) > 0 {
-		t.Errorf("another namespace: %v, %v", got, err)
-	}
-}
-
 func TestAccepted(t *testing.T) {
 	lab := netlab.New(t)
 	addresses := []string{"127.0.0.1:6379", "[::1]:6379", "127.0.0.1:6380", "127.0.0.2:6379"}

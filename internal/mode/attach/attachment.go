@@ -265,9 +265,6 @@ func (at *attachment) apply(ctx context.Context) error {
 			"ports", portsOf(ports), "listen", at.listen, "families", netrules.FamilyNames(families))
 		// Not in its turn, which others wait for.
 		at.saying.Go(func() { at.sayOwnStack(ctx, n) })
-		if at.Name == config.Redirect { // where a port cannot be had, listenAt says so
-			at.saying.Go(func() { at.sayServedInside(ctx) })
-		}
 	}
 	at.refusals.Update(ctx, at.ns, n)
 	return nil

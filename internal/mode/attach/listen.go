@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +16,6 @@ import (
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/identity"
-	"github.com/ambassadord/ambassadord/internal/onclose"
 	"github.com/ambassadord/ambassadord/internal/route"
 	"github.com/ambassadord/ambassadord/netrules"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -194,57 +192,4 @@ func (at *attachment) giveBack() {
 		at.listen = 0
 	}
 	at.surplus.drop()
-}
-
-// servedLooks are how long after the last one it is looked what a container serves itself: when it is
-// attached its program has only begun, and some take long to begin.
-var servedLooks = []time.Duration{0, 2 * time.Second, 30 * time.Second}
-
-// sayServedInside says of each declared port that something in the container's network serves it: what is
-// dialled there by way of loopback goes to the target instead. It ends with the last of servedLooks, or
-// with at.
-func (at *attachment) sayServedInside(ctx context.Context) {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	defer onclose.Call(at.ending, stop)()
-	defer onclose.Call(at.leaving, stop)()
-	said := map[uint16]bool{}
-	for _, pause := range servedLooks {
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return
-		}
-		listening, err := at.inside.ListeningAt()
-		if err != nil {
-			return // the namespace is gone, or will be told of as that of any other look
-		}
-		n := at.desired.Load()
-		for _, address := range servedInside(n, listening) {
-			if said[address.Port()] {
-				continue
-			}
-			said[address.Port()] = true
-			client, b, _ := n.Lookup(address.Port())
-			at.Log.Warn("a container serves a port that it declares", "client", client.Container.Name, "id", client.Container.ShortID(),
-				"port", address.Port(), "target", b.Text, "origin", b.Origin,
-				"error", fmt.Sprintf("something in its network listens on %s; what is dialled at localhost:%d in there goes to the target instead", address, address.Port()),
-				"hint", fmt.Sprintf("declare another port for the target, or have the container serve another; to reach its own server at localhost:%d remove the declaration", address.Port()))
-		}
-	}
-}
-
-// servedInside are those of the addresses that listen which n's declarations take dials from: of declared
-// ports, and reached by way of loopback.
-func servedInside(n *identity.Namespace, listening []netip.AddrPort) []netip.AddrPort {
-	var served []netip.AddrPort
-	for _, at := range listening {
-		if addr := at.Addr().Unmap(); !addr.IsLoopback() && !addr.IsUnspecified() {
-			continue
-		}
-		if _, _, declared := n.Lookup(at.Port()); declared {
-			served = append(served, at)
-		}
-	}
-	return served
 }

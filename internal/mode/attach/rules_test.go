@@ -1,8 +1,6 @@
 package attach
 
 import (
-	"net/netip"
-	"slices"
 	"testing"
 
 	"github.com/ambassadord/ambassadord/internal/dockerd"
@@ -32,23 +30,5 @@ func TestOwnersReadBack(t *testing.T) {
 		if client, short, declared := identity.ParseOwner(other); client != "" || short != "" || declared != other {
 			t.Errorf("%q is read as %q, %q, %q", other, client, short, declared)
 		}
-	}
-}
-
-// TestServedInside: a container's own server takes no dials where its port is declared, if it is reached by
-// way of loopback.
-func TestServedInside(t *testing.T) {
-	snapshot := dockerd.NewSnapshot(&dockerd.Container{
-		ID: "a", Name: "web-1", Running: true, NetworkMode: "bridge",
-		Labels: map[string]string{"connect.6379": "redis:6379", "connect.5432": "db:5432"},
-	})
-	n := identity.Build(snapshot, nil, "", nil, resolver.Parse).Owned("a")
-	var listening []netip.AddrPort
-	for _, address := range []string{"127.0.0.1:61000", "0.0.0.0:6379", "172.17.0.2:5432", "[::1]:5432", "[::]:80", "[::ffff:127.0.0.1]:6379"} {
-		listening = append(listening, netip.MustParseAddrPort(address))
-	}
-	want := []netip.AddrPort{listening[1], listening[3], listening[5]}
-	if got := servedInside(n, listening); !slices.Equal(got, want) {
-		t.Errorf("%v; want %v", got, want)
 	}
 }
