@@ -69,7 +69,7 @@ func TestErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			agent := newFakeAgent(t, "")
 			agent.respond(tt.status, 10, tt.body)
-			client := newTestClient(t, Config{Address: agent.address})
+			client := newTestClient(t, Config{Address: agent.address, Timeout: time.Minute}) // 32 MiB take a busy machine long
 			checkError(t, sourcetest.Watch(t, client.Services(), serviceQuery("web", "")).Err(t),
 				tt.hint, "the Consul agent at "+agent.address, "service web", tt.err)
 		})
