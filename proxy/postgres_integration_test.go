@@ -19,10 +19,9 @@ import (
 // TestPostgreSQLSessionsAreNoFailures: a session of PostgreSQL's with TLS ends with the client's
 // Terminate and close_notify, and the server closes its socket without having read all of that. Now and
 // then the server's reset overtakes the client, which has said all and not closed yet: that one would be
-// reset on a direct connection, too, and has the reason for it. That is the more often the busier the
-// machine is (7 of 30 beside a whole test run); taken for failures, nearly all sessions would be.
+// reset on a direct connection, too, and has the reason for it.
 func TestPostgreSQLSessionsAreNoFailures(t *testing.T) {
-	const sessions, overtaken = 30, 15
+	const sessions, overtaken = 30, 6
 	server := startPostgreSQL(t)
 	l := newLab(t, &Server{}, to(Endpoint{Addr: server}))
 	for tls, most := range map[string]int{"require": overtaken, "disable": 0} {
@@ -47,9 +46,10 @@ func TestPostgreSQLSessionsAreNoFailures(t *testing.T) {
 	}
 }
 
-// psql has a server do one query.
+// psql has a server do one query. It goes before whatever else runs on the machine, or it would often be
+// kept from closing until the server's reset is there.
 func psql(ctx context.Context, at netip.AddrPort, tls, query string) (string, error) {
-	out, err := exec.CommandContext(ctx, "psql", "-XAtc", query, fmt.Sprintf("host=%s port=%d user=postgres sslmode=%s", at.Addr(), at.Port(), tls)).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "nice", "-n", "-20", "psql", "-XAtc", query, fmt.Sprintf("host=%s port=%d user=postgres sslmode=%s", at.Addr(), at.Port(), tls)).CombinedOutput()
 	return string(out), err
 }
 
