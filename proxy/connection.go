@@ -168,7 +168,8 @@ func connOf(fd int) (*net.TCPConn, error) {
 
 // finish tells of the end of a connection.
 func (s *Server) finish(record *Record, accepted time.Time) {
-	record.Duration = time.Since(accepted)
+	record.Ended = time.Now()
+	record.Duration = record.Ended.Sub(accepted)
 	if s.Done != nil {
 		s.Done(*record)
 	}

@@ -288,6 +288,7 @@ type Record struct {
 	Up       int64          // bytes from client to endpoint
 	Down     int64          // bytes from endpoint to client
 	Duration time.Duration  // from accept to the end
+	Ended    time.Time      // when that was
 	Err      error          // nil, or a *Failure
 }
 

@@ -59,7 +59,7 @@ func (l *Log) Done(r proxy.Record) {
 	// A slog.Record has room for five attributes, and allocates it for more; slog.Logger
 	// looks for its caller, whom no handler of ours names.
 	made.whole[0] = slog.Attr{Value: slog.GroupValue(made.attrs...)}
-	record := slog.NewRecord(time.Now(), level, "connection", 0)
+	record := slog.NewRecord(r.Ended, level, "connection", 0)
 	record.AddAttrs(made.whole[:]...)
 	_ = handler.Handle(ctx, record) // which keeps none of it; its error has nowhere to go
 	clear(made.attrs)

@@ -55,31 +55,38 @@ func NewBuffered(cfg config.Config, w io.Writer) (log *slog.Logger, change func(
 // newLiveHandler is newHandler, and a function that gives the handler, and all that were
 // made from it, the level and format of another Config.
 func newLiveHandler(cfg config.Config, w io.Writer) (slog.Handler, func(config.Config)) {
-	var current atomic.Pointer[slog.Handler]
+	var current atomic.Pointer[levelled]
 	set := func(cfg config.Config) {
-		h := newHandler(cfg, w)
-		current.Store(&h)
+		current.Store(&levelled{newHandler(cfg, w), cfg.LogLevel})
 	}
 	set(cfg)
 	return liveHandler{current: &current}, set
 }
 
+// levelled is a handler, and the level that it has: each connection asks whether a line of its
+// level is written, and the handler would take two calls to say so.
+type levelled struct {
+	slog.Handler
+
+	level slog.Level
+}
+
 // liveHandler hands records to the handler that is current.
 type liveHandler struct {
-	current *atomic.Pointer[slog.Handler]
+	current *atomic.Pointer[levelled]
 	derive  func(slog.Handler) slog.Handler // adds attributes and groups; nil adds none
 }
 
 func (h liveHandler) handler() slog.Handler {
 	if h.derive == nil {
-		return *h.current.Load()
+		return h.current.Load().Handler
 	}
-	return h.derive(*h.current.Load())
+	return h.derive(h.current.Load().Handler)
 }
 
 // Enabled is part of slog.Handler, as are the following.
-func (h liveHandler) Enabled(ctx context.Context, level slog.Level) bool {
-	return (*h.current.Load()).Enabled(ctx, level)
+func (h liveHandler) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= h.current.Load().level
 }
 
 // Handle hands r to the handler that is current now.
