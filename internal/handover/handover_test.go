@@ -32,6 +32,7 @@ type giver struct {
 	left     chan struct{} // closed by leave
 	late     func()        // called by leave; may be nil
 	stop     func()        // tells it to end
+	end      func()        // ends it, and returns when it has
 	result   chan error    // Give's
 }
 
@@ -60,7 +61,8 @@ func startGiver(t *testing.T) *giver {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); s.Serve(ctx, ctx, listener.UnixListener) }()
-	t.Cleanup(func() { cancel(); <-done; listener.Release() })
+	g.end = func() { cancel(); <-done }
+	t.Cleanup(func() { g.end(); listener.Release() })
 	return g
 }
 
@@ -311,6 +313,7 @@ func TestOldDaemonStops(t *testing.T) {
 	}
 	g.stop()
 	<-g.result
+	g.end() // which closes its conversations
 	if !s.Gone() {
 		t.Error("the old daemon has ended, and does not count as gone")
 	}
