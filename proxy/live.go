@@ -69,6 +69,38 @@ func (s *Server) Carried() []Carried {
 	return all
 }
 
+// Moved is what a connection in a loop has moved since Server.Moved told of it before.
+type Moved struct {
+	Route    *Route         // which is not to be changed
+	Endpoint netip.AddrPort // that answered
+	Up, Down int64          // bytes, from client to endpoint and back
+	First    bool           // nobody has been told of the connection before; what follows is set then
+	Attempts int            // endpoints dialled
+	Held     time.Duration  // from accept until the endpoint had answered
+}
+
+// Told is how much of a connection Moved has told of.
+type Told struct {
+	Connection bool // that there is one
+	Up, Down   int64
+}
+
+// Moved tells of the connections in loops whose both ends are up, a few at a time: all that a
+// connection moves is told of once, here or, as what Record.Told lacks, at its end. So whoever adds
+// both up has all bytes exactly, whatever ends meanwhile. It is for one caller, and holds up the
+// connections no more than Carried does. some may not keep what it is given.
+func (s *Server) Moved(some func([]Moved)) {
+	s.init()
+	room := make([]Moved, 0, carriedAtOnce)
+	for _, l := range s.loops {
+		for at, more := 0, true; more; at += carriedAtOnce {
+			room, more = room[:0], false
+			l.call(func() { room, more = l.moved(room, at) })
+			some(room)
+		}
+	}
+}
+
 // Resume carries on a connection that another process carried until it died, and Drain
 // waits for it. Nobody else may use its two ends any more. The bytes which the dead process had read and
 // not yet written died with it: if the kernel's counts show any such byte the connection

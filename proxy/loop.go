@@ -37,6 +37,7 @@ type loop struct {
 	relays      []*relay
 	generations int32             // tells the events of a connection from those of earlier ones in its slot
 	free        []int32           // slots of relays
+	told        []Told            // by slots of relays, as far as Server.Moved has come
 	again       []*relay          // has more to do, without an event
 	waiting     []*relay          // to be looked at each tick
 	ticked      int64             // when that was
@@ -375,4 +376,38 @@ func (l *loop) carried(to []Carried, at int) (all []Carried, more bool) {
 		})
 	}
 	return to, end < len(l.relays)
+}
+
+// moved adds what those in the slots from at on have moved and was not told of, and notes that it
+// is told of. It reports whether there are more slots.
+func (l *loop) moved(to []Moved, at int) (all []Moved, more bool) {
+	end := min(at+carriedAtOnce, len(l.relays))
+	if len(l.told) < end {
+		l.told = append(l.told, make([]Told, end-len(l.told))...)
+	}
+	for slot := min(at, end); slot < end; slot++ {
+		r, told := l.relays[slot], &l.told[slot]
+		if r == nil || r.state != relaying || r.route == nil {
+			continue
+		}
+		so := r.passed()
+		if told.Connection && so.up == told.Up && so.down == told.Down {
+			continue
+		}
+		one := Moved{Route: r.route, Endpoint: r.verdict.Endpoint().Addr, Up: so.up - told.Up, Down: so.down - told.Down, First: !told.Connection}
+		if one.First {
+			one.Attempts, one.Held = int(r.attempts), time.Duration(r.held)
+		}
+		to = append(to, one)
+		*told = Told{Connection: true, Up: so.up, Down: so.down}
+	}
+	return to, end < len(l.relays)
+}
+
+// takeTold is how much of a connection that ends was told of, and forgets it.
+func (l *loop) takeTold(slot int32) (told Told) {
+	if int(slot) < len(l.told) {
+		told, l.told[slot] = l.told[slot], Told{}
+	}
+	return told
 }

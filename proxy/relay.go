@@ -421,7 +421,7 @@ func (r *relay) report(reason error) {
 	s := r.loop.server
 	record := Record{
 		Route: *r.route, Source: r.source, Attempts: int(r.attempts), Held: time.Duration(r.held),
-		Err: reason,
+		Err: reason, Told: r.loop.takeTold(r.slot),
 	}
 	all := r.passed()
 	record.Up, record.Down = all.up, all.down

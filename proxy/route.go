@@ -19,6 +19,8 @@ type Client struct {
 	ID string
 	// Service is the Compose or Swarm service, "" if none.
 	Service string
+	// Project is the Compose project, "" if none.
+	Project string
 }
 
 // ClientAddr is the address by which clients that are no containers are told apart: of
@@ -290,6 +292,7 @@ type Record struct {
 	Duration time.Duration  // from accept to the end
 	Ended    time.Time      // when that was
 	Err      error          // nil, or a *Failure
+	Told     Told           // of all this, by Server.Moved
 }
 
 // InOrder chooses endpoints in the order in which they are given, and nobody else.

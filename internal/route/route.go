@@ -131,7 +131,7 @@ func sourceSeen(n *identity.Namespace, from netip.AddrPort) netip.AddrPort {
 
 // ClientOf is c as the log names it.
 func ClientOf(c *identity.Client) proxy.Client {
-	return proxy.Client{Name: c.Container.Name, ID: c.Container.ShortID(), Service: c.Container.Service()}
+	return proxy.Client{Name: c.Container.Name, ID: c.Container.ShortID(), Service: c.Container.Service(), Project: c.Container.Project()}
 }
 
 func resolveReason(err error) proxy.Reason {
