@@ -36,6 +36,9 @@ type runFlags struct {
 	logFormat      string
 	logLevel       string
 
+	metricsSeries    int
+	metricsEndpoints bool
+
 	keepConnections bool
 	options         optionFlags
 	policy          policyFlags
@@ -85,6 +88,8 @@ func (f *runFlags) register(set *pflag.FlagSet) {
 	set.BoolVar(&f.runDirShared, "run-dir-shared", false, "let processes of other mount namespaces that have --run-dir, such as containers it is mounted into, reload the daemon and take over from it")
 	f.registerAdmin(set)
 	f.registerLogging(set)
+	set.IntVar(&f.metricsSeries, "metrics-series", d.MetricsSeries, "how many pairs of client and target the metrics tell apart; others are summed up as _other")
+	set.BoolVar(&f.metricsEndpoints, "metrics-endpoints", false, "have the metrics tell the endpoints of a target apart, too")
 }
 
 // registerAdmin registers where the admin interface is served, and who may ask it.
@@ -216,6 +221,9 @@ func (f *runFlags) config(set *pflag.FlagSet, args []string) (config.Config, err
 			return c, usage(err)
 		}
 		c.Modes = modes
+		if set.Lookup("metrics-series") != nil {
+			c.MetricsSeries, c.MetricsEndpoints = f.metricsSeries, f.metricsEndpoints
+		}
 		c.RulesByOthers = !set.Changed("mode") // what nobody asked for by name need not work
 		if len(args) > 0 && !set.Changed("mode") {
 			c.Modes = nil

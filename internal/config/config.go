@@ -132,6 +132,10 @@ type Config struct {
 	// ReclaimIdle is how long no byte has moved on a connection that may be reset when
 	// others have no place and its client has more than its share; 0 resets none.
 	ReclaimIdle time.Duration
+	// MetricsSeries is how many pairs of client and target the metrics tell apart.
+	MetricsSeries int
+	// MetricsEndpoints has the metrics tell endpoints apart, too.
+	MetricsEndpoints bool
 	// ResolveTimeout bounds the wait for a target's first answer.
 	ResolveTimeout time.Duration
 	// MaxStale is how long a source may fail before its last answer no longer
@@ -185,8 +189,17 @@ func Default() Config {
 		DrainTimeout:   8 * time.Second,
 		RepairInterval: 5 * time.Second,
 		LogFormat:      "text",
+		MetricsSeries:  defaultSeries,
 	}
 }
+
+const (
+	// defaultSeries is good for a thousand containers of two targets each; a scrape of them takes
+	// some tens of milliseconds.
+	defaultSeries = 2000
+	// mostSeries bounds what a scrape may cost.
+	mostSeries = 100_000
+)
 
 // Validate says what is wrong with values that no parser has seen yet.
 func (c *Config) Validate() error {
@@ -205,6 +218,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxStale < 0 {
 		return hint.Errorf("give a duration such as 1h, or 0 for ever", "--max-stale must not be negative")
+	}
+	if c.MetricsSeries < 1 || c.MetricsSeries > mostSeries {
+		return hint.Errorf("give a number such as 2000", "--metrics-series must be from 1 to %d", mostSeries)
 	}
 	if c.ReclaimIdle < 0 {
 		return hint.Errorf("give a duration such as 10m, or 0 to reset none", "--reclaim-idle must not be negative")

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -23,8 +24,10 @@ import (
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/metrics"
 	"github.com/ambassadord/ambassadord/internal/mode"
 	"github.com/ambassadord/ambassadord/internal/onclose"
+	"github.com/ambassadord/ambassadord/internal/status"
 )
 
 // Hooks are for the caller of Run; each may be nil.
@@ -41,6 +44,7 @@ type daemon struct {
 	*parts
 	hooks Hooks
 
+	metrics  http.Handler // of GET /metrics
 	running  []mode.Mode
 	remains  []mode.Remains // of those that were stopped
 	follower *follower
@@ -103,6 +107,7 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger, hooks Hooks
 		return nil, nil, err
 	}
 	d := &daemon{parts: p, hooks: hooks, giver: newGiver(), readied: make(chan struct{})}
+	d.metrics = p.counters.Handler(metrics.Source{Moved: p.server.Moved, Snapshot: func() *status.Snapshot { return stateOf(d) }})
 	d.follower = newFollower(p)
 	d.reloads = reloads{parts: p, hooks: hooks}
 	if p.admin, err = newAdmin(d); err != nil {

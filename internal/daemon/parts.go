@@ -21,6 +21,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/inquiry"
 	"github.com/ambassadord/ambassadord/internal/keeper"
 	"github.com/ambassadord/ambassadord/internal/listenset"
+	"github.com/ambassadord/ambassadord/internal/metrics"
 	"github.com/ambassadord/ambassadord/internal/mode"
 	"github.com/ambassadord/ambassadord/internal/mode/fixed"
 	"github.com/ambassadord/ambassadord/internal/ociruntime"
@@ -50,6 +51,7 @@ type parts struct {
 	runtimes  ociruntime.Runtimes
 	inquiries inquiry.Group
 	rules     filter.Rules // nil when no mode needs rules
+	counters  *metrics.Counters
 	server    *proxy.Server
 	bounds    limit.Bounds // the server's, as it was started
 	balancer  *balance.Registry
@@ -100,7 +102,8 @@ func (p *parts) assemble(ctx, background context.Context, running *sync.WaitGrou
 		return err
 	}
 	p.modes = mode.Effective(p.cfg.Modes, p.self != "", p.have, p.log)
-	if p.server, p.bounds, err = newServer(p.cfg, p.log); err != nil {
+	p.counters = metrics.New(metrics.Options{Series: p.cfg.MetricsSeries, Endpoints: p.cfg.MetricsEndpoints, Log: p.log})
+	if p.server, p.bounds, err = newServer(p.cfg, p.counters, p.log); err != nil {
 		return err
 	}
 

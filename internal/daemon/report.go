@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"slices"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/admin"
 	"github.com/ambassadord/ambassadord/internal/config"
@@ -13,8 +14,14 @@ import (
 
 // snapshot is what the daemon knows now.
 func snapshot(d *daemon) *status.Snapshot {
-	return status.Take(d.clients.Load(), reporter{d})
+	s := stateOf(d)
+	s.Connections = d.server.Carried()
+	s.Took = time.Since(s.Taken)
+	return s
 }
+
+// stateOf is snapshot without the connections, of which there are many.
+func stateOf(d *daemon) *status.Snapshot { return status.Take(d.clients.Load(), reporter{d}) }
 
 // reporter reports on the process itself, and on the parts that know nothing of status.
 type reporter struct{ *daemon }
@@ -28,7 +35,6 @@ func (d reporter) Report(s *status.Snapshot) {
 	d.listeners.Report(s)
 	route.Report(d.routes, s, d.sources.Resolver, d.reader.Parse)
 	s.Pools = d.balancer.Pools()
-	s.Connections = d.server.Carried()
 }
 
 // newAdmin makes the admin interface of d; nil where it is to serve none.

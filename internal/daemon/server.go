@@ -8,6 +8,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/budget"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/metrics"
 	"github.com/ambassadord/ambassadord/internal/route"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/proxy/limit"
@@ -23,8 +24,8 @@ func loops() int { return max(1, min(runtime.GOMAXPROCS(0)/2, mostLoops)) }
 
 // newServer makes the server, with as many connections as cfg wants and the limit of open
 // files allows, 0 for as many as that allows, and so many new ones a second, 0 for any
-// number.
-func newServer(cfg config.Config, log *slog.Logger) (*proxy.Server, limit.Bounds, error) {
+// number. counters are told of each.
+func newServer(cfg config.Config, counters *metrics.Counters, log *slog.Logger) (*proxy.Server, limit.Bounds, error) {
 	descriptors, err := budget.Limit()
 	if err != nil {
 		return nil, limit.Bounds{}, err
@@ -37,12 +38,13 @@ func newServer(cfg config.Config, log *slog.Logger) (*proxy.Server, limit.Bounds
 	known := limit.New("the daemon", "raise --max-connections or --accept-rate, and the limit of open files, or look who opens so many", bounds)
 	unknown := limit.New("the daemon's queue of those whose container is not known yet", "raise the limit of open files",
 		limit.Bounds{Open: b.Queue, Reserve: route.ReserveOf(b.Queue)})
+	lines := accesslog.New(log)
 	s := &proxy.Server{
 		Limit:    known,
 		Unknown:  unknown,
 		Loops:    loops(),
 		Accepted: b.Open + 2*b.Queue,
-		Done:     accesslog.New(log).Done,
+		Done:     func(r proxy.Record) { counters.Done(r); lines.Done(r) },
 		Log:      log,
 	}
 	s.ReclaimIdle(cfg.ReclaimIdle)

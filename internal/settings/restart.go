@@ -21,6 +21,8 @@ var needRestart = []struct {
 	{"etcd-endpoints", func(c *config.Config) any { return &c.EtcdEndpoints }},
 	{"max-connections", func(c *config.Config) any { return &c.MaxConnections }},
 	{"resolve-timeout", func(c *config.Config) any { return &c.ResolveTimeout }},
+	{"metrics-endpoints", func(c *config.Config) any { return &c.MetricsEndpoints }},
+	{"metrics-series", func(c *config.Config) any { return &c.MetricsSeries }},
 	{"rules", func(c *config.Config) any { return &c.Rules }},
 	{"run-dir", func(c *config.Config) any { return &c.RunDir }},
 	{"run-dir-shared", func(c *config.Config) any { return &c.RunDirShared }},

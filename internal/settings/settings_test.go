@@ -40,11 +40,11 @@ func TestKeepStartedKnowsTheConfig(t *testing.T) {
 	cfg := config.Config{
 		Modes: []config.Mode{config.Link}, Port: 1, RulesByOthers: true, TrustSources: true, DockerHost: "x", ConsulAddr: "x",
 		ConsulDomain: "x", EtcdEndpoints: []string{"x"}, ResolveTimeout: 1, MaxStale: 1, Keeper: []string{"x"}, LogFormat: "json",
-		DrainTimeout: 1, RepairInterval: 1, KeepRules: true, MaxConnections: 1, AcceptRate: 1, ReclaimIdle: 1,
+		DrainTimeout: 1, RepairInterval: 1, KeepRules: true, MaxConnections: 1, AcceptRate: 1, ReclaimIdle: 1, MetricsSeries: 1, MetricsEndpoints: true,
 		Admin: config.Admin{Path: "x", Group: "x", Listen: "x", TokenFile: "x", Cert: "x", Key: "x", ClientCA: "x"},
 	}
 	differed := KeepStarted(&cfg, started)
-	want := []string{"admin", "admin-cert", "admin-client-ca", "admin-group", "admin-key", "admin-listen", "admin-token-file", "consul-addr", "consul-domain", "docker-host", "etcd-endpoints", "host-addr", "keep-connections", "max-connections", "max-stale", "mode", "resolve-timeout", "trust-source-addresses"}
+	want := []string{"admin", "admin-cert", "admin-client-ca", "admin-group", "admin-key", "admin-listen", "admin-token-file", "consul-addr", "consul-domain", "docker-host", "etcd-endpoints", "host-addr", "keep-connections", "max-connections", "max-stale", "metrics-endpoints", "metrics-series", "mode", "resolve-timeout", "trust-source-addresses"}
 	if !slices.Equal(differed, want) {
 		t.Errorf("differed: %v\nwant %v", differed, want)
 	}

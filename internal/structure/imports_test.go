@@ -58,7 +58,7 @@ var floors = [][]string{
 	{"internal/admin"},
 	{"internal/sourceguard", "internal/listenset", "internal/reconcile", "internal/cleanup", "internal/refusal", "internal/ruleslots"},
 	{"internal/route", "internal/hold", "internal/settings", "internal/mode"},
-	{"internal/sources", "internal/identity", "internal/config", "internal/handover", "internal/accesslog", "internal/keeper", "internal/inquiry", "internal/status", "internal/logging"},
+	{"internal/sources", "internal/identity", "internal/config", "internal/handover", "internal/accesslog", "internal/keeper", "internal/inquiry", "internal/status", "internal/metrics", "internal/logging"},
 	{"internal/binding", "internal/dockerd", "internal/policy", "internal/claim", "internal/control"},
 }
 
@@ -176,6 +176,7 @@ var homes = []struct {
 	{"github.com/google/nftables", []string{"netrules/advance", "netrules/anchor", "netrules/guard", "netrules/iptables", "netrules/nft", "netrules/owned", "netrules/refuse"}},
 	{"github.com/mdlayher/", []string{"netrules/advance", "netrules/anchor", "netrules/iptables", "netrules/nfnetlink", "netrules/nft", "netrules/owned"}}, // nftables' transport
 	{"github.com/vishvananda/", []string{"netrules/netns", "internal/netlab"}},
+	{"github.com/prometheus/", []string{"internal/metrics"}},
 	{"github.com/pires/go-proxyproto", []string{"internal/proxyproto"}},
 	{"go.yaml.in/", []string{"internal/config"}},
 	{"github.com/spf13/", []string{"cmd/ambassadord"}},
