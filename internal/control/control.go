@@ -105,6 +105,21 @@ func Dial(path string) (*Conn, error) {
 	return c, nil
 }
 
+// Another is a second Conn of the same conversation, for what is to be said when the handler of the
+// request has returned, which ends the first.
+func (c *Conn) Another() (*Conn, error) {
+	file, err := c.unix.File()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{unix: conn.(*net.UnixConn)}, nil
+}
+
 // Ask sends a request; what follows is the conversation of its kind. If the daemon has
 // refused us before that, the error is its answer.
 func (c *Conn) Ask(request, program string) error {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/control"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/metrics"
 	"github.com/ambassadord/ambassadord/internal/rundir"
 )
 
@@ -87,8 +89,39 @@ func (d *daemon) answerReload(ctx context.Context, c *control.Conn, _ control.Re
 
 // successor is a new daemon that accepts.
 type successor struct {
-	quiet chan struct{} // closed when we open no more sockets and let the rules be
-	told  chan struct{} // closed when it knows of them all
+	quiet  chan struct{} // closed when we open no more sockets and let the rules be
+	told   chan struct{} // closed when it knows of them all
+	counts *metrics.Ledger
+	conn   *control.Conn // when told is closed, to it; nil where that cannot be
+}
+
+// tell tells it what has been counted since it was told before. It reports whether it may be told again.
+func (s *successor) tell(c *control.Conn) bool {
+	return c != nil && handover.TellCounts(c, s.counts.News()) == nil
+}
+
+// countsEvery is how often a daemon that has handed over tells what it counts: as often as a scrape
+// that may be thought frequent.
+const countsEvery = 5 * time.Second
+
+// tellOn tells it what is counted until over ends, and then for the last time.
+func (s *successor) tellOn(over context.Context) {
+	if s.conn == nil {
+		return
+	}
+	defer s.conn.Close()
+	ticker := time.NewTicker(countsEvery)
+	defer ticker.Stop()
+	for last := false; !last; {
+		select {
+		case <-ticker.C:
+		case <-over.Done():
+			last = true
+		}
+		if !s.tell(s.conn) { // it is older, or gone
+			return
+		}
+	}
 }
 
 var errBusy = errors.New("another daemon is just taking over")
@@ -104,17 +137,21 @@ func (d *daemon) handOver(ctx context.Context, c *control.Conn, r control.Reques
 	}
 	defer d.giver.on(breaksOff) // unless it has accepted
 	d.log.Info("another daemon is taking over", "version", r.Program, "process", r.Process)
-	next := &successor{quiet: make(chan struct{}), told: make(chan struct{})}
+	next := &successor{quiet: make(chan struct{}), told: make(chan struct{}), counts: d.counters.Ledger(d.server.Moved)}
 	err := handover.Give(ctx, c, d.sockets.Registry(), func() {
 		d.giver.on(accepts)
 		select {
 		case d.giver.handing <- next:
 			<-next.quiet
+			next.tell(c)
 		case <-ctx.Done(): // stopping has come first; the new daemon mends the rules
 		}
 	})
 	switch {
 	case err == nil:
+		if next.conn, err = c.Another(); err != nil {
+			d.log.Debug("the new daemon is not told what is counted from now on", "error", err)
+		}
 		close(next.told)
 		d.giver.on(hasAll)
 	case ctx.Err() != nil:

@@ -50,10 +50,11 @@ type daemon struct {
 	follower *follower
 	reloads  reloads
 	giver    giver
-	before   int           // the process that we have taken over from, 0 if that is out of our sight
+	oldPID   int           // the process that we have taken over from, 0 if that is out of our sight
 	readied  chan struct{} // closed when we are ready
 
-	succeeding   bool // a daemon before us broke a takeover off, and we are to serve in its place
+	succeeding   bool                 // a daemon before us broke a takeover off, and we are to serve in its place
+	before       *metrics.Predecessor // what the daemon before us has counted; nil if we have taken over from none
 	hostLock     *handover.HostLock
 	drained      func() // says that we carry no connection any more, after leave
 	deadlineOnce sync.Once
@@ -182,10 +183,9 @@ func (d *daemon) serve(ctx context.Context) error {
 	}
 	closeControl, stopControl := d.serveControl(ctx)
 	defer stopControl()
-	d.admin.Serve(takenOver(session != nil, d.before))
+	d.admin.Serve(takenOver(session != nil, d.oldPID))
 	defer d.admin.Close() // and before the lock is another's, who may want the same socket
-	succeeding := d.succeed(ctx, session)
-	defer succeeding.Wait()
+	defer d.succeed(ctx, session)()
 	var clearing sync.WaitGroup
 	defer clearing.Wait()
 	reloading := d.reloads.start(ctx)
@@ -211,7 +211,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		closeControl()
 		d.admin.HandOver()
 		unlock()
-		d.finish(signalled)
+		d.finish(signalled, next)
 		return nil
 	}
 

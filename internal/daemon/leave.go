@@ -39,8 +39,9 @@ func (d *daemon) leave(next *successor) {
 }
 
 // finish serves what we have accepted to its end: for as long as it takes, or for
-// Config.HandoverTimeout, or from the end of ctx on for Config.DrainTimeout.
-func (d *daemon) finish(ctx context.Context) {
+// Config.HandoverTimeout, or from the end of ctx on for Config.DrainTimeout. next is told what is
+// counted meanwhile.
+func (d *daemon) finish(ctx context.Context, next *successor) {
 	d.sockets.Wait()
 	d.log.Info("handed over", "handover_timeout", d.settings.Load().Config.HandoverTimeout.String())
 	drain, expire := context.WithCancel(context.WithoutCancel(ctx))
@@ -70,7 +71,12 @@ func (d *daemon) finish(ctx context.Context) {
 	// being routed get time to use it.
 	timer := time.AfterFunc(routingPatience, left)
 	defer timer.Stop()
+	counting, counted := context.WithCancel(context.WithoutCancel(ctx))
+	var telling sync.WaitGroup
+	telling.Go(func() { next.tellOn(counting) })
 	d.server.Drain(drain)
+	counted()
+	telling.Wait()
 	left()
 	for _, r := range d.remains {
 		r.Drained()

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -55,7 +56,7 @@ func (d *daemon) takeOver(ctx context.Context) (*handover.Session, error) {
 		return nil, nil
 	}
 	if peer, err := c.Peer(); err == nil {
-		d.before = peer.PID
+		d.oldPID = peer.PID
 		peer.Close()
 	}
 	session, err := handover.Begin(ctx, c, d.cfg.Program, d.sockets.Receive())
@@ -63,6 +64,12 @@ func (d *daemon) takeOver(ctx context.Context) (*handover.Session, error) {
 		return nil, fmt.Errorf("take over: %w", err)
 	}
 	d.turn.Borrowed()
+	d.before = d.counters.Predecessor()
+	session.Counts = func(packet json.RawMessage) {
+		if err := d.before.Add(packet); err != nil {
+			d.log.Debug("metrics do not go on where those of the old daemon were", "error", err)
+		}
+	}
 	return session, nil
 }
 
@@ -241,15 +248,26 @@ func (d *daemon) takeLock(ctx context.Context) (unlock func(), err error) {
 
 // succeed tidies up after a daemon that has handed over, or has left its sockets with the
 // service manager: those that we have no use for, and the rules that led there. It goes on
-// in the background until ctx ends.
-func (d *daemon) succeed(ctx context.Context, session *handover.Session) *sync.WaitGroup {
+// in the background until ctx ends. Until ended is called, too, what the daemon counts that has
+// handed over is counted as ours.
+func (d *daemon) succeed(ctx context.Context, session *handover.Session) (ended func()) {
 	var wg sync.WaitGroup
+	counting, stop := context.WithCancel(context.WithoutCancel(ctx)) // we may hand over ourselves meanwhile
 	if session != nil {
-		session.Close()
+		wg.Go(func() {
+			if session.Follow(counting) {
+				d.before.Ended()
+				d.log.Debug("the metrics have all that the old daemon has counted")
+			}
+		})
+	}
+	ended = func() {
+		stop()
+		wg.Wait()
 	}
 	inherited := d.sockets.Inherited()
 	if inherited == nil {
-		return &wg
+		return ended
 	}
 	wg.Go(func() {
 		// A container may be just starting, and its sockets be wanted in a moment.
@@ -263,5 +281,5 @@ func (d *daemon) succeed(ctx context.Context, session *handover.Session) *sync.W
 			d.leftovers.Drop()
 		}
 	})
-	return &wg
+	return ended
 }

@@ -2,9 +2,12 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -219,6 +222,100 @@ func TestStopAmidLeaving(t *testing.T) {
 			<-done
 		}
 	})
+}
+
+// inProcess is a daemon with a listener that leads to target, and what it logs. It is ready.
+func inProcess(t *testing.T, dir *rundir.Dir, target string, takeOver bool) (d *daemon, logged *daemontest.Log, ended <-chan error) {
+	t.Helper()
+	cfg := config.Default()
+	cfg.Modes, cfg.RunDir, cfg.DockerHost, cfg.TakeOver = nil, dir.String(), "unix:///nonexistent.sock", takeOver
+	cfg.Listeners = []config.Listener{{Address: listenAnywhere, Target: target}}
+	logged = &daemontest.Log{}
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, over := make(chan struct{}), make(chan error, 1)
+	d, stop, err := start(ctx, cfg, slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug})), Hooks{Ready: func() { close(ready) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	finished := make(chan struct{})
+	go func() { defer close(finished); over <- d.serve(ctx); stop() }()
+	t.Cleanup(func() { cancel(); <-finished })
+	select {
+	case <-ready:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("not ready after 20 s; the log is\n%s", logged)
+	}
+	return d, logged, over
+}
+
+// TestCountersSurviveTakeover: the counters of a daemon that takes over begin where the old one's were,
+// and have what that one carries to its end, to the byte.
+func TestCountersSurviveTakeover(t *testing.T) {
+	backend, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			conn, err := backend.Accept()
+			if err != nil {
+				return
+			}
+			go func() { defer conn.Close(); _, _ = io.Copy(conn, conn) }()
+		}
+	}()
+	defer backend.Close()
+	dial := func(d *daemon) net.Conn {
+		conn, err := net.Dial("tcp", snapshot(d).Listeners[0].Listens.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	exchange := func(conn net.Conn, n int) {
+		if _, err := conn.Write(make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(when string, d *daemon, opened, closed, bytes int) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		d.metrics.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		for _, line := range []string{
+			fmt.Sprintf("ambassadord_connections_opened_total %d\n", opened),
+			fmt.Sprintf("ambassadord_connections_closed_total %d\n", closed),
+			fmt.Sprintf("ambassadord_sent_bytes_total %d\n", bytes),
+			fmt.Sprintf("ambassadord_received_bytes_total %d\n", bytes),
+			fmt.Sprintf("ambassadord_client_sent_bytes_total{client=\"_none\",project=\"\",service=\"\",target=%q} %d\n", backend.Addr(), bytes),
+		} {
+			if !strings.Contains(w.Body.String(), line) {
+				t.Errorf("%s: no line %sin\n%s", when, line, w.Body)
+			}
+		}
+	}
+	dir := daemontest.RunDir(t)
+	old, oldLog, ended := inProcess(t, dir, backend.Addr().String(), false)
+	first, live := dial(old), dial(old)
+	exchange(first, 5)
+	first.Close()
+	oldLog.Wait(t, "msg=connection")
+	exchange(live, 7)
+	next, logged, _ := inProcess(t, dir, backend.Addr().String(), true)
+	want("taken over", next, 2, 1, 12)
+	exchange(live, 11) // the old one carries it
+	live.Close()
+	if err := <-ended; err != nil {
+		t.Errorf("the old daemon ended with %v", err)
+	}
+	logged.Wait(t, "all that the old daemon has counted")
+	want("the old one has ended", next, 2, 2, 23)
+	conn := dial(next)
+	exchange(conn, 100)
+	want("by itself", next, 3, 2, 123)
 }
 
 // TestTakeoverAndDrainShareATime stops a daemon from which another takes over that never

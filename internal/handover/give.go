@@ -2,6 +2,7 @@ package handover
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -42,6 +43,8 @@ const (
 type handoverMessage struct {
 	Sockets []Socket `json:"sockets,omitempty"`
 	Phase   string   `json:"phase,omitempty"`
+	// Counts is what the old daemon has counted, for whom Session.Counts knows.
+	Counts json.RawMessage `json:"counts,omitempty"`
 	control.Answer
 }
 
@@ -63,6 +66,17 @@ func Give(ctx context.Context, c *control.Conn, r *Registry, leave func()) error
 	leave()
 	if _, err := send(c, r, mark, leavingPatience); err == nil {
 		_ = c.Send(handoverMessage{Phase: phaseDone}) // if it is gone, so is who would care
+	}
+	return nil
+}
+
+// TellCounts tells the new daemon what has been counted since it was told before: while Give waits for
+// leave to return, and after Give until we end. A daemon that does not know what that is passes it over.
+func TellCounts(c *control.Conn, packets []json.RawMessage) error {
+	for _, p := range packets {
+		if err := c.Send(handoverMessage{Counts: p}); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package handover
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +31,9 @@ const (
 type Session struct {
 	conn *control.Conn
 	Set  *Set
-	told bool // the old daemon has said why it does not hand over, so it serves on
+	// Counts is given what the old daemon has counted, from Finish on; nil passes it over.
+	Counts func(packet json.RawMessage)
+	told   bool // the old daemon has said why it does not hand over, so it serves on
 }
 
 // Begin asks the daemon at c for its sockets and adds them to set. It closes c on an error.
@@ -79,6 +82,9 @@ func (s *Session) take(m handoverMessage, fds []int) error {
 		rights.Close(fds)
 		return err
 	}
+	if s.Counts != nil && len(m.Counts) > 0 {
+		s.Counts(m.Counts)
+	}
 	if len(fds) != len(m.Sockets) {
 		rights.Close(fds)
 		return fmt.Errorf("a packet with %d sockets had %d descriptors", len(m.Sockets), len(fds))
@@ -113,6 +119,24 @@ func (s *Session) Finish() error {
 		return hint.Wrap(fmt.Errorf("the old daemon did not tell of its last sockets: %w", err), "containers that started at this moment are served anew")
 	}
 	return nil
+}
+
+// Follow gives Counts what the old daemon counts while it carries its connections to their end, and
+// returns when that has ended, which it reports, or ctx has. It comes after Finish, and closes s.
+func (s *Session) Follow(ctx context.Context) (ended bool) {
+	defer s.Close()
+	defer context.AfterFunc(ctx, s.Close)()
+	for {
+		var m handoverMessage
+		fds, err := s.conn.Receive(&m, -1)
+		if err != nil {
+			return ctx.Err() == nil
+		}
+		rights.Close(fds) // what it has opened it has told of
+		if s.Counts != nil && len(m.Counts) > 0 {
+			s.Counts(m.Counts)
+		}
+	}
 }
 
 // Gone reports whether the old daemon has ended the conversation without a word, and will not
