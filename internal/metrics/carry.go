@@ -71,13 +71,13 @@ type countsThen struct {
 	failed                                            [mostReasons]int64
 }
 
-func (c *connectionCounts) now() countsThen {
+func (t *connectionCounts) now() countsThen {
 	n := countsThen{
-		closed: c.closed.Load(), opened: c.opened.Load(), up: c.up.Load(), down: c.down.Load(),
-		dials: c.dials.Load(), answered: c.answered.Load(), waited: c.waited.Load(),
+		closed: t.closed.Load(), opened: t.opened.Load(), up: t.up.Load(), down: t.down.Load(),
+		dials: t.dials.Load(), answered: t.answered.Load(), waited: t.waited.Load(),
 	}
-	for i := range c.failed {
-		n.failed[i] = c.failed[i].Load()
+	for i := range t.failed {
+		n.failed[i] = t.failed[i].Load()
 	}
 	return n
 }

@@ -7,34 +7,29 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/ambassadord/ambassadord/internal/status"
 )
 
-// collector makes a scrape of the counters and of a snapshot.
+// collector makes a scrape of the counters and of a snapshot. It makes the messages that are encoded
+// by itself: a registry would make each label anew for each metric, sort all and look for those that
+// are there twice, which takes as long as the rest does. The tests have one look.
 type collector struct {
 	counters *Counters
 	from     Source
 	now      func() time.Time
 }
 
-// Describe is part of prometheus.Collector.
-func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, f := range families {
-		to <- f.of(c.counters.options.Endpoints)
-	}
-}
-
-// Collect is part of prometheus.Collector.
-func (c *collector) Collect(to chan<- prometheus.Metric) {
+// Gather is part of prometheus.Gatherer.
+func (c *collector) Gather() ([]*dto.MetricFamily, error) {
 	n := c.counters
 	n.collecting.Lock()
 	defer n.collecting.Unlock()
 	c.from.Moved(n.moved)
 	s := c.from.Snapshot()
 	n.clients.sweep(s, c.now())
-	w := scrape{to, n.options}
+	w := scrape{options: n.options, metrics: make([][]*dto.Metric, len(families))}
 	w.daemon(s)
 	w.total(&n.total)
 	w.clients(&n.clients)
@@ -43,51 +38,97 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	w.endpoints(s)
 	w.sources(s)
 	w.limits(s)
+	return w.families(), nil
 }
 
-// of is the desc of a daemon that tells endpoints apart, or does not.
-func (f *metricFamily) of(endpoints bool) *prometheus.Desc {
-	if endpoints && f.byEndpoint != nil {
-		return f.byEndpoint
-	}
-	return f.desc
-}
-
-// valueTypes are those of the kinds that have one value.
-var valueTypes = map[string]prometheus.ValueType{counter: prometheus.CounterValue, gauge: prometheus.GaugeValue}
-
-// scrape writes one scrape.
+// scrape is one scrape, as far as it has come.
 type scrape struct {
-	to      chan<- prometheus.Metric
 	options Options
+	metrics [][]*dto.Metric // by metricFamily.index
 }
 
-func (w scrape) value(f *metricFamily, value float64, labels ...string) {
-	w.to <- prometheus.MustNewConstMetric(f.of(w.options.Endpoints), valueTypes[f.kind], value, labels...)
+var kinds = map[string]dto.MetricType{
+	counter: dto.MetricType_COUNTER, gauge: dto.MetricType_GAUGE, histogram: dto.MetricType_HISTOGRAM, summary: dto.MetricType_SUMMARY,
 }
 
-func (w scrape) truth(f *metricFamily, is bool, labels ...string) {
+// families are those that have a metric, in the order of documentation.
+func (w scrape) families() []*dto.MetricFamily {
+	var all []*dto.MetricFamily
+	for i, f := range families {
+		if len(w.metrics[i]) > 0 {
+			all = append(all, &dto.MetricFamily{Name: &f.name, Help: &f.help, Type: kinds[f.kind].Enum(), Metric: w.metrics[i]})
+		}
+	}
+	return all
+}
+
+// valueMetric is all there is to a metric with one value.
+type valueMetric struct {
+	metric  dto.Metric
+	gauge   dto.Gauge
+	counter dto.Counter
+	value   float64
+}
+
+// with adds a metric with labels that others may share, sorted by name.
+func (w scrape) with(labels []*dto.LabelPair, f *metricFamily, value float64) {
+	m := &valueMetric{value: value}
+	m.metric.Label = labels
+	if f.kind == gauge {
+		m.gauge.Value = &m.value
+		m.metric.Gauge = &m.gauge
+	} else {
+		m.counter.Value = &m.value
+		m.metric.Counter = &m.counter
+	}
+	w.metrics[f.index] = append(w.metrics[f.index], &m.metric)
+}
+
+// pairs makes labels of names and values in turn.
+func pairs(texts ...string) []*dto.LabelPair {
+	all := make([]*dto.LabelPair, 0, len(texts)/2)
+	for i := 0; i+1 < len(texts); i += 2 {
+		all = append(all, &dto.LabelPair{Name: &texts[i], Value: &texts[i+1]})
+	}
+	return all
+}
+
+func (w scrape) value(f *metricFamily, value float64) { w.with(nil, f, value) }
+
+func (w scrape) truth(labels []*dto.LabelPair, f *metricFamily, is bool) {
 	value := 0.0
 	if is {
 		value = 1
 	}
-	w.value(f, value, labels...)
+	w.with(labels, f, value)
 }
 
-func (w scrape) count(f *metricFamily, n *atomic.Int64, labels ...string) {
-	w.value(f, float64(n.Load()), labels...)
+func (w scrape) count(labels []*dto.LabelPair, f *metricFamily, n *atomic.Int64) {
+	w.with(labels, f, float64(n.Load()))
 }
 
-func (w scrape) histogram(f *metricFamily, h *durationCounts, told int) {
-	count, sum, buckets := h.cumulative(told)
-	w.to <- prometheus.MustNewConstHistogram(f.desc, count, sum, buckets)
+// histogram adds a histogram with as many of the bounds as are told.
+func (w scrape) histogram(f *metricFamily, d *durationCounts, told int) {
+	h := &dto.Histogram{SampleSum: proto(time.Duration(d.sum.Load()).Seconds())}
+	var count uint64
+	for i := range d.buckets {
+		count += uint64(d.buckets[i].Load())
+		if i < told {
+			h.Bucket = append(h.Bucket, &dto.Bucket{UpperBound: proto(bounds[i].Seconds()), CumulativeCount: proto(count)})
+		}
+	}
+	h.SampleCount = &count
+	w.metrics[f.index] = append(w.metrics[f.index], &dto.Metric{Histogram: h})
 }
+
+// proto is a value as a message wants it.
+func proto[T any](v T) *T { return &v }
 
 func (w scrape) daemon(s *status.Snapshot) {
-	w.value(buildInfo, 1, label(s.Daemon.Program))
-	w.truth(ready, s.Daemon.Ready)
-	w.truth(engineUp, s.Daemon.Engine == nil)
-	w.value(handover, 1, s.Daemon.HandOver)
+	w.with(pairs("version", label(s.Daemon.Program)), buildInfo, 1)
+	w.truth(nil, ready, s.Daemon.Ready)
+	w.truth(nil, engineUp, s.Daemon.Engine == nil)
+	w.with(pairs("state", s.Daemon.HandOver), handover, 1)
 	w.value(snapshotTook, s.Took.Seconds())
 }
 
@@ -96,14 +137,14 @@ const shortWaits = 8
 
 func (w scrape) total(t *total) {
 	w.value(openNow, float64(t.open()))
-	w.count(closed, &t.closed) // before opened
-	w.count(opened, &t.opened)
+	w.count(nil, closed, &t.closed) // before opened
+	w.count(nil, opened, &t.opened)
 	for i, reason := range reasons {
-		w.count(failed, &t.failed[i], reason)
+		w.count(pairs("reason", reason), failed, &t.failed[i])
 	}
-	w.count(sent, &t.up)
-	w.count(received, &t.down)
-	w.count(dialled, &t.dials)
+	w.count(nil, sent, &t.up)
+	w.count(nil, received, &t.down)
+	w.count(nil, dialled, &t.dials)
 	w.histogram(establish, &t.established, shortWaits)
 	w.histogram(unanswered, &t.unanswered, shortWaits)
 	w.histogram(duration, &t.duration, len(bounds))
@@ -113,32 +154,33 @@ func (w scrape) clients(t *seriesTable) {
 	all := t.list()
 	w.value(clientSeries, float64(len(all)))
 	w.value(clientSeriesMost, float64(t.most))
-	w.count(overflowed, &t.overflowed)
-	for _, s := range append(all, &t.other) {
-		if s == &t.other && s.changes() == 0 {
-			continue
-		}
-		values := []string{s.labels.client, s.labels.project, s.labels.service, s.labels.target}
-		by := values
-		if w.options.Endpoints {
-			by = append(slices.Clip(values), s.labels.endpoint)
-		}
-		w.value(clientOpen, float64(s.open()), by...)
-		w.count(clientClosed, &s.closed, by...) // before opened
-		w.count(clientOpened, &s.opened, by...)
-		w.count(clientSent, &s.up, by...)
-		w.count(clientReceived, &s.down, by...)
-		w.count(clientDialled, &s.dials, by...)
-		w.to <- prometheus.MustNewConstSummary(clientEstablish.of(w.options.Endpoints), uint64(s.answered.Load()), time.Duration(s.waited.Load()).Seconds(), nil, by...)
-		for i, reason := range reasons {
-			if s.failed[i].Load() == 0 {
-				continue
-			}
-			with := append(slices.Clip(values), reason)
-			if w.options.Endpoints {
-				with = append(with, s.labels.endpoint)
-			}
-			w.count(clientFailed, &s.failed[i], with...)
+	w.count(nil, overflowed, &t.overflowed)
+	for _, s := range all {
+		w.series(s)
+	}
+	if t.other.changes() > 0 {
+		w.series(&t.other)
+	}
+}
+
+func (w scrape) series(s *series) {
+	by := pairs("client", s.labels.client, "endpoint", s.labels.endpoint, "project", s.labels.project, "service", s.labels.service, "target", s.labels.target)
+	before := 3 // labels that come before "reason"
+	if !w.options.Endpoints {
+		by, before = slices.Delete(by, 1, 2), 2
+	}
+	w.with(by, clientOpen, float64(s.open()))
+	w.count(by, clientClosed, &s.closed) // before opened
+	w.count(by, clientOpened, &s.opened)
+	w.count(by, clientSent, &s.up)
+	w.count(by, clientReceived, &s.down)
+	w.count(by, clientDialled, &s.dials)
+	w.metrics[clientEstablish.index] = append(w.metrics[clientEstablish.index], &dto.Metric{Label: by, Summary: &dto.Summary{
+		SampleCount: proto(uint64(s.answered.Load())), SampleSum: proto(time.Duration(s.waited.Load()).Seconds()),
+	}})
+	for i, reason := range reasons {
+		if s.failed[i].Load() > 0 {
+			w.count(slices.Insert(slices.Clone(by), before, pairs("reason", reason)...), clientFailed, &s.failed[i])
 		}
 	}
 }
@@ -232,21 +274,22 @@ func (w scrape) targets(s *status.Snapshot) {
 	}
 	w.value(targets, float64(len(s.Targets)))
 	for target, sum := range sums.of {
+		by := pairs("target", target)
 		if sum.declared {
-			w.value(targetClients, float64(sum.clients), target)
-			w.value(targetEndpoints, float64(sum.endpoints), target)
-			w.truth(targetFailing, sum.failing, target)
+			w.with(by, targetClients, float64(sum.clients))
+			w.with(by, targetEndpoints, float64(sum.endpoints))
+			w.truth(by, targetFailing, sum.failing)
 		}
 		if sum.pools == 0 {
 			continue
 		}
-		w.value(targetOut, float64(sum.out), target)
-		w.value(targetEjected, float64(sum.ejected), target)
-		w.truth(targetPanic, sum.panic, target)
+		w.with(by, targetOut, float64(sum.out))
+		w.with(by, targetEjected, float64(sum.ejected))
+		w.truth(by, targetPanic, sum.panic)
 		if sum.up+sum.down+sum.unchecked > 0 {
-			w.value(targetChecks, float64(sum.up), target, "up")
-			w.value(targetChecks, float64(sum.down), target, "down")
-			w.value(targetChecks, float64(sum.unchecked), target, "unchecked")
+			w.with(pairs("target", target, "verdict", "up"), targetChecks, float64(sum.up))
+			w.with(pairs("target", target, "verdict", "down"), targetChecks, float64(sum.down))
+			w.with(pairs("target", target, "verdict", "unchecked"), targetChecks, float64(sum.unchecked))
 		}
 	}
 }
@@ -270,8 +313,9 @@ func (w scrape) endpoints(s *status.Snapshot) {
 				return
 			}
 			told[one] = true
-			w.truth(endpointOut, m.Out, one.target, one.endpoint)
-			w.value(endpointOpen, float64(m.Health.Open), one.target, one.endpoint)
+			by := pairs("endpoint", one.endpoint, "target", one.target)
+			w.truth(by, endpointOut, m.Out)
+			w.with(by, endpointOpen, float64(m.Health.Open))
 		}
 	}
 }
@@ -305,12 +349,12 @@ func (w scrape) sources(s *status.Snapshot) {
 		}
 	}
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
-		sum := kinds[kind]
-		w.value(watches, float64(sum.watched), kind)
-		w.value(unwatched, float64(sum.unwatched), kind)
-		w.value(failing, float64(sum.failing), kind)
-		w.value(failingFor, since(sum.since, s.Taken), kind)
-		w.value(oldestAnswer, since(sum.oldest, s.Taken), kind)
+		sum, by := kinds[kind], pairs("source", kind)
+		w.with(by, watches, float64(sum.watched))
+		w.with(by, unwatched, float64(sum.unwatched))
+		w.with(by, failing, float64(sum.failing))
+		w.with(by, failingFor, since(sum.since, s.Taken))
+		w.with(by, oldestAnswer, since(sum.oldest, s.Taken))
 	}
 }
 
@@ -341,8 +385,9 @@ func (w scrape) limits(s *status.Snapshot) {
 		sum.most += l.Bounds.Open
 	}
 	for limit, sum := range sums.of {
-		w.value(limitOpen, float64(sum.open), limit)
-		w.value(limitWaiting, float64(sum.waiting), limit)
-		w.value(limitMost, float64(sum.most), limit)
+		by := pairs("limit", limit)
+		w.with(by, limitOpen, float64(sum.open))
+		w.with(by, limitWaiting, float64(sum.waiting))
+		w.with(by, limitMost, float64(sum.most))
 	}
 }

@@ -114,23 +114,11 @@ type durationCounts struct {
 	sum     atomic.Int64 // nanoseconds
 }
 
-func (h *durationCounts) observe(d time.Duration) {
+func (d *durationCounts) observe(took time.Duration) {
 	i := 0
-	for i < len(bounds) && d > bounds[i] {
+	for i < len(bounds) && took > bounds[i] {
 		i++
 	}
-	h.buckets[i].Add(1)
-	h.sum.Add(int64(d))
-}
-
-// cumulative is the histogram in the form of Prometheus, with as many of the bounds as are told.
-func (h *durationCounts) cumulative(told int) (count uint64, sum float64, buckets map[float64]uint64) {
-	buckets = make(map[float64]uint64, told)
-	for i := range h.buckets {
-		count += uint64(h.buckets[i].Load())
-		if i < told {
-			buckets[bounds[i].Seconds()] = count
-		}
-	}
-	return count, time.Duration(h.sum.Load()).Seconds(), buckets
+	d.buckets[i].Add(1)
+	d.sum.Add(int64(took))
 }

@@ -1,10 +1,6 @@
 package metrics
 
-import (
-	"slices"
-
-	"github.com/prometheus/client_golang/prometheus"
-)
+import "slices"
 
 // metricFamily is all metrics of one name. The table below is the one place that knows them: /metrics and
 // docs/metrics.md are made of it.
@@ -14,8 +10,7 @@ type metricFamily struct {
 	help       string
 	stable     bool // name, labels and meaning are a promise
 
-	desc       *prometheus.Desc
-	byEndpoint *prometheus.Desc // with one more label; nil where that makes no difference
+	index int // in families
 }
 
 const (
@@ -37,11 +32,7 @@ var ofClient = []string{"client", "project", "service", "target"}
 var families []*metricFamily
 
 func define(name, kind string, stable bool, help string, labels ...string) *metricFamily {
-	f := &metricFamily{name: "ambassadord_" + name, kind: kind, labels: labels, help: help, stable: stable}
-	f.desc = prometheus.NewDesc(f.name, help, labels, nil)
-	if slices.Contains(labels, "client") {
-		f.byEndpoint = prometheus.NewDesc(f.name, help, append(slices.Clone(labels), "endpoint"), nil)
-	}
+	f := &metricFamily{name: "ambassadord_" + name, kind: kind, labels: labels, help: help, stable: stable, index: len(families)}
 	families = append(families, f)
 	return f
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/ambassadord/ambassadord/internal/status"
 	"github.com/ambassadord/ambassadord/proxy"
@@ -98,10 +99,15 @@ const mostScrapes = 4
 // Handler serves the metrics, for GET /metrics. It is to be called once for each Counters: what a
 // connection has moved is told of once.
 func (c *Counters) Handler(from Source) http.Handler {
-	r := prometheus.NewRegistry()
-	r.MustRegister(&collector{counters: c, from: from, now: time.Now},
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{
+	process := prometheus.NewRegistry()
+	process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	ours := &collector{counters: c, from: from, now: time.Now}
+	all := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		of, err := process.Gather()
+		families, _ := ours.Gather() // which cannot fail
+		return append(families, of...), err
+	})
+	return promhttp.HandlerFor(all, promhttp.HandlerOpts{
 		ErrorLog:            slog.NewLogLogger(c.options.Log.Handler(), slog.LevelWarn),
 		ErrorHandling:       promhttp.ContinueOnError, // the rest is worth having
 		MaxRequestsInFlight: mostScrapes,

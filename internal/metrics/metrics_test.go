@@ -399,6 +399,7 @@ func TestHostileLabels(t *testing.T) {
 	if w.Code != http.StatusOK || strings.Contains(w.Body.String(), "error") {
 		t.Fatalf("answered %d: %s", w.Code, w.Body)
 	}
+	consistent(t, c, nothing())
 	for line := range strings.Lines(w.Body.String()) {
 		if len(line) > 1000 || strings.ContainsAny(line, "\x1b\u202e") {
 			t.Errorf("the line %q", line)
