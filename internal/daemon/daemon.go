@@ -141,6 +141,9 @@ func (d *daemon) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if session == nil {
+		d.predecessor().recallCounters()
+	}
 	signalled := ctx
 	// A context of its own, so that an error below ends what was started above, and that a daemon
 	// which is taking over has time for that.
@@ -226,6 +229,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		defer onclose.Call(d.hooks.Hurry, cancel)()
 		d.server.Drain(drain)
 	})
+	d.predecessor().leaveCounters()
 	d.log.Info("stopped")
 	return nil
 }

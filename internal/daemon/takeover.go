@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -71,6 +72,50 @@ func (d *daemon) takeOver(ctx context.Context) (*handover.Session, error) {
 		}
 	}
 	return session, nil
+}
+
+// mostCounters bounds the note of a daemon's counters, in bytes.
+const mostCounters = 8 << 20
+
+// leaveCounters leaves our counters in the folder, for a daemon that is started when we have ended.
+func (p predecessor) leaveCounters() {
+	addresses := p.addresses()
+	if p.dir == nil || len(addresses) == 0 {
+		return
+	}
+	var note []byte
+	for _, packet := range p.counters.Ledger(p.server.Moved).News() {
+		if len(note)+len(packet) >= mostCounters {
+			break
+		}
+		note = append(append(note, packet...), '\n')
+	}
+	if note == nil {
+		return
+	}
+	if err := p.dir.WriteNote(p.dir.Counters(addresses[0]), note); err != nil {
+		p.log.Warn("the metrics of the next daemon will begin at 0", "error", err, "hint", "make room in the file system of --run-dir")
+	}
+}
+
+// recallCounters adds the counters that a daemon has left, which ended before we were started. One that
+// was killed has left none.
+func (p predecessor) recallCounters() {
+	addresses := p.addresses()
+	if p.dir == nil || len(addresses) == 0 {
+		return
+	}
+	note, err := p.dir.TakeNote(p.dir.Counters(addresses[0]), mostCounters)
+	before := p.counters.Predecessor()
+	for packet := range bytes.Lines(note) {
+		if err == nil {
+			err = before.Add(packet)
+		}
+	}
+	before.Ended()
+	if err != nil {
+		p.log.Warn("the metrics do not go on where those of the daemon before were", "error", err, "hint", "none is needed: they count from here on")
+	}
 }
 
 // predecessor is how the daemon before us is found.

@@ -225,7 +225,7 @@ func TestStopAmidLeaving(t *testing.T) {
 }
 
 // inProcess is a daemon with a listener that leads to target, and what it logs. It is ready.
-func inProcess(t *testing.T, dir *rundir.Dir, target string, takeOver bool) (d *daemon, logged *daemontest.Log, ended <-chan error) {
+func inProcess(t *testing.T, dir *rundir.Dir, target string, takeOver bool) (d *daemon, logged *daemontest.Log, ended <-chan error, end func()) {
 	t.Helper()
 	cfg := config.Default()
 	cfg.Modes, cfg.RunDir, cfg.DockerHost, cfg.TakeOver = nil, dir.String(), "unix:///nonexistent.sock", takeOver
@@ -245,11 +245,12 @@ func inProcess(t *testing.T, dir *rundir.Dir, target string, takeOver bool) (d *
 	case <-time.After(20 * time.Second):
 		t.Fatalf("not ready after 20 s; the log is\n%s", logged)
 	}
-	return d, logged, over
+	return d, logged, over, cancel
 }
 
 // TestCountersSurviveTakeover: the counters of a daemon that takes over begin where the old one's were,
-// and have what that one carries to its end, to the byte.
+// and have what that one carries to its end, to the byte. Those of a daemon that is started after that has ended
+// go on, too.
 func TestCountersSurviveTakeover(t *testing.T) {
 	backend, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -298,13 +299,13 @@ func TestCountersSurviveTakeover(t *testing.T) {
 		}
 	}
 	dir := daemontest.RunDir(t)
-	old, oldLog, ended := inProcess(t, dir, backend.Addr().String(), false)
+	old, oldLog, ended, _ := inProcess(t, dir, backend.Addr().String(), false)
 	first, live := dial(old), dial(old)
 	exchange(first, 5)
 	first.Close()
 	oldLog.Wait(t, "msg=connection")
 	exchange(live, 7)
-	next, logged, _ := inProcess(t, dir, backend.Addr().String(), true)
+	next, logged, nextEnded, stop := inProcess(t, dir, backend.Addr().String(), true)
 	want("taken over", next, 2, 1, 12)
 	exchange(live, 11) // the old one carries it
 	live.Close()
@@ -316,6 +317,16 @@ func TestCountersSurviveTakeover(t *testing.T) {
 	conn := dial(next)
 	exchange(conn, 100)
 	want("by itself", next, 3, 2, 123)
+	conn.Close()
+	stop()
+	if err := <-nextEnded; err != nil {
+		t.Errorf("the new daemon ended with %v", err)
+	}
+	restarted, _, _, _ := inProcess(t, dir, backend.Addr().String(), false)
+	want("started again", restarted, 3, 3, 123)
+	if text, err := dir.TakeNote(dir.Counters(listenAnywhere), 1000); text != nil || err != nil {
+		t.Errorf("the counters that were left are there still: %s, %v", text, err)
+	}
 }
 
 // TestTakeoverAndDrainShareATime stops a daemon from which another takes over that never
