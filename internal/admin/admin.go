@@ -58,7 +58,9 @@ type Config struct {
 	// NotReady lists what the daemon still waits for; nothing where it serves all that it can. It
 	// is called for each request of /readyz, and has to be cheap.
 	NotReady func() []Unready
-	Log      *slog.Logger
+	// Metrics answers GET /metrics; nil for nothing.
+	Metrics http.Handler
+	Log     *slog.Logger
 }
 
 // Unready is something that the daemon still waits for.

@@ -406,6 +406,34 @@ func TestHeavyAnswersArePaced(t *testing.T) {
 	})
 }
 
+// TestMetrics is answered by who makes them, as rarely as what is made of a snapshot.
+func TestMetrics(t *testing.T) {
+	c := configured(t)
+	c.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "up 1\n") })
+	started(t, c)
+	client := over(t, c.Path)
+	if answer := ask(t, client, http.MethodGet, "http://localhost/metrics"); answer.code != http.StatusOK || answer.body != "up 1\n" {
+		t.Errorf("answered with %d %q", answer.code, answer.body)
+	}
+	if answer := ask(t, client, http.MethodGet, "http://localhost/metrics", "Origin", "http://other"); answer.code != http.StatusForbidden {
+		t.Errorf("a page of another origin is answered with %d", answer.code)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		routes, _ := newRoutes(c)
+		handler := newTurns().of(routes)
+		answered, began := 0, time.Now()
+		for time.Since(began) < 10*time.Second {
+			w := httptest.NewRecorder()
+			if handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil)); w.Code == http.StatusOK {
+				answered++
+			}
+		}
+		if answered < 10*heavyPerSecond || answered > 10*heavyPerSecond+heavyAtOnce+1 {
+			t.Errorf("%d answers in ten seconds; want about %d", answered, 10*heavyPerSecond)
+		}
+	})
+}
+
 // TestHugeRequests: neither a body nor a header is taken in whole.
 func TestHugeRequests(t *testing.T) {
 	c := configured(t)

@@ -25,6 +25,9 @@ const (
 	heavyAtOnce    = 10
 )
 
+// metricsPath is where Prometheus asks. What it gets is not of the API, so the document does not have it.
+const metricsPath = "/metrics"
+
 // routes answers requests.
 type routes struct {
 	config Config
@@ -48,6 +51,9 @@ func newRoutes(c Config) (http.Handler, huma.API) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(document) // who has left needs no answer
 	})
+	if c.Metrics != nil {
+		mux.Handle("GET "+metricsPath, c.Metrics)
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusNotFound, "the admin interface has no such route", "the routes are listed by "+documentPath)
 	})
@@ -81,7 +87,8 @@ func newTurns() *turns {
 // to come again.
 func (t *turns) of(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-		if !strings.HasPrefix(request.URL.Path, "/v1/") || request.URL.Path == documentPath {
+		path := request.URL.Path
+		if path != metricsPath && !strings.HasPrefix(path, "/v1/") || path == documentPath {
 			next.ServeHTTP(w, request)
 			return
 		}

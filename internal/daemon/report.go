@@ -42,7 +42,7 @@ func newAdmin(d *daemon) (*admin.Server, error) {
 	of := &d.cfg.Admin
 	c := admin.Config{
 		Path: of.Path, Group: of.Group, Program: d.cfg.Program, Log: d.log, NotReady: reporter{d}.notReady,
-		View: func() status.View { return snapshot(d).View() },
+		View: func() status.View { return snapshot(d).View() }, Metrics: d.metrics,
 	}
 	if c.Path == config.AdminAuto {
 		c.Path, c.Quiet = admin.DefaultPath(), !d.hostWide()
