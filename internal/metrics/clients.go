@@ -213,7 +213,7 @@ func (t *seriesTable) sweep(s *status.Snapshot, now time.Time) {
 }
 
 func labelsOf(k key) labels {
-	l := labels{client: label(k.client), project: label(k.project), service: label(k.service), target: label(k.target)}
+	l := labels{client: label(k.client), project: label(k.project), service: label(k.service), target: label(status.Redacted(k.target))}
 	if k.endpoint.IsValid() {
 		l.endpoint = k.endpoint.String()
 	}

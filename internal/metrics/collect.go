@@ -214,7 +214,7 @@ type sumsByLabel[T any] struct {
 func newSums[T any](most int) sumsByLabel[T] { return sumsByLabel[T]{most, map[string]*T{}} }
 
 func (b sumsByLabel[T]) get(text string) *T {
-	l := label(text)
+	l := label(status.Redacted(text))
 	one := b.of[l]
 	if one == nil && len(b.of) >= b.most {
 		l = others
@@ -302,7 +302,7 @@ func (w scrape) endpoints(s *status.Snapshot) {
 	type pair struct{ target, endpoint string }
 	told := map[pair]bool{}
 	for i := range s.Pools {
-		target := label(s.Pools[i].Target)
+		target := label(status.Redacted(s.Pools[i].Target))
 		for j := range s.Pools[i].Members {
 			m := &s.Pools[i].Members[j]
 			one := pair{target, m.Addr.String()}

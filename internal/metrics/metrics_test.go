@@ -21,6 +21,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/status"
 	"github.com/ambassadord/ambassadord/proxy"
 )
@@ -411,6 +412,20 @@ func TestHostileLabels(t *testing.T) {
 	}
 	if got["ambassadord_sent_bytes_total"] != 110 {
 		t.Errorf("%g bytes in all", got["ambassadord_sent_bytes_total"])
+	}
+}
+
+// TestNoPasswordIsALabel: a URL that stands where a target should may have one.
+func TestNoPasswordIsALabel(t *testing.T) {
+	const declared, shown = "postgres://app:s3cret@db:5432", "postgres://…@db:5432"
+	c := counters(100)
+	c.Done(record("web", declared, proxy.Fail(proxy.ResolveFailed, io.EOF)))
+	w := httptest.NewRecorder()
+	c.Handler(Source{Moved: nothing().Moved, Snapshot: func() *status.Snapshot {
+		return &status.Snapshot{Targets: []status.Target{{Meaning: declared}}, Pools: []balance.PoolStatus{{Target: declared}}}
+	}}).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	if text := w.Body.String(); strings.Contains(text, "s3cret") || !strings.Contains(text, shown) {
+		t.Errorf("want %s, and no password:\n%s", shown, text)
 	}
 }
 

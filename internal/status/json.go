@@ -61,7 +61,7 @@ func failureOf(err error) FailureView {
 	if err == nil {
 		return FailureView{}
 	}
-	return FailureView{Error: redacted(err.Error()), Hint: redacted(hint.Of(err))}
+	return FailureView{Error: Redacted(err.Error()), Hint: Redacted(hint.Of(err))}
 }
 
 // text is d, "" for 0.
@@ -112,20 +112,20 @@ func listenerOf(l *Listener) ListenerView {
 	for _, o := range option.All() {
 		options[o.Name] = redactedOption(o.Name, o.In(l.Options))
 	}
-	return ListenerView{Address: l.Address, Listens: l.Listens, Target: redacted(l.Target), Options: options}
+	return ListenerView{Address: l.Address, Listens: l.Listens, Target: Redacted(l.Target), Options: options}
 }
 
 func containerOf(c *Container) Container {
 	one := *c
 	one.Bindings = each(c.Bindings, func(b *Binding) Binding {
 		shown := *b
-		shown.Target, shown.Meaning, shown.Origin = redacted(b.Target), redacted(b.Meaning), redacted(b.Origin)
-		shown.Problem, shown.Overruled = redacted(b.Problem), redacted(b.Overruled)
+		shown.Target, shown.Meaning, shown.Origin = Redacted(b.Target), Redacted(b.Meaning), Redacted(b.Origin)
+		shown.Problem, shown.Overruled = Redacted(b.Problem), Redacted(b.Overruled)
 		return shown
 	})
 	if c.Problems != nil {
 		one.Problems = each(c.Problems, func(p *Problem) Problem {
-			return Problem{Origin: redacted(p.Origin), Error: redacted(p.Error), Hint: redacted(p.Hint)}
+			return Problem{Origin: Redacted(p.Origin), Error: Redacted(p.Error), Hint: Redacted(p.Hint)}
 		})
 	}
 	return one
@@ -177,14 +177,14 @@ type LeftOutView struct {
 
 func targetOf(t *Target) TargetView {
 	return TargetView{
-		Meaning: redacted(t.Meaning), Clients: t.Clients, Choice: t.Status.Choice + 1, FailureView: failureOf(t.Status.Err),
+		Meaning: Redacted(t.Meaning), Clients: t.Clients, Choice: t.Status.Choice + 1, FailureView: failureOf(t.Status.Err),
 		Endpoints: each(t.Status.Endpoints, endpointOf), Sources: each(t.Status.Queries, sourceOf),
 	}
 }
 
 func sourceOf(q *resolver.QueryStatus) SourceView {
 	return SourceView{
-		Source: redacted(q.Query.String()), Choice: q.Choice + 1, Endpoints: each(q.Endpoints, endpointOf), LeftOut: each(q.LeftOut, leftOutOf),
+		Source: Redacted(q.Query.String()), Choice: q.Choice + 1, Endpoints: each(q.Endpoints, endpointOf), LeftOut: each(q.LeftOut, leftOutOf),
 		Notes: allRedacted(q.Notes), Answered: q.Answered, Failing: q.Failing, Unwatched: q.Unwatched, FailureView: failureOf(q.Err),
 	}
 }
@@ -197,7 +197,7 @@ func endpointOf(e *resolver.Endpoint) EndpointView {
 }
 
 func leftOutOf(l *resolver.LeftOut) LeftOutView {
-	return LeftOutView{Name: l.Name, Address: l.Addr, Why: redacted(l.Why), Unhealthy: l.Unhealthy}
+	return LeftOutView{Name: l.Name, Address: l.Addr, Why: Redacted(l.Why), Unhealthy: l.Unhealthy}
 }
 
 // PoolView is how the endpoints of a target are chosen from, with one set of options.
@@ -282,7 +282,7 @@ func poolOf(p *balance.PoolStatus) PoolView {
 	if o.Check != (balance.Check{}) {
 		choosing.Check = probeOf(&o.Check)
 	}
-	return PoolView{Target: redacted(p.Target), Options: choosing, Out: p.Out, Panic: p.Panic, Members: each(p.Members, memberOf)}
+	return PoolView{Target: Redacted(p.Target), Options: choosing, Out: p.Out, Panic: p.Panic, Members: each(p.Members, memberOf)}
 }
 
 func probeOf(c *balance.Check) *ProbeView {
@@ -304,14 +304,14 @@ func memberOf(m *balance.MemberStatus) MemberView {
 
 func healthOf(h *balance.EndpointStatus) *HealthView {
 	return &HealthView{
-		Address: h.Addr.String(), Holder: h.Holder, Open: h.Open, Opening: h.Opening, Failures: h.Failures, Why: redacted(h.Why),
+		Address: h.Addr.String(), Holder: h.Holder, Open: h.Open, Opening: h.Opening, Failures: h.Failures, Why: Redacted(h.Why),
 		Ejections: h.Ejections, Ejected: h.Ejected, EjectedSince: h.EjectedSince, EjectedUntil: h.EjectedUntil, Probing: h.Probing,
 		Recovered: h.Recovered, Checks: each(h.Checks, checkOf), Pools: h.Pools,
 	}
 }
 
 func checkOf(c *balance.CheckStatus) CheckView {
-	return CheckView{Check: probeOf(&c.Check), Verdict: c.Verdict, Since: c.Since, Last: c.Last, Why: redacted(c.Why)}
+	return CheckView{Check: probeOf(&c.Check), Verdict: c.Verdict, Since: c.Since, Last: c.Last, Why: Redacted(c.Why)}
 }
 
 // ConnectionView is a connection that goes on, by the words of its line in the log.
@@ -337,7 +337,7 @@ func connectionOf(c *proxy.Carried) ConnectionView {
 		Accepted: c.Accepted, Held: c.Held.String(), BytesUp: c.Up, BytesDown: c.Down,
 	}
 	if r := c.Route; r != nil {
-		one.Client, one.ID, one.Service, one.Port, one.Target = r.Client.Name, r.Client.ID, r.Client.Service, r.Port, redacted(r.Target)
+		one.Client, one.ID, one.Service, one.Port, one.Target = r.Client.Name, r.Client.ID, r.Client.Service, r.Port, Redacted(r.Target)
 	}
 	return one
 }

@@ -22,8 +22,8 @@ var (
 	parameter = regexp.MustCompile(`(?i)([?&;][a-z0-9_.%-]*(?:token|password|passwd|secret|key|auth)[a-z0-9_.%-]*=)[^&;\s"'|]+`)
 )
 
-// redacted is text without the passwords of the URLs in it.
-func redacted(text string) string {
+// Redacted is text without the passwords of the URLs in it.
+func Redacted(text string) string {
 	if strings.Contains(text, "@") {
 		text = userinfo.ReplaceAllLiteralString(text, "://"+redaction+"@")
 		text = credentials.ReplaceAllStringFunc(text, func(match string) string {
@@ -44,7 +44,7 @@ func allRedacted(texts []string) []string {
 	if texts == nil {
 		return nil
 	}
-	return each(texts, func(t *string) string { return redacted(*t) })
+	return each(texts, func(t *string) string { return Redacted(*t) })
 }
 
 // redactedPath is the path of a check over HTTP without its query, where tokens are.
@@ -72,5 +72,5 @@ func redactedOption(name, value string) string {
 	case "check-path":
 		return redactedPath(value)
 	}
-	return redacted(value)
+	return Redacted(value)
 }

@@ -25,8 +25,8 @@ func TestRedacted(t *testing.T) {
 		"file:///etc/x@y":                                        "file:///etc/x@y",
 		"mail me@example.com":                                    "mail me@example.com",
 	} {
-		if got := redacted(text); got != want {
-			t.Errorf("redacted(%q) = %q; want %q", text, got, want)
+		if got := Redacted(text); got != want {
+			t.Errorf("Redacted(%q) = %q; want %q", text, got, want)
 		}
 	}
 	for name, want := range map[string]string{"check-send": "(13 bytes)", "check-expect": "(13 bytes)", "check-path": "/x?…", "policy": "/x?t=AUTH pas"} {
