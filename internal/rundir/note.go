@@ -51,6 +51,9 @@ func (d *Dir) TakeNote(name string, most int) (text []byte, err error) {
 		}
 		file := os.NewFile(uintptr(fd), name)
 		defer file.Close()
+		if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() { // a pipe may never end
+			return errors.Join(err, errors.New("it is no file"))
+		}
 		if err := unix.Unlinkat(folder, name, 0); err != nil {
 			return err
 		}

@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestNote: a note is read once, by whoever comes; the last one counts.
@@ -43,7 +46,25 @@ func TestNote(t *testing.T) {
 	if text, err := dir.TakeNote(name, 1000); text != nil || err == nil {
 		t.Errorf("a link is followed: %q, %v", text, err)
 	}
+	if err := os.Remove(dir.Path(name)); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(dir.Path(name), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := os.OpenFile(dir.Path(name), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	giveUp := time.AfterFunc(10*time.Second, func() { writer.Close() })
+	if text, err := dir.TakeNote(name, 1000); text != nil || err == nil {
+		t.Errorf("a pipe is read: %q, %v", text, err)
+	}
+	if !giveUp.Stop() {
+		t.Error("a pipe that nobody writes to is waited for")
+	}
+	writer.Close()
 	if entries, err := os.ReadDir(dir.String()); err != nil || len(entries) != 1 {
-		t.Errorf("the folder has %v, %v; want the link alone", entries, err)
+		t.Errorf("the folder has %v, %v; want the pipe alone", entries, err)
 	}
 }
