@@ -141,9 +141,6 @@ func (d *daemon) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if session == nil {
-		d.predecessor().recallCounters()
-	}
 	signalled := ctx
 	// A context of its own, so that an error below ends what was started above, and that a daemon
 	// which is taking over has time for that.
@@ -183,6 +180,9 @@ func (d *daemon) serve(ctx context.Context) error {
 		<-following
 		d.takeDown(func() {})
 		return err
+	}
+	if session == nil { // not before, for they are read once, and one that fails to start leaves none
+		d.predecessor().recallCounters()
 	}
 	closeControl, stopControl := d.serveControl(ctx)
 	defer stopControl()

@@ -329,6 +329,29 @@ func TestCountersSurviveTakeover(t *testing.T) {
 	}
 }
 
+// TestFailedStartKeepsCounters: a daemon that cannot start leaves the counters of the one before for the next.
+func TestFailedStartKeepsCounters(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	dir := daemontest.RunDir(t)
+	note := dir.Counters(taken.Addr().String())
+	if err := dir.WriteNote(note, []byte("{}\n")); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config.Default()
+	cfg.Modes, cfg.RunDir, cfg.DockerHost = nil, dir.String(), "unix:///nonexistent.sock"
+	cfg.Listeners = []config.Listener{{Address: taken.Addr().String(), Target: "127.0.0.1:1"}}
+	if err := Run(t.Context(), cfg, slog.New(slog.DiscardHandler), Hooks{}); err == nil {
+		t.Error("it has started at an address that is another's")
+	}
+	if text, err := dir.TakeNote(note, 10); string(text) != "{}\n" || err != nil {
+		t.Errorf("the counters that were left are %q, %v", text, err)
+	}
+}
+
 // TestTakeoverAndDrainShareATime stops a daemon from which another takes over that never
 // accepts, while it carries a connection that never ends: it takes Config.DrainTimeout once.
 func TestTakeoverAndDrainShareATime(t *testing.T) {
