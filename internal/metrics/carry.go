@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"github.com/ambassadord/ambassadord/proxy"
 )
@@ -38,7 +39,7 @@ type news struct {
 	Down     int64            `json:"bytes_down,omitempty"`
 	Dials    int64            `json:"dials,omitempty"`
 	Answered int64            `json:"answered,omitempty"`
-	Waited   int64            `json:"waited_ns,omitempty"`
+	Waited   int64            `json:"waited_us,omitempty"`
 	Failed   map[string]int64 `json:"failed,omitempty"` // by reason
 }
 
@@ -62,7 +63,7 @@ type totalNews struct {
 type durationNews struct {
 	Bounds  []int64 `json:"bounds_ns"`
 	Buckets []int64 `json:"buckets"`
-	Sum     int64   `json:"sum_ns"`
+	Sum     int64   `json:"sum_us"`
 }
 
 // countsThen is what counters were; closed comes first, as whoever reads counters does.
@@ -120,6 +121,11 @@ func (d *durationCounts) news(then *durationThen) durationNews {
 	return n
 }
 
+// some reports whether anything was added.
+func (n *durationNews) some() bool {
+	return n.Sum != 0 || slices.ContainsFunc(n.Buckets, func(added int64) bool { return added != 0 })
+}
+
 // Ledger tells of what has been counted since it told of it before. Make it with Counters.Ledger.
 type Ledger struct {
 	counters                          *Counters
@@ -142,15 +148,16 @@ func (l *Ledger) News() []json.RawMessage {
 	l.moved(c.moved)
 	c.collecting.Unlock()
 	now := c.total.now()
-	if now == l.total {
-		return nil
-	}
 	total := totalNews{
 		news: now.since(&l.total), Established: c.total.established.news(&l.established),
 		Unanswered: c.total.unanswered.news(&l.unanswered), Duration: c.total.duration.news(&l.duration),
 	}
+	// Of a connection that has just ended the sum may have been told before, and the rest not.
+	var packets []json.RawMessage
+	if now != l.total || total.Established.some() || total.Unanswered.some() || total.Duration.some() {
+		packets = append(packets, packetOf(countsPacket{Total: &total}))
+	}
 	l.total = now
-	packets := []json.RawMessage{packetOf(countsPacket{Total: &total})}
 	var all []seriesNews
 	told := make(map[*series]countsThen, len(l.told))
 	for _, s := range append(c.clients.list(), &c.clients.other) {
@@ -178,12 +185,20 @@ func packetOf(p countsPacket) json.RawMessage {
 // Predecessor adds what another daemon has counted. Make it with Counters.Predecessor.
 type Predecessor struct {
 	counters *Counters
-	open     map[*connectionCounts]int64 // of its connections
+	open     int64                  // of its connections
+	serving  map[labels]*openSeries // those of its series that have open connections
+}
+
+// openSeries is which of our series has the open connections of one of another daemon's: they end
+// in the one in which they were opened, although there may be room for one of their own by then.
+type openSeries struct {
+	*series
+	open int64
 }
 
 // Predecessor is for a daemon that takes over.
 func (c *Counters) Predecessor() *Predecessor {
-	return &Predecessor{counters: c, open: map[*connectionCounts]int64{}}
+	return &Predecessor{counters: c, serving: map[labels]*openSeries{}}
 }
 
 // Add adds a packet of Ledger.News. A packet with an error, which is none of a daemon's, is added in
@@ -195,30 +210,53 @@ func (p *Predecessor) Add(packet json.RawMessage) error {
 	}
 	c := p.counters
 	if t := m.Total; t != nil {
-		if !t.good() || !t.Established.good() || !t.Unanswered.good() || !t.Duration.good() {
+		of := &c.total
+		if !t.good(&of.connectionCounts) || !t.Established.good(&of.established) || !t.Unanswered.good(&of.unanswered) || !t.Duration.good(&of.duration) {
 			return errCounts
 		}
-		p.add(&c.total.connectionCounts, &t.news)
+		p.open += t.addTo(&of.connectionCounts)
 		c.total.established.add(&t.Established)
 		c.total.unanswered.add(&t.Unanswered)
 		c.total.duration.add(&t.Duration)
 	}
 	for i := range m.Series {
-		s := &m.Series[i]
-		if !s.good() {
+		if !p.addSeries(&m.Series[i]) {
 			return errCounts
 		}
-		p.add(&c.clients.named(labels{s.Client, s.Project, s.Service, s.Target, s.Endpoint}).connectionCounts, &s.news)
 	}
 	return nil
 }
 
+// mostServing bounds Predecessor.serving, well above what --metrics-series may be.
+const mostServing = 200_000
+
+func (p *Predecessor) addSeries(n *seriesNews) bool {
+	l := labels{n.Client, n.Project, n.Service, n.Target, n.Endpoint}
+	to := p.serving[l]
+	if to == nil {
+		to = &openSeries{series: p.counters.clients.named(l)}
+	}
+	if !n.good(&to.connectionCounts) {
+		return false
+	}
+	to.open += n.addTo(&to.connectionCounts)
+	switch {
+	case to.open == 0:
+		delete(p.serving, l)
+	case len(p.serving) < mostServing:
+		p.serving[l] = to
+	}
+	return true
+}
+
 // Ended says that the daemon has ended: what it has not told the end of has ended, too.
 func (p *Predecessor) Ended() {
-	for counts, open := range p.open {
-		counts.closed.Add(max(0, open))
+	p.counters.total.closed.Add(max(0, p.open))
+	for _, s := range p.serving {
+		s.closed.Add(max(0, s.open))
 	}
-	clear(p.open)
+	p.open = 0
+	clear(p.serving)
 }
 
 var errCounts = errors.New("the old daemon tells of counters that go back, or too far")
@@ -226,22 +264,49 @@ var errCounts = errors.New("the old daemon tells of counters that go back, or to
 // mostCounted is how far a counter can get: an exabyte.
 const mostCounted = 1 << 60
 
-func countable(numbers ...int64) bool {
-	return !slices.ContainsFunc(numbers, func(n int64) bool { return n < 0 || n > mostCounted })
+// countable reports whether a counter may get that much more.
+func countable(counter *atomic.Int64, more int64) bool {
+	return more >= 0 && more <= mostCounted-counter.Load()
 }
 
-func (n *news) good() bool {
-	for _, failed := range n.Failed {
-		if !countable(failed) {
+// good reports whether it may be added to these.
+func (n *news) good(to *connectionCounts) bool {
+	var failed [mostReasons]int64
+	for reason, more := range n.Failed {
+		i := reasonNamed(reason)
+		if more < 0 || more > mostCounted-failed[i] { // several may be unknown
+			return false
+		}
+		failed[i] += more
+	}
+	for i := range failed {
+		if !countable(&to.failed[i], failed[i]) {
 			return false
 		}
 	}
-	return countable(n.Opened, n.Closed, n.Up, n.Down, n.Dials, n.Answered, n.Waited)
+	return countable(&to.opened, n.Opened) && countable(&to.closed, n.Closed) && countable(&to.up, n.Up) && countable(&to.down, n.Down) &&
+		countable(&to.dials, n.Dials) && countable(&to.answered, n.Answered) && countable(&to.waited, n.Waited)
 }
 
-func (d *durationNews) good() bool { return countable(d.Sum) && countable(d.Buckets...) }
+func (d *durationNews) good(to *durationCounts) bool {
+	for i, more := range d.Buckets {
+		if more < 0 || i < len(to.buckets) && !countable(&to.buckets[i], more) {
+			return false
+		}
+	}
+	return countable(&to.sum, d.Sum)
+}
 
-func (p *Predecessor) add(to *connectionCounts, n *news) {
+// reasonNamed is the index in reasons of one that another version may have.
+func reasonNamed(reason string) int {
+	if i, known := reasonsByName[reason]; known {
+		return i
+	}
+	return len(reasons) - 1
+}
+
+// addTo adds it, and returns how many connections more are open.
+func (n *news) addTo(to *connectionCounts) (open int64) {
 	to.opened.Add(n.Opened)
 	to.up.Add(n.Up)
 	to.down.Add(n.Down)
@@ -249,14 +314,10 @@ func (p *Predecessor) add(to *connectionCounts, n *news) {
 	to.answered.Add(n.Answered)
 	to.waited.Add(n.Waited)
 	for reason, failed := range n.Failed {
-		i, known := reasonsByName[reason]
-		if !known { // of another version
-			i = len(reasons) - 1
-		}
-		to.failed[i].Add(failed)
+		to.failed[reasonNamed(reason)].Add(failed)
 	}
 	to.closed.Add(n.Closed)
-	p.open[to] += n.Opened - n.Closed
+	return n.Opened - n.Closed
 }
 
 func (d *durationCounts) add(n *durationNews) {

@@ -6,9 +6,11 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ambassadord/ambassadord/internal/status"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
@@ -128,4 +130,137 @@ func FuzzAdd(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestLongSums: the time that a few hundred thousand connections take which go on for a day each is counted, and told
+// to the next daemon.
+func TestLongSums(t *testing.T) {
+	const many, day = 200_000, 24 * time.Hour
+	c, next := counters(10), counters(10)
+	r := record("web", "redis:6379", nil)
+	r.Duration, r.Held = day, day
+	for range many {
+		c.Done(r)
+	}
+	hears := next.Predecessor()
+	for _, packet := range c.Ledger(nothing().Moved).News() {
+		if err := hears.Add(packet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := ours(t, next)
+	for _, name := range []string{
+		"ambassadord_connection_duration_seconds_sum", "ambassadord_connection_establish_seconds_sum",
+		`ambassadord_client_connection_establish_seconds_sum{client="web",project="shop",service="",target="redis:6379"}`,
+	} {
+		if want := many * day.Seconds(); got[name] != want {
+			t.Errorf("%s is %g; want %g", name, got[name], want)
+		}
+	}
+}
+
+// TestNewsOfHalfAnEnd: what is told while an end is being counted lacks some of it, which is told next, although
+// nothing else is counted.
+func TestNewsOfHalfAnEnd(t *testing.T) {
+	c, next := counters(10), counters(10)
+	r := record("web", "redis:6379", nil)
+	tells, hears := c.Ledger(nothing().Moved), next.Predecessor()
+	pass := func() {
+		for _, packet := range tells.News() {
+			if err := hears.Add(packet); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s := c.clients.of(&r.Route, r.Endpoint.Addr)
+	c.total.opens(true, 1, time.Second)
+	c.total.moves(1, 2)
+	c.total.closes(-1)
+	pass()
+	c.total.duration.observe(time.Second)
+	s.opens(true, 1, time.Second)
+	s.moves(1, 2)
+	s.closes(-1)
+	pass()
+	if diff := cmp.Diff(ours(t, c), ours(t, next)); diff != "" {
+		t.Errorf("(-first +next):\n%s", diff)
+	}
+}
+
+// TestRoomBeforeTheEnd: a connection for whose series there was no room when it was opened is open nowhere when it has
+// ended, although there is room by then; and so is one of the daemon before.
+func TestRoomBeforeTheEnd(t *testing.T) {
+	live := func(client, target string) proxy.Moved {
+		r := record(client, target, nil)
+		return proxy.Moved{Route: &r.Route, Endpoint: r.Endpoint.Addr, First: true, Attempts: 1}
+	}
+	ends := func(c *Counters, client, target string) {
+		r := record(client, target, nil)
+		r.Told.Connection = true
+		c.Done(r)
+	}
+	makeRoom := func(c *Counters) {
+		c.clients.sweep(&status.Snapshot{}, time.Unix(1000, 0).Add(2*goneAfter))
+		if n := len(c.clients.list()); n > clientShare {
+			t.Fatalf("%d series", n)
+		}
+	}
+	good := func(when string, c *Counters, open int64) {
+		t.Helper()
+		c.clients.sweep(&status.Snapshot{}, time.Unix(1000, 0))
+		sum := int64(0)
+		for _, s := range append(c.clients.list(), &c.clients.other) {
+			sum += s.open()
+		}
+		if sum != open || c.total.open() != open {
+			t.Errorf("%s: %d are open, and %d by their series; want %d", when, c.total.open(), sum, open)
+		}
+	}
+	c := counters(2 * clientShare)
+	for i := range 2 * clientShare {
+		c.Done(record(fmt.Sprint("earlier-", i/2), fmt.Sprint("x:", i), nil))
+	}
+	old := counters(100)
+	tells, hears := old.Ledger(nothing().Moved), c.Predecessor()
+	pass := func() {
+		for _, packet := range tells.News() {
+			if err := hears.Add(packet); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	old.moved([]proxy.Moved{live("old", "redis:6379"), live("older", "redis:6379")})
+	pass()
+	c.moved([]proxy.Moved{live("web", "redis:6379"), live("web", "redis:6379"), live("other", "redis:6379")})
+	good("opened", c, 5)
+	makeRoom(c)
+	ends(old, "old", "redis:6379")
+	pass()
+	good("the old daemon's has ended", c, 4)
+	ends(c, "web", "redis:6379")
+	good("one has ended", c, 3)
+	c.moved([]proxy.Moved{live("web", "redis:6379")})
+	ends(c, "web", "redis:6379")
+	ends(c, "web", "redis:6379")
+	good("and others", c, 2)
+	hears.Ended()
+	good("the old daemon has ended", c, 1)
+	ends(c, "other", "redis:6379")
+	good("all have", c, 0)
+}
+
+// TestCountsThatAddUpTooFar: no number of packets has a counter overflow.
+func TestCountsThatAddUpTooFar(t *testing.T) {
+	c := counters(10)
+	p := c.Predecessor()
+	for range 20 {
+		_ = p.Add(json.RawMessage(`{"total":{"opened":1152921504606846976,"bytes_up":1152921504606846976,"duration":{"sum_us":1152921504606846976}}}`))
+		_ = p.Add(json.RawMessage(`{"series":[{"client":"web","failed":{"a":1152921504606846976,"b":1152921504606846976,"c":1152921504606846976}}]}`))
+		_ = p.Add(json.RawMessage(`{"series":[{"client":"web","dials":1152921504606846976}]}`))
+		for name, value := range ours(t, c) {
+			if value < 0 || value > 1<<61 {
+				t.Fatalf("%s is %g", name, value)
+			}
+		}
+	}
 }

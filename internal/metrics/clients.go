@@ -49,10 +49,21 @@ type series struct {
 	connectionCounts
 	labels labels
 
-	// What follows is of sweep alone.
-	before int64     // what changes was
-	seen   time.Time // when it was declared, or had changed
+	// What follows is of sweep alone, but that a scrape reads elsewhere.
+	elsewhere int64     // how many connections were opened in another series and have ended here, less those the other way round
+	before    int64     // what changes was
+	seen      time.Time // when it was declared, or had changed
 }
+
+// balance is how many of the connections that are counted here go on; less than 0 if some were opened when there
+// was no room for this series, and so are open in another, and sweep has not seen it yet.
+func (s *series) balance() int64 {
+	closed := s.closed.Load()
+	return s.opened.Load() - closed + s.elsewhere
+}
+
+// open is balance for a scrape.
+func (s *series) open() int64 { return max(0, s.balance()) }
 
 // seriesTable has the series. To look one up takes no lock: read is a map that nobody changes, and is replaced by
 // a copy of all when enough has been looked for in vain. Where there is no room, a connection is counted by
@@ -167,7 +178,7 @@ func (t *seriesTable) list() []*series {
 }
 
 // sweep takes out series that s does not declare any more, and that have not changed for a while. One
-// goroutine calls it.
+// goroutine calls it at a time, when Server.Moved has told of all.
 func (t *seriesTable) sweep(s *status.Snapshot, now time.Time) {
 	type pair struct{ client, target string }
 	declared := map[pair]bool{}
@@ -186,6 +197,10 @@ func (t *seriesTable) sweep(s *status.Snapshot, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	gone := 0
+	for k, one := range t.all {
+		one.settle(t.all[k.rest()], &t.other)
+	}
+	t.other.settle()
 	for k, one := range t.all {
 		changes := one.changes()
 		used := changes != one.before || one.open() > 0 || declared[pair{k.client, k.target}] ||
@@ -209,6 +224,20 @@ func (t *seriesTable) sweep(s *status.Snapshot, now time.Time) {
 	if gone > 0 || t.missed > 0 {
 		t.publish()
 		t.full.Store(len(t.all) >= t.most)
+	}
+}
+
+// settle has the connections that were opened in another series and have ended here be open no longer, in those that
+// may have them. All that were told of are counted when it is called.
+func (s *series) settle(owners ...*series) {
+	lacks := max(0, -s.balance())
+	s.elsewhere += lacks
+	for _, owner := range owners {
+		if owner != nil && owner != s {
+			its := min(lacks, owner.open())
+			owner.elsewhere -= its
+			lacks -= its
+		}
 	}
 }
 

@@ -109,7 +109,7 @@ func (w scrape) count(labels []*dto.LabelPair, f *metricFamily, n *atomic.Int64)
 
 // histogram adds a histogram with as many of the bounds as are told.
 func (w scrape) histogram(f *metricFamily, d *durationCounts, told int) {
-	h := &dto.Histogram{SampleSum: proto(time.Duration(d.sum.Load()).Seconds())}
+	h := &dto.Histogram{SampleSum: proto(seconds(&d.sum))}
 	var count uint64
 	for i := range d.buckets {
 		count += uint64(d.buckets[i].Load())
@@ -176,7 +176,7 @@ func (w scrape) series(s *series) {
 	w.count(by, clientReceived, &s.down)
 	w.count(by, clientDialled, &s.dials)
 	w.metrics[clientEstablish.index] = append(w.metrics[clientEstablish.index], &dto.Metric{Label: by, Summary: &dto.Summary{
-		SampleCount: proto(uint64(s.answered.Load())), SampleSum: proto(time.Duration(s.waited.Load()).Seconds()),
+		SampleCount: proto(uint64(s.answered.Load())), SampleSum: proto(seconds(&s.waited)),
 	}})
 	for i, reason := range reasons {
 		if s.failed[i].Load() > 0 {

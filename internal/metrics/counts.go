@@ -13,7 +13,7 @@ type connectionCounts struct {
 	opened, closed   atomic.Int64
 	up, down         atomic.Int64 // bytes
 	dials            atomic.Int64
-	answered, waited atomic.Int64 // those that got an endpoint, and the nanoseconds until they had
+	answered, waited atomic.Int64 // those that got an endpoint, and the microseconds until they had
 	failed           [mostReasons]atomic.Int64
 }
 
@@ -29,7 +29,7 @@ func (t *connectionCounts) opens(answered bool, dials int, held time.Duration) {
 	t.dials.Add(int64(dials))
 	if answered {
 		t.answered.Add(1)
-		t.waited.Add(int64(held))
+		t.waited.Add(micros(held))
 	}
 }
 
@@ -111,7 +111,7 @@ var bounds = [...]time.Duration{
 // durationCounts counts durations by how long they are.
 type durationCounts struct {
 	buckets [len(bounds) + 1]atomic.Int64
-	sum     atomic.Int64 // nanoseconds
+	sum     atomic.Int64 // microseconds
 }
 
 func (d *durationCounts) observe(took time.Duration) {
@@ -120,5 +120,12 @@ func (d *durationCounts) observe(took time.Duration) {
 		i++
 	}
 	d.buckets[i].Add(1)
-	d.sum.Add(int64(took))
+	d.sum.Add(micros(took))
 }
+
+// micros is a duration in microseconds, of which sums are: thousands of connections that go on for days
+// come to more nanoseconds than there is room for.
+func micros(d time.Duration) int64 { return int64(d.Round(time.Microsecond) / time.Microsecond) }
+
+// seconds are those of a sum.
+func seconds(sum *atomic.Int64) float64 { return float64(sum.Load()) / 1e6 }
