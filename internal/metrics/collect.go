@@ -238,8 +238,7 @@ type targetSums struct {
 
 func (w scrape) targets(s *status.Snapshot) {
 	sums := newSums[targetSums](w.options.Series)
-	for i := range s.Targets {
-		t := &s.Targets[i]
+	for _, t := range inTurn(s, w.options.Series) {
 		sum := sums.get(t.Meaning)
 		sum.declared = true
 		sum.clients += t.Clients
@@ -292,6 +291,37 @@ func (w scrape) targets(s *status.Snapshot) {
 			w.with(pairs("target", target, "verdict", "unchecked"), targetChecks, float64(sum.unchecked))
 		}
 	}
+}
+
+// inTurn is the targets, if they are more than most in an order that leaves each container room: those
+// of listeners, then the first of each container's, then the second.
+func inTurn(s *status.Snapshot, most int) []*status.Target {
+	all := make([]*status.Target, len(s.Targets))
+	for i := range s.Targets {
+		all[i] = &s.Targets[i]
+	}
+	if len(all) <= most {
+		return all
+	}
+	turns := make(map[string]int, len(all)) // the earliest of each target; those of listeners have none
+	for i := range s.Containers {
+		turn := 0
+		for j := range s.Containers[i].Bindings {
+			b := &s.Containers[i].Bindings[j]
+			if b.Problem != "" {
+				continue
+			}
+			turn++
+			if before, ok := turns[b.Meaning]; !ok || turn < before {
+				turns[b.Meaning] = turn
+			}
+		}
+	}
+	for i := range s.Listeners {
+		delete(turns, s.Listeners[i].Target)
+	}
+	slices.SortStableFunc(all, func(a, b *status.Target) int { return cmp.Compare(turns[a.Meaning], turns[b.Meaning]) })
+	return all
 }
 
 // endpoints tells of the first Series endpoints, in the order of their targets.

@@ -124,6 +124,30 @@ func TestGaugesAreBounded(t *testing.T) {
 	}
 }
 
+// TestTargetsLeaveRoom: a container that declares more targets than are told apart takes the gauges of no other's.
+func TestTargetsLeaveRoom(t *testing.T) {
+	s := &status.Snapshot{
+		Containers: []status.Container{{Name: "greedy"}, {Name: "modest", Bindings: []status.Binding{{Meaning: "redis:6379"}}}},
+		Targets:    []status.Target{{Meaning: "postgres:5432"}, {Meaning: "redis:6379", Clients: 1}},
+		Listeners:  []status.Listener{{Target: "postgres:5432"}},
+	}
+	for i := range 1000 {
+		target := fmt.Sprintf("a-%04d:80", i)
+		s.Containers[0].Bindings = append(s.Containers[0].Bindings, status.Binding{Meaning: target})
+		s.Targets = append(s.Targets, status.Target{Meaning: target, Clients: 1})
+	}
+	slices.SortFunc(s.Targets, func(a, b status.Target) int { return strings.Compare(a.Meaning, b.Meaning) })
+	from := nothing()
+	from.Snapshot = func() *status.Snapshot { return s }
+	got := scraped(t, counters(20).Handler(from))
+	for name, want := range map[string]float64{"postgres:5432": 0, "redis:6379": 1, "a-0000:80": 1, "_other": 1000 - 18} {
+		name = fmt.Sprintf("ambassadord_target_clients{target=%q}", name)
+		if value, ok := got[name]; !ok || value != want {
+			t.Errorf("%s is %g, %t; want %g", name, value, ok, want)
+		}
+	}
+}
+
 // TestNamesAreLikeOthers holds the names and help texts to the conventions of Prometheus.
 func TestNamesAreLikeOthers(t *testing.T) {
 	for _, endpoints := range []bool{false, true} {

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
@@ -50,11 +51,16 @@ func Report(r *Router, s *status.Snapshot, known Known, parse func(string) (reso
 		d := targets[meaning]
 		s.Targets = append(s.Targets, status.Target{Meaning: meaning, Clients: d.clients, Status: known.StatusNow(d.target)})
 	}
-	for _, l := range append([]*limit.Limit{r.limit, r.unknown}, r.sets.allLimits()...) {
+	for _, l := range []*limit.Limit{r.limit, r.unknown} {
 		if l != nil {
 			s.Limits = append(s.Limits, l.Status())
 		}
 	}
+	own := len(s.Limits)
+	for _, l := range r.sets.allLimits() {
+		s.Limits = append(s.Limits, l.Status())
+	}
+	slices.SortStableFunc(s.Limits[own:], func(a, b limit.Status) int { return cmp.Compare(a.What, b.What) })
 }
 
 // allLimits are those of targets and of clients, in no order.
