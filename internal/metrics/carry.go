@@ -288,13 +288,13 @@ func (n *news) good(to *connectionCounts) bool {
 		countable(&to.dials, n.Dials) && countable(&to.answered, n.Answered) && countable(&to.waited, n.Waited)
 }
 
-func (d *durationNews) good(to *durationCounts) bool {
-	for i, more := range d.Buckets {
+func (n *durationNews) good(to *durationCounts) bool {
+	for i, more := range n.Buckets {
 		if more < 0 || i < len(to.buckets) && !countable(&to.buckets[i], more) {
 			return false
 		}
 	}
-	return countable(&to.sum, d.Sum)
+	return countable(&to.sum, n.Sum)
 }
 
 // reasonNamed is the index in reasons of one that another version may have.
