@@ -39,7 +39,7 @@ func keeperCommand() *cobra.Command {
 			syscall.CloseOnExec(parentFile + 1)
 			files.Claim = os.NewFile(parentFile+1, claimName)
 		}
-		log, _, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr())
+		log, _, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr(), nil)
 		defer flush()
 		return oneshot.Keep(ctx, cfg, files, log)
 	})
@@ -56,7 +56,7 @@ func sweeperCommand() *cobra.Command {
 		if err := flags.logging(&cfg); err != nil {
 			return err
 		}
-		log, _, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr())
+		log, _, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr(), nil)
 		defer flush()
 		// A service manager that stops a service ends all of its processes: ours ends after the keeper's, which drains.
 		return cleanup.Sweep(context.WithoutCancel(ctx), flags.runDir, claimName, os.NewFile(parentFile, "the keeper's pipe"), log)

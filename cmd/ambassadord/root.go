@@ -13,6 +13,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/daemon"
+	"github.com/ambassadord/ambassadord/internal/events"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/logging"
 	"github.com/ambassadord/ambassadord/internal/mode/link"
@@ -69,7 +70,7 @@ func rootCommand(environ []string) *cobra.Command {
 	root.Flags().BoolVar(&legacy.links, "links", false, "forward the ports of linked containers")
 	root.Flags().BoolVar(&legacy.omnimode, "omnimode", false, "serve the containers that link to this one (run --mode link)")
 	root.Flags().BoolVar(&legacy.setup, "setup-iptables", false, "set the rules of mode link in this network namespace, and exit")
-	root.AddCommand(runCommand(environ), checkCommand(environ), resolveCommand(environ), rulesCommand(environ), doctorCommand(environ), reloadCommand(), statusCommand(environ), connectionsCommand(environ), versionCommand(), keeperCommand(), sweeperCommand(), preparerCommand())
+	root.AddCommand(runCommand(environ), checkCommand(environ), resolveCommand(environ), rulesCommand(environ), doctorCommand(environ), reloadCommand(), statusCommand(environ), connectionsCommand(environ), eventsCommand(environ), versionCommand(), keeperCommand(), sweeperCommand(), preparerCommand())
 	return root
 }
 
@@ -82,7 +83,8 @@ func runLegacy(cmd *cobra.Command, flags *runFlags, legacy legacyFlags, args []s
 	if err != nil {
 		return err
 	}
-	log, _, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr())
+	kept := new(events.Log)
+	log, _, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr(), kept)
 	defer flush()
 	switch {
 	case legacy.setup:
@@ -110,7 +112,7 @@ func runLegacy(cmd *cobra.Command, flags *runFlags, legacy legacyFlags, args []s
 		warnOfAllAddresses(log, address, args[0])
 		cfg.Listeners = []config.Listener{{Address: address, Target: args[0]}}
 	}
-	return serve(cmd.Context(), cfg, log, daemon.Hooks{})
+	return serve(cmd.Context(), cfg, log, daemon.Hooks{Events: kept})
 }
 
 func (l legacyFlags) exclusive(args []string) error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/daemon"
+	"github.com/ambassadord/ambassadord/internal/events"
 	"github.com/ambassadord/ambassadord/internal/logging"
 	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/internal/settings"
@@ -44,9 +45,10 @@ func runCommand(environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log, change, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr())
+			kept := new(events.Log)
+			log, change, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr(), kept)
 			defer flush()
-			hooks := daemon.Hooks{Applied: change}
+			hooks := daemon.Hooks{Applied: change, Events: kept}
 			if flags.configFile != "" {
 				hooks.Load = func() (config.Config, error) { return flags.load(cmd.Flags(), args) }
 			}

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -10,6 +13,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/internal/operate"
 	"github.com/ambassadord/ambassadord/internal/printable"
+	"github.com/ambassadord/ambassadord/internal/status"
 )
 
 const reloadHelp = `Make the daemon that runs here read its configuration again, as SIGHUP does, and
@@ -137,6 +141,92 @@ func connectionsCommand(environ []string) *cobra.Command {
 	cmd.Flags().StringVar(&wanted.Target, "target", "", "those that lead to this target, as the log writes it")
 	cmd.Flags().StringVar(&wanted.Endpoint, "endpoint", "", "those to this endpoint: HOST:PORT, HOST or its name")
 	cmd.Flags().IntVar(&wanted.Limit, "limit", wanted.Limit, "how many are listed at most")
+	out.register(cmd.Flags())
+	return cmd
+}
+
+const eventsHelp = `Show what the daemon that runs here has told of lately, the oldest first: what its log
+says, but for connections that ended well. The last 2000 are kept. -f goes on with what
+happens from then on, also by the daemon after this one.
+
+With -o json each is an object of its own, on a line of its own, as docs/admin.md
+describes them.`
+
+// usualEvents is how many events are shown unless --limit says otherwise.
+const usualEvents = 50
+
+func eventsCommand(environ []string) *cobra.Command {
+	var path string
+	var out output
+	var follow bool
+	var since time.Duration
+	wanted := operate.EventsWanted{Limit: usualEvents}
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "Show what has happened lately, and what happens",
+		Long:  eventsHelp,
+		Example: `  ambassadord events -f
+  ambassadord events --level warn --since 10m
+  ambassadord events --client shop-app-1 -o json`,
+		Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			switch {
+			case wanted.Limit < 1:
+				return usage(hint.Errorf("give a number such as 1000", "--limit must be more than 0"))
+			case since < 0:
+				return usage(hint.Errorf("give how long ago, such as 10m", "--since must not be less than 0"))
+			case since > 0:
+				wanted.Since = uint64(time.Now().Add(-since).UnixMicro())
+				if !cmd.Flags().Changed("limit") {
+					wanted.Limit = 0
+				}
+			}
+			d := operate.At(path)
+			defer d.Close()
+			w, style := cmd.OutOrStdout(), styleOf(cmd, environ)
+			show := func(e status.Event, text []byte) {
+				if out.format == "json" {
+					_ = writeJSON(w, append(bytes.Clone(text), '\n')) // who has left sees nothing
+					return
+				}
+				operate.WriteEvent(w, e, style)
+			}
+			list, _, err := d.Events(cmd.Context(), wanted)
+			if err != nil {
+				return err
+			}
+			told := func(message string) { fmt.Fprintln(cmd.ErrOrStderr(), message) }
+			lost := func() { told("some events are missing: the daemon keeps the last 2000 only") }
+			if list.Lost {
+				lost()
+			}
+			wanted.Since = max(wanted.Since, list.Now)
+			for _, e := range list.Events {
+				text, err := json.Marshal(e)
+				if err != nil {
+					return err
+				}
+				show(e, text)
+			}
+			if !follow {
+				return nil
+			}
+			return d.Follow(cmd.Context(), wanted, operate.Watcher{Event: show, Lost: lost, Away: func(err error) {
+				told(fmt.Sprintf("waiting for the daemon: %v", err))
+			}})
+		},
+	}
+	registerAdminPath(cmd.Flags(), &path)
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens from now on")
+	cmd.Flags().DurationVar(&since, "since", 0, "what happened in the last 10m, and the like")
+	cmd.Flags().StringVar(&wanted.Client, "client", "", "about the container with this name, `ID` or service")
+	cmd.Flags().StringVar(&wanted.Target, "target", "", "about this target, as the log writes it")
+	cmd.Flags().StringVar(&wanted.Level, "level", "", "of this level and above: debug, info, warn or error")
+	cmd.Flags().StringVar(&wanted.Message, "message", "", "with this message")
+	cmd.Flags().IntVar(&wanted.Limit, "limit", wanted.Limit, "how many are shown at most of those that have happened")
 	out.register(cmd.Flags())
 	return cmd
 }

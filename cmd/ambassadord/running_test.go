@@ -154,6 +154,81 @@ func TestStatusAndConnections(t *testing.T) {
 	}
 }
 
+// follow starts a command that follows events, and returns what it has said so far.
+func follow(t *testing.T, h testHost, args ...string) (out, errs *daemontest.Log) {
+	t.Helper()
+	out, errs = &daemontest.Log{}, &daemontest.Log{}
+	cmd := program(t, append([]string{"events", "--admin", h.socket(), "-f"}, args...)...)
+	cmd.Stdout, cmd.Stderr = out, errs
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // when the test's context has ended
+		_ = cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != exitOK {
+			t.Errorf("events -f ends with %d: %s", code, errs)
+		}
+	})
+	return out, errs
+}
+
+// TestEventsCommand lists and follows what a daemon tells of, and goes on with the one that takes over, and with
+// the one that is started after the end of that.
+func TestEventsCommand(t *testing.T) {
+	h := newTestHost(t)
+	old, _ := h.start(t)
+	out, errs, code := said(t, "events", "--admin", h.socket())
+	if code != exitOK || !strings.Contains(out, " INFO  listening address="+h.listen) || !strings.Contains(out, " INFO  ready ") || errs != "" {
+		t.Errorf("events ends with %d: %s%s", code, out, errs)
+	}
+	out, _, code = said(t, "events", "--admin", h.socket(), "--limit=1", "--message=listening", "--since=1h", "-o", "json")
+	var e status.Event
+	if err := json.Unmarshal([]byte(out), &e); err != nil || code != exitOK || e.Message != "listening" || !strings.Contains(string(e.Fields), h.listen) {
+		t.Errorf("events -o json ends with %d (%v): %s", code, err, out)
+	}
+	for _, args := range [][]string{{"--limit=0"}, {"--since=-1m"}, {"-o", "xml"}} {
+		if _, errs, code := said(t, append([]string{"events", "--admin", h.socket()}, args...)...); code != exitUsage || !strings.Contains(errs, "hint: ") {
+			t.Errorf("events %s ends with %d: %s", args, code, errs)
+		}
+	}
+	if _, errs, code := said(t, "events", "--admin", h.socket(), "-f", "--level=loud"); code != exitFailure || !strings.Contains(errs, "loud") && !strings.Contains(errs, "level") {
+		t.Errorf("events --level=loud ends with %d: %s", code, errs)
+	}
+
+	all, told := follow(t, h)
+	mistakes, _ := follow(t, h, "--level", "warn", "-o", "json")
+	all.Wait(t, "ready")
+	next, _ := h.start(t, "--takeover")
+	_ = old.Wait()
+	all.Wait(t, "took over")
+	if err := next.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = next.Wait()
+	told.Wait(t, "waiting for the daemon: no daemon serves")
+	h.endpoint = "127.0.0.1:1"
+	h.start(t, "--default", "wait=0s")
+	if n := strings.Count(all.String(), "stopping"); n == 0 {
+		t.Errorf("the end of a daemon was not told of: %s", all)
+	}
+	conn, err := net.Dial("tcp", h.listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = conn.Read(make([]byte, 1)) // it is reset
+	conn.Close()
+	mistakes.Wait(t, `"message":"connection","fields":{"client":"127.0.0.1"`)
+	if strings.Contains(mistakes.String(), `"level":"info"`) {
+		t.Errorf("beside warnings there are %s", mistakes)
+	}
+	for line := range strings.Lines(mistakes.String()) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("%q is not JSON", line)
+		}
+	}
+}
+
 // TestTheSocketIsTheDaemonsThatServes: through a takeover, the end of the old daemon, a daemon that is
 // killed, and another daemon that would have the same path.
 func TestTheSocketIsTheDaemonsThatServes(t *testing.T) {

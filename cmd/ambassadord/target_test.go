@@ -23,7 +23,7 @@ func TestMistakenCommands(t *testing.T) {
 		{"statu", `did you mean "status"?`},
 		{"statsu", `did you mean "status"?`},
 		{"conections", `did you mean "connections"?`},
-		{"events", "ambassadord --help"},
+		{"health", "ambassadord --help"},
 		{"metrcs", "ambassadord --help"},
 		{"top", "ambassadord --help"},
 		{"ps", "ambassadord --help"},

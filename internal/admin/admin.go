@@ -6,6 +6,7 @@
 //	connections.go  how many connections there are at once, and which is closed for another
 //	guard.go        which requests are refused before they are looked at; secrets.go: by what
 //	routes.go       the routes, of whose types the OpenAPI document is made (schema.go)
+//	events.go       the last events, and those to come
 //	view.go         one snapshot for all requests of half a second
 //
 // It reads and changes nothing. It takes functions and values, never the daemon, and each snapshot
@@ -60,7 +61,11 @@ type Config struct {
 	NotReady func() []Unready
 	// Metrics answers GET /metrics; nil for nothing.
 	Metrics http.Handler
-	Log     *slog.Logger
+	// Events has what the daemon has told of; nil for nothing.
+	Events Events
+	Log    *slog.Logger
+
+	ending context.Context // of serving, for those who watch events
 }
 
 // Unready is something that the daemon still waits for.
@@ -121,7 +126,7 @@ func (s *Server) Serve(predecessor func(pid int) bool) {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s.ending = cancel
+	s.ending, s.config.ending = cancel, ctx
 	routes := onDemand(func() http.Handler {
 		routes, _ := newRoutes(s.config)
 		return routes

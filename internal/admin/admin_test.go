@@ -25,6 +25,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ambassadord/ambassadord/internal/daemontest"
+	"github.com/ambassadord/ambassadord/internal/events"
 	"github.com/ambassadord/ambassadord/internal/status"
 )
 
@@ -58,9 +59,11 @@ func configured(t *testing.T) Config {
 	}
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	v := full(t)
+	told := new(events.Log)
+	slog.New(told.Handler(slog.NewTextHandler(io.Discard, nil), "")).Info("attached", "client", "web")
 	return Config{
 		Path: filepath.Join(folder, "admin.sock"), Program: "ambassadord v1", View: func() status.View { return v },
-		NotReady: func() []Unready { return nil }, Log: slog.New(slog.DiscardHandler),
+		NotReady: func() []Unready { return nil }, Events: told, Log: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -169,10 +172,12 @@ func TestAnswersAreWhatTheDocumentSays(t *testing.T) {
 		check(path, "?nonsense=1", http.StatusUnprocessableEntity)
 	}
 	check("/v1/connections", "?limit=0", http.StatusUnprocessableEntity)
+	check("/v1/events", "?since=1&client=web&level=info&limit=1", http.StatusOK)
+	check("/v1/events", "?level=loud", http.StatusUnprocessableEntity)
 	check("/v1/connections", "?port=65536", http.StatusUnprocessableEntity)
 	missing.Store(&[]Unready{{What: "engine", Why: "it is away", Hint: "start it"}})
 	check("/readyz", "", http.StatusServiceUnavailable)
-	if n := len(api.OpenAPI().Paths); n != 7 {
+	if n := len(api.OpenAPI().Paths); n != 8 {
 		t.Errorf("the document has %d routes", n)
 	}
 }

@@ -46,6 +46,7 @@ func newRoutes(c Config) (http.Handler, huma.API) {
 	route(api, "/v1/bindings", "What each container gets at which port", nil, r.bindings)
 	route(api, "/v1/targets", "Targets with what their sources say, and pools with the health of their endpoints", nil, r.targets)
 	route(api, "/v1/connections", "Connections that go on, the oldest first", nil, r.connections)
+	r.registerEvents(api)
 	document := documentOf(api)
 	mux.HandleFunc("GET "+documentPath, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -75,12 +76,16 @@ func route[In, Out any](api huma.API, path, summary string, responses map[string
 // turns are those of a socket's requests that are answered from a snapshot. Each socket has its own: who
 // has a token takes none of who may dial the Unix socket.
 type turns struct {
-	taken chan struct{}
-	pace  *rate.Limiter
+	taken    chan struct{}
+	pace     *rate.Limiter
+	watchers chan struct{} // of events
 }
 
 func newTurns() *turns {
-	return &turns{taken: make(chan struct{}, mostHeavy), pace: rate.NewLimiter(heavyPerSecond, heavyAtOnce)}
+	return &turns{
+		taken: make(chan struct{}, mostHeavy), pace: rate.NewLimiter(heavyPerSecond, heavyAtOnce),
+		watchers: make(chan struct{}, mostWatchers),
+	}
 }
 
 // of has few requests that need a snapshot answered at once. One whose turn does not come is told
@@ -90,6 +95,10 @@ func (t *turns) of(next http.Handler) http.Handler {
 		path := request.URL.Path
 		if path != metricsPath && !strings.HasPrefix(path, "/v1/") || path == documentPath {
 			next.ServeHTTP(w, request)
+			return
+		}
+		if path == eventsPath {
+			t.watch(next, w, request)
 			return
 		}
 		patience, cancel := context.WithTimeout(request.Context(), heavyPatience)
@@ -103,9 +112,24 @@ func (t *turns) of(next http.Handler) http.Handler {
 			case <-patience.Done():
 			}
 		}
-		w.Header().Set("Retry-After", "1")
-		refuse(w, http.StatusServiceUnavailable, "too many requests are being answered", "ask again in a moment, and read answers at once")
+		busy(w)
 	})
+}
+
+// watch is of for requests of events, which take no snapshot and may last.
+func (t *turns) watch(next http.Handler, w http.ResponseWriter, request *http.Request) {
+	select {
+	case t.watchers <- struct{}{}:
+		defer func() { <-t.watchers }()
+		next.ServeHTTP(w, request)
+	default:
+		busy(w)
+	}
+}
+
+func busy(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	refuse(w, http.StatusServiceUnavailable, "too many requests are being answered", "ask again in a moment, and read answers at once")
 }
 
 // nothing is the input of a route without parameters.

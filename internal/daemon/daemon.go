@@ -22,6 +22,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/cleanup"
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/events"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/metrics"
@@ -36,6 +37,7 @@ type Hooks struct {
 	Hurry   <-chan struct{}               // closed when the drain is to end at once
 	Load    func() (config.Config, error) // reads the configuration anew
 	Reload  <-chan os.Signal              // asks for that
+	Events  *events.Log                   // what the log has told of; nil for none
 	Applied func(config.Config)           // told of a configuration that was read anew and holds
 }
 

@@ -44,6 +44,9 @@ func newAdmin(d *daemon) (*admin.Server, error) {
 		Path: of.Path, Group: of.Group, Program: d.cfg.Program, Log: d.log, NotReady: reporter{d}.notReady,
 		View: func() status.View { return snapshot(d).View() }, Metrics: d.metrics,
 	}
+	if d.hooks.Events != nil {
+		c.Events = d.hooks.Events
+	}
 	if c.Path == config.AdminAuto {
 		c.Path, c.Quiet = admin.DefaultPath(), !d.hostWide()
 	}

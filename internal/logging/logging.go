@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/events"
 	"github.com/ambassadord/ambassadord/internal/logbudget"
 	"github.com/ambassadord/ambassadord/internal/logbuffer"
 	"github.com/ambassadord/ambassadord/internal/printable"
@@ -35,14 +36,17 @@ const mostBuffered = 1 << 20
 
 // NewBuffered is New for a process that runs for long: it must not wait for the reader of its
 // log, nor end with that reader, nor let a client fill the log. change gives it the level and
-// format of another Config; flush is to be called at its end.
-func NewBuffered(cfg config.Config, w io.Writer) (log *slog.Logger, change func(config.Config), flush func()) {
+// format of another Config; flush is to be called at its end. kept, unless it is nil, keeps what was told.
+func NewBuffered(cfg config.Config, w io.Writer, kept *events.Log) (log *slog.Logger, change func(config.Config), flush func()) {
 	outliveReader()
 	buffer := logbuffer.New(w, mostBuffered, func(lines int) {
 		log.Warn("log lines were dropped: whoever reads the log is too slow", "lines", lines,
 			"hint", "set --log-level warn, or have the log read faster, and without a break")
 	})
 	live, change := newLiveHandler(cfg, buffer)
+	if kept != nil {
+		live = kept.Handler(live, logbudget.Connection)
+	}
 	budget := logbudget.New(live)
 	log = slog.New(budget)
 	go buffer.Run()

@@ -19,7 +19,7 @@ import (
 func TestTheDaemonsLogLosesNothingAtItsEnd(t *testing.T) {
 	var out bytes.Buffer
 	cfg := config.Default()
-	log, change, flush := NewBuffered(cfg, &out)
+	log, change, flush := NewBuffered(cfg, &out, nil)
 	for i := range 100 {
 		log.Info("line", "n", i)
 	}
@@ -56,7 +56,7 @@ func (s *slow) Write(p []byte) (int, error) {
 
 func TestASlowReaderOfTheLogIsToldWhatItMissed(t *testing.T) {
 	out := &slow{begun: make(chan struct{}), goOn: make(chan struct{})}
-	log, _, flush := NewBuffered(config.Default(), out)
+	log, _, flush := NewBuffered(config.Default(), out, nil)
 	log.Info("first")
 	<-out.begun
 	text := strings.Repeat("x", 400) // and a line more than that
@@ -81,7 +81,7 @@ func TestASlowReaderOfTheLogIsToldWhatItMissed(t *testing.T) {
 // makes no sense, and somebody else's one is told of.
 func TestNobodyFillsTheDaemonsLog(t *testing.T) {
 	var out bytes.Buffer
-	log, _, flush := NewBuffered(config.Default(), &out)
+	log, _, flush := NewBuffered(config.Default(), &out, nil)
 	text := strings.Repeat("x", 65000)
 	for range 5000 {
 		log.Warn("connection", "client", "hostile", "id", "0", "port", 6379, "target", text, "reason", "no_binding",

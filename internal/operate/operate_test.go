@@ -110,6 +110,31 @@ func TestWhatContainersChoose(t *testing.T) {
 	}
 }
 
+// TestAnEventIsALine that acts on no terminal, whatever it says.
+func TestAnEventIsALine(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6_000_000, time.Local)
+	for want, e := range map[string]status.Event{
+		`2026-01-02 03:04:05.006 WARN  endpoint ejected target=db:5432 why="dial tcp: refused" failures=3 last={"a":1} on=true`: {
+			Time: at, Level: "warn", Message: "endpoint ejected", Fields: json.RawMessage(`{"target":"db:5432","why":"dial tcp: refused","failures":3,"last":{"a":1},"on":true}`),
+		},
+		`2026-01-02 03:04:05.006 INFO  read empty="" quoted="a\"b" odd="\u202e\x1b[2J\n"`: {
+			Time: at, Level: "info", Message: "read", Fields: json.RawMessage(`{"empty":"","quoted":"a\"b","odd":"\u202e\u001b[2J\n"}`),
+		},
+		`2026-01-02 03:04:05.006 ERROR bad`:  {Time: at, Level: "error", Message: "bad", Fields: json.RawMessage(`{"cut`)},
+		`2026-01-02 03:04:05.006 INFO  none`: {Time: at, Level: "info", Message: "none"},
+	} {
+		var b strings.Builder
+		WriteEvent(&b, e, Style{})
+		if got := b.String(); got != want+"\n" {
+			t.Errorf("shown as\n%swant\n%s", got, want)
+		}
+		WriteEvent(&b, e, Style{Color: true})
+		if e.Level == "warn" && !strings.Contains(b.String(), "\x1b[33mWARN \x1b[0m \x1b[1mendpoint ejected\x1b[0m") {
+			t.Errorf("in colours %q", b.String())
+		}
+	}
+}
+
 // TestWrongIsFirst: a mistake of the last container stands above all that is well.
 func TestWrongIsFirst(t *testing.T) {
 	var v status.View
