@@ -112,7 +112,7 @@ func start(ctx context.Context, cfg config.Config, log *slog.Logger, hooks Hooks
 	d := &daemon{parts: p, hooks: hooks, giver: newGiver(), readied: make(chan struct{})}
 	d.metrics = p.counters.Handler(metrics.Source{Moved: p.server.Moved, Snapshot: func() *status.Snapshot { return stateOf(d) }})
 	d.follower = newFollower(p)
-	d.reloads = reloads{parts: p, hooks: hooks}
+	d.reloads = reloads{parts: p, hooks: hooks, began: time.Now()}
 	if p.admin, err = newAdmin(d); err != nil {
 		stop()
 		return nil, nil, err

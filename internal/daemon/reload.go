@@ -4,20 +4,26 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/settings"
 	"github.com/ambassadord/ambassadord/internal/sources"
+	"github.com/ambassadord/ambassadord/internal/status"
 )
 
 // reloads reads the configuration anew.
 type reloads struct {
 	*parts
 	hooks Hooks
+	began time.Time       // when the configuration of the start was read
 	mu    sync.Mutex      // held by the one that runs
 	ctx   context.Context // of serving; nil before, and it has ended after
 	over  bool            // another daemon goes on with what we have
+
+	last atomic.Pointer[status.Configuration] // nil while nobody has asked for a reload
 }
 
 // start allows reload until ctx ends, and calls it when Hooks.Reload says so.
@@ -56,10 +62,28 @@ func (r *reloads) reload(context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	err := r.readAgain()
+	r.note(err)
 	if err != nil {
 		r.log.Error("cannot read the configuration again; it stays as it was", "error", err, hint.Attr(err))
 	}
 	return err
+}
+
+// note remembers how a reload has ended.
+func (r *reloads) note(refused error) {
+	last := status.Configuration{Read: r.configuration().Read, Refused: refused}
+	if refused == nil {
+		last.Read = time.Now()
+	}
+	r.last.Store(&last)
+}
+
+// configuration is which configuration holds.
+func (r *reloads) configuration() status.Configuration {
+	if last := r.last.Load(); last != nil {
+		return *last
+	}
+	return status.Configuration{Read: r.began}
 }
 
 func (r *reloads) readAgain() error {

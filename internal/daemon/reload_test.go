@@ -275,6 +275,10 @@ func TestReloadRefuses(t *testing.T) {
 			if r.settings.Load() != current || len(r.told) > 0 || r.at(third) != "" || r.at(second) == "" {
 				t.Errorf("something has changed: %+v", r.listeners)
 			}
+			refused := r.reloads.configuration()
+			if !errors.Is(refused.Refused, err) || !refused.Read.Before(time.Now()) {
+				t.Errorf("the configuration is said to be %+v; want that of the start, and why another does not hold", refused)
+			}
 			if got := ask(t, dial(t, kept)); got != "a" {
 				t.Errorf("a new connection reaches %q; want a still", got)
 			}
@@ -282,6 +286,24 @@ func TestReloadRefuses(t *testing.T) {
 				t.Errorf("a new connection to the other listener reaches %q; want a", got)
 			}
 		})
+	}
+}
+
+// TestAGoodReloadMendsABrokenOne in what is said of it.
+func TestAGoodReloadMendsABrokenOne(t *testing.T) {
+	r := startReloadable(t, config.Listener{Address: first, Target: named(t, "a")})
+	start := r.reloads.configuration()
+	if start.Read.IsZero() || start.Refused != nil {
+		t.Errorf("at the start the configuration is said to be %+v", start)
+	}
+	r.err = errors.New("broken")
+	_ = r.reloads.reload(t.Context())
+	r.err = nil
+	if err := r.reloads.reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now := r.reloads.configuration(); now.Refused != nil || !now.Read.After(start.Read) {
+		t.Errorf("after a good reload the configuration is said to be %+v; at the start it was %+v", now, start)
 	}
 }
 

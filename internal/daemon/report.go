@@ -29,7 +29,7 @@ type reporter struct{ *daemon }
 // Report is part of status.Reporter.
 func (d reporter) Report(s *status.Snapshot) {
 	s.Daemon = status.Daemon{
-		Modes: slices.Clone(d.modes), Program: d.cfg.Program, Follows: d.turn.Follows(), HandOver: d.giver.now().String(), Engine: d.hold.Away(),
+		Modes: slices.Clone(d.modes), Program: d.cfg.Program, Follows: d.turn.Follows(), HandOver: d.giver.now().String(), Engine: d.hold.Away(), Config: d.reloads.configuration(),
 	}
 	s.Daemon.Ready = isClosed(d.readied)
 	d.listeners.Report(s)

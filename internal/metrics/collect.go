@@ -129,6 +129,10 @@ func (w scrape) daemon(s *status.Snapshot) {
 	w.truth(nil, ready, s.Daemon.Ready)
 	w.truth(nil, engineUp, s.Daemon.Engine == nil)
 	w.with(pairs("state", s.Daemon.HandOver), handover, 1)
+	w.truth(nil, configHolds, s.Daemon.Config.Refused == nil)
+	if read := s.Daemon.Config.Read; !read.IsZero() {
+		w.value(configRead, float64(read.UnixMilli())/1000)
+	}
 	w.value(snapshotTook, s.Took.Seconds())
 }
 

@@ -43,6 +43,9 @@ var (
 	engineUp  = define("engine_up", gauge, stable, "1 while what is known of containers is current, or no engine is asked.")
 	handover  = define("handover", gauge, unstable, "1, with how far a handover to another daemon is.", "state")
 
+	configHolds = define("config_last_reload_successful", gauge, stable, "0 after a reload that was refused, until one holds.")
+	configRead  = define("config_last_reload_success_timestamp_seconds", gauge, stable, "When the configuration was read that holds, in seconds since 1970.")
+
 	opened = define("connections_opened_total", counter, stable,
 		"Connections that were accepted, counted when their endpoint has answered or they have ended, at the latest at a scrape.")
 	closed     = define("connections_closed_total", counter, stable, "Connections that have ended, those that failed included.")

@@ -26,7 +26,7 @@ import (
 // each, and its connections.
 func busy(containers, connections int) Source {
 	taken := time.Unix(1_700_000_000, 0)
-	s := &status.Snapshot{Taken: taken, Took: time.Millisecond, Daemon: status.Daemon{Program: "ambassadord 1.2.3", Ready: true, HandOver: "none"}}
+	s := &status.Snapshot{Taken: taken, Took: time.Millisecond, Daemon: status.Daemon{Program: "ambassadord 1.2.3", Ready: true, HandOver: "none", Config: status.Configuration{Read: taken}}}
 	s.Limits = append(s.Limits, limit.Status{What: "the daemon", Bounds: limit.Bounds{Open: 10_000}, Open: connections})
 	check := balance.Check{Kind: "tcp"}
 	var routes []*proxy.Route

@@ -60,6 +60,12 @@ func writeDaemon(w io.Writer, v *status.View, r admin.Readiness, s Style) {
 	}
 	fmt.Fprintf(w, "containers: %d, of which %d declare; targets: %d; listeners: %d; connections: %d\n",
 		len(v.Containers), declaring, len(v.Targets), len(v.Listeners), len(v.Connections))
+	if c := v.Daemon.Config; c.Error != "" {
+		fmt.Fprintln(w, s.paint(fmt.Sprintf("configuration: that of %s ago holds, for the last reload was refused: %s", span(v.Taken.Sub(c.Read)), cut(visible(c.Error), mostCell)), wrong))
+		if c.Hint != "" {
+			fmt.Fprintln(w, "  hint: "+cut(visible(c.Hint), mostCell))
+		}
+	}
 	if v.Daemon.HandOver != "" && v.Daemon.HandOver != "none" {
 		fmt.Fprintf(w, "handover to another daemon: %s\n", visible(v.Daemon.HandOver))
 	}

@@ -86,6 +86,13 @@ type DaemonView struct {
 	Follows  bool     `json:"follows"`
 	HandOver string   `json:"hand_over"`
 	FailureView
+	Config ConfigurationView `json:"config"`
+}
+
+// ConfigurationView has why the last one that was to be read does not hold as its error.
+type ConfigurationView struct {
+	Read time.Time `json:"read,omitzero"`
+	FailureView
 }
 
 func daemonOf(d *Daemon) DaemonView {
@@ -95,6 +102,7 @@ func daemonOf(d *Daemon) DaemonView {
 	}
 	return DaemonView{
 		Version: d.Program, Modes: modes, Ready: d.Ready, Follows: d.Follows, HandOver: d.HandOver, FailureView: failureOf(d.Engine),
+		Config: ConfigurationView{Read: d.Config.Read, FailureView: failureOf(d.Config.Refused)},
 	}
 }
 

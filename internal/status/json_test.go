@@ -51,6 +51,7 @@ func full(t *testing.T) *Snapshot {
 		Daemon: Daemon{
 			Modes: []config.Mode{config.Redirect, config.Host}, Program: "ambassadord v1", Ready: true, Follows: true, HandOver: "none",
 			Engine: hint.Wrap(errors.New("the engine is away"), "start it"),
+			Config: Configuration{Read: at(3), Refused: hint.Wrap(errors.New("ambassadord.yml:3:12: unknown key \"waite\""), "did you mean wait?")},
 		},
 		Listeners: []Listener{{Address: "6379", Listens: addr("[::]:6379"), Target: "redis.example.com:6379", Options: options}},
 		Containers: []Container{{

@@ -38,6 +38,13 @@ type Daemon struct {
 	Follows  bool   // the rules were another daemon's before
 	HandOver string // how far a handover to another daemon is
 	Engine   error  // why what is known of containers is not current; nil if it is
+	Config   Configuration
+}
+
+// Configuration is which one holds.
+type Configuration struct {
+	Read    time.Time // when that was
+	Refused error     // why one that was to be read since does not hold; nil if there was none
 }
 
 // Listener leads to one target.
