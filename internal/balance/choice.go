@@ -79,6 +79,9 @@ func (c *Choice) Left() int {
 	return max(0, len(c.pool.snapshot.Load().members)-c.tried.n)
 }
 
+// Drained is how many endpoints Next does not offer because an operator has drained them.
+func (c *Choice) Drained() int { return c.pool.snapshot.Load().drained }
+
 // Again begins a new round: every endpoint may be tried once more.
 func (c *Choice) Again() { c.tried = tried{} }
 

@@ -51,7 +51,7 @@ func (g *group) wouldPick(c *Choice, m *member, rival int) bool {
 	if c.pool.options.Policy == First {
 		return m.place < g.well[rival].place
 	}
-	return affinity(c.client, m.hash, weightOf(m.Endpoint)) < affinity(c.client, g.well[rival].hash, g.weights[rival])
+	return affinity(c.client, m.hash, c.pool.registry.decided().weightOf(m)) < affinity(c.client, g.well[rival].hash, g.weights[rival])
 }
 
 func (g *group) first(t *tried) int {

@@ -216,7 +216,7 @@ func (p *Pool) current() *snapshot {
 // p.mu held.
 func (p *Pool) show(snap *snapshot) {
 	before := p.snapshot.Swap(snap)
-	if before.membership != snap.membership || before.choice == snap.choice {
+	if before.membership != snap.membership || before.choice == snap.choice || len(snap.members) == 0 || len(before.members) == 0 {
 		return // with another membership the choices are others, and its sources say so
 	}
 	level, what := slog.LevelWarn, "checks find every endpoint of a choice dead; the next choice of the target serves"

@@ -55,6 +55,9 @@ type Registry struct {
 	beat   atomic.Int64 // the time of the last sweep: for marking what is in use, exact enough and free
 	wake   chan struct{}
 
+	deciding  sync.Mutex // for changes of overrides
+	overrides atomic.Pointer[overrides]
+
 	mu      sync.Mutex
 	healths map[site]*health
 	orphans int // healths that no pool has

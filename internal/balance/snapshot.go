@@ -19,7 +19,8 @@ const (
 type snapshot struct {
 	membership *membership
 	choice     int      // the Choice that is used
-	members    []member // of the membership: those of that choice
+	members    []member // of the membership: those of that choice that are not drained
+	drained    int      // members of that choice that are
 	groups     []group  // in the order in which to try them
 	until      int64    // when it is to be made anew; 0 when no time makes it wrong
 	out        int      // members that are out
@@ -58,7 +59,12 @@ type group struct {
 
 // takeSnapshot makes a snapshot. It is called with p.mu held.
 func (p *Pool) takeSnapshot(of *membership, now int64) *snapshot {
-	snap := &snapshot{membership: of, taken: now, members: choose(of.members)}
+	decided := p.registry.decided()
+	snap := &snapshot{membership: of, taken: now, members: choose(of.members, decided)}
+	if all := len(snap.members); slices.ContainsFunc(snap.members, func(m member) bool { return decided.drains(&m) }) {
+		snap.members = slices.DeleteFunc(slices.Clone(snap.members), func(m member) bool { return decided.drains(&m) })
+		snap.drained = all - len(snap.members)
+	}
 	if len(snap.members) > 0 {
 		snap.choice = snap.members[0].Choice
 	}
@@ -88,13 +94,14 @@ func (p *Pool) takeSnapshot(of *membership, now int64) *snapshot {
 
 // choose returns the members of the first choice that has one which its check has not found down;
 // those of the first of all if there is none. A check needs several results in a row for either
-// verdict (Check.Fall, Check.Rise), so that the choice changes no more often than that.
-func choose(members []member) []member {
+// verdict (Check.Fall, Check.Rise), so that the choice changes no more often than that. One that an
+// operator has drained counts as down.
+func choose(members []member, decided overrides) []member {
 	first := members
 	for from := 0; from < len(members); {
 		to, down := from, true
 		for to < len(members) && members[to].Choice == members[from].Choice {
-			down = down && members[to].check != nil && members[to].check.down()
+			down = down && (members[to].check != nil && members[to].check.down() || decided.drains(&members[to]))
 			to++
 		}
 		switch {
@@ -148,6 +155,9 @@ func (snap *snapshot) wrongAt(t int64) {
 // isOut says whether m is ejected or out by its check, and when that may change by
 // time alone.
 func (p *Pool) isOut(m *member, now int64) (out bool, until int64) {
+	if out, until := p.registry.ejects(p.registry.decided(), m); out {
+		return true, until
+	}
 	if m.check != nil && m.check.down() {
 		out = true
 	}
@@ -169,13 +179,16 @@ func (p *Pool) due(m *member, now int64) bool {
 	if p.options.EjectAfter <= 0 || m.check != nil && m.check.down() {
 		return false
 	}
+	if byOperator, _ := p.registry.ejects(p.registry.decided(), m); byOperator {
+		return false
+	}
 	e := m.health.ejection.Load()
 	return e != nil && now >= e.until
 }
 
 // weight is the weight of m in effect, and when it is to be looked at again.
 func (p *Pool) weight(m *member, now int64) (weight float64, until int64) {
-	weight = weightOf(m.Endpoint)
+	weight = p.registry.decided().weightOf(m)
 	slow := int64(p.options.SlowStart)
 	if slow <= 0 {
 		return weight, 0

@@ -65,8 +65,10 @@ type MemberStatus struct {
 	WeightInEffect float64
 	// Out says that it is ejected, or down by its check, as far as this pool heeds
 	// that.
-	Out    bool
-	Health EndpointStatus
+	Out bool
+	// Override is what an operator has decided of it.
+	Override Override
+	Health   EndpointStatus
 }
 
 // Status reports on every address that a pool has, or that there is something to
@@ -96,13 +98,14 @@ func (r *Registry) Pools() []PoolStatus {
 
 // Status reports on p.
 func (p *Pool) Status() PoolStatus {
-	snap, now := p.current(), p.registry.now()
+	snap, now, decided := p.current(), p.registry.now(), p.registry.decided()
 	s := PoolStatus{Target: p.target, Options: p.options, Out: snap.out, Panic: snap.panic}
 	for i := range snap.membership.members {
 		m := &snap.membership.members[i]
 		one := MemberStatus{Endpoint: m.Endpoint, Health: p.registry.status(m.health)}
 		one.Out, _ = p.isOut(m, now)
 		one.WeightInEffect, _ = p.weight(m, now)
+		one.Override = decided[m.Addr]
 		s.Members = append(s.Members, one)
 	}
 	return s

@@ -95,6 +95,9 @@ func (c *chooser) Next() (proxy.Attempt, bool) {
 		use, ok = c.choice.Next()
 	}
 	if !ok {
+		if c.passed == nil && c.choice.Drained() > 0 {
+			c.passed = proxy.Fail(proxy.NoEndpoints, hint.Errorf("take that back: ambassadord endpoints restore ADDRESS", "all endpoints of it are drained by an operator"))
+		}
 		return proxy.Attempt{}, false
 	}
 	return proxy.Attempt{
