@@ -60,6 +60,8 @@ const (
 	// FailedBack: a choice of the target that comes before the endpoint's has endpoints again,
 	// and the target's connections are to go back to it.
 	FailedBack Reason = "failed_back"
+	// OperatorClosed: an operator has asked for its end.
+	OperatorClosed Reason = "operator_closed"
 	// DaemonGone: the daemon was killed with bytes of the connection in its hands.
 	DaemonGone Reason = "daemon_gone"
 	// DrainTimeout: the daemon stopped and could wait no longer.
@@ -87,6 +89,7 @@ var meanings = []struct {
 	{EndpointRemoved, "the source no longer names the endpoint, and `on-removal` has the target's connections leave with it"},
 	{EndpointUnhealthy, "checks of the endpoint fail, and `on-unhealthy` has the target's connections leave it then"},
 	{FailedBack, "a preferred choice of the fallback chain has endpoints again, and `fail-back` has connections go back to it"},
+	{OperatorClosed, "an operator has closed it: `ambassadord connections close`"},
 	{DaemonGone, "the daemon was killed while bytes of the connection were in its memory"},
 	{DrainTimeout, "the daemon stopped, and `--drain-timeout` was over or a second signal cut it short"},
 }

@@ -69,6 +69,23 @@ func (s *Server) Carried() []Carried {
 	return all
 }
 
+// Cut resets the connections in loops whose both ends are up and that match, for cause, which is a *Failure, and
+// returns how many. match is called in the loops, so it is to be quick, and must not keep what it is given.
+func (s *Server) Cut(match func(*Carried) bool, cause error) (cut int) {
+	s.init()
+	for _, l := range s.loops {
+		for at, more := 0, true; more; at += carriedAtOnce {
+			more = false
+			l.call(func() {
+				var n int
+				n, more = l.cutMatching(at, match, cause)
+				cut += n
+			})
+		}
+	}
+	return cut
+}
+
 // Moved is what a connection in a loop has moved since Server.Moved told of it before.
 type Moved struct {
 	Route    *Route         // which is not to be changed

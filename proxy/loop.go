@@ -369,13 +369,32 @@ func (l *loop) carried(to []Carried, at int) (all []Carried, more bool) {
 		if r == nil || r.state != relaying || r.route == nil {
 			continue
 		}
-		so := r.passed()
-		to = append(to, Carried{
-			Route: r.route, Source: r.source, Endpoint: r.verdict.Endpoint(), Attempts: int(r.attempts),
-			Accepted: l.began.Add(time.Duration(r.accepted)), Held: time.Duration(r.held), Up: so.up, Down: so.down,
-		})
+		to = append(to, l.carriedOf(r))
 	}
 	return to, end < len(l.relays)
+}
+
+func (l *loop) carriedOf(r *relay) Carried {
+	so := r.passed()
+	return Carried{
+		Route: r.route, Source: r.source, Endpoint: r.verdict.Endpoint(), Attempts: int(r.attempts),
+		Accepted: l.began.Add(time.Duration(r.accepted)), Held: time.Duration(r.held), Up: so.up, Down: so.down,
+	}
+}
+
+// cutMatching resets those that match in the slots from at on, and reports whether there are more slots.
+func (l *loop) cutMatching(at int, match func(*Carried) bool, cause error) (cut int, more bool) {
+	end := min(at+carriedAtOnce, len(l.relays))
+	for _, r := range l.relays[min(at, end):end] {
+		if r == nil || r.state != relaying || r.route == nil {
+			continue
+		}
+		if c := l.carriedOf(r); match(&c) {
+			r.cut(cause)
+			cut++
+		}
+	}
+	return cut, end < len(l.relays)
 }
 
 // moved adds what those in the slots from at on have moved and was not told of, and notes that it

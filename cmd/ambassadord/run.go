@@ -69,6 +69,8 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger, hooks daemo
 	if err := settings.Check(cfg, parse); err != nil {
 		return usage(err)
 	}
+	ctx, hooks.Stop = context.WithCancel(ctx)
+	defer hooks.Stop()
 	log.Info("starting", "version", versionText())
 	reload, stop := hangups()
 	defer stop()

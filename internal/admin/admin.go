@@ -8,8 +8,9 @@
 //	routes.go       the routes, of whose types the OpenAPI document is made (schema.go)
 //	events.go       the last events, and those to come
 //	view.go         one snapshot for all requests of half a second
+//	actions.go      what changes something, and from whom
 //
-// It reads and changes nothing. It takes functions and values, never the daemon, and each snapshot
+// It takes functions and values, never the daemon, and each snapshot
 // that it takes costs the data path nothing (internal/status).
 package admin
 
@@ -63,7 +64,9 @@ type Config struct {
 	Metrics http.Handler
 	// Events has what the daemon has told of; nil for nothing.
 	Events Events
-	Log    *slog.Logger
+	// Actions are what can be changed; nil for nothing.
+	Actions *Actions
+	Log     *slog.Logger
 
 	ending context.Context // of serving, for those who watch events
 }

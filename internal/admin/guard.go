@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// mostBody bounds the body of a request, in bytes. None has a meaning today.
+	// mostBody bounds the body of a request, in bytes. Actions alone have one.
 	mostBody = 4 << 10
 	// mostShown is how many bytes of what a client has sent a message quotes.
 	mostShown = 100
@@ -77,6 +77,9 @@ func (g *guard) fromOurs(next http.Handler) http.Handler {
 			refuse(w, http.StatusForbidden, "pages in browsers may not ask the admin interface", "ask by a program that sends no Origin, such as curl")
 		case !g.ours(r.Host):
 			refuse(w, http.StatusMisdirectedRequest, "the host "+shorten.Text(r.Host, mostShown)+" is not this one", "ask for localhost, an IP address, or this host's name")
+		case r.Method == http.MethodPost && actionPaths[r.URL.Path] && r.ContentLength <= mostBody:
+			r.Body = http.MaxBytesReader(w, r.Body, mostBody)
+			act(w, r, next)
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
 			refuse(w, http.StatusMethodNotAllowed, "the admin interface takes no "+shorten.Text(r.Method, mostShown), "send GET")

@@ -47,6 +47,9 @@ func newRoutes(c Config) (http.Handler, huma.API) {
 	route(api, "/v1/targets", "Targets with what their sources say, and pools with the health of their endpoints", nil, r.targets)
 	route(api, "/v1/connections", "Connections that go on, the oldest first", nil, r.connections)
 	r.registerEvents(api)
+	if c.Actions != nil {
+		r.registerActions(api)
+	}
 	document := documentOf(api)
 	mux.HandleFunc("GET "+documentPath, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

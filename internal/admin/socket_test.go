@@ -25,7 +25,11 @@ func dialAsOther(path string) int {
 		fmt.Fprintln(os.Stdout, err)
 		return 0
 	}
-	conn.Close()
+	defer conn.Close()
+	if route := os.Getenv(asOtherUserAsk); route != "" {
+		askAsOther(conn, route)
+		return 0
+	}
 	fmt.Fprintln(os.Stdout, "dialled")
 	return 0
 }

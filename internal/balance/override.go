@@ -51,8 +51,8 @@ func (r *Registry) Override(addr netip.AddrPort, o Override) {
 
 // Overrides is what was decided, by address, but for what time has ended.
 func (r *Registry) Overrides() map[netip.AddrPort]Override {
-	all := maps.Clone(r.decided())
-	now := time.Now()
+	all, now := map[netip.AddrPort]Override{}, time.Now()
+	maps.Copy(all, r.decided())
 	maps.DeleteFunc(all, func(_ netip.AddrPort, o Override) bool { return o.State == Ejected && o.Weight == nil && o.over(now) })
 	return all
 }

@@ -63,7 +63,7 @@ type MemberStatus struct {
 	Endpoint
 	// Weight is the one in effect: less than its own in a slow start, and 0.01 for 0.
 	WeightInEffect float64
-	// Out says that it is ejected, or down by its check, as far as this pool heeds
+	// Out says that it is drained, ejected, or down by its check, as far as this pool heeds
 	// that.
 	Out bool
 	// Override is what an operator has decided of it.
@@ -99,13 +99,14 @@ func (r *Registry) Pools() []PoolStatus {
 // Status reports on p.
 func (p *Pool) Status() PoolStatus {
 	snap, now, decided := p.current(), p.registry.now(), p.registry.decided()
-	s := PoolStatus{Target: p.target, Options: p.options, Out: snap.out, Panic: snap.panic}
+	s := PoolStatus{Target: p.target, Options: p.options, Out: snap.out + snap.drained, Panic: snap.panic}
 	for i := range snap.membership.members {
 		m := &snap.membership.members[i]
 		one := MemberStatus{Endpoint: m.Endpoint, Health: p.registry.status(m.health)}
 		one.Out, _ = p.isOut(m, now)
 		one.WeightInEffect, _ = p.weight(m, now)
 		one.Override = decided[m.Addr]
+		one.Out = one.Out || decided.drains(m)
 		s.Members = append(s.Members, one)
 	}
 	return s

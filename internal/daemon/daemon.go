@@ -37,6 +37,7 @@ type Hooks struct {
 	Hurry   <-chan struct{}               // closed when the drain is to end at once
 	Load    func() (config.Config, error) // reads the configuration anew
 	Reload  <-chan os.Signal              // asks for that
+	Stop    func()                        // ends the context of Run, for who asks the daemon to
 	Events  *events.Log                   // what the log has told of; nil for none
 	Applied func(config.Config)           // told of a configuration that was read anew and holds
 }
@@ -143,6 +144,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.endpoints.Recall()
 	signalled := ctx
 	// A context of its own, so that an error below ends what was started above, and that a daemon
 	// which is taking over has time for that.

@@ -14,6 +14,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/containerproc"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/endpoints"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/hold"
@@ -55,6 +56,7 @@ type parts struct {
 	server    *proxy.Server
 	bounds    limit.Bounds // the server's, as it was started
 	balancer  *balance.Registry
+	endpoints *endpoints.Book
 	keeper    *keeper.Keeper
 
 	reader    settings.Reader
@@ -115,6 +117,7 @@ func (p *parts) assemble(ctx, background context.Context, running *sync.WaitGrou
 	p.balancer = balance.New(balance.Config{Log: p.log, Dial: proxy.DialCheck, OwnFault: proxy.OwnFault, Permit: func(target string) func(netip.AddrPort, bool) error {
 		return audience.MayCheck(target)
 	}})
+	p.endpoints = &endpoints.Book{Pools: p.balancer, Log: p.log}
 	p.reader = settings.Reader{Parse: p.sources.Resolver.Parse, Modes: p.modes, Registries: p.sources.Registries, Host: new(settings.HostAddrs)}
 	s, err := p.reader.Read(p.cfg)
 	if err != nil {

@@ -1,15 +1,19 @@
 package daemon
 
 import (
+	"context"
+	"log/slog"
 	"slices"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/admin"
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/endpoints"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/mode"
 	"github.com/ambassadord/ambassadord/internal/route"
 	"github.com/ambassadord/ambassadord/internal/status"
+	"github.com/ambassadord/ambassadord/proxy"
 )
 
 // snapshot is what the daemon knows now.
@@ -44,6 +48,17 @@ func newAdmin(d *daemon) (*admin.Server, error) {
 		Path: of.Path, Group: of.Group, Program: d.cfg.Program, Log: d.log, NotReady: reporter{d}.notReady,
 		View: func() status.View { return snapshot(d).View() }, Metrics: d.metrics,
 	}
+	c.Actions = &admin.Actions{
+		Decided: func() []admin.DecidedEndpoint { return decidedOf(d.endpoints.List()) },
+		Decide: func(o admin.EndpointOrder) ([]admin.DecidedEndpoint, error) {
+			done, err := d.endpoints.Do(endpoints.Order{Endpoint: o.Endpoint, Action: endpoints.Action(o.Action), For: o.For, Weight: o.Weight, Unknown: o.Unknown})
+			return decidedOf(done), err
+		},
+		LogLevel: func(level slog.Level) { setLogLevel(d, level) }, Stop: d.hooks.Stop,
+		Close: func(match func(*status.ConnectionView) bool) int {
+			return d.server.Cut(func(c *proxy.Carried) bool { v := status.ConnectionOf(c); return match(&v) }, errOperator)
+		},
+	}
 	if d.hooks.Events != nil {
 		c.Events = d.hooks.Events
 	}
@@ -54,6 +69,26 @@ func newAdmin(d *daemon) (*admin.Server, error) {
 		c.TCP = &admin.TCP{Address: of.Listen, TokenFile: of.TokenFile, Cert: of.Cert, Key: of.Key, ClientCA: of.ClientCA}
 	}
 	return admin.New(c)
+}
+
+var errOperator = proxy.Fail(proxy.OperatorClosed, hint.Errorf("the operator of this host knows why", "an operator has closed the connection"))
+
+func decidedOf(all []endpoints.Decided) []admin.DecidedEndpoint {
+	view := make([]admin.DecidedEndpoint, len(all))
+	for i, d := range all {
+		view[i] = admin.DecidedEndpoint{Address: d.Address, DecidedView: status.DecidedView{State: string(d.State), Until: d.Until, Weight: d.Weight, Since: d.Since}}
+	}
+	return view
+}
+
+// setLogLevel sets the level of the log until the next reload.
+func setLogLevel(d *daemon, level slog.Level) {
+	cfg := d.settings.Load().Config
+	cfg.LogLevel = level
+	if d.hooks.Applied != nil {
+		d.hooks.Applied(cfg)
+	}
+	d.log.Log(context.Background(), level, "an operator has set the level of the log", "level", level.String())
 }
 
 // takenOver tells the process that we have taken over from, if we have, from others.

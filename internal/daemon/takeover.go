@@ -257,6 +257,9 @@ func (d *daemon) openRunDir() error {
 	dir, err := rundir.Open(d.cfg.RunDir)
 	if err == nil {
 		d.dir, d.staying.Dir = dir, dir
+		if addresses := d.predecessor().addresses(); len(addresses) > 0 {
+			d.endpoints.Dir, d.endpoints.Note = dir, dir.Decisions(addresses[0])
+		}
 		return nil
 	}
 	if d.hostWide() {

@@ -7,6 +7,7 @@
 package operate
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -99,13 +100,32 @@ func (d *Daemon) Connections(ctx context.Context, w Wanted) (admin.Connections, 
 
 // get decodes the answer of a route into value.
 func (d *Daemon) get(ctx context.Context, route string, query url.Values, value any) ([]byte, error) {
-	if d.path == "" {
-		return nil, hint.Errorf("give it the path that the daemon has, or leave it out", "--admin is empty: a daemon that has it so serves nothing that could be asked")
-	}
 	u := url.URL{Scheme: "http", Host: "localhost", Path: route, RawQuery: query.Encode()}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+	return d.do(request, value)
+}
+
+// post has the daemon take an action, and decodes its answer into value.
+func (d *Daemon) post(ctx context.Context, route string, order, value any) ([]byte, error) {
+	body, err := json.Marshal(order)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, (&url.URL{Scheme: "http", Host: "localhost", Path: route}).String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	return d.do(request, value)
+}
+
+// do decodes the answer to a request into value.
+func (d *Daemon) do(request *http.Request, value any) ([]byte, error) {
+	if d.path == "" {
+		return nil, hint.Errorf("give it the path that the daemon has, or leave it out", "--admin is empty: a daemon that has it so serves nothing that could be asked")
 	}
 	answer, err := d.client.Do(request)
 	if err != nil {

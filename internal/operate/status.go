@@ -244,6 +244,16 @@ func judgeEndpoint(e status.EndpointView, m *status.MemberView, now time.Time) j
 	if m == nil || m.Health == nil {
 		return judgement{well, cmp.Or(e.Health, "not dialled yet")}
 	}
+	if d := m.Decided; d != nil {
+		switch {
+		case d.State == "drained":
+			return judgement{doubtful, "drained by an operator"}
+		case d.State == "ejected" && d.Until.IsZero():
+			return judgement{doubtful, "ejected by an operator"}
+		case d.State == "ejected" && d.Until.After(now):
+			return judgement{doubtful, "ejected by an operator for another " + span(d.Until.Sub(now))}
+		}
+	}
 	h := m.Health
 	for _, c := range h.Checks {
 		if c.Verdict == "down" {

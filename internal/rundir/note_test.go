@@ -28,6 +28,11 @@ func TestNote(t *testing.T) {
 	if info, err := os.Stat(dir.Path(name)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("it is %v, %v", info, err)
 	}
+	for range 2 {
+		if text, err := dir.ReadNote(name, 6); string(text) != "second" || err != nil {
+			t.Errorf("read, it is %q, %v", text, err)
+		}
+	}
 	if text, err := dir.TakeNote(name, 6); string(text) != "second" || err != nil {
 		t.Errorf("it is %q, %v", text, err)
 	}

@@ -248,10 +248,12 @@ type ProbeView struct {
 // MemberView is an endpoint in a pool.
 type MemberView struct {
 	EndpointView
-	Choice         int         `json:"choice"` // counts from 1, as that of a target
-	WeightInEffect float64     `json:"weight_in_effect"`
-	Out            bool        `json:"out"`
-	Health         *HealthView `json:"health"`
+	Choice         int     `json:"choice"` // counts from 1, as that of a target
+	WeightInEffect float64 `json:"weight_in_effect"`
+	Out            bool    `json:"out"`
+	// Decided is what an operator has decided of it: drained, ejected, or a weight.
+	Decided *DecidedView `json:"decided,omitempty"`
+	Health  *HealthView  `json:"health"`
 }
 
 // HealthView is what the host knows of an address, of all pools.
@@ -306,8 +308,23 @@ func memberOf(m *balance.MemberStatus) MemberView {
 			Address: m.Addr.String(), Name: m.Name, Priority: m.Priority, Weight: m.Weight, Distance: m.Distance.String(),
 			Published: m.Published, Holder: m.Holder,
 		},
-		Choice: m.Choice + 1, WeightInEffect: m.WeightInEffect, Out: m.Out, Health: healthOf(&m.Health),
+		Choice: m.Choice + 1, WeightInEffect: m.WeightInEffect, Out: m.Out, Decided: decidedOf(&m.Override), Health: healthOf(&m.Health),
 	}
+}
+
+// DecidedView is what an operator has decided of an endpoint.
+type DecidedView struct {
+	State  string    `json:"state,omitempty" enum:"drained,ejected" doc:"drained gets no connection, ejected gets one for want of others"`
+	Until  time.Time `json:"until,omitzero" doc:"when ejected ends"`
+	Weight *uint16   `json:"weight,omitempty" doc:"in place of its own"`
+	Since  time.Time `json:"since,omitzero"`
+}
+
+func decidedOf(o *balance.Override) *DecidedView {
+	if o.State == "" && o.Weight == nil {
+		return nil
+	}
+	return &DecidedView{State: string(o.State), Until: o.Until, Weight: o.Weight, Since: o.Since}
 }
 
 func healthOf(h *balance.EndpointStatus) *HealthView {
@@ -338,6 +355,9 @@ type ConnectionView struct {
 	BytesUp      int64     `json:"bytes_up"`
 	BytesDown    int64     `json:"bytes_down"`
 }
+
+// ConnectionOf is a connection in JSON.
+func ConnectionOf(c *proxy.Carried) ConnectionView { return connectionOf(c) }
 
 func connectionOf(c *proxy.Carried) ConnectionView {
 	one := ConnectionView{

@@ -42,6 +42,7 @@ func full(t *testing.T) *Snapshot {
 		Kind: balance.TCPCheck, Port: 81, Path: "/health", Host: "redis", Preface: "PROXY\r\n", Send: "PING\r\n", Expect: "\xff+PONG",
 		Interval: time.Second, Timeout: 2 * time.Second, Jitter: 10, Rise: 2, Fall: 3,
 	}
+	weight := uint16(7)
 	endpoint := resolver.Endpoint{
 		Addr: addr("10.0.0.2:6379"), Host: "redis.example.com", Port: 6379, Name: "redis-1", Priority: 1, Weight: 2, Health: "passing",
 		Distance: resolver.SameDatacenter, Published: true, Holder: "c1",
@@ -77,6 +78,7 @@ func full(t *testing.T) *Snapshot {
 				EjectForMax: 5 * time.Minute, EjectMost: 50, Check: check,
 			},
 			Members: []balance.MemberStatus{{
+				Override: balance.Override{State: balance.Ejected, Until: at(58), Weight: &weight, Since: at(40)},
 				Endpoint: balance.Endpoint{
 					Addr: addr("10.0.0.2:6379"), Name: "redis-1", Choice: 1, Priority: 1, Weight: 2, Distance: balance.SameDatacenter,
 					Published: true, Holder: "c1",

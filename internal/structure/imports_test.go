@@ -58,7 +58,7 @@ var floors = [][]string{
 	{"internal/admin"},
 	{"internal/sourceguard", "internal/listenset", "internal/reconcile", "internal/cleanup", "internal/refusal", "internal/ruleslots"},
 	{"internal/route", "internal/hold", "internal/settings", "internal/mode"},
-	{"internal/sources", "internal/identity", "internal/config", "internal/handover", "internal/accesslog", "internal/keeper", "internal/inquiry", "internal/status", "internal/metrics", "internal/events", "internal/logging"},
+	{"internal/sources", "internal/identity", "internal/config", "internal/handover", "internal/accesslog", "internal/keeper", "internal/inquiry", "internal/status", "internal/metrics", "internal/endpoints", "internal/events", "internal/logging"},
 	{"internal/binding", "internal/dockerd", "internal/policy", "internal/claim", "internal/control"},
 }
 
