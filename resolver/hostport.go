@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // parseList reads HOST:PORT [WEIGHT], or several with commas between them.
@@ -135,8 +136,8 @@ func checkHostname(text string, offset int, name string) error {
 		if label == "" || len(label) > 63 {
 			return syntaxError(text, offset+start, fix, "a label of %d characters in the name %q", len(label), name)
 		}
-		for i, c := range []byte(label) {
-			if !hostnameByte(c) {
+		for i, c := range label {
+			if c >= utf8.RuneSelf || !hostnameByte(byte(c)) {
 				return syntaxError(text, offset+start+i, fix, "%q cannot stand in a name", c)
 			}
 		}

@@ -145,7 +145,7 @@ func parseURL(text string, i int) (Query, error) {
 		if inner, ok := err.(*url.Error); ok { //nolint:errorlint // url.Parse documents this type, unwrapped
 			cause = inner.Err
 		}
-		return Query{}, syntaxError(text, i+3, "write "+text[:i]+"://HOST:PORT/PATH?PARAM=VALUE", "%v", cause)
+		return Query{}, syntaxError(text, i+3, "write "+strings.TrimSpace(text[:i])+"://HOST:PORT/PATH?PARAM=VALUE", "%v", cause)
 	}
 	if u.Scheme == "" || u.Opaque != "" {
 		return Query{}, syntaxError(text, 0, "write SCHEME://…, for example docker://web:80", "no scheme before ://")

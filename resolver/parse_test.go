@@ -145,6 +145,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a: 3", 3, `"" is not a port`},
 		{"a:1 b:1", 1, `"a:1 b" is neither a name nor an address`},
 		{"re dis:1", 3, `' ' cannot stand in a name`},
+		{"r\u00e9dis:1", 2, `'é' cannot stand in a name`},
 		{"redis..consul", 7, `a label of 0 characters in the name "redis..consul"`},
 		{"10.0.0.256:80", 1, `"10.0.0.256" is neither an IPv4 address nor a name`},
 		{"6379", 1, `"6379" is neither an IPv4 address nor a name`},
