@@ -25,6 +25,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/admin"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/printable"
 	"github.com/ambassadord/ambassadord/internal/status"
 )
 
@@ -157,7 +158,7 @@ func (d *Daemon) refused(code string, text []byte) error {
 	for _, e := range f.Errors {
 		why += ": " + e.Error()
 	}
-	return hint.Errorf(visible(fix), "the daemon at %s: %s", d.path, visible(why))
+	return hint.Errorf(printable.Text(fix), "the daemon at %s: %s", d.path, printable.Text(why))
 }
 
 // unreachable says why nobody answers, and what to do.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/admin"
+	"github.com/ambassadord/ambassadord/internal/printable"
 	"github.com/ambassadord/ambassadord/internal/status"
 )
 
@@ -158,9 +159,9 @@ func WriteEvent(w io.Writer, e status.Event, s Style) {
 	}
 	var b strings.Builder
 	b.WriteString(e.Time.Local().Format("2006-01-02 15:04:05.000"))
-	b.WriteString(" " + s.paint(fmt.Sprintf("%-5s", strings.ToUpper(cut(visible(e.Level), 5))), t) + " " + s.bold(visible(e.Message)))
+	b.WriteString(" " + s.paint(fmt.Sprintf("%-5s", strings.ToUpper(cut(printable.Text(e.Level), 5))), t) + " " + s.bold(printable.Text(e.Message)))
 	for _, f := range fieldsOf(e.Fields) {
-		b.WriteString(" " + visible(f.name) + "=" + visible(f.value))
+		b.WriteString(" " + printable.Text(f.name) + "=" + printable.Text(f.value))
 	}
 	fmt.Fprintln(w, b.String())
 }
@@ -187,7 +188,7 @@ func fieldsOf(object json.RawMessage) []eventField {
 		text := string(value)
 		var plain string
 		if json.Unmarshal(value, &plain) == nil {
-			if text = plain; plain == "" || strings.ContainsAny(plain, " \"=") || visible(plain) != plain {
+			if text = plain; plain == "" || strings.ContainsAny(plain, " \"=") || printable.Text(plain) != plain {
 				text = strconv.Quote(plain)
 			}
 		}

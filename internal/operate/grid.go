@@ -8,10 +8,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ambassadord/ambassadord/internal/printable"
 )
 
 // Style is how things are shown.
@@ -102,7 +103,7 @@ func (g *grid) write(w io.Writer, s Style) {
 	}
 	for _, row := range rows {
 		for i := range row.cells {
-			row.cells[i] = cut(visible(row.cells[i]), mostCell)
+			row.cells[i] = cut(printable.Text(row.cells[i]), mostCell)
 			widths[i] = max(widths[i], utf8.RuneCountInString(row.cells[i]))
 		}
 	}
@@ -183,15 +184,4 @@ func cut(text string, most int) string {
 		return text
 	}
 	return string([]rune(text)[:max(0, most-1)]) + "…"
-}
-
-// visible is text with escapes in place of characters that cannot be seen, or act on a terminal.
-func visible(text string) string {
-	for _, r := range text {
-		if !unicode.IsPrint(r) || r == utf8.RuneError {
-			quoted := strconv.Quote(text)
-			return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
-		}
-	}
-	return text
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/admin"
+	"github.com/ambassadord/ambassadord/internal/printable"
 	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/internal/status"
 )
@@ -36,18 +37,18 @@ func writeDaemon(w io.Writer, v *status.View, r admin.Readiness, s Style) {
 	if !r.Ready {
 		state = s.paint("NOT READY", wrong)
 	}
-	fmt.Fprintf(w, "%s: %s\n", visible(v.Daemon.Version), state)
+	fmt.Fprintf(w, "%s: %s\n", printable.Text(v.Daemon.Version), state)
 	for _, missing := range r.NotReady {
-		fmt.Fprintf(w, "  %s: %s\n", s.paint(visible(missing.What), wrong), cut(visible(missing.Why), mostCell))
+		fmt.Fprintf(w, "  %s: %s\n", s.paint(printable.Text(missing.What), wrong), cut(printable.Text(missing.Why), mostCell))
 		if missing.Hint != "" {
-			fmt.Fprintf(w, "    hint: %s\n", cut(visible(missing.Hint), mostCell))
+			fmt.Fprintf(w, "    hint: %s\n", cut(printable.Text(missing.Hint), mostCell))
 		}
 	}
 	modes := strings.Join(v.Daemon.Modes, ", ")
 	engine := "answers"
 	switch {
 	case v.Daemon.Error != "":
-		engine = s.paint("away: "+cut(visible(v.Daemon.Error), mostCell), wrong)
+		engine = s.paint("away: "+cut(printable.Text(v.Daemon.Error), mostCell), wrong)
 	case modes == "":
 		engine = "not needed for containers: there is no mode"
 	}
@@ -61,13 +62,13 @@ func writeDaemon(w io.Writer, v *status.View, r admin.Readiness, s Style) {
 	fmt.Fprintf(w, "containers: %d, of which %d declare; targets: %d; listeners: %d; connections: %d\n",
 		len(v.Containers), declaring, len(v.Targets), len(v.Listeners), len(v.Connections))
 	if c := v.Daemon.Config; c.Error != "" {
-		fmt.Fprintln(w, s.paint(fmt.Sprintf("configuration: that of %s ago holds, for the last reload was refused: %s", span(v.Taken.Sub(c.Read)), cut(visible(c.Error), mostCell)), wrong))
+		fmt.Fprintln(w, s.paint(fmt.Sprintf("configuration: that of %s ago holds, for the last reload was refused: %s", span(v.Taken.Sub(c.Read)), cut(printable.Text(c.Error), mostCell)), wrong))
 		if c.Hint != "" {
-			fmt.Fprintln(w, "  hint: "+cut(visible(c.Hint), mostCell))
+			fmt.Fprintln(w, "  hint: "+cut(printable.Text(c.Hint), mostCell))
 		}
 	}
 	if v.Daemon.HandOver != "" && v.Daemon.HandOver != "none" {
-		fmt.Fprintf(w, "handover to another daemon: %s\n", visible(v.Daemon.HandOver))
+		fmt.Fprintf(w, "handover to another daemon: %s\n", printable.Text(v.Daemon.HandOver))
 	}
 }
 

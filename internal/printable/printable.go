@@ -1,4 +1,5 @@
-// Package printable keeps characters that nobody sees out of a JSON log.
+// Package printable keeps characters that nobody sees out of what people read: out of a JSON log
+// (Writer), and out of lines for a terminal (Text).
 //
 // JSON lets all of them through but those below U+0020. A terminal acts on some: U+009B
 // begins a control sequence as ESC [ does, and U+202E has what follows run from right to
@@ -10,6 +11,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -66,4 +69,15 @@ func escaped(p []byte) []byte {
 		p = p[size:]
 	}
 	return out
+}
+
+// Text is text with escapes of Go in place of characters that cannot be seen, or act on a terminal.
+func Text(text string) string {
+	for _, r := range text {
+		if !unicode.IsPrint(r) || r == utf8.RuneError {
+			quoted := strconv.Quote(text)
+			return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+		}
+	}
+	return text
 }

@@ -77,3 +77,16 @@ func FuzzWriter(f *testing.F) {
 		}
 	})
 }
+
+func TestText(t *testing.T) {
+	for text, want := range map[string]string{
+		"redis:6379":      "redis:6379",
+		`café "日本語" 😀`:    `café "日本語" 😀`,
+		"a\x1b[2J\u202eb": `a\x1b[2J\u202eb`,
+		"\"\u009b\"\n":    `"\u009b"\n`,
+	} {
+		if got := Text(text); got != want {
+			t.Errorf("Text(%q) = %s; want %s", text, got, want)
+		}
+	}
+}
