@@ -1,14 +1,21 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"io"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/lint"
 	"github.com/ambassadord/ambassadord/internal/logging"
 	"github.com/ambassadord/ambassadord/internal/oneshot"
+	"github.com/ambassadord/ambassadord/internal/printable"
 	"github.com/ambassadord/ambassadord/internal/settings"
 	"github.com/ambassadord/ambassadord/internal/shorten"
 )
@@ -74,4 +81,130 @@ func checkCommand(environ []string) *cobra.Command {
 	flags.register(cmd.Flags())
 	flags.registerFile(cmd)
 	return cmd
+}
+
+// standardInput is the name of a FILE that is none.
+const standardInput = "-"
+
+func lintCommand(environ []string) *cobra.Command {
+	flags := newRunFlags(environ)
+	var o output
+	var kind, stage string
+	var strict bool
+	cmd := &cobra.Command{
+		Use:   "lint FILE...",
+		Short: "Check what Compose files, Dockerfiles and files of labels declare",
+		Long: `lint reads what files declare for containers, as the daemon would, and prints what is wrong with
+it: FILE:LINE:COLUMN, and what to do. It asks nobody, and reads no other files. What a file does
+not say, such as ${REDIS} in a Compose file, is told as a note, and what is only probably wrong as a
+warning: neither changes the exit code.
+
+The kind of a file is told by its name: *.yml, *.yaml and *.json are Compose's, Dockerfile,
+Dockerfile.* and *.Dockerfile are Dockerfiles; others, and - for standard input, have a label
+KEY=VALUE a line, as docker run --label-file takes.`,
+		Example: `  ambassadord lint compose.yaml
+  ambassadord lint --target web Dockerfile
+  docker inspect -f '{{range $k, $v := .Config.Labels}}{{println $k "=" $v}}{{end}}' app |
+    sed 's/ = /=/' | ambassadord lint -`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage(hint.Errorf("give one, for example: ambassadord lint compose.yaml", "lint takes a FILE"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			options, err := flags.linting(cmd)
+			if err != nil {
+				return err
+			}
+			options.Stage = stage
+			var all []lint.Finding
+			var failed []error
+			for _, name := range args {
+				options.Kind = cmp.Or(kind, lint.KindOf(name))
+				found, err := lintFile(name, cmd.InOrStdin(), options)
+				all, failed = append(all, found...), append(failed, err)
+			}
+			if err := printAll(&o, printable.Writer(cmd.OutOrStdout()), all, printFinding); err != nil {
+				return err
+			}
+			if err := hint.Join(failed...); err != nil {
+				return usage(err)
+			}
+			if slices.ContainsFunc(all, func(f lint.Finding) bool {
+				return f.Level == lint.LevelMistake || strict && f.Level == lint.LevelWarning
+			}) {
+				return exitStatus(exitFailure)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&kind, "kind", "", "of the files, whatever their names: "+strings.Join(lint.Kinds(), ", "))
+	cmd.Flags().StringVar(&stage, "target", "", "the stage of a Dockerfile that is built, by its name or number (default the last)")
+	cmd.Flags().BoolVar(&strict, "strict", false, "end with 1 for warnings, too")
+	o.register(cmd.Flags())
+	flags.registerFile(cmd)
+	return cmd
+}
+
+// linting are the options of lint by which declarations are read as a daemon reads them that has the
+// flags of cmd.
+func (f *runFlags) linting(cmd *cobra.Command) (lint.Options, error) {
+	cfg, err := f.load(cmd.Flags(), nil)
+	if err != nil {
+		return lint.Options{}, err
+	}
+	parse, err := oneshot.NewParser(cfg, logging.New(cfg, cmd.ErrOrStderr()))
+	if err != nil {
+		return lint.Options{}, usage(err)
+	}
+	modes := cfg.Modes
+	if slices.Contains(modes, config.Auto) {
+		modes = []config.Mode{config.Redirect}
+	}
+	s, err := (&settings.Reader{Parse: parse, Modes: modes}).Read(cfg)
+	if err != nil {
+		return lint.Options{}, usage(err)
+	}
+	return lint.Options{Parse: parse, Layers: s.Layers}, nil
+}
+
+func lintFile(name string, stdin io.Reader, o lint.Options) ([]lint.Finding, error) {
+	from := stdin
+	if name != standardInput {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, hint.Wrap(err, "give a file that this user may read, or - for standard input")
+		}
+		defer f.Close()
+		from = f
+	}
+	content, err := io.ReadAll(io.LimitReader(from, lint.MaxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	return lint.File(name, content, o)
+}
+
+// printFinding writes FILE:LINE:COLUMN: and what is there, and what to do on a line of its own.
+func printFinding(w io.Writer, f lint.Finding) {
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s:%d:%d: ", f.File, f.Line, f.Column)
+	if f.Level != lint.LevelMistake {
+		fmt.Fprintf(&text, "%s: ", f.Level)
+	}
+	if f.Service != "" {
+		fmt.Fprintf(&text, "%s: ", f.Service)
+	}
+	if f.Origin != "" {
+		fmt.Fprintf(&text, "%s: ", f.Origin)
+	}
+	text.WriteString(f.Message)
+	fmt.Fprintln(w, printable.Text(text.String()))
+	if f.Hint != "" {
+		fmt.Fprintf(w, "  hint: %s\n", printable.Text(f.Hint))
+	}
 }

@@ -41,8 +41,8 @@ var exitCodes = []struct {
 	meaning string
 }{
 	{exitOK, "all went well; `run` also where it was stopped by a signal, or has handed over to another daemon and its last connection has ended"},
-	{exitFailure, "a failure; `doctor`: a check fails"},
-	{exitUsage, "a mistake on the command line or in the configuration file: nothing was done"},
+	{exitFailure, "a failure; `doctor`: a check fails; `lint`: a mistake"},
+	{exitUsage, "a mistake on the command line or in the configuration file: nothing was done; `lint`: a file that cannot be read or parsed"},
 	{exitWarning, "`doctor` has warnings and nothing worse"},
 }
 

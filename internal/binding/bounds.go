@@ -28,9 +28,11 @@ const (
 	maxShownError = 768
 )
 
-// labelOrigin and variableOrigin say where a declaration stands.
-func labelOrigin(key string) string    { return "label " + shorten.Text(key, maxShownName) }
-func variableOrigin(key string) string { return "environment " + shorten.Text(key, maxShownName) }
+// LabelOrigin is the Origin of the problems and bindings of the label key.
+func LabelOrigin(key string) string { return "label " + shorten.Text(key, maxShownName) }
+
+// VariableOrigin is likewise that of the variable key.
+func VariableOrigin(key string) string { return "environment " + shorten.Text(key, maxShownName) }
 
 // shownError is err, or if its text is longer than people read, its beginning.
 func shownError(err error) error {

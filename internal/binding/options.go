@@ -2,6 +2,7 @@ package binding
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -91,7 +92,7 @@ func (r *reader) checkWide() {
 	r.wide = good
 	if len(r.wide) > 0 && len(r.declared) == 0 {
 		r.problem(r.wide[0].Origin, func() error {
-			return hint.Errorf(labelHint, "an option for the ports of a container that declares none")
+			return undeclared("an option for the ports of a container that declares none")
 		})
 	}
 }
@@ -194,8 +195,22 @@ func (r *reader) orphans() {
 		}
 		for _, o := range r.options[port] {
 			r.problem(o.Origin, func() error {
-				return hint.Errorf(labelHint, "an option of port %d, which nothing declares", port)
+				return undeclared(fmt.Sprintf("an option of port %d, which nothing declares", port))
 			})
 		}
 	}
+}
+
+// undeclaredError is an option without a port that it is of.
+type undeclaredError struct{ text string }
+
+func (e *undeclaredError) Error() string { return e.text }
+
+func undeclared(text string) error { return hint.Wrap(&undeclaredError{text}, labelHint) }
+
+// IsUndeclared reports whether err is the problem of an option without a port that it is of. That may
+// be declared where the caller of Read has not looked, such as the container's image.
+func IsUndeclared(err error) bool {
+	_, ok := errors.AsType[*undeclaredError](err)
+	return ok
 }

@@ -184,7 +184,7 @@ func (r *reader) tooLong(key, origin string) bool {
 }
 
 func (r *reader) label(key, value string) {
-	origin := labelOrigin(key)
+	origin := LabelOrigin(key)
 	if r.tooLong(key, origin) {
 		return
 	}
@@ -235,7 +235,7 @@ func misspelt(meant string) error {
 
 // variable reads key, which portVariable has taken apart.
 func (r *reader) variable(key, word, portText, name, value string) {
-	origin := variableOrigin(key)
+	origin := VariableOrigin(key)
 	if r.tooLong(key, origin) {
 		return
 	}

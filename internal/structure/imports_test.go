@@ -178,7 +178,7 @@ var homes = []struct {
 	{"github.com/vishvananda/", []string{"netrules/netns", "internal/netlab"}},
 	{"github.com/prometheus/", []string{"internal/metrics"}},
 	{"github.com/pires/go-proxyproto", []string{"internal/proxyproto"}},
-	{"go.yaml.in/", []string{"internal/config"}},
+	{"go.yaml.in/", []string{"internal/config", "internal/lint"}},
 	{"github.com/spf13/", []string{"cmd/ambassadord"}},
 	{"github.com/danielgtaylor/huma/", []string{"internal/admin"}},
 }

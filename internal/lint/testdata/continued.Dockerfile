@@ -1,0 +1,7 @@
+FROM alpine
+LABEL connect.80=a.example.com:1 \
+      # of the web
+      connect.81=a.example.com:x \
+
+      connect.82=a.exam\
+ple.com:y

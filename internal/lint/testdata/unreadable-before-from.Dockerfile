@@ -1,0 +1,2 @@
+LABEL connect.1=a:1
+FROM alpine
