@@ -184,7 +184,7 @@ func lintFile(name string, stdin io.Reader, o lint.Options) ([]lint.Finding, err
 	}
 	content, err := io.ReadAll(io.LimitReader(from, lint.MaxFile+1))
 	if err != nil {
-		return nil, err
+		return nil, hint.Wrap(err, "give a file")
 	}
 	return lint.File(name, content, o)
 }

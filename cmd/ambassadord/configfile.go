@@ -3,14 +3,17 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/internal/option"
 )
 
@@ -106,8 +109,13 @@ func setFlag(f *pflag.Flag, values []string) error {
 	}
 	if err := f.Value.Set(values[0]); err != nil {
 		fix := f.Name + ": " + f.Usage
-		if f.Value.Type() == "duration" {
+		switch f.Value.Type() {
+		case "duration":
 			fix = "write a number with its unit, such as 5s or 500ms"
+		case "bool":
+			fix = "write true or false; " + fix
+		case "int":
+			fix = "write a whole number; " + fix
 		}
 		return hint.Errorf(fix, "%s does not take %q", f.Name, values[0])
 	}
@@ -130,9 +138,13 @@ func fileKeys(set *pflag.FlagSet) []string {
 func (f *runFlags) take(set *pflag.FlagSet, file *config.File) ([]option.Layer, error) {
 	var lowest option.Layer
 	var errs []error
+	told := map[string]bool{} // flags that belong together have one mistake
 	for _, flag := range file.Flags {
-		if err := f.try(flag); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", flag.Origin, err))
+		if err := f.try(set, file, flag); err != nil {
+			if !told[err.Error()] {
+				errs = append(errs, fmt.Errorf("%s: %w", flag.Origin, err))
+			}
+			told[err.Error()] = true
 			continue
 		}
 		switch to := set.Lookup(flag.Name); {
@@ -146,13 +158,33 @@ func (f *runFlags) take(set *pflag.FlagSet, file *config.File) ([]option.Layer, 
 	return []option.Layer{lowest, file.Defaults}, hint.Join(errs...)
 }
 
-// try says what is wrong with one flag of a file, by itself.
-func (f *runFlags) try(flag config.FileFlag) error {
+// try says what is wrong with one flag of a file, by itself or with those that it belongs to, of which
+// given has those of the command line.
+func (f *runFlags) try(given *pflag.FlagSet, file *config.File, flag config.FileFlag) error {
 	alone, set := newRunFlags(f.environ), pflag.NewFlagSet("", pflag.ContinueOnError)
 	alone.register(set)
 	if err := setFlag(set.Lookup(flag.Name), flag.Values); err != nil {
 		return err
 	}
-	_, err := alone.config(set, nil)
+	for _, other := range file.Flags {
+		if other.Name != flag.Name && belongTogether(other.Name, flag.Name) {
+			_ = setFlag(set.Lookup(other.Name), other.Values) // it is tried in its turn
+		}
+	}
+	given.VisitAll(func(from *pflag.Flag) {
+		if from.Changed && from.Name != flag.Name && belongTogether(from.Name, flag.Name) {
+			_ = setFlag(set.Lookup(from.Name), valuesOf(from)) // it was set before
+		}
+	})
+	c, err := alone.config(set, nil)
+	if err == nil && flag.Name == "docker-host" {
+		_, err = oneshot.NewParser(c, slog.New(slog.DiscardHandler))
+	}
 	return err
+}
+
+// belongTogether reports whether one of two flags may be right or wrong by what the other says.
+func belongTogether(a, b string) bool {
+	const admin = "admin"
+	return strings.HasPrefix(a, admin) && strings.HasPrefix(b, admin)
 }

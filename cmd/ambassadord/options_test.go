@@ -226,6 +226,9 @@ func TestEveryOptionEverywhere(t *testing.T) {
 			t.Errorf("%s=%s: %v; want a value that is not the default", o.Name, v.good, problems)
 		}
 		for _, p := range places() {
+			if o.Name == "refuse" && p.name == "listen of a file" {
+				continue // listen-early.yml of TestBrokenConfigurations
+			}
 			t.Run(o.Name+"/"+p.name, func(t *testing.T) {
 				got, errs := p.read(t, append([]setting{{o.Name, v.good}}, beside...)...)
 				if len(errs) > 0 || got != want {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -242,16 +243,39 @@ func (c *Config) Validate() error {
 	if err := c.Admin.validate(); err != nil {
 		return err
 	}
+	if err := c.validServers(); err != nil {
+		return err
+	}
 	seen := map[string]string{}
 	for _, l := range c.Listeners {
 		if other, ok := seen[l.Address]; ok && other != l.Target {
-			return hint.Errorf("give each target a port of its own, or write one list a:6379,b:6379",
-				"%s is asked to listen for %q and for %q", l.Address, other, l.Target)
+			return l.At(hint.Errorf("give each target a port of its own, or write one list a:6379,b:6379",
+				"%s is asked to listen for %q and for %q", l.Address, other, l.Target))
 		}
 		if _, ok := seen[l.Address]; ok && l.Origin != "" {
 			return l.At(hint.Errorf("keep one of the two", "%s is there already", l.Address))
 		}
 		seen[l.Address] = l.Target
+	}
+	return nil
+}
+
+// validServers says which server cannot be one, however it is asked.
+func (c *Config) validServers() error {
+	for flag, servers := range map[string][]string{
+		"--consul-addr": strings.Split(c.ConsulAddr, ","), "--consul-domain": {c.ConsulDomain}, "--etcd-endpoints": c.EtcdEndpoints,
+	} {
+		for _, text := range servers {
+			text = strings.TrimSpace(text)
+			_, err := url.Parse(text)
+			if strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' }) || err != nil && strings.Contains(text, "://") {
+				fix := "give HOST:PORT, or a URL such as http://127.0.0.1:8500"
+				if flag == "--consul-domain" {
+					fix = "give a domain, such as consul"
+				}
+				return hint.Errorf(fix, "%s does not take %q", flag, text)
+			}
+		}
 	}
 	return nil
 }

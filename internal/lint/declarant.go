@@ -100,8 +100,9 @@ func (l *linter) named(d *declarant, items []item) []item {
 
 // problem adds what the daemon would say of d.
 func (l *linter) problem(d *declarant, p *binding.Problem) {
-	at, i, known := d.at, item{}, false
-	if i, known = d.origins[p.Origin]; known {
+	at := d.at
+	i, known := d.origins[p.Origin]
+	if known {
 		at = i.key.at
 	}
 	f := Finding{Level: LevelMistake, Service: d.name, Origin: p.Origin, Message: p.Err.Error(), Hint: hint.Of(p.Err)}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/config"
@@ -45,14 +46,20 @@ func withoutEarlyRefusal(listeners []config.Listener, layers *binding.Layers, mo
 	return noneEarly(own)
 }
 
-// noneEarly refuses refuse=early in what the operator has set.
+// noneEarly refuses refuse=early in what the operator has set, wherever that is.
 func noneEarly(own []option.Layer) error {
+	var origins []string
 	for _, l := range own {
 		for _, s := range l {
 			if s.Name == "refuse" && s.Text == string(option.RefuseEarly) {
-				return fmt.Errorf("%s: %w", s.Origin, errNoEarlyRefusal)
+				origins = append(origins, s.Origin)
 			}
 		}
 	}
-	return nil
+	slices.Sort(origins) // some of the layers come from maps
+	var errs []error
+	for _, origin := range origins {
+		errs = append(errs, fmt.Errorf("%s: %w", origin, errNoEarlyRefusal))
+	}
+	return hint.Join(errs...)
 }

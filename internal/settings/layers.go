@@ -3,6 +3,8 @@ package settings
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/ambassadord/ambassadord/internal/binding"
 	"github.com/ambassadord/ambassadord/internal/config"
@@ -44,7 +46,8 @@ func LayersOf(cfg config.Config, parse func(string) (resolver.Target, error)) (*
 		add(problems)
 	}
 	for _, c := range cfg.Clients {
-		for _, p := range c.Ports {
+		for _, number := range slices.Sorted(maps.Keys(c.Ports)) {
+			p := c.Ports[number]
 			target, err := parse(p.Target)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", p.Origin, err))
@@ -82,6 +85,15 @@ func BindingOf(l config.Listener, layers *binding.Layers, parse func(string) (re
 
 // Check says what is wrong with cfg, as far as that can be known without touching anything.
 func Check(cfg config.Config, parse func(string) (resolver.Target, error)) error {
-	_, err := LayersOf(cfg, parse)
+	layers, err := LayersOf(cfg, parse)
+	if err == nil {
+		modes := slices.Clone(cfg.Modes)
+		for i, m := range modes {
+			if m == config.Auto { // what that will be only its host shows; there it is redirect, as far as the rights go
+				modes[i] = config.Redirect
+			}
+		}
+		err = withoutEarlyRefusal(cfg.Listeners, layers, modes)
+	}
 	return errors.Join(cfg.Validate(), err)
 }
