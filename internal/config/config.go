@@ -1,6 +1,7 @@
 // Package config turns what a user wrote, flags, environment and a file, into one
 // validated Config. Everything behind it may take the values as they are. Default makes one,
-// ReadFile reads the file (file.go, its nodes node.go), and Config.Validate checks it.
+// ReadFile reads the file (file.go, its nodes node.go), Config.Validate checks it, and Config.Values lists
+// it for people.
 package config
 
 import (

@@ -118,7 +118,7 @@ type ListenerView struct {
 func listenerOf(l *Listener) ListenerView {
 	options := map[string]string{}
 	for _, o := range option.All() {
-		options[o.Name] = redactedOption(o.Name, o.In(l.Options))
+		options[o.Name] = RedactedOption(o.Name, o.In(l.Options))
 	}
 	return ListenerView{Address: l.Address, Listens: l.Listens, Target: Redacted(l.Target), Options: options}
 }

@@ -64,8 +64,8 @@ func length(bytes string) string {
 	return fmt.Sprintf("(%d bytes)", len(bytes))
 }
 
-// redactedOption is the value of an option of a port without what may be a secret.
-func redactedOption(name, value string) string {
+// RedactedOption is the value of an option of a port without what may be a secret.
+func RedactedOption(name, value string) string {
 	switch name {
 	case "check-send", "check-expect":
 		return length(value)

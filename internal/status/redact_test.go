@@ -30,7 +30,7 @@ func TestRedacted(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{"check-send": "(13 bytes)", "check-expect": "(13 bytes)", "check-path": "/x?…", "policy": "/x?t=AUTH pas"} {
-		if got := redactedOption(name, "/x?t=AUTH pas"); got != want {
+		if got := RedactedOption(name, "/x?t=AUTH pas"); got != want {
 			t.Errorf("the option %s is shown as %q; want %q", name, got, want)
 		}
 	}
