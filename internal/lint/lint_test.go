@@ -2,6 +2,7 @@ package lint_test
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/lint"
 	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/internal/settings"
+	"github.com/ambassadord/ambassadord/resolver"
 )
 
 var update = flag.Bool("update", false, "write the messages of testdata")
@@ -211,6 +213,21 @@ func TestStages(t *testing.T) {
 	_, err := lint.File("Dockerfile", content, o)
 	if err == nil || err.Error() != `Dockerfile has no stage "thre"` || hint.Of(err) != "did you mean three?" {
 		t.Errorf("%v, %q", err, hint.Of(err))
+	}
+}
+
+// TestUnknownIsNoMistake: whatever the policy is, what is not in the file is told as that alone.
+func TestUnknownIsNoMistake(t *testing.T) {
+	o := options(t, "c.yaml")
+	layers := *o.Layers
+	layers.Permit = func(binding.Declarer, binding.Place, resolver.Target) error {
+		return errors.New("nothing is permitted")
+	}
+	o.Layers = &layers
+	got := told("c.yaml", []byte("services: {app: {labels: {connect.1: \"${A}\", connect.1.wait: \"${B}\", connect.2: \"a:1\"}}}"), o)
+	want := `c.yaml:1:38: note: app: label connect.1: "not checked: ${A} is not in this file"`
+	if strings.Count(got, "mistake:") != 1 || !strings.Contains(got, "label connect.2: \"nothing is permitted\"") || !strings.Contains(got, want) {
+		t.Errorf("%s\nwant one mistake, of connect.2, and %s", got, want)
 	}
 }
 

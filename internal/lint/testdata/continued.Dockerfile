@@ -5,3 +5,5 @@ LABEL connect.80=a.example.com:1 \
 
       connect.82=a.exam\
 ple.com:y
+RUN echo \\
+LABEL connect.83=a.example.com:z
