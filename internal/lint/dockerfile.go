@@ -270,7 +270,7 @@ func (s *buildStage) read(text string, escape byte, arguments *variables) {
 	if len(words) == 0 {
 		return
 	}
-	base := arguments.expand(words[0], escape)
+	base, _ := arguments.expand(words[0], escape)
 	s.base = base.text
 	if base.unknown != "" {
 		s.base = words[0]
@@ -319,7 +319,7 @@ func (l *stageReader) instruction(d *declarant, i *instruction, vars *variables)
 		}
 	case "EXPOSE":
 		for _, word := range strings.Fields(i.text) {
-			text := vars.expand(word, l.escape)
+			text, _ := vars.expand(word, l.escape)
 			port, protocol, _ := strings.Cut(text.text, "/")
 			if n, err := strconv.ParseUint(port, 10, 16); err == nil && text.unknown == "" && !strings.EqualFold(protocol, "udp") {
 				d.serves = append(d.serves, servedPorts{uint16(n), uint16(n), fmt.Sprintf("port %d is exposed in line %d", n, i.at.line)})

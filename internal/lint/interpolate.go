@@ -7,12 +7,12 @@ import (
 )
 
 // interpolated is a value of a Compose file once its variables are in, by Compose's rules: $NAME, ${NAME}
-// and the forms with -, ?, + and their twins with a colon; $$ is $. What the environment and .env will
+// and the forms with -, ?, + and their twins with a colon; $$ is $, and so is a $ before anything else. What the environment and .env will
 // say is not known; of a variable with a default that is what counts.
 type interpolated struct {
 	text    string
 	unknown string // the first variable that is not known, as it is written
-	bad     string // what is no variable, though a $ begins it; Compose refuses the file then
+	bad     string // what is no variable, though ${ begins it; Compose refuses the file then
 }
 
 func interpolate(text string, depth int) interpolated {
@@ -54,7 +54,7 @@ func composeVariable(text string, depth int) (value interpolated, n int) {
 	if !strings.HasPrefix(text, "${") {
 		n = 1 + nameLength(text[1:])
 		if n == 1 {
-			return interpolated{bad: shorten.Text(text, maxShown)}, len(text)
+			return interpolated{text: "$"}, 1
 		}
 		return interpolated{unknown: shorten.Text(text[:n], maxShown)}, n
 	}

@@ -63,7 +63,7 @@ func (l *stageReader) pairs(d *declarant, i *instruction, escape byte, vars *var
 			return nil
 		}
 		value := textRange{words[1].start, len(strings.TrimRight(i.text, " \t"))}
-		return []item{{key: l.written(i, first, escape, vars), value: l.written(i, value, escape, vars)}}
+		return []item{{key: l.written(stage, i, first, escape, vars), value: l.written(stage, i, value, escape, vars)}}
 	}
 	var out []item
 	for _, w := range words {
@@ -74,9 +74,9 @@ func (l *stageReader) pairs(d *declarant, i *instruction, escape byte, vars *var
 				"%q has no =", shorten.Text(i.text[w.start:w.end], maxShown)))
 			continue
 		}
-		p := item{key: l.written(i, textRange{w.start, split}, escape, vars)}
+		p := item{key: l.written(stage, i, textRange{w.start, split}, escape, vars)}
 		if found {
-			p.value = l.written(i, textRange{split + 1, w.end}, escape, vars)
+			p.value = l.written(stage, i, textRange{split + 1, w.end}, escape, vars)
 		} else {
 			p.value = scalar{at: p.key.at, unknown: noDefault}
 		}
@@ -88,14 +88,18 @@ func (l *stageReader) pairs(d *declarant, i *instruction, escape byte, vars *var
 // noDefault is what is unknown of an ARG that has no default.
 const noDefault = "its value"
 
-// written is the part of i's text at w, with what its quotes, escapes and variables say.
-func (l *stageReader) written(i *instruction, w textRange, escape byte, vars *variables) scalar {
+// written is the part of i's text at w, with what its quotes, escapes and variables say. A quote without an
+// end is a mistake of stage.
+func (l *stageReader) written(stage string, i *instruction, w textRange, escape byte, vars *variables) scalar {
 	raw := i.text[w.start:w.end]
-	s := vars.expand(raw, escape)
+	s, quote := vars.expand(raw, escape)
 	if len(raw) >= 2 && (raw[0] == '"' || raw[0] == '\'') && raw[len(raw)-1] == raw[0] {
 		w = textRange{w.start + 1, w.end - 1}
 	}
 	s.at = i.spotOf(w.start)
+	if quote != 0 {
+		l.wrong(s.at, stage, hint.Errorf("write KEY=\"VALUE\", or \\ before a quote that is one of the value", "a quote %c that has no end", quote))
+	}
 	s.verbatim = s.unknown == "" && s.text == i.text[w.start:w.end] && i.oneLine(w.start, w.end)
 	return s
 }
@@ -148,11 +152,10 @@ func (v *variables) lookup(name string) (value scalar, ok bool) {
 	return scalar{}, false
 }
 
-// expand is raw without quotes and escapes, and with the values of variables in place of their names.
-func (v *variables) expand(raw string, escape byte) scalar {
+// expand is raw without quotes and escapes, and with the values of variables in place of their names; quote
+// is the one that has no end, 0 for none.
+func (v *variables) expand(raw string, escape byte) (s scalar, quote byte) {
 	var out strings.Builder
-	var s scalar
-	quote := byte(0)
 	for i := 0; i < len(raw); i++ {
 		b := raw[i]
 		switch {
@@ -160,7 +163,8 @@ func (v *variables) expand(raw string, escape byte) scalar {
 			quote = b
 		case quote != 0 && b == quote:
 			quote = 0
-		case b == escape && quote != '\'' && i+1 < len(raw):
+		case b == escape && quote != '\'' && i+1 == len(raw): // of nothing
+		case b == escape && quote != '\'':
 			next := raw[i+1]
 			if quote == '"' && next != '"' && next != '$' && next != escape {
 				out.WriteByte(b)
@@ -182,7 +186,7 @@ func (v *variables) expand(raw string, escape byte) scalar {
 		}
 	}
 	s.text = out.String()
-	return s
+	return s, quote
 }
 
 // variable is what stands for the variable at the beginning of raw, and how many bytes that is in raw:
@@ -191,7 +195,7 @@ func (v *variables) variable(raw string, escape byte, depth int) (scalar, int) {
 	if len(raw) < 2 || raw[1] != '{' {
 		n := 1 + nameLength(raw[1:])
 		if n == 1 {
-			return scalar{text: "$"}, 1
+			return scalar{text: "$"[:1-min(1, parameterLength(raw[1:]))]}, 1 + parameterLength(raw[1:])
 		}
 		value, _ := v.lookup(raw[1:n])
 		return value, n
@@ -253,6 +257,15 @@ func (v *variables) nested(text string, escape byte, depth int) scalar {
 	}
 	s.text = out.String()
 	return s
+}
+
+// parameterLength is how long the parameter of a shell is that text begins with, $1 or $$; in a Dockerfile
+// they are empty.
+func parameterLength(text string) int {
+	if text != "" && strings.IndexByte("@*#?-$!0", text[0]) >= 0 {
+		return 1
+	}
+	return len(text) - len(strings.TrimLeft(text, "0123456789"))
 }
 
 // nameLength is how long the name of a variable is that text begins with.
