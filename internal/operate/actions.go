@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/admin"
+	"github.com/ambassadord/ambassadord/internal/printable"
 )
 
 // EndpointOrder is what the daemon is to do with an endpoint, as POST /v1/endpoints takes it.
@@ -94,4 +95,4 @@ func WriteDecisions(w io.Writer, all admin.Decisions, now time.Time, s Style) {
 }
 
 // Said is what an action has done, in a line.
-func Said(done string) string { return visible(strings.TrimSpace(done)) }
+func Said(done string) string { return printable.Text(strings.TrimSpace(done)) }
