@@ -69,7 +69,8 @@ type Book struct {
 	mu sync.Mutex
 }
 
-// Recall decides again what was decided before this daemon.
+// Recall decides again what the note says, and nothing else: what was decided before this daemon, or by the one
+// that it takes over from, which may be given orders until this one serves.
 func (b *Book) Recall() {
 	if b.Dir == nil {
 		return
@@ -85,15 +86,23 @@ func (b *Book) Recall() {
 		b.Log.Warn("what was decided of endpoints is not known any more", "error", err, "hint", "decide again: ambassadord endpoints")
 		return
 	}
+	before := b.List()
+	noted := map[netip.AddrPort]bool{}
 	for _, d := range all[:min(len(all), mostDecided)] {
 		addr, err := netip.ParseAddrPort(d.Address)
 		if err != nil {
 			b.Log.Warn("what was decided of an endpoint is not known any more", "endpoint", d.Address, "error", err, "hint", "decide again: ambassadord endpoints")
 			continue
 		}
+		noted[addr] = true
 		b.Pools.Override(addr, d.Override)
 	}
-	if n := len(b.Pools.Overrides()); n > 0 {
+	for addr := range b.Pools.Overrides() {
+		if !noted[addr] {
+			b.Pools.Override(addr, balance.Override{})
+		}
+	}
+	if n := len(noted); n > 0 && n != len(before) {
 		b.Log.Info("endpoints stay as an operator has decided", "endpoints", n, "hint", "ambassadord endpoints lists them")
 	}
 }
