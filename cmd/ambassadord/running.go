@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -146,6 +147,7 @@ func connectionsCommand(environ []string) *cobra.Command {
 	cmd.Flags().StringVar(&wanted.Target, "target", "", "those that lead to this target, as the log writes it")
 	cmd.Flags().StringVar(&wanted.Endpoint, "endpoint", "", "those to this endpoint: HOST:PORT, HOST or its name")
 	cmd.Flags().IntVar(&wanted.Limit, "limit", wanted.Limit, "how many are listed at most")
+	completeAbout(cmd, &path)
 	out.register(cmd.Flags())
 	return cmd
 }
@@ -185,6 +187,7 @@ func closeCommand() *cobra.Command {
 	cmd.Flags().StringVar(&order.Endpoint, "endpoint", "", "those to this endpoint: HOST:PORT, HOST or its name")
 	cmd.Flags().StringVar(&order.Source, "source", "", "the one from this `ADDRESS`")
 	cmd.Flags().BoolVar(&order.All, "all", false, "every connection")
+	completeAbout(cmd, &path)
 	return cmd
 }
 
@@ -258,6 +261,12 @@ func endpointsCommand(environ []string) *cobra.Command {
 				}
 				return show(cmd, func(d *operate.Daemon) (admin.Decisions, []byte, error) { return d.Decide(cmd.Context(), order) })
 			},
+		}
+		cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return completions(&path, endpointsOf)(cmd, args, begun)
 		}
 		if action == "eject" {
 			cmd.Flags().DurationVar(&lasts, "for", 0, "how long, such as 10m; without it until restore")
@@ -409,8 +418,78 @@ func eventsCommand(environ []string) *cobra.Command {
 	cmd.Flags().StringVar(&wanted.Level, "level", "", "of this level and above: debug, info, warn or error")
 	cmd.Flags().StringVar(&wanted.Message, "message", "", "with this message")
 	cmd.Flags().IntVar(&wanted.Limit, "limit", wanted.Limit, "how many are shown at most of those that have happened")
+	completeAbout(cmd, &path)
 	out.register(cmd.Flags())
 	return cmd
+}
+
+// completePatience is how long a shell waits for the daemon to say what may be written there.
+const completePatience = 2 * time.Second
+
+// completions are what the daemon at *path knows of what begins with what was written; nothing where it is not
+// reached, or where a shell might make something else of it.
+func completions(path *string, of func(v *status.View) []string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completePatience)
+		defer cancel()
+		d := operate.At(*path)
+		defer d.Close()
+		v, _, err := d.Status(ctx)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		all := slices.DeleteFunc(of(&v), func(text string) bool {
+			return text == "" || !strings.HasPrefix(text, begun) || printable.Text(text) != text || strings.ContainsAny(text, "\t ")
+		})
+		slices.Sort(all)
+		return slices.Compact(all), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeAbout completes the flags of cmd that say what is meant.
+func completeAbout(cmd *cobra.Command, path *string) {
+	for flag, of := range map[string]func(*status.View) []string{
+		"client": clientsOf, "target": targetsOf, "endpoint": endpointsOf, "port": portsOf,
+		"source": func(v *status.View) []string {
+			return texts(v.Connections, func(c *status.ConnectionView) []string { return []string{c.Source} })
+		},
+		"level": func(*status.View) []string { return []string{"debug", "info", "warn", "error"} },
+	} {
+		if cmd.Flags().Lookup(flag) != nil {
+			_ = cmd.RegisterFlagCompletionFunc(flag, completions(path, of)) // it is there, and has none
+		}
+	}
+}
+
+// texts are those of all of a list.
+func texts[T any](list []T, of func(*T) []string) (all []string) {
+	for i := range list {
+		all = append(all, of(&list[i])...)
+	}
+	return all
+}
+
+func clientsOf(v *status.View) []string {
+	return texts(v.Containers, func(c *status.Container) []string { return []string{c.Name, c.Service} })
+}
+
+func targetsOf(v *status.View) []string {
+	return append(texts(v.Listeners, func(l *status.ListenerView) []string { return []string{l.Target} }),
+		texts(v.Containers, func(c *status.Container) []string {
+			return texts(c.Bindings, func(b *status.Binding) []string { return []string{b.Target} })
+		})...)
+}
+
+func endpointsOf(v *status.View) []string {
+	return texts(v.Pools, func(p *status.PoolView) []string {
+		return texts(p.Members, func(m *status.MemberView) []string { return []string{m.Address, m.Name} })
+	})
+}
+
+func portsOf(v *status.View) []string {
+	return texts(v.Containers, func(c *status.Container) []string {
+		return texts(c.Bindings, func(b *status.Binding) []string { return []string{strconv.Itoa(int(b.Port))} })
+	})
 }
 
 // styleOf is how cmd shows things to people.

@@ -311,6 +311,14 @@ func TestEndpointsStayDrained(t *testing.T) {
 	if out, _, code := said(t, "loglevel", "debug", "--admin", h.socket()); code != exitOK || !strings.Contains(out, "level debug") {
 		t.Errorf("loglevel ends with %d: %s", code, out)
 	}
+	for want, args := range map[string][]string{
+		h.endpoint: {"endpoints", "drain", "--admin", h.socket(), h.endpoint[:5]}, h.endpoint + "\n:4": {"connections", "--admin", h.socket(), "--target", ""},
+		":4\n": {"events", "--admin", h.socket(), "--client", "x"}, "warn\n": {"events", "--admin", h.socket(), "--level", "w"},
+	} {
+		if out, _, code := said(t, append([]string{"__complete"}, args...)...); code != exitOK || !strings.Contains(out, want) {
+			t.Errorf("%q is completed by %q; want %q", args, out, want)
+		}
+	}
 	conn, err := net.Dial("tcp", h.listen)
 	if err != nil {
 		t.Fatal(err)
