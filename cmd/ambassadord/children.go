@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"strconv"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -92,6 +93,7 @@ func (f *runFlags) childArgs(name string, c config.Config) []string {
 	return []string{
 		"/proc/self/exe", name, "--drain-timeout", c.DrainTimeout.String(), "--run-dir", f.runDir,
 		"--log-format", c.LogFormat, "--log-level", c.LogLevel.String(),
+		"--access-log", c.AccessLog.To, "--access-log-format", c.AccessLog.Format, "--access-log-sample", strconv.Itoa(c.AccessLog.Sample),
 	}
 }
 

@@ -35,6 +35,7 @@ type runFlags struct {
 	rules          string
 	logFormat      string
 	logLevel       string
+	accessLog      config.AccessLog
 
 	metricsSeries    int
 	metricsEndpoints bool
@@ -121,11 +122,15 @@ func (f *runFlags) registerDrain(set *pflag.FlagSet) {
 func (f *runFlags) registerLogging(set *pflag.FlagSet) {
 	set.StringVar(&f.logFormat, "log-format", config.Default().LogFormat, "text or json")
 	set.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	d := config.Default().AccessLog
+	set.StringVar(&f.accessLog.To, "access-log", d.To, "where the line of each connection goes: log, which is the daemon's own, off, or the PATH of a file that is appended to; SIGUSR1 opens it again")
+	set.StringVar(&f.accessLog.Format, "access-log-format", d.Format, "of a file of --access-log: text or json (default that of --log-format)")
+	set.IntVar(&f.accessLog.Sample, "access-log-sample", d.Sample, "one line for so many connections that ended well, chosen at random (0: none); each that failed has its line")
 }
 
 // logging reads what registerLogging has registered.
 func (f *runFlags) logging(c *config.Config) error {
-	c.LogFormat = f.logFormat
+	c.LogFormat, c.AccessLog = f.logFormat, f.accessLog
 	if err := c.LogLevel.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return usage(hint.Errorf("give one of debug, info, warn, error", "--log-level does not know %q", f.logLevel))
 	}

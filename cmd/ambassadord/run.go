@@ -72,18 +72,21 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger, hooks daemo
 	ctx, hooks.Stop = context.WithCancel(ctx)
 	defer hooks.Stop()
 	log.Info("starting", "version", versionText())
-	reload, stop := hangups()
+	reload, stop := asked(syscall.SIGHUP)
 	defer stop()
+	reopen, stopReopen := asked(syscall.SIGUSR1)
+	defer stopReopen()
 	hurry, stopHurry := secondSignal(ctx)
 	defer stopHurry()
-	hooks.Reload, hooks.Hurry = reload, hurry
+	hooks.Reload, hooks.Reopen, hooks.Hurry = reload, reopen, hurry
 	return daemon.Run(ctx, cfg, log, hooks)
 }
 
-// hangups is SIGHUP, which asks a daemon to read its configuration again, until stop.
-func hangups() (signals <-chan os.Signal, stop func()) {
+// asked is a signal that asks the daemon for something, until stop: SIGHUP to read its configuration again, SIGUSR1
+// to open its access log again.
+func asked(by os.Signal) (signals <-chan os.Signal, stop func()) {
 	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGHUP)
+	signal.Notify(c, by)
 	return c, func() { signal.Stop(c) }
 }
 

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -395,6 +396,139 @@ func TestTheSocketIsTheDaemonsThatServes(t *testing.T) {
 	if _, errs, code := said(t, "connections", "--admin", h.socket()); code != exitFailure || !strings.Contains(errs, "no daemon serves "+h.socket()) || !strings.Contains(errs, "docker exec") {
 		t.Errorf("after the end: %d: %s", code, errs)
 	}
+}
+
+// connect makes a connection through the daemon and has it answered.
+func (h testHost) connect(t *testing.T) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", h.listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if _, err := conn.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// TestAccessLog has connections end while the file is renamed, by SIGUSR1 and without, across a reload, a takeover and
+// the death of the daemon: each has its line, once, in the file and not in the daemon's log.
+func TestAccessLog(t *testing.T) {
+	h := newTestHost(t)
+	file := filepath.Join(h.folder, "access.log")
+	config := filepath.Join(h.folder, "config.yml")
+	if err := os.WriteFile(config, []byte("access-log: "+file+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flags := []string{"--config", config, "--keep-connections=true", "--handover-timeout", "1m"}
+	first, firstLog := h.start(t, flags...)
+	ended, files := 0, []string{file}
+	end := func(conns ...net.Conn) {
+		for _, conn := range conns {
+			conn.Close()
+			ended++
+		}
+	}
+	lines := func() int {
+		n := 0
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += strings.Count(string(text), "msg=connection ")
+		}
+		return n
+	}
+	await := func(what string) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); lines() != ended; time.Sleep(10 * time.Millisecond) { // files tell nobody
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %d lines in %s, of %d connections that have ended\n%s", what, lines(), files, ended, firstLog)
+			}
+		}
+	}
+	rotate := func() {
+		renamed := fmt.Sprint(file, ".", len(files))
+		if err := os.Rename(file, renamed); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, renamed)
+	}
+	signal := func(of *exec.Cmd, s syscall.Signal) {
+		t.Helper()
+		if err := of.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if _, err := os.Stat(file); err == nil {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s makes no file", s)
+			}
+		}
+	}
+
+	end(h.connect(t))
+	await("at first")
+	for i := range 50 {
+		end(h.connect(t))
+		if i%10 == 5 {
+			rotate()
+			end(h.connect(t))
+			signal(first, syscall.SIGUSR1)
+		}
+	}
+	await("after SIGUSR1")
+	rotate()
+	signal(first, syscall.SIGHUP)
+	end(h.connect(t))
+	await("after SIGHUP")
+
+	old := h.connect(t)
+	next, nextLog := h.start(t, append(flags, "--takeover")...)
+	rotate()
+	signal(next, syscall.SIGUSR1)
+	end(old, h.connect(t))
+	await("after a takeover")
+	if text, err := os.ReadFile(file); err != nil || strings.Count(string(text), "msg=connection ") != 2 {
+		t.Errorf("the old daemon has gone on into the file that was renamed: %s, %v", text, err)
+	}
+
+	kept := h.connect(t)
+	time.Sleep(2 * time.Second) // the keeper has those that are a second old
+	if err := next.Process.Kill(); err != nil { // the keeper has its standard error, so Wait would wait for that, too
+		t.Fatal(err)
+	}
+	if _, err := kept.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(kept, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	end(kept)
+	await("after the daemon's death")
+	for _, log := range []*daemontest.Log{firstLog, nextLog} {
+		if strings.Contains(log.String(), "msg=connection ") {
+			t.Errorf("the daemon's log has lines of connections:\n%s", log)
+		}
+	}
+}
+
+// TestAccessLogThatCannotBeWritten: the daemon starts and serves, and says why there are no lines.
+func TestAccessLogThatCannotBeWritten(t *testing.T) {
+	h := newTestHost(t)
+	_, log := h.start(t, "--access-log", "/dev/full")
+	h.connect(t).Close()
+	log.Wait(t, "its lines are lost, connections are served")
+	h.connect(t).Close()
+	_, log = newTestHost(t).start(t, "--access-log", filepath.Join(h.folder, "none", "access.log"))
+	log.Wait(t, "make the folder")
 }
 
 // TestAdminPage runs the commands of docs/admin.md beside a daemon: they end well, and what they print has

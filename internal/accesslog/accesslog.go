@@ -1,13 +1,15 @@
-// Package accesslog writes one line to the log for each connection that has ended: who dialled
+// Package accesslog writes one line for each connection that has ended: who dialled
 // which port, which endpoint of which target it reached, for how long, how many bytes went each
 // way, and, if it failed, why and what to do about it. The table of the reasons is proxy.Reasons, in docs/reference.md.
 //
-// The log is made by New, and its Done is given to a proxy.Server, which calls it.
+// The log is made by New, and its Done is given to a proxy.Server, which calls it. Where the lines go, and of how many
+// connections, outlet.go has: the daemon's log, a file, or nowhere.
 package accesslog
 
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -25,8 +27,10 @@ const heldLong = 100 * time.Millisecond
 // connections a second the line is much of what a short connection costs, so Log allocates
 // nothing for texts that come again and again.
 type Log struct {
-	log       *slog.Logger
-	lines     sync.Pool // of *line
+	own       *slog.Logger // the daemon's
+	out       atomic.Pointer[outlet]
+	closing   sync.WaitGroup // outlets that lines may be in still
+	lines     sync.Pool      // of *line
 	endpoints endpointTexts
 	durations durationTexts
 }
@@ -37,25 +41,34 @@ type line struct {
 	whole [1]slog.Attr // attrs as one group without a name, which is written as they are
 }
 
-// New returns a Log that writes to log: at level info, and at level warn for a connection that
-// failed.
-func New(log *slog.Logger) *Log { return &Log{log: log} }
+// New returns a Log that writes to the daemon's log: at level info, and at level warn for a connection that
+// failed. Change has it write elsewhere.
+func New(log *slog.Logger) *Log {
+	l := &Log{own: log}
+	l.out.Store(&outlet{handler: log.Handler(), sample: 1})
+	return l
+}
 
 // Done writes the line of a connection that has ended; it is a proxy.Server's Done.
 func (l *Log) Done(r proxy.Record) {
-	level := slog.LevelInfo
+	out, level, sample := l.out.Load(), slog.LevelInfo, 1
 	if r.Err != nil {
 		level = slog.LevelWarn
+	} else if sample = out.sample; sample != 1 && (sample == 0 || rand.IntN(sample) != 0) {
+		return
 	}
-	ctx, handler := context.Background(), l.log.Handler()
-	if !handler.Enabled(ctx, level) {
+	ctx, handler := context.Background(), out.handler
+	if handler == nil || !handler.Enabled(ctx, level) {
 		return
 	}
 	made, ok := l.lines.Get().(*line)
 	if !ok {
-		made = &line{attrs: make([]slog.Attr, 0, 16)}
+		made = &line{attrs: make([]slog.Attr, 0, 17)}
 	}
 	made.attrs = l.attrs(made.attrs[:0], &r)
+	if sample > 1 {
+		made.attrs = append(made.attrs, slog.Int("sample", sample))
+	}
 	// A slog.Record has room for five attributes, and allocates it for more; slog.Logger
 	// looks for its caller, whom no handler of ours names.
 	made.whole[0] = slog.Attr{Value: slog.GroupValue(made.attrs...)}

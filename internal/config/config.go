@@ -178,6 +178,8 @@ type Config struct {
 	LogFormat string
 	// LogLevel is the least level that is logged.
 	LogLevel slog.Level
+	// AccessLog is where the line of each connection goes.
+	AccessLog AccessLog
 }
 
 // Default is the Config of a daemon that was told nothing.
@@ -191,6 +193,7 @@ func Default() Config {
 		DrainTimeout:   8 * time.Second,
 		RepairInterval: 5 * time.Second,
 		LogFormat:      "text",
+		AccessLog:      AccessLog{To: AccessToLog, Sample: 1},
 		MetricsSeries:  defaultSeries,
 	}
 }
@@ -232,6 +235,9 @@ func (c *Config) Validate() error {
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return choice("--log-format", c.LogFormat, "text", "json")
+	}
+	if err := c.AccessLog.validate(); err != nil {
+		return err
 	}
 	for name, n := range map[string]int{"--max-connections": c.MaxConnections, "--accept-rate": c.AcceptRate} {
 		if n < 0 {

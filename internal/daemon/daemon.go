@@ -39,6 +39,7 @@ type Hooks struct {
 	Reload  <-chan os.Signal              // asks for that
 	Stop    func()                        // ends the context of Run, for who asks the daemon to
 	Events  *events.Log                   // what the log has told of; nil for none
+	Reopen  <-chan os.Signal              // asks for the file of the access log to be opened again
 	Applied func(config.Config)           // told of a configuration that was read anew and holds
 }
 

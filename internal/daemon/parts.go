@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/ambassadord/ambassadord/internal/accesslog"
 	"github.com/ambassadord/ambassadord/internal/admin"
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/cleanup"
@@ -53,6 +54,7 @@ type parts struct {
 	inquiries inquiry.Group
 	rules     filter.Rules // nil when no mode needs rules
 	counters  *metrics.Counters
+	lines     *accesslog.Log
 	server    *proxy.Server
 	bounds    limit.Bounds // the server's, as it was started
 	balancer  *balance.Registry
@@ -88,6 +90,9 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*parts, fu
 		if p.sources != nil {
 			p.sources.Close()
 		}
+		if p.lines != nil {
+			p.lines.Close()
+		}
 	}
 	if err := p.assemble(ctx, background, &running); err != nil {
 		stop()
@@ -105,7 +110,10 @@ func (p *parts) assemble(ctx, background context.Context, running *sync.WaitGrou
 	}
 	p.modes = mode.Effective(p.cfg.Modes, p.self != "", p.have, p.log)
 	p.counters = metrics.New(metrics.Options{Series: p.cfg.MetricsSeries, Endpoints: p.cfg.MetricsEndpoints, Log: p.log})
-	if p.server, p.bounds, err = newServer(p.cfg, p.counters, p.log); err != nil {
+	p.lines = accesslog.New(p.log)
+	p.lines.Change(p.cfg)
+	p.lines.Reopen(0)
+	if p.server, p.bounds, err = newServer(p.cfg, p.counters, p.lines, p.log); err != nil {
 		return err
 	}
 

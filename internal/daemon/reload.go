@@ -26,7 +26,8 @@ type reloads struct {
 	last atomic.Pointer[status.Configuration] // nil while nobody has asked for a reload
 }
 
-// start allows reload until ctx ends, and calls it when Hooks.Reload says so.
+// start allows reload until ctx ends, and calls it when Hooks.Reload says so; it opens the access log again when
+// Hooks.Reopen does.
 // The WaitGroup is done when none runs any more.
 func (r *reloads) start(ctx context.Context) *sync.WaitGroup {
 	r.mu.Lock()
@@ -38,6 +39,8 @@ func (r *reloads) start(ctx context.Context) *sync.WaitGroup {
 			select {
 			case <-r.hooks.Reload:
 				_ = r.reload(ctx) // it has logged why not
+			case <-r.hooks.Reopen:
+				r.lines.Reopen(0)
 			case <-ctx.Done():
 				r.mu.Lock() // one that others called ends first
 				defer r.mu.Unlock()
@@ -123,6 +126,8 @@ func (r *reloads) readAgain() error {
 	bounds.Rate = cfg.AcceptRate
 	r.server.Limit.Set(bounds)
 	r.server.ReclaimIdle(cfg.ReclaimIdle)
+	r.lines.Change(cfg)
+	r.lines.Reopen(0)
 	if r.hooks.Applied != nil {
 		r.hooks.Applied(cfg)
 	}

@@ -24,8 +24,8 @@ func loops() int { return max(1, min(runtime.GOMAXPROCS(0)/2, mostLoops)) }
 
 // newServer makes the server, with as many connections as cfg wants and the limit of open
 // files allows, 0 for as many as that allows, and so many new ones a second, 0 for any
-// number. counters are told of each.
-func newServer(cfg config.Config, counters *metrics.Counters, log *slog.Logger) (*proxy.Server, limit.Bounds, error) {
+// number. counters and lines are told of each.
+func newServer(cfg config.Config, counters *metrics.Counters, lines *accesslog.Log, log *slog.Logger) (*proxy.Server, limit.Bounds, error) {
 	descriptors, err := budget.Limit()
 	if err != nil {
 		return nil, limit.Bounds{}, err
@@ -38,7 +38,6 @@ func newServer(cfg config.Config, counters *metrics.Counters, log *slog.Logger) 
 	known := limit.New("the daemon", "raise --max-connections or --accept-rate, and the limit of open files, or look who opens so many", bounds)
 	unknown := limit.New("the daemon's queue of those whose container is not known yet", "raise the limit of open files",
 		limit.Bounds{Open: b.Queue, Reserve: route.ReserveOf(b.Queue)})
-	lines := accesslog.New(log)
 	s := &proxy.Server{
 		Limit:    known,
 		Unknown:  unknown,

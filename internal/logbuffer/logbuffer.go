@@ -123,8 +123,8 @@ func (w *Writer) flush() {
 	w.pending, w.spare = w.spare[:0], nil
 	w.mu.Unlock()
 	if len(lines) > 0 {
-		if _, err := w.to.Write(lines); err != nil { // its reader has ended, or the disk is full
-			w.broken += bytes.Count(lines, []byte("\n"))
+		if n, err := w.to.Write(lines); err != nil { // its reader has ended, or the disk is full
+			w.broken += bytes.Count(lines[n:], []byte("\n"))
 		} else if w.broken > 0 {
 			w.mu.Lock()
 			w.lost += w.broken // somebody reads again

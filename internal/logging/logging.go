@@ -44,13 +44,25 @@ func NewBuffered(cfg config.Config, w io.Writer, kept *events.Log) (log *slog.Lo
 			"hint", "set --log-level warn, or have the log read faster, and without a break")
 	})
 	live, change := newLiveHandler(cfg, buffer)
+	log, flush = buffered(live, buffer, kept)
+	return log, change, flush
+}
+
+// NewApart is NewBuffered for lines that have a place of their own, w, which is no reader that ends. dropped is told
+// how many had no room, or could not be written; it may log elsewhere.
+func NewApart(cfg config.Config, w io.Writer, kept *events.Log, dropped func(lines int)) (log *slog.Logger, flush func()) {
+	buffer := logbuffer.New(w, mostBuffered, dropped)
+	return buffered(newHandler(cfg, buffer), buffer, kept)
+}
+
+// buffered is a log whose handler writes to buffer, and which kept, unless it is nil, keeps.
+func buffered(handler slog.Handler, buffer *logbuffer.Writer, kept *events.Log) (log *slog.Logger, flush func()) {
 	if kept != nil {
-		live = kept.Handler(live, logbudget.Connection)
+		handler = kept.Handler(handler, logbudget.Connection)
 	}
-	budget := logbudget.New(live)
-	log = slog.New(budget)
+	budget := logbudget.New(handler)
 	go buffer.Run()
-	return log, change, func() {
+	return slog.New(budget), func() {
 		budget.Flush()
 		buffer.Close()
 	}

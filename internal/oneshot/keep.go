@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/ambassadord/ambassadord/internal/accesslog"
 	"github.com/ambassadord/ambassadord/internal/claim"
@@ -42,10 +43,14 @@ func Keep(ctx context.Context, cfg config.Config, files KeeperFiles, log *slog.L
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(keeperGarbage)
 	}
-	server := &proxy.Server{Done: accesslog.New(log).Done, Log: log}
+	lines := accesslog.New(log)
+	defer lines.Close()
+	server := &proxy.Server{Done: lines.Done, Log: log}
 	release := func() {}
 	defer func() { release() }()
 	return keeper.Serve(ctx, files.Socket, server, cfg.DrainTimeout, func(needs claim.Needs) func(claim.Needs) {
+		lines.Change(cfg)
+		lines.Reopen(time.Second) // later no file can be opened
 		var say func(claim.Needs)
 		say, release = orphaned(cfg, files, needs, log)
 		return say
