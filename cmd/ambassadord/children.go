@@ -71,6 +71,9 @@ func childCommand(cmd *cobra.Command, fix string, run func(context.Context, *cob
 	cmd.Hidden, cmd.Args = true, exactArgs(0)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		nameProcess()
+		// Who has the access log opened again may tell all processes of a service, and Go's default is to end.
+		_, stop := asked(syscall.SIGUSR1)
+		defer stop()
 		// No process that this one starts is to have it: what it stands for would live on.
 		syscall.CloseOnExec(parentFile)
 		if err := unix.Fstat(parentFile, new(unix.Stat_t)); err != nil {
@@ -108,6 +111,8 @@ func preparerCommand() *cobra.Command {
 		Short:  "Prepare new network namespaces; the daemon starts it",
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, folders []string) error {
+			_, stop := asked(syscall.SIGUSR1) // as the others
+			defer stop()
 			socket := os.NewFile(parentFile, "the daemon's socket")
 			if _, err := socket.Stat(); err != nil {
 				return usage(hint.Errorf("it is not for people to start", "%s has no daemon: descriptor %d is closed", preparerName, parentFile))

@@ -424,7 +424,7 @@ func TestAccessLog(t *testing.T) {
 	if err := os.WriteFile(config, []byte("access-log: "+file+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	flags := []string{"--config", config, "--keep-connections=true", "--handover-timeout", "1m"}
+	flags := []string{"--config", config, "--keep-connections=true", "--handover-timeout", "1m", "--log-level", "debug"}
 	first, firstLog := h.start(t, flags...)
 	ended, files := 0, []string{file}
 	end := func(conns ...net.Conn) {
@@ -501,7 +501,7 @@ func TestAccessLog(t *testing.T) {
 	}
 
 	kept := h.connect(t)
-	time.Sleep(2 * time.Second) // the keeper has those that are a second old
+	nextLog.Wait(t, "msg=kept connections=1")   // the keeper says
 	if err := next.Process.Kill(); err != nil { // the keeper has its standard error, so Wait would wait for that, too
 		t.Fatal(err)
 	}

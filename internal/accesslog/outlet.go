@@ -31,9 +31,9 @@ type outlet struct {
 func (l *Log) Change(cfg config.Config) {
 	before, a := l.out.Load(), cfg.AccessLog
 	next := &outlet{sample: a.Sample}
-	switch {
-	case a.To == config.AccessOff:
-	case a.To == config.AccessToLog:
+	switch a.To {
+	case config.AccessOff:
+	case config.AccessToLog:
 		next.handler = l.own.Handler()
 	default:
 		if a.Format != "" {

@@ -140,12 +140,12 @@ func (f *File) become(next fileHealth, err error) {
 	if next == f.state {
 		return
 	}
-	switch {
-	case next == failing:
+	switch next {
+	case failing:
 		f.log.Error("the access log cannot be written; its lines are lost, connections are served", "path", f.path, "error", err, hint.Attr(explained(err)))
-	case next == outdated:
+	case outdated:
 		f.log.Error("the access log cannot be opened again; its lines go on into the file that was open", "path", f.path, "error", err, hint.Attr(explained(err)))
-	default:
+	case writing:
 		f.log.Info("the access log is written again", "path", f.path)
 	}
 	f.state = next
