@@ -15,6 +15,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -398,6 +399,29 @@ func TestTheSocketIsTheDaemonsThatServes(t *testing.T) {
 	}
 }
 
+// childrenOf are the processes that a process has started.
+func childrenOf(t *testing.T, parent int) (children []int) {
+	t.Helper()
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
+	for _, task := range tasks {
+		text, err := os.ReadFile(task)
+		if err != nil {
+			continue // a thread that has ended
+		}
+		for pid := range strings.FieldsSeq(string(text)) {
+			n, err := strconv.Atoi(pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			children = append(children, n)
+		}
+	}
+	if len(children) == 0 {
+		t.Fatal("the daemon has started no process")
+	}
+	return children
+}
+
 // connect makes a connection through the daemon and has it answered.
 func (h testHost) connect(t *testing.T) net.Conn {
 	t.Helper()
@@ -501,7 +525,12 @@ func TestAccessLog(t *testing.T) {
 	}
 
 	kept := h.connect(t)
-	nextLog.Wait(t, "msg=kept connections=1")   // the keeper says
+	nextLog.Wait(t, "msg=kept connections=1") // the keeper says
+	for _, child := range childrenOf(t, next.Process.Pid) {
+		if err := syscall.Kill(child, syscall.SIGUSR1); err != nil { // as systemctl kill does
+			t.Fatal(err)
+		}
+	}
 	if err := next.Process.Kill(); err != nil { // the keeper has its standard error, so Wait would wait for that, too
 		t.Fatal(err)
 	}

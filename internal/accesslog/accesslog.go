@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/events"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/proxy"
 )
@@ -28,6 +29,7 @@ const heldLong = 100 * time.Millisecond
 // nothing for texts that come again and again.
 type Log struct {
 	own       *slog.Logger // the daemon's
+	kept      *events.Log
 	out       atomic.Pointer[outlet]
 	closing   sync.WaitGroup // outlets that lines may be in still
 	lines     sync.Pool      // of *line
@@ -42,9 +44,10 @@ type line struct {
 }
 
 // New returns a Log that writes to the daemon's log: at level info, and at level warn for a connection that
-// failed. Change has it write elsewhere.
-func New(log *slog.Logger) *Log {
-	l := &Log{own: log}
+// failed. Change has it write elsewhere; kept, which keeps what the daemon's log tells, is told of failures then, too.
+// It may be nil.
+func New(log *slog.Logger, kept *events.Log) *Log {
+	l := &Log{own: log, kept: kept}
 	l.out.Store(&outlet{handler: log.Handler(), sample: 1})
 	return l
 }

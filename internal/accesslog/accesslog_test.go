@@ -99,7 +99,7 @@ func TestAConnectionsLineIsAsPlainSlogHasIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var want, got bytes.Buffer
-			ours := New(slog.New(handler(&got)))
+			ours := New(slog.New(handler(&got)), nil)
 			for range 2 { // the second time texts are known
 				for _, r := range records() {
 					want.Reset()
@@ -152,7 +152,7 @@ func TestEveryFieldOfALineIsDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	var written bytes.Buffer
-	line := New(slog.New(slog.NewJSONHandler(&written, nil)))
+	line := New(slog.New(slog.NewJSONHandler(&written, nil)), nil)
 	line.out.Load().sample = 2 // one in two says so
 	for range 20 {
 		for _, r := range records() {
@@ -184,7 +184,7 @@ func TestEveryFieldOfALineIsDocumented(t *testing.T) {
 
 func TestNothingIsFormattedThatIsNotLogged(t *testing.T) {
 	h := &counted{level: slog.LevelWarn}
-	l := New(slog.New(h))
+	l := New(slog.New(h), nil)
 	l.Done(proxy.Record{})
 	if h.n != 0 {
 		t.Error("a connection that went well is formatted at level warn")
@@ -220,7 +220,7 @@ func TestLine(t *testing.T) {
 		},
 	} {
 		var out bytes.Buffer
-		New(slog.New(slog.NewJSONHandler(&out, nil))).Done(test.record)
+		New(slog.New(slog.NewJSONHandler(&out, nil)), nil).Done(test.record)
 		var got map[string]any
 		if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 			t.Fatal(err)
@@ -246,7 +246,7 @@ func BenchmarkLine(b *testing.B) {
 		"text": slog.NewTextHandler(io.Discard, nil), "json": slog.NewJSONHandler(io.Discard, nil), "off": slog.DiscardHandler,
 	} {
 		b.Run(name, func(b *testing.B) {
-			l := New(slog.New(handler))
+			l := New(slog.New(handler), nil)
 			b.ReportAllocs()
 			for b.Loop() {
 				l.Done(ended)

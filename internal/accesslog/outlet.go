@@ -2,6 +2,7 @@ package accesslog
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -20,10 +21,11 @@ type outlet struct {
 	handler slog.Handler // nil for no lines
 	sample  int
 
+	flush func() // nil where lines go to the daemon's log
+
 	// Of a file:
 	to, format string
 	file       *logfile.File // nil for none
-	flush      func()
 	lost       *lostLines
 }
 
@@ -33,6 +35,12 @@ func (l *Log) Change(cfg config.Config) {
 	next := &outlet{sample: a.Sample}
 	switch a.To {
 	case config.AccessOff:
+		if l.kept == nil {
+			break
+		}
+		cfg.LogLevel = slog.LevelWarn
+		log, flush := logging.NewApart(cfg, io.Discard, l.kept, func(int) {})
+		next.handler, next.flush = log.Handler(), flush
 	case config.AccessToLog:
 		next.handler = l.own.Handler()
 	default:
@@ -47,11 +55,11 @@ func (l *Log) Change(cfg config.Config) {
 		cfg.LogLevel = slog.LevelInfo // that of the daemon's log is not the file's
 		next.to, next.format = a.To, cfg.LogFormat
 		next.file, next.lost = logfile.New(a.To, l.own), &lostLines{log: l.own, path: a.To}
-		log, flush := logging.NewApart(cfg, next.file, next.lost.add)
+		log, flush := logging.NewApart(cfg, next.file, l.kept, next.lost.add)
 		next.handler, next.flush = log.Handler(), flush
 	}
 	l.out.Store(next)
-	if next.file != before.file {
+	if next.file == nil || next.file != before.file {
 		l.closing.Go(before.close)
 	}
 }
@@ -80,8 +88,10 @@ func (l *Log) Close() {
 
 // close writes what is on its way. The descriptor goes with what refers to it: a connection may.
 func (o *outlet) close() {
-	if o.file != nil {
+	if o.flush != nil {
 		o.flush()
+	}
+	if o.lost != nil {
 		o.lost.tell()
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/events"
 	"github.com/ambassadord/ambassadord/proxy"
 )
 
@@ -55,23 +56,28 @@ func linesOf(t *testing.T, files ...string) (lines []string) {
 
 // TestRotationLosesNoLine renames the file again and again while connections end, and counts.
 func TestRotationLosesNoLine(t *testing.T) {
-	const loops, each, rotations = 4, 5000, 20
+	const loops, each, rotations = 4, 50, 20 // fewer than there is room for in memory
 	cfg, file := toFile(t)
-	l := New(slog.New(slog.DiscardHandler))
+	l := New(slog.New(slog.DiscardHandler), nil)
 	l.Change(cfg)
 	var ended sync.WaitGroup
-	for i := range loops {
-		ended.Go(func() {
-			for n := range each {
-				r := at(n)
-				r.Down = int64(i)
-				l.Done(r)
-			}
-		})
-	}
 	files := []string{file}
 	for i := range rotations {
-		l.Reopen(time.Minute) // makes the file at least
+		for loop := range loops {
+			ended.Go(func() {
+				for n := range each {
+					r := at(i*each + n)
+					r.Down = int64(loop)
+					l.Done(r)
+				}
+			})
+		}
+		for { // nobody tells that a file has been written to
+			if s, err := os.Stat(file); err == nil && s.Size() > 0 {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
 		renamed := file + "." + strconv.Itoa(i)
 		if err := os.Rename(file, renamed); err != nil {
 			t.Fatal(err)
@@ -98,19 +104,19 @@ func TestRotationLosesNoLine(t *testing.T) {
 		}
 		seen[m[1]] = true
 	}
-	if len(seen) != loops*each {
-		t.Errorf("%d lines of %d connections", len(seen), loops*each)
+	if want := loops * each * rotations; len(seen) != want {
+		t.Errorf("%d lines of %d connections", len(seen), want)
 	}
 }
 
 // TestSamplingKeepsFailures: one of ten of those that ended well, and says so; each that failed.
 func TestSamplingKeepsFailures(t *testing.T) {
-	for sample, want := range map[int][2]int{1: {10000, 10000}, 10: {800, 1200}, 0: {0, 0}} { // far beyond chance
+	for sample, want := range map[int][2]int{1: {3000, 3000}, 10: {200, 400}, 0: {0, 0}} { // far beyond chance
 		cfg, file := toFile(t)
 		cfg.AccessLog.Sample, cfg.AccessLog.Format = sample, "json"
-		l := New(slog.New(slog.DiscardHandler))
+		l := New(slog.New(slog.DiscardHandler), nil)
 		l.Change(cfg)
-		for n := range 10000 {
+		for n := range 3000 { // for which there is room in memory
 			l.Done(at(n))
 			if n%200 == 0 { // one client has a line of failures in 100 ms
 				failure := at(n)
@@ -138,8 +144,8 @@ func TestSamplingKeepsFailures(t *testing.T) {
 				t.Fatalf("one of %d has the line %s", sample, line)
 			}
 		}
-		if failed != 50 || well < want[0] || well > want[1] {
-			t.Errorf("one of %d: %d lines of 10,000, want %d; %d of 50 failures", sample, well, want, failed)
+		if failed != 15 || well < want[0] || well > want[1] {
+			t.Errorf("one of %d: %d lines of 3,000, want %d; %d of 15 failures", sample, well, want, failed)
 		}
 	}
 }
@@ -158,7 +164,7 @@ func TestNothingWaitsForTheFile(t *testing.T) {
 	}
 	defer reader.Close()
 	var own bytes.Buffer
-	l := New(slog.New(slog.NewTextHandler(&own, nil)))
+	l := New(slog.New(slog.NewTextHandler(&own, nil)), nil)
 	l.Change(cfg)
 	l.Reopen(time.Minute)
 	for n := range connections { // 3 MB, and there is room for one
@@ -197,7 +203,7 @@ func TestNothingWaitsForTheFile(t *testing.T) {
 // the file's.
 func TestWhereLinesGo(t *testing.T) {
 	var own bytes.Buffer
-	l := New(slog.New(slog.NewTextHandler(&own, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	l := New(slog.New(slog.NewTextHandler(&own, &slog.HandlerOptions{Level: slog.LevelWarn})), nil)
 	cfg, file := toFile(t)
 	off := config.Default()
 	off.AccessLog.To = config.AccessOff
@@ -239,7 +245,7 @@ func TestHostileNamesStayOneLine(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		cfg, file := toFile(t)
 		cfg.AccessLog.Format = format
-		l := New(slog.New(slog.DiscardHandler))
+		l := New(slog.New(slog.DiscardHandler), nil)
 		l.Change(cfg)
 		r := at(0)
 		r.Route.Client = proxy.Client{Name: hostile, ID: hostile, Service: hostile}
@@ -256,6 +262,26 @@ func TestHostileNamesStayOneLine(t *testing.T) {
 		}
 		if len(lines) != 2 {
 			t.Errorf("%s: %d lines of two connections", format, len(lines))
+		}
+	}
+}
+
+// TestFailuresAreEvents: wherever lines go, who watches the daemon is told of connections that failed, and of no others.
+func TestFailuresAreEvents(t *testing.T) {
+	toFile, _ := toFile(t)
+	off := toFile
+	off.AccessLog.To = config.AccessOff
+	for _, cfg := range []config.Config{toFile, off} {
+		kept := new(events.Log)
+		l := New(slog.New(slog.DiscardHandler), kept)
+		l.Change(cfg)
+		failure := at(0)
+		failure.Err = errors.New("it did not go well")
+		l.Done(at(1))
+		l.Done(failure)
+		l.Close()
+		if some, _ := kept.After(0); len(some) != 1 || some[0].Level != "warn" {
+			t.Errorf("%s: the events are %v", cfg.AccessLog.To, some)
 		}
 	}
 }

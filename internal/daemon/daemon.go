@@ -107,7 +107,7 @@ func runOnce(ctx context.Context, cfg config.Config, log *slog.Logger, hooks Hoo
 
 // start builds the parts and runs those that others need, until stop is called.
 func start(ctx context.Context, cfg config.Config, log *slog.Logger, hooks Hooks) (*daemon, func(), error) {
-	p, stop, err := build(ctx, cfg, log)
+	p, stop, err := build(ctx, cfg, log, hooks.Events)
 	if err != nil {
 		return nil, nil, err
 	}

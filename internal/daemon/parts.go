@@ -16,6 +16,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/containerproc"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/endpoints"
+	"github.com/ambassadord/ambassadord/internal/events"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/hold"
@@ -54,6 +55,7 @@ type parts struct {
 	inquiries inquiry.Group
 	rules     filter.Rules // nil when no mode needs rules
 	counters  *metrics.Counters
+	events    *events.Log // what the log has told of; nil for none
 	lines     *accesslog.Log
 	server    *proxy.Server
 	bounds    limit.Bounds // the server's, as it was started
@@ -76,8 +78,8 @@ type parts struct {
 }
 
 // build makes the parts and runs those that others need, until stop is called.
-func build(ctx context.Context, cfg config.Config, log *slog.Logger) (*parts, func(), error) {
-	p := &parts{cfg: cfg, log: log}
+func build(ctx context.Context, cfg config.Config, log *slog.Logger, kept *events.Log) (*parts, func(), error) {
+	p := &parts{cfg: cfg, log: log, events: kept}
 	// The parts outlive ctx: connections that are drained still need them.
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
@@ -110,7 +112,7 @@ func (p *parts) assemble(ctx, background context.Context, running *sync.WaitGrou
 	}
 	p.modes = mode.Effective(p.cfg.Modes, p.self != "", p.have, p.log)
 	p.counters = metrics.New(metrics.Options{Series: p.cfg.MetricsSeries, Endpoints: p.cfg.MetricsEndpoints, Log: p.log})
-	p.lines = accesslog.New(p.log)
+	p.lines = accesslog.New(p.log, p.events)
 	p.lines.Change(p.cfg)
 	p.lines.Reopen(0)
 	if p.server, p.bounds, err = newServer(p.cfg, p.counters, p.lines, p.log); err != nil {

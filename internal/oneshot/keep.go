@@ -43,7 +43,7 @@ func Keep(ctx context.Context, cfg config.Config, files KeeperFiles, log *slog.L
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(keeperGarbage)
 	}
-	lines := accesslog.New(log)
+	lines := accesslog.New(log, nil)
 	defer lines.Close()
 	server := &proxy.Server{Done: lines.Done, Log: log}
 	release := func() {}
