@@ -192,7 +192,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	closeControl, stopControl := d.serveControl(ctx)
 	defer stopControl()
 	d.admin.Serve(takenOver(session != nil, d.oldPID))
-	d.endpoints.Recall() // for until now orders were given to the daemon before us
+	d.endpoints.Recall()  // for until now orders were given to the daemon before us
 	defer d.admin.Close() // and before the lock is another's, who may want the same socket
 	defer d.succeed(ctx, session)()
 	var clearing sync.WaitGroup
