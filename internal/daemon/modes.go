@@ -22,7 +22,7 @@ func startModes(ctx context.Context, p *parts, readied <-chan struct{}) (running
 			m = attach.Start(ctx, attach.Config{
 				Name: name, Settings: p.settings, Clients: &p.clients, Routes: p.routes, Hold: &p.hold, Sockets: p.sockets, Turn: &p.turn,
 				Rules: p.rules, Targets: p.sources.Resolver, Engine: p.engine, Runtimes: &p.runtimes, Preparer: p.cfg.Preparer,
-				MustStay: p.staying.MustStay, Leftovers: &p.leftovers, Ready: readied, Log: p.log,
+				MustStay: p.staying.MustStay, Leftovers: &p.leftovers, Attached: &p.attached, Ready: readied, Log: p.log,
 			})
 		case config.Host:
 			m, err = host.Start(ctx, host.Config{

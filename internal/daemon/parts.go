@@ -10,6 +10,7 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/accesslog"
 	"github.com/ambassadord/ambassadord/internal/admin"
+	"github.com/ambassadord/ambassadord/internal/attached"
 	"github.com/ambassadord/ambassadord/internal/balance"
 	"github.com/ambassadord/ambassadord/internal/cleanup"
 	"github.com/ambassadord/ambassadord/internal/config"
@@ -17,6 +18,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/endpoints"
 	"github.com/ambassadord/ambassadord/internal/events"
+	"github.com/ambassadord/ambassadord/internal/failures"
 	"github.com/ambassadord/ambassadord/internal/handover"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/hold"
@@ -59,6 +61,8 @@ type parts struct {
 	lines     *accesslog.Log
 	server    *proxy.Server
 	bounds    limit.Bounds // the server's, as it was started
+	failed    failures.Last
+	attached  attached.Namespaces
 	balancer  *balance.Registry
 	endpoints *endpoints.Book
 	keeper    *keeper.Keeper
@@ -115,7 +119,7 @@ func (p *parts) assemble(ctx, background context.Context, running *sync.WaitGrou
 	p.lines = accesslog.New(p.log, p.events)
 	p.lines.Change(p.cfg)
 	p.lines.Reopen(0)
-	if p.server, p.bounds, err = newServer(p.cfg, p.counters, p.lines, p.log); err != nil {
+	if p.server, p.bounds, err = newServer(p.cfg, p.counters, p.lines, &p.failed, p.log); err != nil {
 		return err
 	}
 

@@ -39,6 +39,8 @@ func (d reporter) Report(s *status.Snapshot) {
 	d.listeners.Report(s)
 	route.Report(d.routes, s, d.sources.Resolver, d.reader.Parse)
 	s.Pools = d.balancer.Pools()
+	d.attached.Report(s)
+	d.failed.Report(s)
 }
 
 // newAdmin makes the admin interface of d; nil where it is to serve none.

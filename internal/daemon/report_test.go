@@ -20,8 +20,11 @@ import (
 
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
+	"github.com/ambassadord/ambassadord/internal/failures"
+	"github.com/ambassadord/ambassadord/internal/metrics"
 	"github.com/ambassadord/ambassadord/internal/route/routetest"
 	"github.com/ambassadord/ambassadord/internal/status"
+	"github.com/ambassadord/ambassadord/proxy"
 )
 
 // peer is another process, which is the endpoint of connections and their client: two
@@ -291,3 +294,23 @@ type awayEngine struct{ err error }
 func (a awayEngine) Away() error                 { return a.err }
 func (a awayEngine) Snapshot() *dockerd.Snapshot { return nil }
 func (a awayEngine) Changed() <-chan struct{}    { return nil }
+
+// TestOnlyFailuresAreRemembered: a connection that ends well costs nothing but its line, and one that
+// fails is in the status.
+func TestOnlyFailuresAreRemembered(t *testing.T) {
+	var failed failures.Last
+	s, _, err := newServer(config.Default(), metrics.New(metrics.Options{Log: slog.New(slog.DiscardHandler)}), &failed, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := proxy.Record{Route: proxy.Route{Client: proxy.Client{Name: "app", ID: "0123456789ab"}, Port: 6379}}
+	if n := testing.AllocsPerRun(1000, func() { s.Done(record) }); n != 0 {
+		t.Errorf("%v allocations at the end of a connection that ended well; want none", n)
+	}
+	record.Err = proxy.Fail(proxy.NoEndpoints, errors.New("nobody"))
+	s.Done(record)
+	snapshot := status.Take(&failed)
+	if len(snapshot.Failures) != 1 || snapshot.Failures[0].Client != "app" || snapshot.Failures[0].Reason != proxy.NoEndpoints {
+		t.Errorf("remembered %+v; want the one that failed", snapshot.Failures)
+	}
+}

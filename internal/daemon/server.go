@@ -7,6 +7,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/accesslog"
 	"github.com/ambassadord/ambassadord/internal/budget"
 	"github.com/ambassadord/ambassadord/internal/config"
+	"github.com/ambassadord/ambassadord/internal/failures"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/metrics"
 	"github.com/ambassadord/ambassadord/internal/route"
@@ -24,8 +25,8 @@ func loops() int { return max(1, min(runtime.GOMAXPROCS(0)/2, mostLoops)) }
 
 // newServer makes the server, with as many connections as cfg wants and the limit of open
 // files allows, 0 for as many as that allows, and so many new ones a second, 0 for any
-// number. counters and lines are told of each.
-func newServer(cfg config.Config, counters *metrics.Counters, lines *accesslog.Log, log *slog.Logger) (*proxy.Server, limit.Bounds, error) {
+// number. counters and lines are told of each connection, and failed of those that fail.
+func newServer(cfg config.Config, counters *metrics.Counters, lines *accesslog.Log, failed *failures.Last, log *slog.Logger) (*proxy.Server, limit.Bounds, error) {
 	descriptors, err := budget.Limit()
 	if err != nil {
 		return nil, limit.Bounds{}, err
@@ -43,8 +44,14 @@ func newServer(cfg config.Config, counters *metrics.Counters, lines *accesslog.L
 		Unknown:  unknown,
 		Loops:    loops(),
 		Accepted: b.Open + 2*b.Queue,
-		Done:     func(r proxy.Record) { counters.Done(r); lines.Done(r) },
-		Log:      log,
+		Done: func(r proxy.Record) {
+			counters.Done(r)
+			lines.Done(r)
+			if r.Err != nil { // all others cost no more than this look
+				failed.Done(r)
+			}
+		},
+		Log: log,
 	}
 	s.ReclaimIdle(cfg.ReclaimIdle)
 	return s, bounds, nil

@@ -20,6 +20,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/route/routetest"
 	"github.com/ambassadord/ambassadord/internal/settings"
 	"github.com/ambassadord/ambassadord/internal/sources"
+	"github.com/ambassadord/ambassadord/internal/status"
 	"github.com/ambassadord/ambassadord/proxy"
 	"github.com/ambassadord/ambassadord/resolver"
 )
@@ -258,4 +259,33 @@ func (c *lineCounter) WithGroup(string) slog.Handler      { return c }
 func logCounted() (*slog.Logger, *atomic.Int64) {
 	c := &lineCounter{}
 	return slog.New(c), &c.n
+}
+
+// TestReportSaysWhatIsDenied: of a client's binding the endpoints that the policy keeps from it, with
+// what decided, and of no other's.
+func TestReportSaysWhatIsDenied(t *testing.T) {
+	withTold(t, nil, func(t *testing.T, a *router, _ *routetest.Told, _ binding.Binding) {
+		web := routetest.Labelled("web", map[string]string{"connect.80": "told://a", "connect.81": "told://b", "connect.82": "told://c"})
+		a.tableOf(nil, web)
+		id := web.ShortID()
+		s := &status.Snapshot{
+			Containers: []status.Container{{ID: id, Bindings: []status.Binding{{Port: 80, Meaning: "told://a"}, {Port: 81, Meaning: "told://b"}, {Port: 82, Meaning: "told://c"}}}},
+			Targets: []status.Target{
+				{Meaning: "told://a", Status: resolver.Status{Endpoints: routetest.At("10.0.0.2:80", "169.254.169.254:80").Endpoints}},
+				{Meaning: "told://b", Status: resolver.Status{Endpoints: routetest.At("10.0.0.2:80").Endpoints}},
+				{Meaning: "told://c", Status: resolver.Status{Endpoints: routetest.At("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4", "127.0.0.1:5").Endpoints}},
+			},
+		}
+		reportDenied(a.Router, s)
+		denied := s.Containers[0].Bindings[0].Denied
+		if len(denied) != 1 || denied[0].Endpoint != "169.254.169.254:80" || !strings.Contains(denied[0].Error, "may not reach") || denied[0].Hint == "" {
+			t.Errorf("reported %+v; want the metadata address, and why", denied)
+		}
+		if others := s.Containers[0].Bindings[1].Denied; len(others) != 0 {
+			t.Errorf("reported %+v of a target that is allowed", others)
+		}
+		if many := s.Containers[0].Bindings[2].Denied; len(many) != mostDenied {
+			t.Errorf("%d of five are reported, want %d", len(many), mostDenied)
+		}
+	})
 }

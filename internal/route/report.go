@@ -5,6 +5,9 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/ambassadord/ambassadord/internal/binding"
+	"github.com/ambassadord/ambassadord/internal/identity"
+	"github.com/ambassadord/ambassadord/internal/policy"
 	"github.com/ambassadord/ambassadord/internal/settings"
 	"github.com/ambassadord/ambassadord/internal/status"
 	"github.com/ambassadord/ambassadord/proxy/limit"
@@ -51,6 +54,7 @@ func Report(r *Router, s *status.Snapshot, known Known, parse func(string) (reso
 		d := targets[meaning]
 		s.Targets = append(s.Targets, status.Target{Meaning: meaning, Clients: d.clients, Status: known.StatusNow(d.target)})
 	}
+	reportDenied(r, s)
 	for _, l := range []*limit.Limit{r.limit, r.unknown} {
 		if l != nil {
 			s.Limits = append(s.Limits, l.Status())
@@ -61,6 +65,61 @@ func Report(r *Router, s *status.Snapshot, known Known, parse func(string) (reso
 		s.Limits = append(s.Limits, l.Status())
 	}
 	slices.SortStableFunc(s.Limits[own:], func(a, b limit.Status) int { return cmp.Compare(a.What, b.What) })
+}
+
+const (
+	// mostAsked is of how many endpoints of a target the policy is asked for each client, and mostDenied
+	// how many denials are reported.
+	mostAsked  = 64
+	mostDenied = 4
+)
+
+// reportDenied adds to the bindings of s which endpoints of their targets the policy keeps from their
+// clients. Where nothing is denied that takes a look at each endpoint, and no more.
+func reportDenied(r *Router, s *status.Snapshot) {
+	table := r.clients.Load()
+	if table == nil {
+		return
+	}
+	clients := make(map[string]*identity.Client, len(s.Containers))
+	for _, c := range table.Clients() {
+		clients[c.Container.ShortID()] = c
+	}
+	answers := make(map[string][]resolver.Endpoint, len(s.Targets))
+	for i := range s.Targets {
+		answers[s.Targets[i].Meaning] = s.Targets[i].Status.Endpoints
+	}
+	for i := range s.Containers {
+		c := clients[s.Containers[i].ID]
+		if c == nil {
+			continue
+		}
+		for j := range s.Containers[i].Bindings {
+			shown := &s.Containers[i].Bindings[j]
+			if b, ok := c.Bindings.Lookup(shown.Port); ok && b.Problem == nil {
+				shown.Denied = deniedOf(r, &b, c, answers[shown.Meaning])
+			}
+		}
+	}
+}
+
+// deniedOf are the endpoints that the policy keeps from a client.
+func deniedOf(r *Router, b *binding.Binding, c *identity.Client, endpoints []resolver.Endpoint) (denied []status.Denied) {
+	if len(endpoints) == 0 {
+		return nil
+	}
+	scope := r.scopeNow(b, c.Container)
+	for _, e := range endpoints[:min(len(endpoints), mostAsked)] {
+		v := scope.Check(e.Addr, e.Published)
+		if v.Action != policy.Deny {
+			continue
+		}
+		denied = append(denied, status.Denied{Endpoint: e.Addr.String(), FailureView: status.Failed(scope.Deny(v, e.Addr.String()))})
+		if len(denied) == mostDenied {
+			break
+		}
+	}
+	return denied
 }
 
 // allLimits are those of targets and of clients, in no order.

@@ -23,6 +23,7 @@ func (s *Snapshot) View() View {
 		Taken: s.Taken, Took: s.Took.String(), Daemon: daemonOf(&s.Daemon),
 		Listeners: each(s.Listeners, listenerOf), Containers: each(s.Containers, containerOf), Targets: each(s.Targets, targetOf),
 		Pools: each(s.Pools, poolOf), Connections: each(s.Connections, connectionOf), Limits: each(s.Limits, limitOf),
+		Failures: each(s.Failures, lastFailureOf),
 	}
 }
 
@@ -40,6 +41,7 @@ type View struct {
 	Pools       []PoolView       `json:"pools"`
 	Connections []ConnectionView `json:"connections"`
 	Limits      []LimitView      `json:"limits"`
+	Failures    []LastFailure    `json:"failures"`
 }
 
 // each converts a list.
@@ -62,6 +64,13 @@ func failureOf(err error) FailureView {
 		return FailureView{}
 	}
 	return FailureView{Error: Redacted(err.Error()), Hint: Redacted(hint.Of(err))}
+}
+
+// Failed is err as other programs see it.
+func Failed(err error) FailureView { return failureOf(err) }
+
+func (f FailureView) redacted() FailureView {
+	return FailureView{Error: Redacted(f.Error), Hint: Redacted(f.Hint)}
 }
 
 // text is d, "" for 0.
@@ -129,8 +138,16 @@ func containerOf(c *Container) Container {
 		shown := *b
 		shown.Target, shown.Meaning, shown.Origin = Redacted(b.Target), Redacted(b.Meaning), Redacted(b.Origin)
 		shown.Problem, shown.Overruled = Redacted(b.Problem), Redacted(b.Overruled)
+		if b.Denied != nil {
+			shown.Denied = each(b.Denied, func(d *Denied) Denied { return Denied{Endpoint: d.Endpoint, FailureView: d.FailureView.redacted()} })
+		}
 		return shown
 	})
+	if c.Attached != nil {
+		attached := *c.Attached
+		attached.FailureView = attached.FailureView.redacted()
+		one.Attached = &attached
+	}
 	if c.Problems != nil {
 		one.Problems = each(c.Problems, func(p *Problem) Problem {
 			return Problem{Origin: Redacted(p.Origin), Error: Redacted(p.Error), Hint: Redacted(p.Hint)}
@@ -385,4 +402,36 @@ func limitOf(l *limit.Status) LimitView {
 	return LimitView{
 		Limit: l.What, Most: l.Bounds.Open, Rate: l.Bounds.Rate, Queue: l.Bounds.Queue, Reserve: l.Bounds.Reserve, Open: l.Open, Waiting: l.Waiting,
 	}
+}
+
+// LastFailure is the last connection of a client to a port that failed, by the words of its line in
+// the log, and how many have since the daemon knows of some.
+type LastFailure struct {
+	Client    string    `json:"client"`
+	ID        string    `json:"id,omitempty"`
+	Source    string    `json:"source"`
+	Port      uint16    `json:"port"`
+	Target    string    `json:"target,omitempty"`
+	Count     int       `json:"count"`
+	First     time.Time `json:"first"`
+	Last      time.Time `json:"last"`
+	Reason    string    `json:"reason"`
+	Endpoint  string    `json:"endpoint,omitempty"`
+	Attempts  int       `json:"attempts"`
+	Held      string    `json:"held"`
+	BytesUp   int64     `json:"bytes_up"`
+	BytesDown int64     `json:"bytes_down"`
+	FailureView
+}
+
+func lastFailureOf(f *Failure) LastFailure {
+	one := LastFailure{
+		Client: f.Client, ID: f.ID, Source: f.Source.String(), Port: f.Port, Target: Redacted(f.Target), Count: f.Count, First: f.First, Last: f.Last,
+		Reason: string(f.Reason), Attempts: f.Attempts, Held: f.Held.String(), BytesUp: f.Up, BytesDown: f.Down,
+		FailureView: FailureView{Error: Redacted(f.Error), Hint: Redacted(f.Hint)},
+	}
+	if f.Endpoint.IsValid() {
+		one.Endpoint = f.Endpoint.String()
+	}
+	return one
 }

@@ -60,7 +60,9 @@ func full(t *testing.T) *Snapshot {
 			Bindings: []Binding{{
 				Port: 6379, Target: "redis.example.com:6379", Meaning: "redis.example.com:6379", Origin: "label connect.6379",
 				Problem: "is declared twice", Overruled: "another has the port",
+				Denied: []Denied{{Endpoint: "10.0.0.2:6379", FailureView: FailureView{Error: "rule 1 says deny", Hint: "change it"}}},
 			}},
+			Attached: &Attached{Mode: "redirect", Since: at(9), FailureView: FailureView{Error: "cannot enter", Hint: "run it as root"}},
 			Problems: []Problem{{Origin: "label connect.x", Error: "x is no port", Hint: "write 6379"}},
 		}},
 		Targets: []Target{{Meaning: "redis.example.com:6379", Clients: 1, Status: resolver.Status{
@@ -100,6 +102,11 @@ func full(t *testing.T) *Snapshot {
 			Accepted: at(8), Held: 20 * time.Millisecond, Up: 5, Down: 6,
 		}},
 		Limits: []limit.Status{{What: "this daemon", Bounds: limit.Bounds{Open: 100, Rate: 50, Queue: 10, Reserve: 5}, Open: 3, Waiting: 1}},
+		Failures: []Failure{{
+			Client: "web", ID: "0123456789ab", Source: addr("172.17.0.2:4712"), Port: 6379, Target: "redis.example.com:6379", Count: 2, First: at(10),
+			Last: at(11), Reason: proxy.DialFailed, Error: "connection refused", Hint: "start it", Endpoint: addr("10.0.0.2:6379"), Attempts: 3,
+			Held: 30 * time.Millisecond, Up: 7, Down: 8,
+		}},
 	}
 }
 

@@ -28,6 +28,7 @@ type Snapshot struct {
 	Pools       []balance.PoolStatus
 	Connections []proxy.Carried
 	Limits      []limit.Status
+	Failures    []Failure // the last one of each client and port, the latest first
 }
 
 // Daemon is the process.
@@ -66,6 +67,15 @@ type Container struct {
 	Bindings  []Binding `json:"bindings"`
 	Problems  []Problem `json:"problems,omitempty"` // declarations that are none
 	Mistakes  int       `json:"mistakes"`           // how many there are, which may be more than Problems
+	// Attached says since when a mode works in Namespace; nil while none does.
+	Attached *Attached `json:"attached,omitempty"`
+}
+
+// Attached is how a mode that works inside of network namespaces serves one.
+type Attached struct {
+	Mode  string    `json:"mode"`
+	Since time.Time `json:"since,omitzero"` // zero while it could not attach yet
+	FailureView
 }
 
 // Binding is what a container gets at a port.
@@ -77,6 +87,30 @@ type Binding struct {
 	Problem string `json:"problem,omitempty"` // why the port is quarantined; "" when it is not
 	// Overruled says that another container in the namespace has the port.
 	Overruled string `json:"overruled,omitempty"`
+	// Denied are endpoints that the policy keeps from the container, the first of them.
+	Denied []Denied `json:"denied,omitempty"`
+}
+
+// Denied is an endpoint that a container may not dial. The error names the rule and where it stands.
+type Denied struct {
+	Endpoint string `json:"endpoint"`
+	FailureView
+}
+
+// Failure is the last connection of a client to a port that failed.
+type Failure struct {
+	Client, ID  string
+	Source      netip.AddrPort // of the last one
+	Port        uint16
+	Target      string
+	Count       int // of all since the daemon was started, or since it has forgotten them
+	First, Last time.Time
+	Reason      proxy.Reason
+	Error, Hint string
+	Endpoint    netip.AddrPort // that had answered; zero if none had
+	Attempts    int
+	Held        time.Duration
+	Up, Down    int64
 }
 
 // Problem is a declaration that is none.

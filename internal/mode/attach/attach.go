@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ambassadord/ambassadord/internal/attached"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/handover"
@@ -43,7 +44,8 @@ type Config struct {
 	Preparer  []string // the command of the process that prepares namespaces; config.Config.Preparer
 	MustStay  func(ns *netns.Namespace) bool
 	Leftovers Leftovers
-	Ready     <-chan struct{} // closed when the daemon is ready
+	Attached  *attached.Namespaces // is told of each attachment; nil in tests that ask nobody
+	Ready     <-chan struct{}      // closed when the daemon is ready
 	Log       *slog.Logger
 }
 
@@ -183,6 +185,7 @@ func (m *Mode) Update(ctx context.Context, table *identity.Table) {
 func (m *Mode) drop(id string) {
 	at := m.live[id]
 	at.end(false)
+	m.Attached.Drop(id)
 	m.early.disown(at)
 	delete(m.live, id)
 }

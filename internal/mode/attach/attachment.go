@@ -167,8 +167,12 @@ func (at *attachment) run(ctx context.Context) {
 		if err != nil {
 			failures++
 			at.logFailure(err, failures)
+			if failures > 1 { // one alone may be of a container that ended while we entered it
+				at.Attached.Note(at.desired.Load().Owner, at.Name, err)
+			}
 		} else {
 			failures, at.logged = 0, ""
+			at.Attached.Note(at.desired.Load().Owner, at.Name, nil)
 		}
 		return err
 	})

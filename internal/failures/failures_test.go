@@ -1,0 +1,61 @@
+package failures
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ambassadord/ambassadord/internal/hint"
+	"github.com/ambassadord/ambassadord/internal/status"
+	"github.com/ambassadord/ambassadord/proxy"
+)
+
+func failed(id string, port uint16, second int, err error) proxy.Record {
+	return proxy.Record{
+		Route:  proxy.Route{Client: proxy.Client{Name: "name of " + id, ID: id}, Port: port, Target: "a:1"},
+		Source: netip.MustParseAddrPort("172.17.0.2:1"), Ended: time.Unix(int64(second), 0), Err: err,
+	}
+}
+
+func reported(l *Last) []status.Failure {
+	var s status.Snapshot
+	l.Report(&s)
+	return s.Failures
+}
+
+// TestLastOfEachClientAndPort: the last failure and how many there were, apart for each client and
+// port; what ended well is none.
+func TestLastOfEachClientAndPort(t *testing.T) {
+	var l Last
+	l.Done(failed("a", 1, 1, proxy.Fail(proxy.NoEndpoints, errors.New("nobody"))))
+	l.Done(failed("b", 1, 2, proxy.Fail(proxy.DialFailed, errors.New("refused"))))
+	l.Done(failed("a", 2, 3, proxy.Fail(proxy.DialFailed, errors.New("refused"))))
+	l.Done(failed("a", 1, 4, proxy.Fail(proxy.DialFailed, hint.Wrap(errors.New("no route"), "look at routes"))))
+	l.Done(failed("a", 1, 5, nil))
+	all := reported(&l)
+	if len(all) != 3 || all[0].ID != "a" || all[0].Port != 1 || all[1].Port != 2 || all[2].ID != "b" {
+		t.Fatalf("reported %+v; want a:1, a:2, b:1", all)
+	}
+	if f := all[0]; f.Count != 2 || f.First.Unix() != 1 || f.Last.Unix() != 4 || f.Reason != proxy.DialFailed || f.Hint != "look at routes" || !strings.Contains(f.Error, "no route") {
+		t.Errorf("reported %+v; want the last of two", f)
+	}
+}
+
+// TestKeepsFew: whoever fails at every port, or with long errors, has the oldest forgotten, and no more.
+func TestKeepsFew(t *testing.T) {
+	var l Last
+	long := errors.New(strings.Repeat("x", 1<<16))
+	for i := range mostKept + 10 {
+		l.Done(failed(fmt.Sprint(i), 1, i, long))
+	}
+	all := reported(&l)
+	if len(all) != mostKept || all[0].ID != fmt.Sprint(mostKept+9) || all[mostKept-1].ID != "10" {
+		t.Errorf("%d are kept, from %s to %s", len(all), all[0].ID, all[len(all)-1].ID)
+	}
+	if n := len(all[0].Error); n > mostText+100 {
+		t.Errorf("an error of %d bytes is kept", n)
+	}
+}
