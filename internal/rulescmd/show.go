@@ -94,6 +94,29 @@ func Show(ctx context.Context, folder string, log *slog.Logger, report func(Show
 	})
 }
 
+// ShowIn reports the rules of ours in one network namespace, of both families and by whichever way
+// they got there.
+func ShowIn(ctx context.Context, ns *netns.Namespace) ([]Shown, error) {
+	ways, err := filter.All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []Shown
+	var errs []error
+	for _, f := range netrules.Families() {
+		all, err := showRulesIn(ctx, ways, ns, f)
+		if err != nil && !errors.Is(err, netrules.ErrUnsupported) {
+			errs = append(errs, err)
+		}
+		for _, one := range all {
+			if len(one.Rules) > 0 {
+				found = append(found, one)
+			}
+		}
+	}
+	return found, errors.Join(errs...)
+}
+
 // hooked reports whether rules lead to a chain of ours from another. An address is in none.
 func hooked(rules []ShownRule) bool {
 	return slices.ContainsFunc(rules, func(r ShownRule) bool { return r.Chain != "" && !strings.HasPrefix(r.Chain, netrules.ChainPrefix) })

@@ -83,11 +83,82 @@ func (n *Namespace) Accepted(addr netip.AddrPort) ([]netip.AddrPort, error) {
 	return sources, nil
 }
 
+// Socket is a TCP or UDP socket of a namespace.
+type Socket struct {
+	// Local and Remote are its ends; the port of Remote is 0 of a socket that is not connected.
+	Local, Remote netip.AddrPort
+	// Listens says of a TCP socket that it accepts connections.
+	Listens bool
+}
+
+// EachSocket calls fn for each socket of the namespace, of both families, until that returns false.
+// protocol is "tcp" or "udp".
+func (n *Namespace) EachSocket(protocol string, fn func(Socket) bool) error {
+	err := n.eachOf(protocol, func(fields []string) error {
+		here, err := parseAddrPort(fields[local])
+		if err != nil {
+			return err
+		}
+		there, err := parseAddrPort(fields[remote])
+		if err != nil {
+			return err
+		}
+		if !fn(Socket{Local: here, Remote: there, Listens: protocol == "tcp" && fields[state] == listening}) {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return fmt.Errorf("list %s sockets in network namespace %s: %w", protocol, n.path, err)
+	}
+	return nil
+}
+
+// errEnough ends a list early.
+var errEnough = errors.New("enough")
+
+// Counters are those that the kernel keeps of a protocol in the namespace, "Udp" or "Tcp", by the
+// names of /proc/PID/net/snmp (the kernel's documentation, networking/snmp_counter.rst).
+func (n *Namespace) Counters(protocol string) (map[string]uint64, error) {
+	counters := map[string]uint64{}
+	err := n.Do(func() error {
+		text, err := os.ReadFile("/proc/thread-self/net/snmp")
+		if err != nil {
+			return err
+		}
+		var names []string
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Fields(line)
+			if len(fields) == 0 || fields[0] != protocol+":" {
+				continue
+			}
+			if names == nil { // the line of names comes before that of values
+				names = fields
+				continue
+			}
+			for i := 1; i < min(len(names), len(fields)); i++ {
+				if v, err := strconv.ParseUint(fields[i], 10, 64); err == nil { // MaxConn is -1
+					counters[names[i]] = v
+				}
+			}
+			return nil
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the counters of network namespace %s: %w", n.path, err)
+	}
+	return counters, nil
+}
+
 // eachSocket calls fn with the columns of each TCP socket of the namespace.
-func (n *Namespace) eachSocket(fn func(fields []string) error) error {
+func (n *Namespace) eachSocket(fn func(fields []string) error) error { return n.eachOf("tcp", fn) }
+
+// eachOf is eachSocket for any protocol.
+func (n *Namespace) eachOf(protocol string, fn func(fields []string) error) error {
 	return n.Do(func() error {
 		// thread-self, because self is the process's first thread, which is elsewhere.
-		for _, name := range []string{"tcp", "tcp6"} {
+		for _, name := range []string{protocol, protocol + "6"} {
 			err := readSockets("/proc/thread-self/net/"+name, fn)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
 				return err
@@ -111,6 +182,9 @@ func readSockets(path string, fn func(fields []string) error) error {
 			continue
 		}
 		if err := fn(fields); err != nil {
+			if errors.Is(err, errEnough) {
+				return err
+			}
 			return fmt.Errorf("read %s: unexpected line %q", path, lines.Text())
 		}
 	}
