@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -90,10 +89,7 @@ func exitWith(worst doctor.Status) error {
 // one JSON object.
 func printReport(w io.Writer, out output, report doctor.Report) error {
 	if out.format == "json" {
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		return encoder.Encode(report)
+		return encodeJSON(w, report)
 	}
 	width := 0
 	for _, f := range report.Findings {

@@ -41,9 +41,9 @@ var exitCodes = []struct {
 	meaning string
 }{
 	{exitOK, "all went well; `run` also where it was stopped by a signal, or has handed over to another daemon and its last connection has ended"},
-	{exitFailure, "a failure; `doctor`: a check fails; `lint`: a mistake"},
+	{exitFailure, "a failure; `doctor`: a check fails; `lint`: a mistake; `explain`: connections fail"},
 	{exitUsage, "a mistake on the command line or in the configuration file: nothing was done; `lint`: a file that cannot be read or parsed"},
-	{exitWarning, "`doctor` has warnings and nothing worse"},
+	{exitWarning, "`doctor` has warnings and nothing worse; `explain`: something may be wrong"},
 }
 
 func main() {
@@ -139,18 +139,23 @@ func (o *output) check() error {
 // printAll writes all as one JSON array, or each by text.
 func printAll[T any](o *output, w io.Writer, all []T, text func(io.Writer, T)) error {
 	if o.format == "json" {
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
 		if all == nil {
 			all = []T{} // an array, and not null
 		}
-		return encoder.Encode(all)
+		return encodeJSON(w, all)
 	}
 	for _, one := range all {
 		text(w, one)
 	}
 	return nil
+}
+
+// encodeJSON writes v as people can read it, too.
+func encodeJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
 }
 
 // Set by the linker: -X main.version=v1.2.3 -X main.commit=HASH. A plain go build

@@ -95,7 +95,7 @@ var environment = []environmentVariable{
 	{"ETCDCTL_KEY", "its key"},
 	{"ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "`true`: take any certificate of the servers'"},
 	{"XDG_RUNTIME_DIR", "for others than root, the parent of the daemon's folder: see `--run-dir`"},
-	{"NO_COLOR", "not empty: `status` and `connections` show no colours on a terminal either"},
+	{"NO_COLOR", "not empty: `status`, `connections` and `explain` show no colours on a terminal either"},
 	{"TERM", "`dumb`: likewise"},
 	{"COLUMNS", "how wide their lines may be, where that is not to be the terminal's width"},
 	{"NOTIFY_SOCKET", "the service manager's socket, which is told when the daemon is ready and what it stores: sd_notify(3)"},

@@ -70,7 +70,7 @@ func rootCommand(environ []string) *cobra.Command {
 	root.Flags().BoolVar(&legacy.links, "links", false, "forward the ports of linked containers")
 	root.Flags().BoolVar(&legacy.omnimode, "omnimode", false, "serve the containers that link to this one (run --mode link)")
 	root.Flags().BoolVar(&legacy.setup, "setup-iptables", false, "set the rules of mode link in this network namespace, and exit")
-	root.AddCommand(runCommand(environ), checkCommand(environ), lintCommand(environ), configCommand(environ), resolveCommand(environ), rulesCommand(environ), doctorCommand(environ), reloadCommand(), statusCommand(environ), connectionsCommand(environ), eventsCommand(environ), endpointsCommand(environ), logLevelCommand(), drainCommand(), versionCommand(), keeperCommand(), sweeperCommand(), preparerCommand())
+	root.AddCommand(runCommand(environ), checkCommand(environ), lintCommand(environ), configCommand(environ), resolveCommand(environ), rulesCommand(environ), doctorCommand(environ), reloadCommand(), statusCommand(environ), connectionsCommand(environ), eventsCommand(environ), explainCommand(environ), endpointsCommand(environ), logLevelCommand(), drainCommand(), versionCommand(), keeperCommand(), sweeperCommand(), preparerCommand())
 	return root
 }
 

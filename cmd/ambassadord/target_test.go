@@ -28,7 +28,7 @@ func TestMistakenCommands(t *testing.T) {
 		{"top", "ambassadord --help"},
 		{"ps", "ambassadord --help"},
 		{"help", "ambassadord --help"},
-		{"explian", "ambassadord --help"},
+		{"explian", `did you mean "explain"?`},
 
 		// What the first ambassadord was told, and what may be a name.
 		{"redis.service.consul", ""},

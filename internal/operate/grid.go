@@ -55,7 +55,7 @@ func (s Style) paint(text string, t tone) string {
 }
 
 func (s Style) bold(text string) string {
-	if !s.Color {
+	if !s.Color || text == "" {
 		return text
 	}
 	return "\x1b[1m" + text + "\x1b[0m"
@@ -126,18 +126,23 @@ func (g *grid) write(w io.Writer, s Style) {
 func writeBelow(w io.Writer, text string, s Style) {
 	const indent = "    "
 	for rest := []rune(strings.TrimSpace(text)); len(rest) > 0; {
-		n := min(len(rest), max(leastWidth, s.Width-len(indent)))
-		if n < len(rest) {
-			for at := n; at > 0; at-- {
-				if rest[at] == ' ' {
-					n = at
-					break
-				}
-			}
-		}
+		n := breakAt(rest, min(len(rest), max(leastWidth, s.Width-len(indent))))
 		fmt.Fprintf(w, "%s%s\n", indent, strings.TrimRight(string(rest[:n]), " "))
 		rest = []rune(strings.TrimLeft(string(rest[n:]), " "))
 	}
+}
+
+// breakAt is where a line of text ends that has n characters at most: at its last space, if it has one.
+func breakAt(text []rune, n int) int {
+	if n == len(text) {
+		return n
+	}
+	for at := n; at > 0; at-- {
+		if text[at] == ' ' {
+			return at
+		}
+	}
+	return n
 }
 
 // line is a row of cells, each in its width; the last is painted.

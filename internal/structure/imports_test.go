@@ -53,12 +53,12 @@ func TestCoreStandsAlone(t *testing.T) {
 // that folder.
 var floors = [][]string{
 	{"cmd/ambassadord"},
-	{"internal/daemon", "internal/oneshot", "internal/operate", "internal/rulescmd", "internal/doctor"},
+	{"internal/daemon", "internal/oneshot", "internal/operate", "internal/rulescmd", "internal/doctor", "internal/explain"},
 	{"internal/mode/"},
 	{"internal/admin"},
 	{"internal/sourceguard", "internal/listenset", "internal/reconcile", "internal/cleanup", "internal/refusal", "internal/ruleslots"},
 	{"internal/route", "internal/hold", "internal/settings", "internal/mode"},
-	{"internal/sources", "internal/identity", "internal/config", "internal/handover", "internal/accesslog", "internal/keeper", "internal/inquiry", "internal/status", "internal/metrics", "internal/endpoints", "internal/events", "internal/logging"},
+	{"internal/sources", "internal/identity", "internal/config", "internal/handover", "internal/accesslog", "internal/keeper", "internal/inquiry", "internal/status", "internal/attached", "internal/failures", "internal/metrics", "internal/endpoints", "internal/events", "internal/logging"},
 	{"internal/binding", "internal/dockerd", "internal/policy", "internal/claim", "internal/control"},
 }
 
