@@ -356,6 +356,7 @@ func TestExplainRegistries(t *testing.T) {
 		}
 	}
 	register(`{"Name":"redis","Port":6379,"Check":{"TTL":"1h","Status":"critical"}}`)
+	register(`{"Name":"web","Port":80,"Address":"10.255.0.1"}`)
 	deaf, _ := deafNames(t)
 	hole := blackHole(t)
 	picky := serveIn(t, hostNamespace(t), dockerHost(t)+":0", func(conn *net.TCPConn) {
@@ -368,6 +369,8 @@ func TestExplainRegistries(t *testing.T) {
 	x.wants(explain.Broken, "no_endpoints", x.run("-l", "connect.80=consul-service://redos", image), 80, "redos", "do: ")
 	critical := x.run("-l", "connect.80=consul-service://redis", image)
 	x.wants(explain.Broken, "all_left_out", critical, 80, "critical", "do: health check")
+	served := x.run("-l", "connect.80=consul-service://web", image)
+	x.wants(explain.OK, "ok", served, 80)
 	x.wants(explain.Broken, "source_fails", x.run("-l", "connect.80=dns://"+deaf+"/redis.test:80", image), 80, deaf, "do: ")
 
 	silent := labelled(t, "connect.80="+hole, "connect.80.timeout=1s")
@@ -385,7 +388,8 @@ func TestExplainRegistries(t *testing.T) {
 	x.wants(explain.Broken, "endpoint_gone", proxied.name, 80, "reset", "do: PROXY header")
 
 	consul.Stop(t)
-	x.wants(explain.Doubtful, "stale_answer", critical, 80)
+	x.wants(explain.Broken, "source_fails", critical, 80, "connection refused", "do: agent runs")
+	x.wants(explain.Doubtful, "stale_answer", served, 80, "its last answer holds", "do: agent runs")
 }
 
 // TestExplainModes: in modes that have no rule in the container, or none of whose sockets is there, and

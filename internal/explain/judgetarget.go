@@ -115,8 +115,10 @@ func sourceFails(e *Explanation) (State, string, string) {
 
 func noEndpoints(e *Explanation) (State, string, string) {
 	t := unresolved(e)
-	if t == nil {
-		return "", "", ""
+	for _, more := range []func(*Explanation) (State, string, string){ambiguous, unreachable, allLeftOut, sourceFails} {
+		if state, _, _ := more(e); t == nil || state != "" { // which says why
+			return "", "", ""
+		}
 	}
 	fix := cmp.Or(hintOf(t), "see who serves it: ambassadord resolve '"+e.Declaration.Target+"'")
 	return Broken, "the target has no endpoint: " + short(whyNone(t)), withoutPort(e.Declaration.Target) + fix
