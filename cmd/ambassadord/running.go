@@ -9,8 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ambassadord/ambassadord/internal/config"
-	"github.com/ambassadord/ambassadord/internal/explain"
 	"github.com/ambassadord/ambassadord/internal/hint"
 	"github.com/ambassadord/ambassadord/internal/oneshot"
 	"github.com/ambassadord/ambassadord/internal/operate"
@@ -232,76 +230,6 @@ func eventsCommand(environ []string) *cobra.Command {
 	cmd.Flags().StringVar(&wanted.Message, "message", "", "with this message")
 	cmd.Flags().IntVar(&wanted.Limit, "limit", wanted.Limit, "how many are shown at most of those that have happened")
 	completeAbout(cmd, &path)
-	out.register(cmd.Flags())
-	return cmd
-}
-
-const explainHelp = `Show why a connection of CONTAINER to localhost:PORT goes where it goes, or fails: the
-daemon, the container and its network, the rule, the declaration and what looks like
-one, the target with its sources and endpoints, limits, the policy, the last failure;
-then the verdict in one sentence, and what to do.
-
-CONTAINER is a name, the beginning of an ID, or a service of Compose (PROJECT/SERVICE
-where several projects have it). Run it as root on the host: it then looks into the
-container's network namespace. Where no daemon runs it asks the engine and the sources
-itself, with the flags of run, and says so.
-
-It changes nothing. With --dial it makes one connection from inside of the container's
-network namespace, as the container would, sends nothing, and shows what becomes of it.
-
-It ends with 0 if nothing is wrong, 1 if connections fail, 3 if something may be wrong.
-With -o json it prints one object, which docs/explain.md describes.`
-
-func explainCommand(environ []string) *cobra.Command {
-	flags := newRunFlags(environ)
-	var out output
-	var dial bool
-	cmd := &cobra.Command{
-		Use:   "explain CONTAINER PORT",
-		Short: "Show why a container's connection to a port goes where it goes, or fails",
-		Long:  explainHelp,
-		Example: `  ambassadord explain shop-app-1 6379
-  ambassadord explain app 6379 --dial
-  ambassadord explain shop/app 6379 -o json`,
-		Args: exactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := out.check(); err != nil {
-				return err
-			}
-			port, err := config.ParsePort(args[1])
-			if err != nil {
-				return usage(err)
-			}
-			cfg, err := flags.load(cmd.Flags(), nil)
-			if err != nil {
-				return err
-			}
-			d := operate.At(cfg.Admin.Path)
-			defer d.Close()
-			e, err := explain.Ask(cmd.Context(), explain.Question{Container: args[0], Port: port, Dial: dial}, explain.Means{Config: cfg, Daemon: d})
-			if err != nil {
-				return err
-			}
-			if out.format == "json" {
-				if err := encodeJSON(printable.Writer(cmd.OutOrStdout()), e); err != nil {
-					return err
-				}
-			} else {
-				operate.WriteExplanation(cmd.OutOrStdout(), e, styleOf(cmd, environ))
-			}
-			switch e.Verdict.State {
-			case explain.Broken:
-				return exitStatus(exitFailure)
-			case explain.Doubtful:
-				return exitStatus(exitWarning)
-			case explain.OK:
-			}
-			return nil
-		},
-	}
-	flags.register(cmd.Flags())
-	flags.registerFile(cmd)
-	cmd.Flags().BoolVar(&dial, "dial", false, "make one connection from inside of the container's network namespace, and show what becomes of it")
 	out.register(cmd.Flags())
 	return cmd
 }
