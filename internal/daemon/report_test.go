@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ambassadord/ambassadord/internal/accesslog"
 	"github.com/ambassadord/ambassadord/internal/config"
 	"github.com/ambassadord/ambassadord/internal/dockerd"
 	"github.com/ambassadord/ambassadord/internal/failures"
@@ -299,7 +300,7 @@ func (a awayEngine) Changed() <-chan struct{}    { return nil }
 // fails is in the status.
 func TestOnlyFailuresAreRemembered(t *testing.T) {
 	var failed failures.Last
-	s, _, err := newServer(config.Default(), metrics.New(metrics.Options{Log: slog.New(slog.DiscardHandler)}), &failed, slog.New(slog.DiscardHandler))
+	s, _, err := newServer(config.Default(), metrics.New(metrics.Options{Log: slog.New(slog.DiscardHandler)}), accesslog.New(slog.New(slog.DiscardHandler), nil), &failed, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
