@@ -296,7 +296,7 @@ func (a *asker) endpoints(ctx context.Context, c *dockerd.Container) {
 		members = membersOf(a.view.Pools, e.Target.Meaning)
 	}
 	for _, one := range e.Target.Endpoints {
-		e.Endpoints = append(e.Endpoints, endpointOf(one, members, e.Declaration.Denied))
+		e.Endpoints = append(e.Endpoints, endpointOf(one, members, e.Declaration.Denied, e.Taken))
 	}
 }
 
@@ -317,8 +317,11 @@ func membersOf(pools []status.PoolView, meaning string) map[string]status.Member
 	return members
 }
 
+// byOperator is why an endpoint is drained or ejected by an operator's word.
+const byOperator = "an operator has decided so"
+
 // endpointOf says whether one is dialled, and why not.
-func endpointOf(one status.EndpointView, members map[string]status.MemberView, denied []status.Denied) Endpoint {
+func endpointOf(one status.EndpointView, members map[string]status.MemberView, denied []status.Denied, now time.Time) Endpoint {
 	e := Endpoint{EndpointView: one, State: "used"}
 	if m, ok := members[one.Address]; ok && m.Health != nil {
 		h := m.Health
@@ -334,6 +337,9 @@ func endpointOf(one status.EndpointView, members map[string]status.MemberView, d
 				e.State, e.Why = "down", "its check fails: "+short(c.Why)
 			}
 		}
+	}
+	if d := members[one.Address].Decided; d != nil && d.State != "" && (d.Until.IsZero() || d.Until.After(now)) {
+		e.State, e.Why, e.Until = d.State, byOperator, d.Until
 	}
 	for _, d := range denied {
 		if d.Endpoint == one.Address {

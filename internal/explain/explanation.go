@@ -117,7 +117,7 @@ type NearMiss struct {
 type Endpoint struct {
 	status.EndpointView
 	Open int `json:"open"`
-	// State is used, ejected, down or denied; Why says more, and Until when an ejection ends.
+	// State is used, drained, ejected, down or denied; Why says more, and Until when an ejection ends.
 	State    string    `json:"state"`
 	Why      string    `json:"why,omitempty"`
 	Until    time.Time `json:"until,omitzero"`

@@ -51,6 +51,7 @@ var situations = []situation{
 	{"all_left_out", allLeftOut},
 	{"source_fails", sourceFails},
 	{"no_endpoints", noEndpoints},
+	{"drained", drained},
 	{"ejected", ejected},
 	{"dial_failed", dialFailed},
 	{"last_failure", lastFailure},

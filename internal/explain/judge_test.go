@@ -88,6 +88,17 @@ func TestVerdicts(t *testing.T) {
 		{"14 ejected", func(e *Explanation) {
 			e.Endpoints[1].State, e.Endpoints[1].Why, e.Endpoints[1].Until = "ejected", "connection refused", noon.Add(time.Minute)
 		}, Doubtful, "ejected", "10.0.0.3:6379 is ejected: connection refused, until 12:01:00, as 1 of 2", "mend"},
+		{"drained", func(e *Explanation) {
+			e.Endpoints[1].State, e.Endpoints[1].Why = "drained", byOperator
+		}, Doubtful, "drained", "10.0.0.3:6379 is drained by an operator, as 1 of 2", "endpoints restore 10.0.0.3:6379"},
+		{"all drained", func(e *Explanation) {
+			for i := range e.Endpoints {
+				e.Endpoints[i].State, e.Endpoints[i].Why = "drained", byOperator
+			}
+		}, Broken, "drained", "there is no other", "endpoints restore"},
+		{"ejected by an operator", func(e *Explanation) {
+			e.Endpoints[0].State, e.Endpoints[0].Why, e.Endpoints[0].Until = "ejected", byOperator, noon.Add(time.Minute)
+		}, Doubtful, "drained", "is ejected by an operator until 12:01:00", "endpoints restore"},
 		{"14 all down", func(e *Explanation) { e.Endpoints[0].State, e.Endpoints[1].State = "down", "down" }, Broken, "ejected", "there is no other", "mend"},
 		{"15 rules flushed", func(e *Explanation) { e.Inside.Rule = nil }, Broken, "no_rule", "flushed", "iptables -F"},
 		{"15 the way to it flushed", func(e *Explanation) { e.Inside.Rule.Hooked = false }, Broken, "no_rule", "flushed", "iptables -F"},

@@ -132,10 +132,34 @@ func withoutPort(target string) string {
 	return "a name without a port means SRV records: for its addresses write " + target + ":PORT; "
 }
 
+// drained is what an operator has decided of endpoints.
+func drained(e *Explanation) (State, string, string) {
+	n, first := 0, (*Endpoint)(nil)
+	for i := range e.Endpoints {
+		if one := &e.Endpoints[i]; one.State == "drained" || one.State == "ejected" && one.Why == byOperator {
+			if n++; first == nil || one.State == "drained" {
+				first = one
+			}
+		}
+	}
+	if first == nil {
+		return "", "", ""
+	}
+	text := fmt.Sprintf("endpoint %s is %s by an operator", first.Address, first.State)
+	if !first.Until.IsZero() {
+		text += " until " + first.Until.Format(time.TimeOnly)
+	}
+	fix := "take that back: ambassadord endpoints restore " + first.Address
+	if n < len(e.Endpoints) || first.State == "ejected" {
+		return Doubtful, fmt.Sprintf("%s, as %d of %d are", text, n, len(e.Endpoints)), fix
+	}
+	return Broken, text + ", and there is no other", fix
+}
+
 func ejected(e *Explanation) (State, string, string) {
 	out, first := 0, (*Endpoint)(nil)
 	for i := range e.Endpoints {
-		if s := e.Endpoints[i].State; s == "ejected" || s == "down" {
+		if s := e.Endpoints[i].State; (s == "ejected" || s == "down") && e.Endpoints[i].Why != byOperator {
 			out++
 			if first == nil {
 				first = &e.Endpoints[i]
