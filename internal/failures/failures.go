@@ -20,6 +20,9 @@ import (
 const (
 	// mostKept is how many clients and ports are remembered: with the texts of each less than a megabyte.
 	mostKept = 1024
+	// mostOfOne is how many of them one container has at most, and mostOfOthers all clients that are none: nobody
+	// displaces what is known of others by failing at many ports, or from many addresses.
+	mostOfOne, mostOfOthers = 64, 256
 	// mostText is how many bytes of an error or a hint are kept.
 	mostText = 512
 )
@@ -46,6 +49,7 @@ type keptFailure struct {
 type Last struct {
 	mu     sync.Mutex
 	byFlow map[flow]*list.Element // of *keptFailure
+	ofID   map[string]int         // how many each container has; "" is all clients that are none
 	order  list.List              // the flow that failed last comes first
 }
 
@@ -65,11 +69,10 @@ func (l *Last) Done(r proxy.Record) {
 	at := l.byFlow[f]
 	if at == nil {
 		if l.byFlow == nil {
-			l.byFlow = map[flow]*list.Element{}
+			l.byFlow, l.ofID = map[flow]*list.Element{}, map[string]int{}
 		}
-		if oldest := l.order.Back(); len(l.byFlow) >= mostKept && oldest != nil {
-			delete(l.byFlow, l.order.Remove(oldest).(*keptFailure).flow)
-		}
+		l.makeRoom(f)
+		l.ofID[f.id]++
 		at = l.order.PushFront(&keptFailure{flow: f, first: r.Ended})
 		l.byFlow[f] = at
 	}
@@ -77,6 +80,28 @@ func (l *Last) Done(r proxy.Record) {
 	k := at.Value.(*keptFailure)
 	k.count++
 	k.last, k.err, k.hint = r, text, fix
+}
+
+// makeRoom forgets the oldest failure of those who have too many, if f's client has, or else the oldest of all if there are
+// too many. It is called with mu held.
+func (l *Last) makeRoom(f flow) {
+	most := mostOfOne
+	if f.id == "" {
+		most = mostOfOthers
+	}
+	full := l.ofID[f.id] >= most
+	if !full && len(l.byFlow) < mostKept {
+		return
+	}
+	at := l.order.Back()
+	for full && at.Value.(*keptFailure).flow.id != f.id {
+		at = at.Prev()
+	}
+	gone := l.order.Remove(at).(*keptFailure).flow
+	delete(l.byFlow, gone)
+	if l.ofID[gone.id]--; l.ofID[gone.id] == 0 {
+		delete(l.ofID, gone.id)
+	}
 }
 
 // Report is part of status.Reporter: those that failed last come first.

@@ -44,6 +44,30 @@ func TestLastOfEachClientAndPort(t *testing.T) {
 	}
 }
 
+// TestNobodyDisplacesOthers by failing at many ports, or from many addresses.
+func TestNobodyDisplacesOthers(t *testing.T) {
+	var l Last
+	why := errors.New("nobody")
+	l.Done(failed("honest", 1, 1, why))
+	for i := range 3 * mostKept {
+		l.Done(failed("hostile", uint16(i+1), i, why))
+		r := failed("", 1, i, why)
+		r.Source = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1)
+		l.Done(r)
+	}
+	n := map[string]int{}
+	for _, f := range reported(&l) {
+		n[f.ID]++
+	}
+	if n["honest"] != 1 || n["hostile"] != mostOfOne || n[""] != mostOfOthers {
+		t.Errorf("of each are kept %v; want 1, %d and %d", n, mostOfOne, mostOfOthers)
+	}
+	l.Done(failed("hostile", 9999, 1, why))
+	if f := reported(&l)[0]; f.Port != 9999 {
+		t.Errorf("the last failure of who has many is forgotten; the last known is at port %d", f.Port)
+	}
+}
+
 // TestKeepsFew: whoever fails at every port, or with long errors, has the oldest forgotten, and no more.
 func TestKeepsFew(t *testing.T) {
 	var l Last
