@@ -63,7 +63,7 @@ func (c *Choice) Next() (Use, bool) {
 			return c.use(g.well[at]), true
 		}
 	}
-	if snap.out > 0 && !snap.panic {
+	if snap.out > 0 { // in a panic these are an operator's
 		for i := range snap.groups {
 			out := snap.groups[i].out
 			if at := scan(out, nil, &c.tried, -1); at >= 0 {

@@ -2,6 +2,7 @@ package balance
 
 import (
 	"maps"
+	"math"
 	"net/netip"
 	"time"
 )
@@ -41,7 +42,8 @@ func (r *Registry) Override(addr netip.AddrPort, o Override) {
 	if next == nil {
 		next = overrides{}
 	}
-	delete(next, addr)
+	now := time.Now()
+	maps.DeleteFunc(next, func(at netip.AddrPort, old Override) bool { return at == addr || old.ended(now) }) // or they would pile up
 	if o.decides() {
 		next[addr] = o
 	}
@@ -53,7 +55,7 @@ func (r *Registry) Override(addr netip.AddrPort, o Override) {
 func (r *Registry) Overrides() map[netip.AddrPort]Override {
 	all, now := map[netip.AddrPort]Override{}, time.Now()
 	maps.Copy(all, r.decided())
-	maps.DeleteFunc(all, func(_ netip.AddrPort, o Override) bool { return o.State == Ejected && o.Weight == nil && o.over(now) })
+	maps.DeleteFunc(all, func(_ netip.AddrPort, o Override) bool { return o.ended(now) })
 	return all
 }
 
@@ -85,6 +87,11 @@ func (r *Registry) decided() overrides {
 
 func (o Override) over(now time.Time) bool { return !o.Until.IsZero() && !now.Before(o.Until) }
 
+// ended reports whether time has ended all that o decides.
+func (o Override) ended(now time.Time) bool {
+	return o.State == Ejected && o.Weight == nil && o.over(now)
+}
+
 // drains reports whether m is never to be chosen.
 func (all overrides) drains(m *member) bool { return len(all) > 0 && all[m.Addr].State == Drained }
 
@@ -98,7 +105,8 @@ func (r *Registry) ejects(all overrides, m *member) (out bool, until int64) {
 		return false, 0
 	}
 	if !o.Until.IsZero() {
-		until = r.now() + int64(time.Until(o.Until))
+		since := r.now()
+		until = since + min(int64(time.Until(o.Until)), math.MaxInt64-since) // centuries from now it is the same
 	}
 	return true, until
 }

@@ -153,3 +153,48 @@ func TestPardon(t *testing.T) {
 		t.Error("it is not pardoned")
 	}
 }
+
+// An operator's ejection of most endpoints is no panic: they are still there for want of others alone.
+func TestEjectionOfMostHolds(t *testing.T) {
+	p := newTestPool(Options{EjectAfter: 3, EjectMost: 50}, alike(3)...)
+	for i := range 2 {
+		p.registry.Override(addr(i), Override{State: Ejected})
+	}
+	if n := firsts(t, p); n[addr(2)] != 200 {
+		t.Errorf("the one that is not ejected is offered first %d times of 200", n[addr(2)])
+	}
+	failing(t, p, addr(2), 3) // all that is left: that is the panic
+	if n := firsts(t, p); n[addr(2)] != 200 || !p.Status().Panic {
+		t.Errorf("when it fails it is offered first %d times of 200, panic %v", n[addr(2)], p.Status().Panic)
+	}
+	c := p.Choose("client")
+	offered := 0
+	for u, ok := c.Next(); ok; u, ok = c.Next() {
+		u.Cancelled()
+		offered++
+	}
+	if offered != 3 {
+		t.Errorf("for want of others %d are offered in all; want 3", offered)
+	}
+}
+
+// An end that is centuries away makes no snapshot wrong before.
+func TestEjectionForCenturies(t *testing.T) {
+	p := newTestPool(Options{}, alike(2)...)
+	time.Sleep(2 * time.Millisecond)
+	p.registry.Override(addr(0), Override{State: Ejected, Until: time.Now().Add(1<<63 - 1)})
+	if snap := p.current(); snap.until < 0 || p.current() != snap {
+		t.Errorf("the snapshot is wrong at %d, and made anew each time", snap.until)
+	}
+}
+
+// What time has ended is not kept: an operator's program may eject others each minute for years.
+func TestEjectionsThatEndedArePutAway(t *testing.T) {
+	p := newTestPool(Options{}, alike(2)...)
+	for i := range 100 {
+		p.registry.Override(addr(i), Override{State: Ejected, Until: time.Now().Add(-time.Second)})
+	}
+	if n := len(p.registry.decided()); n > 1 {
+		t.Errorf("%d that have ended are kept", n)
+	}
+}

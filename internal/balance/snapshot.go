@@ -69,15 +69,20 @@ func (p *Pool) takeSnapshot(of *membership, now int64) *snapshot {
 		snap.choice = snap.members[0].Choice
 	}
 	outs := make([]bool, len(snap.members))
+	byOperator := 0
 	for i := range snap.members {
 		if out, until := p.isOut(&snap.members[i], now); out {
 			outs[i] = true
 			snap.out++
 			snap.wrongAt(until)
+			if p.ejectedByOperator(&snap.members[i]) {
+				byOperator++
+			}
 		}
 	}
+	// An operator who ejects most of them means it: the threshold is about those that are left.
 	most := p.options.EjectMost
-	snap.panic = most > 0 && snap.out*100 > most*len(snap.members)
+	snap.panic = most > 0 && (snap.out-byOperator)*100 > most*(len(snap.members)-byOperator)
 
 	for from := 0; from < len(snap.members); {
 		first := &snap.members[from]
@@ -119,7 +124,7 @@ func (p *Pool) groupOf(snap *snapshot, members []member, outs []bool, now int64)
 	var g group
 	for i := range members {
 		m := &members[i]
-		if outs[i] && !snap.panic {
+		if outs[i] && (!snap.panic || p.ejectedByOperator(m)) {
 			g.out = append(g.out, m)
 			if p.due(m, now) {
 				g.halfOpen = append(g.halfOpen, m)
@@ -152,6 +157,11 @@ func (snap *snapshot) wrongAt(t int64) {
 	}
 }
 
+func (p *Pool) ejectedByOperator(m *member) bool {
+	out, _ := p.registry.ejects(p.registry.decided(), m)
+	return out
+}
+
 // isOut says whether m is ejected or out by its check, and when that may change by
 // time alone.
 func (p *Pool) isOut(m *member, now int64) (out bool, until int64) {
@@ -179,7 +189,7 @@ func (p *Pool) due(m *member, now int64) bool {
 	if p.options.EjectAfter <= 0 || m.check != nil && m.check.down() {
 		return false
 	}
-	if byOperator, _ := p.registry.ejects(p.registry.decided(), m); byOperator {
+	if p.ejectedByOperator(m) {
 		return false
 	}
 	e := m.health.ejection.Load()

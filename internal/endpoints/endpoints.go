@@ -194,7 +194,8 @@ func (b *Book) find(o Order) ([]netip.AddrPort, error) {
 	for _, p := range b.Pools.Pools() {
 		for i := range p.Members {
 			m := &p.Members[i]
-			if parseErr == nil && m.Addr == given || m.Name == o.Endpoint {
+			// What is an address is no name: a source that a tenant chose may call another's endpoint so.
+			if parseErr == nil && m.Addr == given || parseErr != nil && m.Name == o.Endpoint {
 				found[m.Addr] = true
 			}
 			if len(others) < mostNamed {

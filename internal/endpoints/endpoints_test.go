@@ -149,3 +149,14 @@ func TestHowMuchIsDecidedIsBounded(t *testing.T) {
 		t.Errorf("one of them again: %v", err)
 	}
 }
+
+// Whoever chooses a target's source chooses the names of its endpoints, too: one that looks like the address of
+// an endpoint must not have an operator's order hit another.
+func TestANameThatIsAnAddress(t *testing.T) {
+	b, _, _ := newBook(t, filepath.Join(t.TempDir(), "run"))
+	b.Pools.Pool("evil", balance.Options{}).Update(new(int), []balance.Endpoint{{Addr: netip.MustParseAddrPort("10.0.0.2:6379"), Name: "10.0.0.1:6379", Weight: 1}})
+	done, err := b.Do(Order{Endpoint: "10.0.0.1:6379", Action: Drain})
+	if err != nil || said(done) != "10.0.0.1:6379 drained" {
+		t.Errorf("%v: %s; want the endpoint at that address alone", err, said(done))
+	}
+}
