@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -125,7 +126,7 @@ KEY=VALUE a line, as docker run --label-file takes.`,
 			var failed []error
 			for _, name := range args {
 				options.Kind = cmp.Or(kind, lint.KindOf(name))
-				found, err := lintFile(name, cmd.InOrStdin(), options)
+				found, err := lintFile(cmd.Context(), name, cmd.InOrStdin(), options)
 				all, failed = append(all, found...), append(failed, err)
 			}
 			if err := printAll(&o, printable.Writer(cmd.OutOrStdout()), all, printFinding); err != nil {
@@ -172,7 +173,27 @@ func (f *runFlags) linting(cmd *cobra.Command) (lint.Options, error) {
 	return lint.Options{Parse: parse, Layers: s.Layers}, nil
 }
 
-func lintFile(name string, stdin io.Reader, o lint.Options) ([]lint.Finding, error) {
+func lintFile(ctx context.Context, name string, stdin io.Reader, o lint.Options) ([]lint.Finding, error) {
+	var content []byte
+	var err error
+	read := make(chan struct{})
+	go func() { // a pipe to which nobody writes takes for ever, to open or to read, and signals only end ctx
+		defer close(read)
+		content, err = readFile(name, stdin)
+	}()
+	select {
+	case <-read:
+	case <-ctx.Done():
+		return nil, hint.Wrap(fmt.Errorf("%s was not read to its end: %w", name, context.Cause(ctx)), "give a file, or a pipe that somebody writes to")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return lint.File(name, content, o)
+}
+
+// readFile reads no more of name, - for stdin, than lint takes, and a byte.
+func readFile(name string, stdin io.Reader) ([]byte, error) {
 	from := stdin
 	if name != standardInput {
 		f, err := os.Open(name)
@@ -186,7 +207,7 @@ func lintFile(name string, stdin io.Reader, o lint.Options) ([]lint.Finding, err
 	if err != nil {
 		return nil, hint.Wrap(err, "give a file")
 	}
-	return lint.File(name, content, o)
+	return content, nil
 }
 
 // printFinding writes FILE:LINE:COLUMN: and what is there, and what to do on a line of its own.

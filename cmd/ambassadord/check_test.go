@@ -3,11 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ambassadord/ambassadord/internal/lint"
 )
 
 // TestBrokenConfigurations: check refuses each file with its message, which stands beside it. Those of a file by itself are tested in internal/config; here it is read with the flags that it
@@ -60,4 +66,32 @@ func TestFlagsOfFilesThatBelongTogether(t *testing.T) {
 			t.Errorf("%q with %q ends with %d: %s", test.content, test.flags, code, &stderr)
 		}
 	}
+}
+
+// A signal ends lint of a pipe to which nobody writes.
+func TestLintOfAPipeCanBeEnded(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "compose.yaml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := lintFile(ctx, pipe, strings.NewReader(""), lint.Options{Kind: lint.Compose})
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("it goes on")
+	}
+	w, err := os.OpenFile(pipe, os.O_RDWR, 0) // so that what opens it ends
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
 }
