@@ -2,15 +2,19 @@ package admin
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -213,4 +217,45 @@ const asOtherUserAsk = "ADMIN_TEST_ASK"
 func askAsOther(conn net.Conn, route string) {
 	fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}", route)
 	_, _ = io.Copy(os.Stdout, conn)
+}
+
+// Who asks without an end keeps no operator waiting, for actions or events.
+func TestOperatorsHaveTurnsOfTheirOwn(t *testing.T) {
+	handler := fairTurns(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusOK) }))
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ask := func(ctx context.Context, method, path string) int {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, method, path, nil))
+		return w.Code
+	}
+	ours := context.WithValue(t.Context(), countedKey{}, &counted{Conn: conn})
+	for _, path := range []string{"/v1/status", eventsPath} {
+		var flood sync.WaitGroup
+		var refused atomic.Int64
+		for range 100 { // more than there are turns in heavyPatience
+			flood.Go(func() {
+				if ask(t.Context(), http.MethodGet, path) == http.StatusServiceUnavailable {
+					refused.Add(1)
+				}
+			})
+		}
+		for refused.Load() == 0 {
+			runtime.Gosched()
+		}
+		for _, wanted := range [][2]string{{http.MethodPost, "/v1/endpoints"}, {http.MethodGet, "/v1/status"}, {http.MethodGet, eventsPath}} {
+			if code := ask(ours, wanted[0], wanted[1]); code != http.StatusOK {
+				t.Errorf("while others ask for %s, an operator's %s is answered with %d", path, wanted, code)
+			}
+		}
+		flood.Wait()
+	}
 }

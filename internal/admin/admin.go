@@ -144,7 +144,7 @@ func (s *Server) Serve(predecessor func(pid int) bool) {
 			s.config.Log.Log(ctx, level, "the admin interface has no Unix socket", "path", s.config.Path, "error", err, hint.Attr(err))
 		} else {
 			s.socket = socket
-			s.serve(socket.listener, local(newTurns().of(routes)))
+			s.serve(socket.listener, local(fairTurns(routes)))
 			s.config.Log.Info("serving the admin interface", "path", s.config.Path)
 		}
 	}

@@ -79,16 +79,30 @@ func route[In, Out any](api huma.API, path, summary string, responses map[string
 // turns are those of a socket's requests that are answered from a snapshot. Each socket has its own: who
 // has a token takes none of who may dial the Unix socket.
 type turns struct {
-	taken    chan struct{}
-	pace     *rate.Limiter
-	watchers chan struct{} // of events
+	taken      chan struct{}
+	pace       *rate.Limiter
+	watchers   chan struct{} // of events
+	eventsPace *rate.Limiter
 }
 
 func newTurns() *turns {
 	return &turns{
 		taken: make(chan struct{}, mostHeavy), pace: rate.NewLimiter(heavyPerSecond, heavyAtOnce),
-		watchers: make(chan struct{}, mostWatchers),
+		watchers: make(chan struct{}, mostWatchers), eventsPace: rate.NewLimiter(heavyPerSecond, heavyAtOnce),
 	}
+}
+
+// fairTurns has turns of their own for who may act (root, the daemon's user), and others for whoever else may dial
+// the socket: a member of its group that asks without an end keeps no operator's order waiting, nor all watchers.
+func fairTurns(next http.Handler) http.Handler {
+	operators, others := newTurns().of(next), newTurns().of(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if mayAct(request) == nil {
+			operators.ServeHTTP(w, request)
+			return
+		}
+		others.ServeHTTP(w, request)
+	})
 }
 
 // of has few requests that need a snapshot answered at once. One whose turn does not come is told
@@ -119,8 +133,16 @@ func (t *turns) of(next http.Handler) http.Handler {
 	})
 }
 
-// watch is of for requests of events, which take no snapshot and may last.
+// watch is of for requests of events, which take no snapshot and may last. A list may be of a megabyte, and the
+// log waits while it is copied, so they are paced, too.
 func (t *turns) watch(next http.Handler, w http.ResponseWriter, request *http.Request) {
+	patience, cancel := context.WithTimeout(request.Context(), heavyPatience)
+	err := t.eventsPace.Wait(patience)
+	cancel()
+	if err != nil {
+		busy(w)
+		return
+	}
 	select {
 	case t.watchers <- struct{}{}:
 		defer func() { <-t.watchers }()
