@@ -51,11 +51,8 @@ func newAdmin(d *daemon) (*admin.Server, error) {
 		View: func() status.View { return snapshot(d).View() }, Metrics: d.metrics,
 	}
 	c.Actions = &admin.Actions{
-		Decided: func() []admin.DecidedEndpoint { return decidedOf(d.endpoints.List()) },
-		Decide: func(o admin.EndpointOrder) ([]admin.DecidedEndpoint, error) {
-			done, err := d.endpoints.Do(endpoints.Order{Endpoint: o.Endpoint, Action: endpoints.Action(o.Action), For: o.For, Weight: o.Weight, Unknown: o.Unknown})
-			return decidedOf(done), err
-		},
+		Decided:  func() []admin.DecidedEndpoint { return decidedOf(d.endpoints.List()) },
+		Decide:   func(o admin.EndpointOrder) ([]admin.DecidedEndpoint, error) { return decide(d, o) },
 		LogLevel: func(level slog.Level) { setLogLevel(d, level) }, Stop: d.hooks.Stop,
 		Close: func(match func(*status.ConnectionView) bool) int {
 			return d.server.Cut(func(c *proxy.Carried) bool { v := status.ConnectionOf(c); return match(&v) }, errOperator)
@@ -74,6 +71,16 @@ func newAdmin(d *daemon) (*admin.Server, error) {
 }
 
 var errOperator = proxy.Fail(proxy.OperatorClosed, hint.Errorf("the operator of this host knows why", "an operator has closed the connection"))
+
+// decide does what an operator says of endpoints. A daemon that takes over has read by then what was decided before,
+// and would write over what is decided meanwhile.
+func decide(d *daemon, o admin.EndpointOrder) ([]admin.DecidedEndpoint, error) {
+	if !d.giver.has(serving, closed) {
+		return nil, hint.Errorf("ask again in a moment", "another daemon is taking over")
+	}
+	done, err := d.endpoints.Do(endpoints.Order{Endpoint: o.Endpoint, Action: endpoints.Action(o.Action), For: o.For, Weight: o.Weight, Unknown: o.Unknown})
+	return decidedOf(done), err
+}
 
 func decidedOf(all []endpoints.Decided) []admin.DecidedEndpoint {
 	view := make([]admin.DecidedEndpoint, len(all))
