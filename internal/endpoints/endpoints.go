@@ -189,14 +189,17 @@ func (b *Book) find(o Order) ([]netip.AddrPort, error) {
 	}
 	found := map[netip.AddrPort]bool{}
 	var others []string
+	hosts, disagree := "", false // of a name, by the targets that have it
 	given, parseErr := netip.ParseAddrPort(o.Endpoint)
 	given = netip.AddrPortFrom(given.Addr().Unmap(), given.Port())
 	for _, p := range b.Pools.Pools() {
+		var called []netip.Addr
 		for i := range p.Members {
 			m := &p.Members[i]
 			// What is an address is no name: a source that a tenant chose may call another's endpoint so.
 			if parseErr == nil && m.Addr == given || parseErr != nil && m.Name == o.Endpoint {
 				found[m.Addr] = true
+				called = append(called, m.Addr.Addr())
 			}
 			if len(others) < mostNamed {
 				others = append(others, m.Addr.String())
@@ -204,6 +207,11 @@ func (b *Book) find(o Order) ([]netip.AddrPort, error) {
 					others = append(others, m.Name)
 				}
 			}
+		}
+		slices.SortFunc(called, netip.Addr.Compare)
+		if these := fmt.Sprint(slices.Compact(called)); len(called) > 0 {
+			disagree = disagree || hosts != "" && hosts != these
+			hosts = these
 		}
 	}
 	if parseErr == nil && len(found) == 0 {
@@ -228,5 +236,9 @@ func (b *Book) find(o Order) ([]netip.AddrPort, error) {
 		all = append(all, addr)
 	}
 	slices.SortFunc(all, netip.AddrPort.Compare)
+	if parseErr != nil && disagree {
+		// A container that declares a name of its own zone may have it stand for the endpoint of another.
+		return nil, hint.Errorf("name it by HOST:PORT", "targets mean different hosts by %q: %s", shorten.Text(o.Endpoint, 200), shorten.Text(fmt.Sprint(all), 500))
+	}
 	return all, nil
 }

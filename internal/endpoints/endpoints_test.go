@@ -160,3 +160,22 @@ func TestANameThatIsAnAddress(t *testing.T) {
 		t.Errorf("%v: %s; want the endpoint at that address alone", err, said(done))
 	}
 }
+
+// A tenant's target whose source gives another's endpoint a name that an operator knows makes that name
+// ambiguous, and has no order hit the other.
+func TestTargetsThatDisagreeOnAName(t *testing.T) {
+	b, _, _ := newBook(t, filepath.Join(t.TempDir(), "run"))
+	other := b.Pools.Pool("other", balance.Options{})
+	call := func(addr string) {
+		other.Update(new(int), []balance.Endpoint{{Addr: netip.MustParseAddrPort(addr), Name: "single", Weight: 1}})
+	}
+	call("10.9.9.9:5432")
+	if done, err := b.Do(Order{Endpoint: "single", Action: Drain}); err == nil || !strings.Contains(err.Error(), "10.9.9.9:5432") || len(done)+len(b.List()) > 0 {
+		t.Errorf("%v: %s; want it refused", err, said(done))
+	}
+	b, _, _ = newBook(t, filepath.Join(t.TempDir(), "run"))
+	b.Pools.Pool("other", balance.Options{}).Update(new(int), []balance.Endpoint{{Addr: netip.MustParseAddrPort("10.0.0.3:9121"), Name: "single", Weight: 1}})
+	if done, err := b.Do(Order{Endpoint: "single", Action: Drain}); err != nil || said(done) != "10.0.0.3:6379 drained; 10.0.0.3:9121 drained" {
+		t.Errorf("two ports of one host: %v: %s", err, said(done))
+	}
+}
