@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -133,8 +134,14 @@ func (r *routes) closeConnections(_ context.Context, c *closing) (*closedAnswer,
 	if (f != filter{} || c.Body.Source != "") == c.Body.All {
 		return nil, failure(http.StatusUnprocessableEntity, "which connections are meant is not said, or twice", "give client, port, target, endpoint or source, or all alone")
 	}
+	// What is a container's name is no ID here: a name may begin with the ID of another's container, or be its beginning.
+	named, now := false, r.view.load()
+	if f.Client != "" {
+		named = slices.ContainsFunc(now.Containers, func(of status.Container) bool { return of.Name == f.Client }) ||
+			slices.ContainsFunc(now.Connections, func(of status.ConnectionView) bool { return of.Client == f.Client })
+	}
 	n := r.config.Actions.Close(func(v *status.ConnectionView) bool {
-		return f.matches(v) && (c.Body.Source == "" || c.Body.Source == v.Source)
+		return f.matches(v) && (!named || v.Client == f.Client || v.Service == f.Client) && (c.Body.Source == "" || c.Body.Source == v.Source)
 	})
 	return &closedAnswer{Body: Closed{Closed: n}}, nil
 }

@@ -259,3 +259,28 @@ func TestOperatorsHaveTurnsOfTheirOwn(t *testing.T) {
 		flood.Wait()
 	}
 }
+
+// A container whose name is the beginning of another's ID, or begins with it, is closed alone.
+func TestANameThatIsAnID(t *testing.T) {
+	const id = "3fa2b1c4d5e6"
+	for _, name := range []string{"3fa2", id + "x"} {
+		all := []status.ConnectionView{{Client: name, ID: "0123456789ab"}, {Client: "victim", ID: id}}
+		c := Config{View: func() status.View { return status.View{Connections: all} }, Actions: &Actions{Close: func(match func(*status.ConnectionView) bool) (n int) {
+			for i := range all {
+				if match(&all[i]) {
+					n++
+				}
+			}
+			return n
+		}}}
+		r := &routes{config: c, view: &sharedView{take: c.View}}
+		for of, want := range map[string]int{name: 1, "3fa2b1": 1, "victim": 1} {
+			order := &closing{}
+			order.Body.Client = of
+			answer, err := r.closeConnections(t.Context(), order)
+			if err != nil || answer.Body.Closed != want {
+				t.Errorf("close --client %s: %v, %+v; want %d", of, err, answer, want)
+			}
+		}
+	}
+}
