@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -54,9 +55,7 @@ func newAdmin(d *daemon) (*admin.Server, error) {
 		Decided:  func() []admin.DecidedEndpoint { return decidedOf(d.endpoints.List()) },
 		Decide:   func(o admin.EndpointOrder) ([]admin.DecidedEndpoint, error) { return decide(d, o) },
 		LogLevel: func(level slog.Level) { setLogLevel(d, level) }, Stop: d.hooks.Stop,
-		Close: func(match func(*status.ConnectionView) bool) int {
-			return d.server.Cut(func(c *proxy.Carried) bool { v := status.ConnectionOf(c); return match(&v) }, errOperator)
-		},
+		Close: func(match func(*status.ConnectionView) bool) int { return closeThose(d.server, match) },
 	}
 	if d.hooks.Events != nil {
 		c.Events = d.hooks.Events
@@ -71,6 +70,25 @@ func newAdmin(d *daemon) (*admin.Server, error) {
 }
 
 var errOperator = proxy.Fail(proxy.OperatorClosed, hint.Errorf("the operator of this host knows why", "an operator has closed the connection"))
+
+// closeThose resets the connections that match. Which ones these are is found out beside the loops: to look at what a
+// container has declared may take a while.
+func closeThose(s *proxy.Server, match func(*status.ConnectionView) bool) int {
+	type connection struct {
+		source   netip.AddrPort
+		accepted time.Time
+	}
+	those := map[connection]bool{}
+	for _, c := range s.Carried() {
+		if v := status.ConnectionOf(&c); match(&v) {
+			those[connection{c.Source, c.Accepted}] = true
+		}
+	}
+	if len(those) == 0 {
+		return 0
+	}
+	return s.Cut(func(c *proxy.Carried) bool { return those[connection{c.Source, c.Accepted}] }, errOperator)
+}
 
 // decide does what an operator says of endpoints. A daemon that takes over has read by then what was decided before,
 // and would write over what is decided meanwhile.
