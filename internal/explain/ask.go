@@ -90,6 +90,7 @@ func Ask(ctx context.Context, q Question, m Means) (*Explanation, error) {
 	a.endpoints(ctx, c)
 	a.flows()
 	if c != nil {
+		a.hear(ctx)
 		a.look(ctx, c)
 	}
 	a.e.conclude()
@@ -210,11 +211,14 @@ func (a *asker) describe(ctx context.Context, c *dockerd.Container) {
 	if left, is := a.snapshot.Left(c); is {
 		of.Left = &status.FailureView{Error: left.Why(), Hint: left.Fix()}
 	}
-	runtimes := ociruntime.Runtimes{Ask: a.sources.Docker.Runtimes, Log: slog.New(slog.DiscardHandler)}
-	if kind := runtimes.OwnStack(ctx, c.Runtime); kind != "" {
+	if kind := a.runtimes().OwnStack(ctx, c.Runtime); kind != "" {
 		own := status.Failed(ociruntime.OwnStackError(short(c.Runtime), kind, cmp.Or(strings.Join(a.e.Daemon.Modes, ","), string(config.Redirect))))
 		of.OwnStack = &own
 	}
+}
+
+func (a *asker) runtimes() *ociruntime.Runtimes {
+	return &ociruntime.Runtimes{Ask: a.sources.Docker.Runtimes, Log: slog.New(slog.DiscardHandler)}
 }
 
 func stateOf(c *dockerd.Container) string {

@@ -123,6 +123,8 @@ type Endpoint struct {
 	Until    time.Time `json:"until,omitzero"`
 	Failures int       `json:"failures"` // in a row
 	WhyFails string    `json:"last_failure,omitempty"`
+	// Deaf says that it is a container of this host in which nobody listens there, and at what it listens.
+	Deaf string `json:"nobody_listens,omitempty"`
 }
 
 // Limit is one that connections of the container by the port have to pass.

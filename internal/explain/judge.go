@@ -52,6 +52,7 @@ var situations = []situation{
 	{"source_fails", sourceFails},
 	{"no_endpoints", noEndpoints},
 	{"drained", drained},
+	{"nobody_listens", nobodyListens},
 	{"ejected", ejected},
 	{"dial_failed", dialFailed},
 	{"last_failure", lastFailure},
@@ -207,6 +208,9 @@ func notDeclared(e *Explanation) (State, string, string) {
 		near := e.NearMisses[0]
 		text += fmt.Sprintf(", but %s: %s", near.Where, near.Why)
 		fix = cmp.Or(near.Fix, fix)
+	case len(e.Inside.Listens) > 0:
+		return Doubtful, fmt.Sprintf("%s, and listens there itself, at %s: what it dials there reaches itself", text, strings.Join(e.Inside.Listens, ", ")),
+			"ask of the container that dials, not of the one that serves; if it is to reach another one: " + fix
 	case len(e.Ports) > 0:
 		text += ", only for " + ports(e.Ports)
 	}

@@ -85,6 +85,22 @@ func TestVerdicts(t *testing.T) {
 			e.Failure.Last = noon.Add(-time.Hour)
 		}, OK, "ok", "", ""},
 		{"13 closes at once", func(e *Explanation) { e.Failure = failed("endpoint_gone", "closed it without a byte", "") }, Broken, "endpoint_gone", "closed it without a byte", "docs/troubleshooting.md"},
+		{"nobody listens", func(e *Explanation) {
+			for i := range e.Endpoints {
+				e.Endpoints[i].State, e.Endpoints[i].Deaf = "ejected", "redis listens at port 6379 by 127.0.0.1:6379 alone, where no connection from outside of it comes"
+			}
+			e.Failure = failed("dial_failed", "connection refused", "start it")
+		}, Broken, "nobody_listens", "10.0.0.2:6379 nobody listens: redis listens at port 6379 by 127.0.0.1:6379 alone", "0.0.0.0"},
+		{"nobody listens, and nobody has dialled", func(e *Explanation) {
+			e.Endpoints = e.Endpoints[:1]
+			e.Endpoints[0].Deaf = "in redis nobody listens at port 6379, but at 0.0.0.0:6380"
+		}, Doubtful, "nobody_listens", "but at 0.0.0.0:6380", "write the port"},
+		{"paused target", func(e *Explanation) { unserved(e, leftOut("is paused", false)) }, Broken, "all_left_out", "redis-1 is paused", "docker unpause redis-1"},
+		{"stopped target", func(e *Explanation) { unserved(e, leftOut("is not running", false)) }, Broken, "all_left_out", "redis-1 is not running", "docker start redis-1"},
+		{"asked of the one that serves", func(e *Explanation) {
+			undeclared(e)
+			e.Inside.Listens = []string{"0.0.0.0:6379"}
+		}, Doubtful, "not_declared", "reaches itself", "container that dials"},
 		{"14 ejected", func(e *Explanation) {
 			e.Endpoints[1].State, e.Endpoints[1].Why, e.Endpoints[1].Until = "ejected", "connection refused", noon.Add(time.Minute)
 		}, Doubtful, "ejected", "10.0.0.3:6379 is ejected: connection refused, until 12:01:00, as 1 of 2", "mend"},

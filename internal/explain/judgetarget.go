@@ -78,12 +78,16 @@ func allLeftOut(e *Explanation) (State, string, string) {
 	if t == nil {
 		return "", "", ""
 	}
-	out, unhealthy, first := 0, 0, ""
+	out, unhealthy, first, ours := 0, 0, "", ""
 	for _, q := range t.Sources {
 		for _, l := range q.LeftOut {
 			out++
 			if l.Unhealthy {
 				unhealthy++
+			}
+			if first == "" && l.Name != "" && strings.HasPrefix(q.Source, "docker://") {
+				ours = map[string]string{"is paused": "docker unpause ", "is not running": "docker start "}[l.Why]
+				ours += map[bool]string{true: short(l.Name)}[ours != ""]
 			}
 			first = cmp.Or(first, cmp.Or(short(l.Name), short(l.Address), "it")+" "+short(l.Why))
 		}
@@ -93,7 +97,10 @@ func allLeftOut(e *Explanation) (State, string, string) {
 	}
 	text := fmt.Sprintf("the source knows %s of the target, and none of them serves: %s", shorten.Count(out, "instance", "instances"), first)
 	fix := "see why: ambassadord resolve --as " + e.Container.Name + " '" + e.Declaration.Target + "'"
-	if unhealthy > 0 {
+	switch {
+	case ours != "":
+		fix = ours
+	case unhealthy > 0:
 		fix = "mend it: its health check fails (docker inspect shows the check's output, a registry its own)"
 	}
 	return Broken, text, fix

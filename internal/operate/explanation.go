@@ -286,6 +286,9 @@ func (p *factPrinter) endpoint(one *explain.Endpoint) {
 	if one.State == "used" && one.Failures > 0 {
 		t, text = doubtful, withReason(text+", failed "+shorten.Count(one.Failures, "time", "times")+" in a row", one.WhyFails)
 	}
+	if one.Deaf != "" {
+		t, text = doubtful, text+": "+one.Deaf
+	}
 	p.fact("endpoint", t, text)
 }
 
