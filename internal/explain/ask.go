@@ -386,10 +386,19 @@ func (a *asker) flows() {
 	}
 	for i := range a.view.Failures {
 		if f := &a.view.Failures[i]; f.ID == e.Container.ID && f.Port == e.Asked.Port {
-			e.Failure = f
+			e.failed(f)
+			if f.Served.After(e.served) {
+				e.served = f.Served
+			}
 			break
 		}
 	}
+}
+
+// failed takes over the last failure, whose error begins with the reason, which stands beside it.
+func (e *Explanation) failed(f *status.LastFailure) {
+	f.Error = strings.TrimPrefix(f.Error, f.Reason+": ")
+	e.Failure = f
 }
 
 // mostHolders is how many clients are named of those that share a limit.

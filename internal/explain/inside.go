@@ -235,7 +235,7 @@ func (a *asker) learn(ctx context.Context, d *Dial, source string, looked time.T
 	for i := range view.Failures {
 		f := &view.Failures[i]
 		if f.ID == a.e.Container.ID && f.Port == a.e.Asked.Port {
-			a.e.Failure = f
+			a.e.failed(f)
 			if f.Source == source {
 				d.Reason, d.FailureView = f.Reason, status.FailureView{Error: short(f.Error), Hint: short(f.Hint)}
 			}

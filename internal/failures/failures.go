@@ -1,7 +1,7 @@
 // Package failures remembers the last connection that failed of each client and port, for those who
 // ask why: the log has a line for each, and may be far away, or shortened.
 //
-// Only a connection that failed costs anything here. What is kept is bounded: of more clients and ports
+// A connection that ended well costs a look-up, and that only where some have failed. What is kept is bounded: of more clients and ports
 // than that the one whose last failure is the oldest is forgotten, and texts are cut.
 package failures
 
@@ -9,6 +9,7 @@ import (
 	"container/list"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ambassadord/ambassadord/internal/hint"
@@ -43,11 +44,14 @@ type keptFailure struct {
 	last  proxy.Record
 	err   string
 	hint  string
+	// served is when the last one since ended well, in nanoseconds since 1970; 0 where none has.
+	served atomic.Int64
 }
 
 // Last has the last failures. The zero value is ready. Its methods may be called concurrently.
 type Last struct {
-	mu     sync.Mutex
+	some   atomic.Bool // whether anything is kept
+	mu     sync.RWMutex
 	byFlow map[flow]*list.Element // of *keptFailure
 	ofID   map[string]int         // how many each container has; "" is all clients that are none
 	order  list.List              // the flow that failed last comes first
@@ -55,12 +59,16 @@ type Last struct {
 
 // Done takes in a connection that has ended; it is for a proxy.Server's Done.
 func (l *Last) Done(r proxy.Record) {
-	if r.Err == nil {
+	if r.Err == nil && !l.some.Load() {
 		return
 	}
 	f := flow{id: r.Route.Client.ID, port: r.Route.Port}
 	if f.id == "" {
 		f.source = r.Source.Addr()
+	}
+	if r.Err == nil {
+		l.served(f, &r)
+		return
 	}
 	r.Route = proxy.Route{Client: r.Route.Client, Port: r.Route.Port, Target: r.Route.Target} // or it would keep more alive
 	text, fix := shorten.Text(r.Err.Error(), mostText), shorten.Text(hint.Of(r.Err), mostText)
@@ -80,6 +88,21 @@ func (l *Last) Done(r proxy.Record) {
 	k := at.Value.(*keptFailure)
 	k.count++
 	k.last, k.err, k.hint = r, text, fix
+	k.served.Store(0)
+	l.some.Store(true)
+}
+
+// served notes that a connection ended well, if it began after the last that failed.
+func (l *Last) served(f flow, r *proxy.Record) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	at := l.byFlow[f]
+	if at == nil {
+		return
+	}
+	if k := at.Value.(*keptFailure); r.Ended.Add(-r.Duration).After(k.last.Ended) {
+		k.served.Store(r.Ended.UnixNano())
+	}
 }
 
 // makeRoom forgets the oldest failure of those who have too many, if f's client has, or else the oldest of all if there are
@@ -106,8 +129,8 @@ func (l *Last) makeRoom(f flow) {
 
 // Report is part of status.Reporter: those that failed last come first.
 func (l *Last) Report(s *status.Snapshot) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.mu.RLock()
+	defer l.mu.RUnlock()
 	for at := l.order.Front(); at != nil; at = at.Next() {
 		k := at.Value.(*keptFailure)
 		s.Failures = append(s.Failures, status.Failure{
@@ -115,5 +138,8 @@ func (l *Last) Report(s *status.Snapshot) {
 			Count: k.count, First: k.first, Last: k.last.Ended, Reason: proxy.ReasonOf(k.last.Err), Error: k.err, Hint: k.hint,
 			Endpoint: k.last.Endpoint.Addr, Attempts: k.last.Attempts, Held: k.last.Held, Up: k.last.Up, Down: k.last.Down,
 		})
+		if served := k.served.Load(); served != 0 {
+			s.Failures[len(s.Failures)-1].Served = time.Unix(0, served)
+		}
 	}
 }

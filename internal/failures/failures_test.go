@@ -68,6 +68,37 @@ func TestNobodyDisplacesOthers(t *testing.T) {
 	}
 }
 
+// TestServedSince: a connection that began after the last failure and ended well is told of, until the next fails.
+func TestServedSince(t *testing.T) {
+	var l Last
+	served := func() int64 {
+		if all := reported(&l); len(all) != 1 || all[0].Served.IsZero() {
+			return 0
+		}
+		return reported(&l)[0].Served.Unix()
+	}
+	well := func(port uint16, second int, lasted time.Duration) {
+		r := failed("a", port, second, nil)
+		r.Duration = lasted
+		l.Done(r)
+	}
+	well(1, 1, 0)
+	l.Done(failed("a", 1, 10, proxy.Fail(proxy.NoEndpoints, errors.New("nobody"))))
+	well(2, 12, 0)             // by another port
+	well(1, 13, 9*time.Second) // from before
+	if got := served(); got != 0 {
+		t.Errorf("one was served at %d; want none", got)
+	}
+	well(1, 14, time.Second)
+	if got := served(); got != 14 {
+		t.Errorf("one was served at %d; want 14", got)
+	}
+	l.Done(failed("a", 1, 15, proxy.Fail(proxy.NoEndpoints, errors.New("nobody"))))
+	if got := served(); got != 0 {
+		t.Errorf("one was served at %d since the next has failed", got)
+	}
+}
+
 // TestKeepsFew: whoever fails at every port, or with long errors, has the oldest forgotten, and no more.
 func TestKeepsFew(t *testing.T) {
 	var l Last

@@ -415,6 +415,7 @@ type LastFailure struct {
 	Count     int       `json:"count"`
 	First     time.Time `json:"first"`
 	Last      time.Time `json:"last"`
+	Served    time.Time `json:"served,omitzero"`
 	Reason    string    `json:"reason"`
 	Endpoint  string    `json:"endpoint,omitempty"`
 	Attempts  int       `json:"attempts"`
@@ -426,7 +427,7 @@ type LastFailure struct {
 
 func lastFailureOf(f *Failure) LastFailure {
 	one := LastFailure{
-		Client: f.Client, ID: f.ID, Source: f.Source.String(), Port: f.Port, Target: Redacted(f.Target), Count: f.Count, First: f.First, Last: f.Last,
+		Client: f.Client, ID: f.ID, Source: f.Source.String(), Port: f.Port, Target: Redacted(f.Target), Count: f.Count, First: f.First, Last: f.Last, Served: f.Served,
 		Reason: string(f.Reason), Attempts: f.Attempts, Held: f.Held.String(), BytesUp: f.Up, BytesDown: f.Down,
 		FailureView: FailureView{Error: Redacted(f.Error), Hint: Redacted(f.Hint)},
 	}

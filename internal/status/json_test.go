@@ -104,7 +104,7 @@ func full(t *testing.T) *Snapshot {
 		Limits: []limit.Status{{What: "this daemon", Bounds: limit.Bounds{Open: 100, Rate: 50, Queue: 10, Reserve: 5}, Open: 3, Waiting: 1}},
 		Failures: []Failure{{
 			Client: "web", ID: "0123456789ab", Source: addr("172.17.0.2:4712"), Port: 6379, Target: "redis.example.com:6379", Count: 2, First: at(10),
-			Last: at(11), Reason: proxy.DialFailed, Error: "connection refused", Hint: "start it", Endpoint: addr("10.0.0.2:6379"), Attempts: 3,
+			Last: at(11), Served: at(12), Reason: proxy.DialFailed, Error: "connection refused", Hint: "start it", Endpoint: addr("10.0.0.2:6379"), Attempts: 3,
 			Held: 30 * time.Millisecond, Up: 7, Down: 8,
 		}},
 	}

@@ -105,6 +105,7 @@ type Failure struct {
 	Target      string
 	Count       int // of all since the daemon was started, or since it has forgotten them
 	First, Last time.Time
+	Served      time.Time // when the last one that began since ended well; zero where none has
 	Reason      proxy.Reason
 	Error, Hint string
 	Endpoint    netip.AddrPort // that had answered; zero if none had
