@@ -193,6 +193,9 @@ var foreignSchemes = []string{
 	"amqp", "amqps", "http", "https", "mongodb", "mysql", "nats", "postgres", "postgresql", "redis", "rediss", "ssl", "tcp", "tcp4", "tcp6", "tls",
 }
 
+// datagramSchemes are of what is no TCP.
+var datagramSchemes = []string{"coap", "coaps", "dtls", "quic", "udp", "udp4", "udp6"}
+
 func (r *Resolver) unknownScheme(text string, offset int, q Query) error {
 	var known []string
 	for s := range maps.Keys(r.sources) {
@@ -203,6 +206,8 @@ func (r *Resolver) unknownScheme(text string, offset int, q Query) error {
 	slices.Sort(known)
 	fix := fmt.Sprintf("the schemes are %v", known)
 	switch s := suggest.Closest(q.Scheme, known); {
+	case slices.Contains(datagramSchemes, q.Scheme):
+		fix = "only TCP is carried: let the client speak TCP, or reach the service without ambassadord"
 	case slices.Contains(foreignSchemes, q.Scheme):
 		fix = "a target has no scheme for what is said over the connection: write HOST:PORT"
 		if q.Port != 0 && q.Host != "" {

@@ -84,6 +84,10 @@ func inName(b byte) bool   { return isLetter(b) || isDigit(b) || b == '_' }
 func parsePort(text string) (uint16, error) {
 	n, err := strconv.ParseUint(text, 10, 16)
 	switch {
+	case errors.Is(err, strconv.ErrSyntax) && strings.HasSuffix(strings.ToLower(text), "/udp"):
+		return 0, hint.Errorf("only TCP is carried: let the client speak TCP, or reach the service without ambassadord", "%q is not a port", shorten.Text(text, maxShownName))
+	case errors.Is(err, strconv.ErrSyntax) && strings.HasSuffix(strings.ToLower(text), "/tcp"):
+		return 0, hint.Errorf("leave the /tcp out: only TCP is carried", "%q is not a port", shorten.Text(text, maxShownName))
 	case errors.Is(err, strconv.ErrSyntax):
 		return 0, hint.Errorf(labelHint, "%q is not a port", shorten.Text(text, maxShownName))
 	case err != nil || n == 0:

@@ -78,6 +78,8 @@ func TestProblems(t *testing.T) {
 		{map[string]string{"connect6379": "a:1"}, nil, "label connect6379", "did you mean connect.6379?"},
 		{map[string]string{"connect(6379)": "a:1"}, nil, "", ""},
 		{map[string]string{"connect.redis": "a:1"}, nil, "label connect.redis", labelHint},
+		{map[string]string{"connect.80/udp": "a:1"}, nil, "label connect.80/udp", "only TCP is carried: let the client speak TCP, or reach the service without ambassadord"},
+		{map[string]string{"connect.80/tcp": "a:1"}, nil, "label connect.80/tcp", "leave the /tcp out: only TCP is carried"},
 		{map[string]string{"connect.0": "a:1"}, nil, "label connect.0", portHint},
 		{map[string]string{"connect.70000": "a:1"}, nil, "label connect.70000", portHint},
 		{map[string]string{"connect.1": "a:1", "connect.1.timeuot": "1s"}, nil, "label connect.1.timeuot", "did you mean connect.1.timeout?"},

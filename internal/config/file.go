@@ -113,7 +113,7 @@ func (r *fileReader) parse(content []byte) (*yaml.Node, error) {
 			return nil, hint.Errorf("write one document, without ---", "%s: more than one document", r.at(&more))
 		}
 	}
-	const fix = "the file is YAML: check quotes, indentation and colons"
+	const fix = "the file is YAML: check quotes, colons, and indentation, which is by spaces and never by tabs"
 	if e, ok := errors.AsType[*yaml.LoadError](err); ok {
 		return nil, hint.Errorf(fix, "%s:%d:%d: %s", r.name, max(1, e.Mark.Line), max(1, e.Mark.Column), e.Message)
 	}

@@ -16,7 +16,7 @@ import (
 
 // root reads content as YAML; nil is an empty document.
 func (l *composeReader) root(content []byte) (*yaml.Node, error) {
-	const fix = "the file is YAML: check quotes, indentation and colons"
+	const fix = "the file is YAML: check quotes, colons, and indentation, which is by spaces and never by tabs"
 	decoder := yaml.NewDecoder(bytes.NewReader(content))
 	var document, more yaml.Node
 	err := decoder.Decode(&document)

@@ -467,6 +467,8 @@ func TestCheck(t *testing.T) {
 		{":80", "docker target names no container", formHint},
 		{"app=redis:6379", `docker target: "app=redis" is not the name of a container`, "write docker://?label=app=redis&port=6379"},
 		{"app=redis", `docker target: "app=redis" is not the name of a container`, "write docker://?label=app=redis&port=PORT"},
+		{"web:80/udp", `docker target has a path, "/udp"`, "only TCP is carried: let the client speak TCP, or reach the service without ambassadord"},
+		{"web:80/tcp", `docker target has a path, "/tcp"`, "leave it out: only TCP is carried"},
 		{"web:80/path", `docker target has a path, "/path"`, formHint},
 		{"web:80?port=81", "docker target has more than one port", formHint},
 		{"web?port=81&port=82", "docker target has more than one port", formHint},

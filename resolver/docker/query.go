@@ -68,7 +68,13 @@ func parse(q resolver.Query) (query, error) {
 	if q.Scheme == SchemeSwarm {
 		formHint, scheme, what = swarmHint, SchemeSwarm, "service"
 	}
-	if q.Path != "" {
+	switch strings.ToLower(q.Path) {
+	case "":
+	case "tcp":
+		return query{}, hint.Errorf("leave it out: only TCP is carried", "%s target has a path, %q", scheme, "/"+q.Path)
+	case "udp", "sctp":
+		return query{}, hint.Errorf("only TCP is carried: let the client speak TCP, or reach the service without ambassadord", "%s target has a path, %q", scheme, "/"+q.Path)
+	default:
 		return query{}, hint.Errorf(formHint, "%s target has a path, %q", scheme, "/"+q.Path)
 	}
 	values := q.Values()
