@@ -107,6 +107,7 @@ func (r *routes) decide(_ context.Context, o *endpointOrder) (*decidedAnswer, er
 	if err != nil {
 		return nil, failure(http.StatusUnprocessableEntity, err.Error(), hint.Of(err))
 	}
+	r.view.forget()
 	return decisions(done), nil
 }
 
@@ -143,6 +144,7 @@ func (r *routes) closeConnections(_ context.Context, c *closing) (*closedAnswer,
 	n := r.config.Actions.Close(func(v *status.ConnectionView) bool {
 		return f.matches(v) && (!named || v.Client == f.Client || v.Service == f.Client) && (c.Body.Source == "" || c.Body.Source == v.Source)
 	})
+	r.view.forget()
 	return &closedAnswer{Body: Closed{Closed: n}}, nil
 }
 

@@ -280,6 +280,13 @@ func TestASnapshotIsShared(t *testing.T) {
 		if taken != 2 {
 			t.Errorf("%d snapshots were taken; want another", taken)
 		}
+		s.forget()
+		s.load()
+		time.Sleep(fresh - time.Millisecond)
+		s.load()
+		if taken != 3 {
+			t.Errorf("%d snapshots were taken; want another after an action, which holds as long", taken)
+		}
 		time.Sleep(time.Second)
 	})
 }

@@ -29,8 +29,17 @@ func (s *sharedView) load() *status.View {
 		time.AfterFunc(fresh, func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.view = nil
+			if s.view == &view { // another may have been taken since
+				s.view = nil
+			}
 		})
 	}
 	return s.view
+}
+
+// forget is for what an action has changed: who asks next is to see it.
+func (s *sharedView) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.view = nil
 }

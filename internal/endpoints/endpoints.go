@@ -65,6 +65,8 @@ type Book struct {
 	Dir   *rundir.Dir // nil keeps nothing
 	Note  string      // the name in Dir
 	Log   *slog.Logger
+	// Known tells the endpoints that sources name by now, of which target, whether dialled or not; nil for none.
+	Known func(tell func(target string, addr netip.AddrPort, name string))
 
 	mu sync.Mutex
 }
@@ -189,30 +191,36 @@ func (b *Book) find(o Order) ([]netip.AddrPort, error) {
 	}
 	found := map[netip.AddrPort]bool{}
 	var others []string
-	hosts, disagree := "", false // of a name, by the targets that have it
+	called := map[string][]netip.Addr{} // whom each target that has the name means by it
 	given, parseErr := netip.ParseAddrPort(o.Endpoint)
 	given = netip.AddrPortFrom(given.Addr().Unmap(), given.Port())
+	take := func(target string, addr netip.AddrPort, name string) {
+		// What is an address is no name: a source that a tenant chose may call another's endpoint so.
+		if parseErr == nil && addr == given || parseErr != nil && name == o.Endpoint {
+			found[addr] = true
+			called[target] = append(called[target], addr.Addr())
+		}
+		if len(others) < mostNamed {
+			others = append(others, addr.String())
+			if name != "" {
+				others = append(others, name)
+			}
+		}
+	}
 	for _, p := range b.Pools.Pools() {
-		var called []netip.Addr
 		for i := range p.Members {
-			m := &p.Members[i]
-			// What is an address is no name: a source that a tenant chose may call another's endpoint so.
-			if parseErr == nil && m.Addr == given || parseErr != nil && m.Name == o.Endpoint {
-				found[m.Addr] = true
-				called = append(called, m.Addr.Addr())
-			}
-			if len(others) < mostNamed {
-				others = append(others, m.Addr.String())
-				if m.Name != "" {
-					others = append(others, m.Name)
-				}
-			}
+			take(p.Target, p.Members[i].Addr, p.Members[i].Name)
 		}
-		slices.SortFunc(called, netip.Addr.Compare)
-		if these := fmt.Sprint(slices.Compact(called)); len(called) > 0 {
-			disagree = disagree || hosts != "" && hosts != these
-			hosts = these
-		}
+	}
+	if b.Known != nil {
+		b.Known(take)
+	}
+	hosts, disagree := "", false
+	for _, all := range called {
+		slices.SortFunc(all, netip.Addr.Compare)
+		these := fmt.Sprint(slices.Compact(all))
+		disagree = disagree || hosts != "" && hosts != these
+		hosts = these
 	}
 	if parseErr == nil && len(found) == 0 {
 		if _, decided := b.Pools.Overrides()[given]; decided || o.Unknown {
@@ -223,11 +231,11 @@ func (b *Book) find(o Order) ([]netip.AddrPort, error) {
 	case len(found) == 0 && parseErr != nil && o.Unknown:
 		return nil, hint.Errorf("give its HOST:PORT, with an IP address", "no endpoint is called %q", shown)
 	case len(found) == 0:
-		fix := "ambassadord status --all lists endpoints that were dialled lately; --unknown takes an address that none is at yet"
+		fix := "ambassadord status --all lists the endpoints of all targets; --unknown takes an address that none is at yet"
 		if meant := suggest.Closest(o.Endpoint, slices.Compact(slices.Sorted(slices.Values(others)))); meant != "" {
 			fix = "did you mean " + meant + "?"
 		}
-		return nil, hint.Errorf(fix, "no target that was dialled lately has the endpoint %q", shown)
+		return nil, hint.Errorf(fix, "no target has the endpoint %q", shown)
 	case len(found) > mostNamed:
 		return nil, hint.Errorf("name them by HOST:PORT", "%d endpoints are called %q", len(found), shown)
 	}

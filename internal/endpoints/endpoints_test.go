@@ -92,6 +92,29 @@ func TestRestoreEndsAnEjectionAfterFailures(t *testing.T) {
 	}
 }
 
+// TestAnEndpointThatNobodyHasDialled has the name of one that was, too: both are meant.
+func TestAnEndpointThatNobodyHasDialled(t *testing.T) {
+	b, _, _ := newBook(t, filepath.Join(t.TempDir(), "run"))
+	b.Known = func(tell func(target string, addr netip.AddrPort, name string)) {
+		tell("single:8000", netip.MustParseAddrPort("10.0.0.3:8000"), "single")
+		tell("web", netip.MustParseAddrPort("10.0.0.4:8000"), "web")
+		tell("other", netip.MustParseAddrPort("10.0.0.9:6379"), "redis")
+	}
+	for endpoint, want := range map[string]string{
+		"single": "10.0.0.3:6379 drained; 10.0.0.3:8000 drained", "web": "10.0.0.4:8000 drained", "10.0.0.4:8000": "10.0.0.4:8000 drained",
+	} {
+		if done, err := b.Do(Order{Endpoint: endpoint, Action: Drain}); said(done) != want {
+			t.Errorf("of %s: %s (%v); want %s", endpoint, said(done), err, want)
+		}
+	}
+	if _, err := b.Do(Order{Endpoint: "redis", Action: Drain}); err == nil || !strings.Contains(err.Error(), "different hosts") {
+		t.Errorf("a name of two targets' hosts, one not dialled yet: %v", err)
+	}
+	if _, err := b.Do(Order{Endpoint: "wbe", Action: Drain}); hint.Of(err) != "did you mean web?" {
+		t.Errorf("%v (%s)", err, hint.Of(err))
+	}
+}
+
 func TestMistakenOrders(t *testing.T) {
 	b, _, _ := newBook(t, filepath.Join(t.TempDir(), "run"))
 	for _, test := range []struct {
