@@ -31,6 +31,7 @@ import (
 type Asked interface {
 	Status(ctx context.Context) (status.View, []byte, error)
 	Ready(ctx context.Context) (admin.Readiness, error)
+	Endpoints(ctx context.Context) (admin.Decisions, []byte, error)
 }
 
 // Means are what Ask looks with.
@@ -298,6 +299,9 @@ func (a *asker) endpoints(ctx context.Context, c *dockerd.Container) {
 	var members map[string]status.MemberView
 	if a.view != nil {
 		members = membersOf(a.view.Pools, e.Target.Meaning)
+		if all, _, err := a.Daemon.Endpoints(ctx); err == nil { // one that was not dialled yet is in no pool
+			decided(members, all.Endpoints)
+		}
 	}
 	for _, one := range e.Target.Endpoints {
 		e.Endpoints = append(e.Endpoints, endpointOf(one, members, e.Declaration.Denied, e.Taken))
@@ -319,6 +323,16 @@ func membersOf(pools []status.PoolView, meaning string) map[string]status.Member
 		}
 	}
 	return members
+}
+
+// decided adds what an operator has decided of endpoints that are in no pool.
+func decided(members map[string]status.MemberView, all []admin.DecidedEndpoint) {
+	for i := range all {
+		if m := members[all[i].Address]; m.Decided == nil {
+			m.Decided = &all[i].DecidedView
+			members[all[i].Address] = m
+		}
+	}
 }
 
 // byOperator is why an endpoint is drained or ejected by an operator's word.

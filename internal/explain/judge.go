@@ -11,6 +11,7 @@ import (
 	"github.com/ambassadord/ambassadord/internal/mode"
 	"github.com/ambassadord/ambassadord/internal/shorten"
 	"github.com/ambassadord/ambassadord/internal/status"
+	"github.com/ambassadord/ambassadord/proxy"
 )
 
 const (
@@ -381,6 +382,9 @@ func lastFailure(e *Explanation) (State, string, string) {
 		text = fmt.Sprintf("a connection failed, %s ago: %s", ago(e.Taken.Sub(f.Last)), short(f.Error))
 	}
 	fix := cmp.Or(short(f.Hint), "what "+f.Reason+" means and what to look at: docs/troubleshooting.md")
+	if f.Reason == string(proxy.OperatorClosed) { // once, and for a reason
+		return Doubtful, text, fix
+	}
 	if e.served.After(f.Last) || e.Dial != nil && e.Dial.OK {
 		return Doubtful, text + "; later ones were served", fix
 	}

@@ -84,6 +84,9 @@ func TestVerdicts(t *testing.T) {
 			e.Failure = failed("dial_failed", "connection refused", "start it")
 			e.Failure.Last = noon.Add(-time.Hour)
 		}, OK, "ok", "", ""},
+		{"an operator has closed it", func(e *Explanation) {
+			e.Failure = failed("operator_closed", "an operator has closed the connection", "")
+		}, Doubtful, "operator_closed", "operator", ""},
 		{"13 closes at once", func(e *Explanation) { e.Failure = failed("endpoint_gone", "closed it without a byte", "") }, Broken, "endpoint_gone", "closed it without a byte", "docs/troubleshooting.md"},
 		{"nobody listens", func(e *Explanation) {
 			for i := range e.Endpoints {
