@@ -46,7 +46,7 @@ func (d reporter) Report(s *status.Snapshot) {
 
 // known are the endpoints of all targets, and their names, by what sources say now. One that was never dialled
 // is an operator's to drain, too: before its first connection.
-func (d *daemon) known(tell func(target string, addr netip.AddrPort, name string)) {
+func (d reporter) known(tell func(target string, addr netip.AddrPort, name string)) {
 	s := new(status.Snapshot)
 	route.Report(d.routes, s, d.sources.Resolver, d.reader.Parse)
 	for i := range s.Targets {
@@ -65,7 +65,7 @@ func newAdmin(d *daemon) (*admin.Server, error) {
 		Path: of.Path, Group: of.Group, Program: d.cfg.Program, Log: d.log, NotReady: reporter{d}.notReady,
 		View: func() status.View { return snapshot(d).View() }, Metrics: d.metrics,
 	}
-	d.endpoints.Known = d.known
+	d.endpoints.Known = reporter{d}.known
 	c.Actions = &admin.Actions{
 		Decided:  func() []admin.DecidedEndpoint { return decidedOf(d.endpoints.List()) },
 		Decide:   func(o admin.EndpointOrder) ([]admin.DecidedEndpoint, error) { return decide(d, o) },
