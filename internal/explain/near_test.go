@@ -66,9 +66,9 @@ func TestOtherPorts(t *testing.T) {
 	}
 }
 
-// TestCompose: a file that declares what the container does not have is told with its line; one that says the
+// TestALineOfTheComposeFile: a file that declares what the container does not have is told with its line; one that says the
 // same, or leaves it to a variable, is not, nor what is no regular file.
-func TestCompose(t *testing.T) {
+func TestALineOfTheComposeFile(t *testing.T) {
 	folder := t.TempDir()
 	write := func(text string) string {
 		path := filepath.Join(folder, fmt.Sprint(len(text), ".yaml"))
