@@ -314,4 +314,11 @@ func TestOnlyFailuresAreRemembered(t *testing.T) {
 	if len(snapshot.Failures) != 1 || snapshot.Failures[0].Client != "app" || snapshot.Failures[0].Reason != proxy.NoEndpoints {
 		t.Errorf("remembered %+v; want the one that failed", snapshot.Failures)
 	}
+	record.Err, record.Ended = nil, time.Now()
+	if n := testing.AllocsPerRun(1000, func() { s.Done(record) }); n != 0 {
+		t.Errorf("%v allocations at the end of one that ended well, after others that have not", n)
+	}
+	if snapshot := status.Take(&failed); snapshot.Failures[0].Served.IsZero() {
+		t.Error("a later connection ended well, and that is not known")
+	}
 }

@@ -47,7 +47,7 @@ func newServer(cfg config.Config, counters *metrics.Counters, lines *accesslog.L
 		Done: func(r proxy.Record) {
 			counters.Done(r)
 			lines.Done(r)
-			if r.Err != nil { // all others cost no more than this look
+			if r.Err != nil || failed.Any() { // all others cost no more than this look
 				failed.Done(r)
 			}
 		},

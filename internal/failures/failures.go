@@ -59,7 +59,7 @@ type Last struct {
 
 // Done takes in a connection that has ended; it is for a proxy.Server's Done.
 func (l *Last) Done(r proxy.Record) {
-	if r.Err == nil && !l.some.Load() {
+	if r.Err == nil && !l.Any() {
 		return
 	}
 	f := flow{id: r.Route.Client.ID, port: r.Route.Port}
@@ -91,6 +91,9 @@ func (l *Last) Done(r proxy.Record) {
 	k.served.Store(0)
 	l.some.Store(true)
 }
+
+// Any reports whether any failure is kept. Where none is, a connection that ended well need not be told of.
+func (l *Last) Any() bool { return l.some.Load() }
 
 // served notes that a connection ended well, if it began after the last that failed.
 func (l *Last) served(f flow, r *proxy.Record) {
