@@ -105,6 +105,12 @@ func some(all []string) string {
 	return text
 }
 
+// refused reports whether the last connection failed because an endpoint refused it, as one does where nobody listens.
+// One that is silent has more in its way.
+func refused(e *Explanation) bool {
+	return e.Failure != nil && strings.Contains(e.Failure.Error, "refused")
+}
+
 // nobodyListens says that endpoints are containers in which nobody listens there. That alone may be what
 // a rule in the endpoint's own namespace makes good; with a connection that failed it is the cause.
 func nobodyListens(e *Explanation) (State, string, string) {
@@ -120,13 +126,16 @@ func nobodyListens(e *Explanation) (State, string, string) {
 		return "", "", ""
 	}
 	text := fmt.Sprintf("at endpoint %s nobody listens: %s", first.Address, first.Deaf)
-	fix := "write the port at which it listens into the target, or start what is to listen there: docker logs " + short(first.Name)
+	fix := "write the port at which it listens into the target, or start what is to listen there"
+	if first.Name != "" {
+		fix += ": docker logs " + short(first.Name)
+	}
 	if strings.Contains(first.Deaf, " alone, ") {
 		fix = "let it listen at 0.0.0.0, or at the address of its container, instead"
 	}
 	if n < len(e.Endpoints) {
 		text += fmt.Sprintf(" (as with %d of %s)", n, shorten.Count(len(e.Endpoints), "endpoint", "endpoints"))
-	} else if state, _, _ := lastFailure(e); state == Broken {
+	} else if state, _, _ := lastFailure(e); state == Broken && refused(e) {
 		return Broken, text, fix
 	}
 	return Doubtful, text, fix

@@ -94,6 +94,11 @@ func TestVerdicts(t *testing.T) {
 			}
 			e.Failure = failed("dial_failed", "connection refused", "start it")
 		}, Broken, "nobody_listens", "10.0.0.2:6379 nobody listens: redis listens at port 6379 by 127.0.0.1:6379 alone", "0.0.0.0"},
+		{"nobody listens, and what is dialled is silent", func(e *Explanation) {
+			e.Failure = failed("dial_failed", "dial tcp 10.0.0.2:6379: context deadline exceeded", "")
+			e.Endpoints = e.Endpoints[:1]
+			e.Endpoints[0].Deaf = "in redis nobody listens at port 6379"
+		}, Broken, "dial_failed", "context deadline exceeded", ""},
 		{"nobody listens, and nobody has dialled", func(e *Explanation) {
 			e.Endpoints = e.Endpoints[:1]
 			e.Endpoints[0].Deaf = "in redis nobody listens at port 6379, but at 0.0.0.0:6380"
