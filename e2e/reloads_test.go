@@ -20,7 +20,11 @@ import (
 // and of a listener, long ones as well as short ones: none is lost, and the daemon has what it had.
 func TestReloadAThousandTimes(t *testing.T) {
 	const reloads, warm = 1000, 100
-	a, b := serveIn(t, hostNamespace(t), "127.0.0.1:0", echo), serveIn(t, hostNamespace(t), "127.0.0.1:0", echo)
+	patient := func(conn *net.TCPConn) {
+		_ = conn.SetDeadline(time.Time{}) // some of its connections last as long as the test
+		echo(conn)
+	}
+	a, b := serveIn(t, hostNamespace(t), "127.0.0.1:0", patient), serveIn(t, hostNamespace(t), "127.0.0.1:0", patient)
 	addrs := freeAddrs(t, 3)
 	kept, comes, taken := addrs[0], addrs[1], addrs[2]
 	if l, err := net.Listen("tcp", taken); err != nil {
@@ -119,7 +123,10 @@ func keepDialling(t *testing.T, address string) (finish func() error) {
 				return err
 			}
 			defer stays.Close()
+			pace := time.NewTicker(10 * time.Millisecond) // or it would take the reloads' processor
+			defer pace.Stop()
 			for n := 0; ctx.Err() == nil; n++ {
+				<-pace.C
 				short, err := net.Dial("tcp", address)
 				if err != nil {
 					return fmt.Errorf("after %d: %w", n, err)
