@@ -346,7 +346,7 @@ func TestExplainRegistries(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		answer, err := http.DefaultClient.Do(request)
+		answer, err := (&http.Client{Timeout: 20 * time.Second}).Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}

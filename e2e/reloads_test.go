@@ -69,7 +69,7 @@ policy:
 		}
 	}
 	write(files[0].text)
-	d := startPlain(t, "run", "--config", file, "--admin", socket, "--mode", "redirect")
+	d := startPlain(t, "run", "--config", file, "--admin", socket, "--mode", "redirect", "--access-log-sample", "0")
 	reloaded := func(from, n int) loaded {
 		t.Helper()
 		inside, outside := startLoad(t, a, "127.0.0.1:6379", 200, 50), keepDialling(t, kept)

@@ -84,7 +84,7 @@ func runLegacy(cmd *cobra.Command, flags *runFlags, legacy legacyFlags, args []s
 		return err
 	}
 	kept := new(events.Log)
-	log, _, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr(), kept)
+	log, change, flush := logging.NewBuffered(cfg, cmd.ErrOrStderr(), kept)
 	defer flush()
 	switch {
 	case legacy.setup:
@@ -112,7 +112,7 @@ func runLegacy(cmd *cobra.Command, flags *runFlags, legacy legacyFlags, args []s
 		warnOfAllAddresses(log, address, args[0])
 		cfg.Listeners = []config.Listener{{Address: address, Target: args[0]}}
 	}
-	return serve(cmd.Context(), cfg, log, daemon.Hooks{Events: kept})
+	return serve(cmd.Context(), cfg, log, daemon.Hooks{Applied: change, Events: kept})
 }
 
 func (l legacyFlags) exclusive(args []string) error {

@@ -339,6 +339,23 @@ func TestEndpointsStayDrained(t *testing.T) {
 	log.Wait(t, "reason=operator_closed")
 }
 
+// TestLogLevelOfAnOriginalCommandLine: a daemon that was started as the first ambassadord was obeys, too.
+func TestLogLevelOfAnOriginalCommandLine(t *testing.T) {
+	h := newTestHost(t)
+	log := &daemontest.Log{}
+	cmd := program(t, "--admin", h.socket(), "--run-dir", filepath.Join(h.folder, "run"), "--keep-connections=false", "--listen", h.listen, h.endpoint)
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	log.Wait(t, "msg=ready")
+	if _, errs, code := said(t, "loglevel", "debug", "--admin", h.socket()); code != exitOK {
+		t.Fatalf("loglevel ends with %d: %s", code, errs)
+	}
+	log.Wait(t, "level=DEBUG")
+}
+
 // TestTheSocketIsTheDaemonsThatServes: through a takeover, the end of the old daemon, a daemon that is
 // killed, and another daemon that would have the same path.
 func TestTheSocketIsTheDaemonsThatServes(t *testing.T) {

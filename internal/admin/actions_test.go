@@ -62,24 +62,7 @@ func withActions(t *testing.T) (Config, *acted) {
 
 func post(t *testing.T, client *http.Client, url, body string, header ...string) got {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Content-Type", "application/json")
-	for i := 0; i+1 < len(header); i += 2 {
-		r.Header.Set(header[i], header[i+1])
-	}
-	answer, err := client.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return got{answer.StatusCode, answer.Header.Get("Content-Type"), string(text)}
+	return send(t, client, http.MethodPost, url, strings.NewReader(body), append([]string{"Content-Type", "application/json"}, header...)...)
 }
 
 func TestActions(t *testing.T) {

@@ -98,7 +98,13 @@ type got struct {
 
 func ask(t *testing.T, c *http.Client, method, url string, header ...string) got {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	return send(t, c, method, url, nil, header...)
+}
+
+// send is ask with a body.
+func send(t *testing.T, c *http.Client, method, url string, body io.Reader, header ...string) got {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,11 +119,11 @@ func ask(t *testing.T, c *http.Client, method, url string, header ...string) got
 		t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
+	text, err := io.ReadAll(answer.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return got{answer.StatusCode, answer.Header.Get("Content-Type"), string(body)}
+	return got{answer.StatusCode, answer.Header.Get("Content-Type"), string(text)}
 }
 
 // TestAnswersAreWhatTheDocumentSays requests every route of the OpenAPI document from a real server, in

@@ -298,7 +298,7 @@ func (a *asker) endpoints(ctx context.Context, c *dockerd.Container) {
 	}
 	var members map[string]status.MemberView
 	if a.view != nil {
-		members = membersOf(a.view.Pools, e.Target.Meaning)
+		members = a.view.Members(e.Target.Meaning)
 		if all, _, err := a.Daemon.Endpoints(ctx); err == nil { // one that was not dialled yet is in no pool
 			decided(members, all.Endpoints)
 		}
@@ -306,23 +306,6 @@ func (a *asker) endpoints(ctx context.Context, c *dockerd.Container) {
 	for _, one := range e.Target.Endpoints {
 		e.Endpoints = append(e.Endpoints, endpointOf(one, members, e.Declaration.Denied, e.Taken))
 	}
-}
-
-// membersOf are the endpoints of a target's pools by their addresses; of one in several pools that
-// which is out, if any is.
-func membersOf(pools []status.PoolView, meaning string) map[string]status.MemberView {
-	members := map[string]status.MemberView{}
-	for i := range pools {
-		if pools[i].Target != meaning {
-			continue
-		}
-		for _, m := range pools[i].Members {
-			if had, ok := members[m.Address]; !ok || m.Out && !had.Out {
-				members[m.Address] = m
-			}
-		}
-	}
-	return members
 }
 
 // decided adds what an operator has decided of endpoints that are in no pool.

@@ -94,9 +94,9 @@ func judgeTarget(t *status.TargetView, v *status.View) judgement {
 		}
 		return judgement{wrong, withHint(cmp.Or(t.Error, "no endpoints"), t.Hint)}
 	}
-	members, out := membersOf(t.Meaning, v), 0
+	members, out := v.Members(t.Meaning), 0
 	for _, e := range t.Endpoints {
-		if m := members[e.Address]; m != nil && m.Out {
+		if members[e.Address].Out {
 			out++
 		}
 	}
@@ -124,24 +124,6 @@ func withHint(why, fix string) string {
 		return why
 	}
 	return why + "; hint: " + fix
-}
-
-// membersOf are the endpoints of a target's pools by their addresses; of one in several pools that
-// which is out, if any is.
-func membersOf(target string, v *status.View) map[string]*status.MemberView {
-	members := map[string]*status.MemberView{}
-	for i := range v.Pools {
-		if v.Pools[i].Target != target {
-			continue
-		}
-		for j := range v.Pools[i].Members {
-			m := &v.Pools[i].Members[j]
-			if had := members[m.Address]; had == nil || m.Out && !had.Out {
-				members[m.Address] = m
-			}
-		}
-	}
-	return members
 }
 
 func listenersGrid(v *status.View, known map[string]judgement) *grid {
@@ -194,7 +176,7 @@ func targetsGrid(v *status.View, known map[string]judgement) *grid {
 	g := &grid{title: "Targets", columns: []string{"TARGET", "ENDPOINT", "NAME", "OPEN", "ANSWERED", "STATE"}}
 	for i := range v.Targets {
 		t := &v.Targets[i]
-		members := membersOf(t.Meaning, v)
+		members := v.Members(t.Meaning)
 		if len(t.Endpoints) == 0 {
 			state := known[t.Meaning]
 			g.add(state.tone, t.Meaning, "-", "-", "-", answered(t, "", v.Taken), state.text)
@@ -202,7 +184,7 @@ func targetsGrid(v *status.View, known map[string]judgement) *grid {
 		for _, e := range t.Endpoints {
 			state := judgeEndpoint(e, members[e.Address], v.Taken)
 			open := "0"
-			if m := members[e.Address]; m != nil && m.Health != nil {
+			if m := members[e.Address]; m.Health != nil {
 				open = fmt.Sprint(m.Health.Open)
 			}
 			g.add(state.tone, t.Meaning, e.Address, cmp.Or(e.Name, "-"), open, answered(t, e.Address, v.Taken), state.text)
@@ -241,8 +223,8 @@ func age(then, now time.Time) string {
 
 // judgeEndpoint says whether an endpoint is dialled, and if not, why. Without a pool nobody has dialled
 // it yet.
-func judgeEndpoint(e status.EndpointView, m *status.MemberView, now time.Time) judgement {
-	if m == nil || m.Health == nil {
+func judgeEndpoint(e status.EndpointView, m status.MemberView, now time.Time) judgement {
+	if m.Health == nil {
 		return judgement{well, cmp.Or(e.Health, "not dialled yet")}
 	}
 	if d := m.Decided; d != nil {

@@ -329,21 +329,6 @@ func memberOf(m *balance.MemberStatus) MemberView {
 	}
 }
 
-// DecidedView is what an operator has decided of an endpoint.
-type DecidedView struct {
-	State  string    `json:"state,omitempty" enum:"drained,ejected" doc:"drained gets no connection, ejected gets one for want of others"`
-	Until  time.Time `json:"until,omitzero" doc:"when ejected ends"`
-	Weight *uint16   `json:"weight,omitempty" doc:"in place of its own"`
-	Since  time.Time `json:"since,omitzero"`
-}
-
-func decidedOf(o *balance.Override) *DecidedView {
-	if o.State == "" && o.Weight == nil {
-		return nil
-	}
-	return &DecidedView{State: string(o.State), Until: o.Until, Weight: o.Weight, Since: o.Since}
-}
-
 func healthOf(h *balance.EndpointStatus) *HealthView {
 	return &HealthView{
 		Address: h.Addr.String(), Holder: h.Holder, Open: h.Open, Opening: h.Opening, Failures: h.Failures, Why: Redacted(h.Why),
